@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a collator hands to the model: token sequences in one flat row, and which of their tokens are scored.
+// Padded and packed batches have the same type: a padded batch is one whose segments are all of the same length.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "kto/core/torch.hpp"
+#include "kto/data/example.hpp"
+
+namespace kto {
+
+// Shapes: N tokens of all sequences in one row, C scored (completion) tokens, B examples.
+
+/// Tokens [begin, begin + length) of the row attend causally to each other and to the earlier tokens
+/// [prefix_begin, prefix_begin + prefix_length), a prompt that several completions share (none when 0), to nothing
+/// else.
+struct Segment {
+  std::int64_t begin = 0;
+  std::int64_t length = 0;
+  std::int64_t prefix_begin = 0;
+  std::int64_t prefix_length = 0;
+  friend bool operator==(const Segment&, const Segment&) = default;
+};
+
+/// A set of token sequences and the tokens of them that are scored.
+struct Sequences {
+  Tensor ids_N;                   ///< int64, token ids
+  Tensor position_N;              ///< int64, position in the sequence, for rotary embeddings
+  std::vector<Segment> segments;  ///< cover [0, N) without overlap, in order
+  Tensor predict_C;               ///< int64, index into N of the position that predicts the scored token
+  Tensor target_C;                ///< int64, id of the scored token
+  Tensor row_C;                   ///< int64, the sequence (0..B-1) that the scored token belongs to
+  std::int64_t num_rows = 0;      ///< B
+  std::int64_t num_tokens = 0;    ///< real tokens, without padding
+};
+
+/// One place of a batch: a row, and the row whose completion follows its prompt in the KL pair.
+struct Pick {
+  const Example* example = nullptr;
+  const Example* kl_partner = nullptr;
+};
+
+/// One micro-batch.
+struct Batch {
+  Sequences rows;                    ///< (prompt, completion) of each example
+  std::optional<Sequences> kl_rows;  ///< (prompt, another row's completion), the same prompts in the same order
+  Tensor sign_B;                     ///< float32, +1 desirable, -1 undesirable
+  std::int64_t num_chosen = 0;       ///< rows with sign +1, known without asking the device
+  std::vector<Pick> picks;           ///< the rows it was made of, for references that look values up, and for messages
+};
+
+/// The same on `device`; no copy where it is there already.
+inline Sequences to_device(Sequences sequences, at::Device device) {
+  for (Tensor* tensor :
+       {&sequences.ids_N, &sequences.position_N, &sequences.predict_C, &sequences.target_C, &sequences.row_C})
+    *tensor = tensor->to(device);
+  return sequences;
+}
+inline Batch to_device(Batch batch, at::Device device) {
+  batch.rows = to_device(std::move(batch.rows), device);
+  if (batch.kl_rows) batch.kl_rows = to_device(std::move(*batch.kl_rows), device);
+  batch.sign_B = batch.sign_B.to(device);
+  return batch;
+}
+
+}  // namespace kto

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lays (prompt, completion) pairs out as Sequences: the part that the padded and the packed collator share.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <range/v3/view/concat.hpp>
+#include <range/v3/view/enumerate.hpp>
+#include <range/v3/view/take.hpp>
+#include <span>
+#include <vector>
+
+#include "kto/collate/concept.hpp"
+
+namespace kto {
+
+/// A prompt and the completion that follows it; either may belong to another row.
+struct TokenPair {
+  std::span<const std::int32_t> prompt;
+  std::span<const std::int32_t> completion;
+};
+
+namespace detail {
+
+inline Tensor int64_tensor(const std::vector<std::int64_t>& values) {
+  return at::tensor(at::ArrayRef<std::int64_t>(values), at::kLong);
+}
+
+}  // namespace detail
+
+/// One row of tokens from `pairs`, in order. Each pair is cut from the right at `max_length` tokens; the completion
+/// tokens that are left are scored (but never a sequence's first token: nothing predicts it). Every segment is then
+/// filled up with `pad_id` to `padded_length` tokens; 0 leaves it as it is (packed).
+inline Sequences make_sequences(std::span<const TokenPair> pairs, std::optional<std::int64_t> max_length,
+                                std::int64_t padded_length = 0, std::int64_t pad_id = 0) {
+  Sequences out;
+  std::vector<std::int64_t> ids, positions, predict, target, row;
+  for (const auto& [b, pair] : ranges::views::enumerate(pairs)) {
+    const auto begin = static_cast<std::int64_t>(ids.size());
+    const auto prompt_length = static_cast<std::int64_t>(pair.prompt.size());
+    const auto whole = prompt_length + static_cast<std::int64_t>(pair.completion.size());
+    const auto length = std::min(whole, max_length.value_or(whole));
+    for (const auto id : ranges::views::concat(pair.prompt, pair.completion) | ranges::views::take(length))
+      ids.push_back(id);
+    for (std::int64_t t = std::max<std::int64_t>(prompt_length, 1); t < length; ++t) {
+      predict.push_back(begin + t - 1);
+      target.push_back(ids[static_cast<std::size_t>(begin + t)]);
+      row.push_back(static_cast<std::int64_t>(b));
+    }
+    const auto segment_length = std::max(length, padded_length);
+    ids.resize(static_cast<std::size_t>(begin + segment_length), pad_id);
+    for (std::int64_t t = 0; t < segment_length; ++t) positions.push_back(t);
+    out.segments.push_back({.begin = begin, .length = segment_length});
+    out.num_tokens += length;
+  }
+  out.num_rows = static_cast<std::int64_t>(pairs.size());
+  out.ids_N = detail::int64_tensor(ids);
+  out.position_N = detail::int64_tensor(positions);
+  out.predict_C = detail::int64_tensor(predict);
+  out.target_C = detail::int64_tensor(target);
+  out.row_C = detail::int64_tensor(row);
+  return out;
+}
+
+/// The matched pairs of `picks`, and the mismatched ones: each prompt with its partner's completion.
+inline std::vector<TokenPair> matched_pairs(std::span<const Pick> picks) {
+  std::vector<TokenPair> pairs;
+  for (const Pick& pick : picks) pairs.push_back({pick.example->prompt_ids, pick.example->completion_ids});
+  return pairs;
+}
+inline std::vector<TokenPair> mismatched_pairs(std::span<const Pick> picks) {
+  std::vector<TokenPair> pairs;
+  for (const Pick& pick : picks) pairs.push_back({pick.example->prompt_ids, pick.kl_partner->completion_ids});
+  return pairs;
+}
+
+namespace detail {
+
+/// A Batch from `picks`; `layout(pairs)` makes the Sequences.
+template <class Layout>
+Batch make_batch(std::span<const Pick> picks, bool with_kl, const Layout& layout) {
+  Batch batch;
+  batch.rows = layout(matched_pairs(picks));
+  if (with_kl) batch.kl_rows = layout(mismatched_pairs(picks));
+  std::vector<float> sign;
+  for (const Pick& pick : picks) {
+    sign.push_back(pick.example->label ? 1.0f : -1.0f);
+    batch.num_chosen += pick.example->label ? 1 : 0;
+  }
+  batch.sign_B = at::tensor(at::ArrayRef<float>(sign), at::kFloat);
+  batch.picks.assign(picks.begin(), picks.end());
+  return batch;
+}
+
+}  // namespace detail
+
+}  // namespace kto

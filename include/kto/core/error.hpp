@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Errors and checks that name what was wrong, where, what was expected, and what to do. Free of LibTorch.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace kto {
+
+/// Anything wrong with files, data, models or the machine. A program ends with exit status 1.
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The caller asked for something that does not exist or is not supported. A program ends with exit status 2.
+struct UsageError : Error {
+  using Error::Error;
+};
+
+/// Joins its arguments as operator<< prints them.
+template <class... Parts>
+std::string concat(const Parts&... parts) {
+  std::ostringstream out;
+  (out << ... << parts);
+  return std::move(out).str();
+}
+
+/// Throws Error with the joined parts as message.
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  throw Error(concat(parts...));
+}
+
+/// Throws Error with the joined parts unless `condition` holds.
+template <class... Parts>
+void check(bool condition, const Parts&... parts) {
+  if (!condition) fail(parts...);
+}
+
+}  // namespace kto

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one file that includes LibTorch: ATen tensors and autograd, never torch/torch.h (three times the compile time).
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <string>
+
+#include "kto/core/error.hpp"
+
+namespace kto {
+
+using at::Tensor;
+
+/// "[2, 3]", for messages.
+inline std::string shape_text(at::IntArrayRef sizes) { return concat(sizes); }
+
+}  // namespace kto

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// A tokenized row: what the data room hands to the collators. Users with ready-made token ids fill it themselves.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace kto {
+
+struct Example {
+  std::vector<std::int32_t> prompt_ids;
+  std::vector<std::int32_t> completion_ids;  ///< not yet cut to max_length: a KL pair cuts it after another prompt
+  bool label = true;                         ///< desirable (chosen) or not
+  std::size_t row = 0;                       ///< number of the row in its file, for messages
+};
+
+}  // namespace kto

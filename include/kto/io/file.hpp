@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files: read whole, mapped, or written so that a reader sees the old content or the new, never a half.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "kto/core/error.hpp"
+
+namespace kto {
+
+namespace fs = std::filesystem;
+
+/// A file descriptor that closes itself.
+class FileHandle {
+ public:
+  FileHandle(const fs::path& path, int flags, mode_t mode = 0666) : fd_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {
+    if (fd_ < 0) fail(path.string(), ": cannot be opened: ", std::strerror(errno));
+  }
+  FileHandle(FileHandle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileHandle& operator=(FileHandle&&) = delete;
+  ~FileHandle() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// A whole file, mapped read-only. Pages are loaded when touched.
+class MappedFile {
+ public:
+  explicit MappedFile(const fs::path& path) {
+    const FileHandle file(path, O_RDONLY);
+    struct stat info{};
+    if (::fstat(file.get(), &info) != 0) fail(path.string(), ": cannot be read: ", std::strerror(errno));
+    check(S_ISREG(info.st_mode), path.string(), ": is not a file");
+    size_ = static_cast<std::size_t>(info.st_size);
+    if (size_ == 0) return;
+    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+    if (mapped == MAP_FAILED) fail(path.string(), ": cannot be mapped: ", std::strerror(errno));
+    data_ = static_cast<const char*>(mapped);
+  }
+  MappedFile(MappedFile&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  MappedFile& operator=(MappedFile&&) = delete;
+  ~MappedFile() {
+    if (data_ != nullptr) ::munmap(const_cast<char*>(data_), size_);
+  }
+  std::string_view bytes() const { return {data_, size_}; }
+
+ private:
+  const char* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// The content of a file. Throws Error naming the path when it is missing, a folder, or unreadable.
+inline std::string read_file(const fs::path& path) {
+  const FileHandle file(path, O_RDONLY);
+  std::string content;
+  char buffer[1 << 16];
+  for (;;) {
+    const ssize_t got = ::read(file.get(), buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(path.string(), ": cannot be read: ", std::strerror(errno));
+    if (got == 0) return content;
+    content.append(buffer, static_cast<std::size_t>(got));
+  }
+}
+
+/// Writes a new file beside `path` under a temporary name; commit() flushes it to the disk and renames it over `path`.
+/// Without commit() the temporary file is removed and `path` stays as it was.
+class AtomicFile {
+ public:
+  explicit AtomicFile(fs::path path)
+      : path_(std::move(path)),
+        temporary_(path_.string() + ".tmp" + std::to_string(::getpid())),
+        file_(temporary_, O_WRONLY | O_CREAT | O_TRUNC) {}
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  ~AtomicFile() {
+    if (!committed_) ::unlink(temporary_.c_str());
+  }
+
+  void write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t put = ::write(file_.get(), bytes.data(), bytes.size());
+      if (put < 0 && errno == EINTR) continue;
+      if (put <= 0) fail(path_.string(), ": cannot be written: ", std::strerror(errno));
+      bytes.remove_prefix(static_cast<std::size_t>(put));
+    }
+  }
+
+  void commit() {
+    if (::fsync(file_.get()) != 0) fail(path_.string(), ": cannot be written: ", std::strerror(errno));
+    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+      fail(path_.string(), ": cannot be replaced: ", std::strerror(errno));
+    committed_ = true;
+    fs::path folder = path_.parent_path();
+    if (folder.empty()) folder = ".";
+    const FileHandle directory(folder, O_RDONLY | O_DIRECTORY);
+    ::fsync(directory.get());  // makes the new name last; some file systems cannot, and the data is safe all the same
+  }
+
+ private:
+  fs::path path_;
+  fs::path temporary_;
+  FileHandle file_;
+  bool committed_ = false;
+};
+
+/// Replaces the content of `path`, whole or not at all.
+inline void write_file(const fs::path& path, std::string_view content) {
+  AtomicFile file(path);
+  file.write(content);
+  file.commit();
+}
+
+}  // namespace kto

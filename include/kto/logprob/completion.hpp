@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// The door of the log-prob room: the log-prob of each completion of a batch, for any model policy.
+#pragma once
+
+#include "kto/logprob/chunked.hpp"
+#include "kto/model/concept.hpp"
+
+namespace kto {
+
+// Shapes: B examples, C scored tokens, N tokens, V vocabulary.
+
+struct CompletionScores {
+  Tensor logp_B;        ///< sum of the log-probs of each completion's tokens; carries the gradient
+  Tensor num_scored_B;  ///< scored tokens of each completion, float32; undefined unless statistics were asked for
+  Tensor entropy_B;     ///< sum of entropies over the scored tokens, likewise
+  Tensor mean_logit_B;  ///< sum of mean logits over the scored tokens, likewise
+};
+
+/// Scores the completions of `sequences`. Throws Error when the model's output has an unexpected shape or dtype.
+template <ModelPolicy Model>
+CompletionScores score_completions(const Model& model, const Sequences& sequences, bool statistics = false) {
+  TokenScores scores;
+  if constexpr (GivesHidden<Model>) {
+    const Tensor hidden_ND = model.hidden(sequences);
+    check(hidden_ND.dim() == 2 && hidden_ND.size(0) == sequences.ids_N.size(0), "model.hidden() returned shape ",
+          shape_text(hidden_ND.sizes()), ", expected [", sequences.ids_N.size(0), ", width]");
+    scores = chunked_token_scores(hidden_ND.index_select(0, sequences.predict_C), model.head(), sequences.target_C,
+                                  statistics);
+  } else {
+    const Tensor logits_NV = model.logits(sequences);
+    check(logits_NV.dim() == 2 && logits_NV.size(0) == sequences.ids_N.size(0) && logits_NV.is_floating_point(),
+          "model.logits() returned ", logits_NV.dtype().name(), " of shape ", shape_text(logits_NV.sizes()),
+          ", expected floating-point [", sequences.ids_N.size(0), ", vocabulary]");
+    scores = full_token_scores(logits_NV.index_select(0, sequences.predict_C), sequences.target_C, statistics);
+  }
+  const auto sum_rows = [&](const Tensor& values_C) {
+    return at::zeros({sequences.num_rows}, values_C.options()).index_add(0, sequences.row_C, values_C);
+  };
+  CompletionScores out{.logp_B = sum_rows(scores.logp_C), .num_scored_B = {}, .entropy_B = {}, .mean_logit_B = {}};
+  if (statistics) {
+    out.num_scored_B = sum_rows(at::ones_like(scores.entropy_C));
+    out.entropy_B = sum_rows(scores.entropy_C);
+    out.mean_logit_B = sum_rows(scores.mean_logit_C);
+  }
+  return out;
+}
+
+}  // namespace kto

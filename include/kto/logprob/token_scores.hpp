@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is taken from the next-token distributions at the scored positions, and the full-softmax form of it: the oracle
+// of chunked.hpp, and the way for models that give plain logits.
+#pragma once
+
+#include "kto/model/head.hpp"
+
+namespace kto {
+
+// Shapes: C scored tokens, V vocabulary, D width.
+
+struct TokenScores {
+  Tensor logp_C;        ///< log-prob of each scored token, float32 or wider; carries the gradient
+  Tensor entropy_C;     ///< entropy of the distribution in nats, no gradient; undefined unless asked for
+  Tensor mean_logit_C;  ///< mean of the logits over the vocabulary, no gradient; undefined unless asked for
+};
+
+namespace detail {
+
+/// float32, or float64 where `tensor` is: the type that log-probs are computed in.
+inline at::ScalarType wide(const Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+}  // namespace detail
+
+/// logits_CV = head(hidden_CD), in float32 or wider.
+inline Tensor head_logits(const Tensor& hidden_CD, const Head& head) {
+  const auto cast = [&](const Tensor& weight) { return weight.to(hidden_CD.scalar_type()); };
+  Tensor logits_CV = at::linear(hidden_CD, cast(head.weight_VD), head.bias_V ? cast(*head.bias_V) : Tensor());
+  logits_CV = logits_CV.to(detail::wide(logits_CV));
+  if (head.scale != 1) logits_CV = logits_CV * head.scale;
+  if (head.soft_cap > 0) logits_CV = head.soft_cap * at::tanh(logits_CV / head.soft_cap);
+  return logits_CV;
+}
+
+/// Scores from whole logits. `target_C`: int64 token ids; `statistics` asks for entropy and mean logit.
+inline TokenScores full_token_scores(const Tensor& logits_CV, const Tensor& target_C, bool statistics) {
+  const Tensor wide_CV = logits_CV.to(detail::wide(logits_CV));
+  const Tensor log_softmax_CV = at::log_softmax(wide_CV, -1);
+  TokenScores out;
+  out.logp_C = log_softmax_CV.gather(-1, target_C.unsqueeze(-1)).squeeze(-1);
+  if (statistics) {
+    const Tensor log_softmax = log_softmax_CV.detach();
+    out.entropy_C = -(log_softmax.exp() * log_softmax).sum(-1);
+    out.mean_logit_C = wide_CV.detach().mean(-1);
+  }
+  return out;
+}
+
+}  // namespace kto

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// APO-zero, the form for unpaired rows: Anchored Preference Optimization, arXiv:2408.06266, equation 7 taken by row.
+//   loss = 1 - sigmoid(beta r) if y is desirable, sigmoid(beta r) if not;  r = log pi(y|x) - log pi_ref(y|x)
+// Use it when the desirable completions are better than what the model writes today. Needs no KL baseline.
+#pragma once
+
+#include "kto/loss/array.hpp"
+#include "kto/loss/concept.hpp"
+
+namespace kto {
+
+struct ApoZeroUnpaired {
+  static constexpr BatchParts needs{};
+  double beta = 0.1;  ///< how strongly the policy is held to the reference
+
+  template <class Array>
+  LossTerms<Array> operator()(const LossInput<Array>& in) const {
+    using kto::sigmoid;
+    const Array reward_B = beta * (in.policy_logp_B - in.reference_logp_B);
+    return {.loss_B = 1 - sigmoid(in.sign_B * reward_B), .reward_B = reward_B};
+  }
+};
+
+}  // namespace kto

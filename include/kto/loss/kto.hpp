@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// KTO: Model Alignment as Prospect Theoretic Optimization, arXiv:2402.01306, equations 7 and 8.
+//   r = log pi(y|x) - log pi_ref(y|x),  z0 = max(0, KL estimate over mismatched pairs)
+//   loss = 1 - sigmoid(beta (r - z0)) if y is desirable, 1 - sigmoid(beta (z0 - r)) if not
+// The weights lambda_D and lambda_U are the trainer's (desirable_weight, undesirable_weight).
+// Use it for rows that carry one thumb up or down each; the default.
+#pragma once
+
+#include "kto/loss/array.hpp"
+#include "kto/loss/concept.hpp"
+
+namespace kto {
+
+struct Kto {
+  static constexpr BatchParts needs{.kl_pairs = true};
+  double beta = 0.1;  ///< how strongly the policy is held to the reference
+
+  template <class Array>
+  LossTerms<Array> operator()(const LossInput<Array>& in) const {
+    using kto::sigmoid;
+    const Array log_ratio_B = in.policy_logp_B - in.reference_logp_B;
+    return {.loss_B = 1 - sigmoid(beta * in.sign_B * (log_ratio_B - in.baseline)), .reward_B = beta * log_ratio_B};
+  }
+};
+
+}  // namespace kto

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract of a model: parameters to train, and either hidden states with a head (logits are then made chunk by
+// chunk and never held whole) or plain logits.
+#pragma once
+
+#include <concepts>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/collate/batch.hpp"
+#include "kto/model/head.hpp"
+
+namespace kto {
+
+// Shapes: N tokens of a batch in one row, D width, V vocabulary.
+
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+
+/// `model.named_parameters()` gives the live tensors under unique names; those with requires_grad are trained.
+template <class Model>
+concept HasParameters = requires(const Model& model) {
+  { model.named_parameters() } -> std::convertible_to<NamedTensors>;
+};
+
+/// `model.hidden(sequences)` gives the [N, D] states before the head, `model.head()` the head.
+template <class Model>
+concept GivesHidden = requires(const Model& model, const Sequences& sequences) {
+  { model.hidden(sequences) } -> std::same_as<Tensor>;
+  { model.head() } -> std::same_as<Head>;
+};
+
+/// `model.logits(sequences)` gives the [N, V] logits.
+template <class Model>
+concept GivesLogits = requires(const Model& model, const Sequences& sequences) {
+  { model.logits(sequences) } -> std::same_as<Tensor>;
+};
+
+template <class Model>
+concept ModelPolicy = HasParameters<Model> && (GivesHidden<Model> || GivesLogits<Model>);
+
+}  // namespace kto

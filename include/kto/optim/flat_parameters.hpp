@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every trained parameter of a model as a view into a few flat buffers, and its gradient likewise: one zero, one norm
+// and one optimizer kernel for all of them, and nothing allocated from step to step.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/model/concept.hpp"
+
+namespace kto {
+
+/// Parameters of one dtype and device, with or without weight decay.
+struct FlatGroup {
+  Tensor values;  ///< [n], the parameters one after another, each padded with zeros to a multiple of `alignment`
+  Tensor grads;   ///< [n], their gradients
+  bool decay = true;
+};
+
+struct FlatParameters {
+  static constexpr std::int64_t alignment = 64;  ///< elements; keeps every parameter on a cache line of its own
+  static constexpr std::int64_t run = 4096;      ///< elements whose squares are summed in the parameter's own dtype
+
+  std::vector<FlatGroup> groups;
+
+  void zero_grad() {
+    for (FlatGroup& group : groups) group.grads.zero_();
+  }
+
+  /// Euclidean norm of all gradients, a float64 tensor without dimensions. Runs of 4096 elements are reduced in their
+  /// own dtype and then summed in float64: over 10^8 elements a float32 sum is off by a percent.
+  Tensor grad_norm() const {
+    Tensor sum;
+    for (const FlatGroup& group : groups) {
+      const Tensor squares = at::linalg_vector_norm(group.grads.view({-1, run}), 2, 1).to(at::kDouble).square_().sum();
+      sum = sum.defined() ? sum + squares.to(sum.device()) : squares;
+    }
+    return sum.sqrt();
+  }
+};
+
+/// transformers' rule: weight decay skips biases and the weights of norms.
+inline bool takes_weight_decay(std::string_view name) {
+  return name.find("norm") == std::string_view::npos && !name.ends_with("bias");
+}
+
+/// Moves the parameters that require a gradient into flat buffers; the model's tensors become views of them, so the
+/// model must not be asked for its parameters' old storage afterwards. Throws Error when there is nothing to train.
+template <HasParameters Model>
+FlatParameters flatten_parameters(const Model& model,
+                                  const std::function<bool(std::string_view)>& decay = takes_weight_decay) {
+  const auto padded = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
+  std::map<std::pair<std::string, bool>, std::vector<Tensor>> parts;
+  for (const auto& [name, parameter] : model.named_parameters())
+    if (parameter.requires_grad())
+      parts[{concat(parameter.options().device(), ' ', parameter.scalar_type()), decay(name)}].push_back(parameter);
+  check(!parts.empty(), "the model has no parameter with requires_grad: nothing to train");
+
+  FlatParameters flat;
+  for (auto& [key, parameters] : parts) {
+    std::int64_t size = 0;
+    for (const Tensor& parameter : parameters) size += padded(parameter.numel(), FlatParameters::alignment);
+    size = padded(size, FlatParameters::run);
+    const auto options = parameters.front().options().requires_grad(false);
+    FlatGroup group{.values = at::zeros({size}, options), .grads = at::zeros({size}, options), .decay = key.second};
+    std::int64_t begin = 0;
+    for (const Tensor& parameter : parameters) {
+      const auto view = [&](const Tensor& flat_n) {
+        return flat_n.narrow(0, begin, parameter.numel()).view(parameter.sizes());
+      };
+      view(group.values).copy_(parameter.detach());
+      parameter.set_data(view(group.values));
+      parameter.mutable_grad() = view(group.grads);
+      begin += padded(parameter.numel(), FlatParameters::alignment);
+    }
+    flat.groups.push_back(std::move(group));
+  }
+  return flat;
+}
+
+}  // namespace kto

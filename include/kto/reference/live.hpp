@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Live reference: a frozen model beside the policy, asked at every batch. Use it for full fine-tuning; the default.
+#pragma once
+
+#include <utility>
+
+#include "kto/reference/concept.hpp"
+
+namespace kto {
+
+template <ModelPolicy Model>
+struct LiveReference {
+  Model model;  ///< may differ from the policy's architecture, never from its vocabulary
+
+  template <class Policy>
+  ReferenceLogps log_probs(const Policy&, const Batch& batch) const {
+    const at::NoGradGuard no_grad;
+    ReferenceLogps out{.logp_B = score_completions(model, batch.rows).logp_B, .kl_logp_B = {}};
+    if (batch.kl_rows) out.kl_logp_B = score_completions(model, *batch.kl_rows).logp_B;
+    return out;
+  }
+};
+
+/// A reference that is `policy` as it is now: a deep copy without gradient, made by the model's own frozen_copy.
+template <ModelPolicy Model>
+LiveReference<Model> live_reference(const Model& policy) {
+  return {frozen_copy(policy)};
+}
+
+}  // namespace kto

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hooks into a run, as transformers' TrainerCallback: any of them may be empty. They are called on the training thread,
+// between steps; throwing ends the run with that exception.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "kto/train/state.hpp"
+
+namespace kto {
+
+/// What a hook may ask for. It is read after each step.
+struct Control {
+  bool should_stop = false;  ///< end the run after this step
+};
+
+struct Callback {
+  std::function<void(const TrainerState&, const Plan&)> on_train_begin = {};
+  std::function<void(const TrainerState&, Control&)> on_step_begin = {};
+  std::function<void(const TrainerState&, Control&)> on_step_end = {};
+  std::function<void(const TrainerState&, const Json& entry, Control&)> on_log = {};
+  std::function<void(const TrainerState&, const Json& metrics, Control&)> on_evaluate = {};
+  /// Batches done and in all, while an evaluation goes on.
+  std::function<void(std::int64_t done, std::int64_t total)> on_evaluate_batch = {};
+  std::function<void(const TrainerState&)> on_train_end = {};
+};
+
+using Callbacks = std::vector<Callback>;
+
+namespace detail {
+
+/// Calls `hook` of every callback that has it.
+template <class... Parameters, class... Arguments>
+void call(const Callbacks& callbacks, std::function<void(Parameters...)> Callback::* hook, Arguments&&... arguments) {
+  for (const Callback& callback : callbacks)
+    if (callback.*hook) (callback.*hook)(arguments...);
+}
+
+}  // namespace detail
+
+}  // namespace kto

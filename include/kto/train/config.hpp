@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a run goes: what the Trainer needs to know, named and defaulted as in TRL's KTOConfig, where bf16 and
+// gradient_checkpointing are off. The loss, the model, the reference and the collator are policies, not settings;
+// kto/train/options.hpp has the same fields as a table with meanings, ranges and the options that are refused.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "kto/optim/schedule.hpp"
+
+namespace kto {
+
+enum class IntervalStrategy { no, steps, epoch };
+enum class SaveStrategy { no, steps, epoch, best };
+enum class SamplingStrategy { sequential, random, group_by_length };
+
+/// Over which rows the KL baseline z0 and the mean of the loss are taken: each micro-batch by itself, as TRL does, or
+/// the whole window of an update, so that accumulating k micro-batches of b rows is one batch of k * b rows.
+enum class KlScope { micro_batch, window };
+
+struct TrainConfig {
+  std::string output_dir = "trainer_output";
+  bool overwrite_output_dir = false;
+
+  // Batches
+  std::int64_t per_device_train_batch_size = 8;
+  std::int64_t per_device_eval_batch_size = 8;
+  std::int64_t gradient_accumulation_steps = 1;
+  bool dataloader_drop_last = false;
+  SamplingStrategy train_sampling_strategy = SamplingStrategy::sequential;
+
+  // Loss
+  double desirable_weight = 1;
+  double undesirable_weight = 1;
+  KlScope kl_scope = KlScope::micro_batch;
+
+  // Length and learning rate
+  double num_train_epochs = 3;
+  std::int64_t max_steps = -1;  ///< when positive, in place of num_train_epochs
+  double learning_rate = 1e-6;
+  LrSchedulerType lr_scheduler_type = LrSchedulerType::linear;
+  double warmup_steps = 0;  ///< below 1: a fraction of the run's steps
+  double warmup_ratio = 0;  ///< used while warmup_steps is 0
+
+  // Optimizer
+  double weight_decay = 0;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  double max_grad_norm = 1;  ///< 0: no clipping
+
+  // Log, evaluation, checkpoints
+  IntervalStrategy logging_strategy = IntervalStrategy::steps;
+  double logging_steps = 10;  ///< below 1: a fraction of the run's steps
+  bool logging_first_step = false;
+  IntervalStrategy eval_strategy = IntervalStrategy::no;
+  std::optional<double> eval_steps = std::nullopt;  ///< below 1: a fraction; logging_steps when absent
+  bool eval_on_start = false;
+  SaveStrategy save_strategy = SaveStrategy::no;
+
+  // Randomness and numbers
+  std::int64_t seed = 42;
+  std::optional<std::int64_t> data_seed = std::nullopt;  ///< for the order of rows; seed when absent
+  bool bf16 = false;                                     ///< matrix products in bfloat16, parameters as loaded
+  bool gradient_checkpointing = false;                   ///< activations recomputed layer by layer
+};
+
+}  // namespace kto

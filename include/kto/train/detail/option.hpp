@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// One row of a table of options: how a field of a config is named, described, read from text or JSON, checked and
+// written. The command line, a YAML file and training_args.json are views of such a table.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "kto/core/error.hpp"
+#include "kto/io/json.hpp"
+
+namespace kto {
+
+/// The names of an enum's values, in the order of their numbers from 0. Specialised for each enum of a config.
+template <class Enum>
+inline constexpr std::array<std::string_view, 0> enum_names{};
+
+/// What a number has to fulfil, and how an error message says so. `holds` is empty where every value will do.
+struct Range {
+  std::string expects;
+  std::function<bool(double)> holds;
+};
+
+/// One option of a Config. Either it works (get and set are there), or it stands for another (alias_of), or it is
+/// refused (reason, and no set): then only its default may be given, which changes nothing.
+template <class Config>
+struct Option {
+  std::string_view name;         ///< as TRL spells it, without dashes
+  std::string_view group = {};   ///< heading in --help
+  std::string_view help = {};    ///< meaning
+  std::string placeholder = {};  ///< of its value in --help: N, X, a|b|c; empty for booleans
+  std::string expects = {};      ///< completes "expected ..."
+  bool is_flag = false;          ///< boolean: may stand without a value, and as --no_NAME
+  bool is_list = false;          ///< takes several values
+  bool required = false;
+  std::function<Json(const Config&)> get = {};
+  std::function<bool(Config&, const Json&)> set = {};  ///< false, and no change, when the value is not as expected
+  std::string_view alias_of = {};
+  std::string_view alias_value = {};  ///< a flag that, when true, gives alias_of this value
+  std::string_view defaults = {};     ///< of a refused option, as text: "None|False" when releases differ
+  std::string_view refused = {};      ///< values of other trainers that are known but refused: "a|b"
+  std::string_view reason = {};       ///< why the option, or one of the `refused` values, is refused
+
+  bool works() const { return static_cast<bool>(set); }
+};
+
+template <class Config>
+using Options = std::vector<Option<Config>>;
+
+namespace detail {
+
+inline std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return out;
+}
+
+/// "a|b|c" cut at the bars; "" is one empty piece.
+inline std::vector<std::string_view> split_bars(std::string_view text) {
+  std::vector<std::string_view> pieces;
+  for (;;) {
+    const std::size_t bar = text.find('|');
+    pieces.push_back(text.substr(0, bar));
+    if (bar == std::string_view::npos) return pieces;
+    text.remove_prefix(bar + 1);
+  }
+}
+
+template <class T>
+inline constexpr bool is_optional = false;
+template <class T>
+inline constexpr bool is_optional<std::optional<T>> = true;
+
+template <class Number>
+bool decode_number(std::string_view text, Number& out) {
+  if (text.starts_with('+') && text.substr(1, 1) != "-") text.remove_prefix(1);
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return false;
+  out = value;
+  return true;
+}
+
+inline bool decode(const Json& value, bool& out) {
+  if (value.is_boolean()) return out = value.get<bool>(), true;
+  if (!value.is_string()) return false;
+  const std::string text = lower(value.get_ref<const std::string&>());
+  for (const std::string_view yes : {"true", "yes", "1", "t", "y", "on"})
+    if (text == yes) return out = true, true;
+  for (const std::string_view no : {"false", "no", "0", "f", "n", "off"})
+    if (text == no) return out = false, true;
+  return false;
+}
+
+inline bool decode(const Json& value, std::int64_t& out) {
+  if (value.is_string()) return decode_number(value.get_ref<const std::string&>(), out);
+  if (!value.is_number_integer()) return false;
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX) return false;
+  out = value.get<std::int64_t>();
+  return true;
+}
+
+inline bool decode(const Json& value, double& out) {
+  if (value.is_string()) return decode_number(value.get_ref<const std::string&>(), out);
+  if (!value.is_number()) return false;
+  out = value.get<double>();
+  return true;
+}
+
+inline bool decode(const Json& value, std::string& out) {
+  if (!value.is_string() || value.get_ref<const std::string&>().empty()) return false;
+  out = value.get<std::string>();
+  return true;
+}
+
+template <class Enum>
+  requires std::is_enum_v<Enum>
+bool decode(const Json& value, Enum& out) {
+  if (!value.is_string()) return false;
+  const auto& names = enum_names<Enum>;
+  const auto found = std::find(names.begin(), names.end(), value.get_ref<const std::string&>());
+  if (found == names.end()) return false;
+  out = static_cast<Enum>(found - names.begin());
+  return true;
+}
+
+template <class T>
+bool decode(const Json& value, std::optional<T>& out) {
+  if (value.is_null()) return out.reset(), true;
+  if (value.is_string())
+    if (const std::string text = lower(value.get_ref<const std::string&>()); text == "none" || text == "null")
+      return out.reset(), true;
+  T inner{};
+  if (!decode(value, inner)) return false;
+  out = std::move(inner);
+  return true;
+}
+
+template <class T>
+Json encode(const T& value) {
+  if constexpr (is_optional<T>)
+    return value ? encode(*value) : Json(nullptr);
+  else if constexpr (std::is_enum_v<T>)
+    return Json(enum_names<T>[static_cast<std::size_t>(value)]);
+  else
+    return Json(value);
+}
+
+/// The value as the command line would have it: True, None, 0.5, text.
+inline std::string value_text(const Json& value) {
+  if (value.is_null()) return "None";
+  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_array() && !value.empty()) {
+    std::string joined;
+    for (const Json& item : value) joined += (joined.empty() ? "" : " ") + value_text(item);
+    return joined;
+  }
+  if (value.is_number_float())
+    if (const double x = value.get<double>(); std::floor(x) == x && std::abs(x) < 1e15)
+      return std::to_string(static_cast<std::int64_t>(x));
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+/// For messages: in quotes, on one line, not too long.
+inline std::string quoted(const Json& value) {
+  std::string text = value_text(value);
+  constexpr std::size_t most = 80;
+  if (text.size() > most) text = text.substr(0, most) + "...";
+  return Json(std::move(text)).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+/// Whether `value` says the same as the text of a default.
+inline bool same_value(const Json& value, std::string_view default_text) {
+  const std::string text = lower(value_text(value)), other = lower(default_text);
+  if (text == other || (other == "none" && text == "null")) return true;
+  if (double a = 0, b = 0; decode_number(text, a) && decode_number(other, b)) return a == b;
+  bool a = false, b = false;
+  return (other == "true" || other == "false") && decode(Json(text), a) && decode(Json(other), b) && a == b;
+}
+
+template <class T>
+Range default_range() {
+  if constexpr (is_optional<T>)
+    return {"None or " + default_range<typename T::value_type>().expects, {}};
+  else if constexpr (std::same_as<T, bool>)
+    return {"True or False", {}};
+  else if constexpr (std::is_enum_v<T>) {
+    std::string all;
+    for (const std::string_view name : enum_names<T>) all.append(all.empty() ? "" : ", ").append(name);
+    return {"one of " + all, {}};
+  } else if constexpr (std::same_as<T, std::string>)
+    return {"a text that is not empty", {}};
+  else
+    return {std::integral<T> ? "an integer" : "a finite number", {}};
+}
+
+template <class T>
+std::string default_placeholder() {
+  if constexpr (is_optional<T>)
+    return default_placeholder<typename T::value_type>();
+  else if constexpr (std::same_as<T, bool>)
+    return "";
+  else if constexpr (std::is_enum_v<T>) {
+    std::string all;
+    for (const std::string_view name : enum_names<T>) all.append(all.empty() ? "" : "|").append(name);
+    return all;
+  } else
+    return std::same_as<T, std::string> ? "TEXT" : std::integral<T> ? "N" : "X";
+}
+
+template <class T>
+bool in_range(const T& value, const Range& range) {
+  if constexpr (is_optional<T>)
+    return !value || in_range(*value, range);
+  else if constexpr (std::same_as<T, double>)
+    return std::isfinite(value) && (!range.holds || range.holds(value));
+  else if constexpr (std::same_as<T, std::int64_t>)
+    return !range.holds || range.holds(static_cast<double>(value));
+  else
+    return true;
+}
+
+}  // namespace detail
+
+/// The row of an option that works: `field` of the config under `name`. A range says what its values may be.
+template <class Config, class T>
+Option<Config> option(T Config::* field, std::string_view name, std::string_view group, std::string_view help,
+                      Range range = detail::default_range<T>()) {
+  Option<Config> row{.name = name, .group = group, .help = help, .placeholder = detail::default_placeholder<T>()};
+  row.expects = range.expects;
+  row.is_flag = std::same_as<T, bool> || std::same_as<T, std::optional<bool>>;
+  row.get = [field](const Config& config) { return detail::encode(config.*field); };
+  row.set = [field, range = std::move(range)](Config& config, const Json& value) {
+    T decoded{};
+    if (!detail::decode(value, decoded) || !detail::in_range(decoded, range)) return false;
+    config.*field = std::move(decoded);
+    return true;
+  };
+  return row;
+}
+
+/// The same row for a config that has `Config` as its member `part`.
+template <class Outer, class Config>
+Option<Outer> within(Config Outer::* part, const Option<Config>& inner) {
+  Option<Outer> row{.name = inner.name,
+                    .group = inner.group,
+                    .help = inner.help,
+                    .placeholder = inner.placeholder,
+                    .expects = inner.expects,
+                    .is_flag = inner.is_flag,
+                    .is_list = inner.is_list,
+                    .required = inner.required,
+                    .alias_of = inner.alias_of,
+                    .alias_value = inner.alias_value,
+                    .defaults = inner.defaults,
+                    .refused = inner.refused,
+                    .reason = inner.reason};
+  if (inner.get) row.get = [part, get = inner.get](const Outer& outer) { return get(outer.*part); };
+  if (inner.set)
+    row.set = [part, set = inner.set](Outer& outer, const Json& value) { return set(outer.*part, value); };
+  return row;
+}
+
+}  // namespace kto

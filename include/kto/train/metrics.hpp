@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is logged beside the loss: gathered on the device for each micro-batch, brought to the host and averaged when a
+// log entry is due. Names and means are those of TRL 1.16; the `_sum` and `count/` entries are KTOTrainer's older ones.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kto/io/json.hpp"
+#include "kto/logprob/completion.hpp"
+#include "kto/loss/concept.hpp"
+
+namespace kto {
+
+// Shapes: B examples of a micro-batch.
+
+class MetricWindow {
+ public:
+  /// Adds one micro-batch. `kl` is its baseline z0; nothing here waits for the device.
+  void add(const Batch& batch, const CompletionScores& scores, const LossTerms<Tensor>& terms, const Tensor& kl) {
+    const at::NoGradGuard no_grad;
+    const Tensor per_row_5B = at::stack({terms.reward_B.detach(), scores.logp_B.detach(), scores.mean_logit_B,
+                                         scores.num_scored_B, scores.entropy_B})
+                                  .to(at::kDouble);
+    const Tensor chosen_B = (batch.sign_B > 0).to(at::kDouble);
+    values_.push_back(
+        at::cat({at::mv(per_row_5B, chosen_B), at::mv(per_row_5B, 1 - chosen_B), kl.to(at::kDouble).reshape({1})}));
+    num_chosen_.push_back(batch.num_chosen);
+    num_rejected_.push_back(batch.rows.num_rows - batch.num_chosen);
+  }
+
+  bool empty() const { return values_.empty(); }
+
+  /// Means over the micro-batches added since the last call, under `prefix` + TRL's names, and forgets them. A mean
+  /// over chosen rows is taken over the micro-batches that have some. `num_tokens` is the run's count so far.
+  Json take(const std::string& prefix, std::int64_t num_tokens) {
+    enum { reward, logp, logit, scored, entropy, per_side };
+    struct Mean {
+      double sum = 0;
+      int count = 0;
+      void add(double value) { sum += value, ++count; }
+    };
+    struct Side {
+      Mean logits, rewards, logps;
+      double reward_sum = 0, logp_sum = 0, logit_sum = 0;
+      std::int64_t count = 0;
+    } sides[2];
+    Mean kl, entropy_mean, margins;
+    const Tensor all = at::stack(values_).cpu();
+    const auto value = all.accessor<double, 2>();
+    for (std::int64_t i = 0; i < all.size(0); ++i) {
+      const auto index = static_cast<std::size_t>(i);
+      const std::int64_t counts[2] = {num_chosen_[index], num_rejected_[index]};
+      kl.add(value[i][2 * per_side]);
+      const double num_scored = value[i][scored] + value[i][per_side + scored];
+      entropy_mean.add(num_scored > 0 ? (value[i][entropy] + value[i][per_side + entropy]) / num_scored : 0);
+      for (int s = 0; s < 2; ++s) {
+        const auto at = [&](int which) { return value[i][s * per_side + which]; };
+        sides[s].reward_sum += at(reward), sides[s].logp_sum += at(logp), sides[s].logit_sum += at(logit);
+        sides[s].count += counts[s];
+        if (at(scored) > 0) sides[s].logits.add(at(logit) / at(scored));
+        if (counts[s] == 0) continue;
+        sides[s].rewards.add(at(reward) / static_cast<double>(counts[s]));
+        sides[s].logps.add(at(logp) / static_cast<double>(counts[s]));
+      }
+      if (counts[0] > 0 && counts[1] > 0)
+        margins.add(value[i][reward] / static_cast<double>(counts[0]) -
+                    value[i][per_side + reward] / static_cast<double>(counts[1]));
+    }
+    values_.clear(), num_chosen_.clear(), num_rejected_.clear();
+
+    Json out = Json::object();
+    const auto put = [&](const std::string& name, const Mean& mean) {
+      if (mean.count > 0) out[prefix + name] = mean.sum / mean.count;
+    };
+    put("kl", kl);
+    put("entropy", entropy_mean);
+    out[prefix + "num_tokens"] = static_cast<double>(num_tokens);
+    const char* const names[2] = {"chosen", "rejected"};
+    for (int s = 0; s < 2; ++s) put(concat("logits/", names[s]), sides[s].logits);
+    for (int s = 0; s < 2; ++s) {
+      put(concat("rewards/", names[s]), sides[s].rewards);
+      put(concat("logps/", names[s]), sides[s].logps);
+    }
+    put("rewards/margins", margins);
+    for (int s = 0; s < 2; ++s) {
+      out[prefix + "rewards/" + names[s] + "_sum"] = sides[s].reward_sum;
+      out[prefix + "logps/" + names[s] + "_sum"] = sides[s].logp_sum;
+      out[prefix + "logits/" + names[s] + "_sum"] = sides[s].logit_sum;
+      out[prefix + "count/" + names[s]] = sides[s].count;
+    }
+    return out;
+  }
+
+ private:
+  std::vector<Tensor> values_;  // float64 [11] each: five sums over chosen rows, five over rejected, kl
+  std::vector<std::int64_t> num_chosen_, num_rejected_;
+};
+
+}  // namespace kto

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many steps a run has, as transformers' Trainer counts them.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "kto/core/error.hpp"
+#include "kto/train/config.hpp"
+
+namespace kto {
+
+struct Plan {
+  std::int64_t batches_per_epoch = 0;  ///< micro-batches
+  std::int64_t steps_per_epoch = 0;    ///< optimizer updates
+  std::int64_t num_steps = 0;
+  std::int64_t num_epochs = 0;  ///< begun, the last one maybe not finished
+  std::int64_t num_warmup_steps = 0;
+  std::int64_t logging_steps = 0;  ///< 0: never by steps
+  std::int64_t eval_steps = 0;     ///< 0: never by steps
+};
+
+namespace detail {
+
+/// A count of steps, or below 1 a fraction of the whole run.
+inline std::int64_t resolve_steps(double steps, std::int64_t num_steps) {
+  return static_cast<std::int64_t>(steps < 1 ? std::ceil(static_cast<double>(num_steps) * steps) : steps);
+}
+
+}  // namespace detail
+
+/// Throws Error when `num_rows` rows make no batch.
+inline Plan make_plan(const TrainConfig& config, std::int64_t num_rows) {
+  Plan plan;
+  const std::int64_t batch = config.per_device_train_batch_size;
+  plan.batches_per_epoch = config.dataloader_drop_last ? num_rows / batch : (num_rows + batch - 1) / batch;
+  check(plan.batches_per_epoch > 0, "no batch to train on: ", num_rows, " rows, batches of ", batch,
+        config.dataloader_drop_last ? ", and dataloader_drop_last drops a short one" : "");
+  const std::int64_t accumulate = config.gradient_accumulation_steps;
+  plan.steps_per_epoch = (plan.batches_per_epoch + accumulate - 1) / accumulate;
+  const auto per_epoch = static_cast<double>(plan.steps_per_epoch);
+  if (config.max_steps > 0) {
+    plan.num_steps = config.max_steps;
+    plan.num_epochs = (plan.num_steps + plan.steps_per_epoch - 1) / plan.steps_per_epoch;
+  } else {
+    plan.num_steps = static_cast<std::int64_t>(std::ceil(config.num_train_epochs * per_epoch));
+    plan.num_epochs = static_cast<std::int64_t>(std::ceil(config.num_train_epochs));
+  }
+  plan.num_warmup_steps =
+      config.warmup_steps >= 1
+          ? static_cast<std::int64_t>(config.warmup_steps)
+          : static_cast<std::int64_t>(std::ceil(static_cast<double>(plan.num_steps) *
+                                                (config.warmup_steps > 0 ? config.warmup_steps : config.warmup_ratio)));
+  if (config.logging_strategy == IntervalStrategy::steps)
+    plan.logging_steps = detail::resolve_steps(config.logging_steps, plan.num_steps);
+  if (config.eval_strategy == IntervalStrategy::steps)
+    plan.eval_steps = detail::resolve_steps(config.eval_steps.value_or(config.logging_steps), plan.num_steps);
+  return plan;
+}
+
+}  // namespace kto

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "catch.hpp"
+#include "kto/collate/packed.hpp"
+#include "kto/collate/padded.hpp"
+#include "kto/collate/pairing.hpp"
+#include "kto/collate/sampler.hpp"
+
+using Ids = std::vector<std::int64_t>;
+
+namespace {
+
+Ids values(const at::Tensor& tensor) {
+  const auto* data = tensor.const_data_ptr<std::int64_t>();
+  return {data, data + tensor.numel()};
+}
+
+const std::vector<kto::Example> rows{{.prompt_ids = {1, 2, 3}, .completion_ids = {4, 5}, .label = true, .row = 0},
+                                     {.prompt_ids = {7, 8}, .completion_ids = {9}, .label = false, .row = 1},
+                                     {.prompt_ids = {11}, .completion_ids = {12, 13, 14}, .label = true, .row = 2}};
+const std::vector<kto::Pick> picks{{&rows[0], &rows[2]}, {&rows[1], &rows[0]}, {&rows[2], &rows[1]}};
+
+}  // namespace
+
+TEST_CASE("packed: one row, boundaries, positions restart, completion tokens scored") {
+  const auto batch = kto::PackedCollator{}(picks, true);
+  CHECK(values(batch.rows.ids_N) == Ids{1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 14});
+  CHECK(values(batch.rows.position_N) == Ids{0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3});
+  CHECK((batch.rows.segments == std::vector<kto::Segment>{{0, 5}, {5, 3}, {8, 4}}));
+  CHECK(values(batch.rows.predict_C) == Ids{2, 3, 6, 8, 9, 10});
+  CHECK(values(batch.rows.target_C) == Ids{4, 5, 9, 12, 13, 14});
+  CHECK(values(batch.rows.row_C) == Ids{0, 0, 1, 2, 2, 2});
+  CHECK(batch.rows.num_tokens == 12);
+  CHECK(batch.num_chosen == 2);
+  CHECK(at::equal(batch.sign_B, at::tensor({1.f, -1.f, 1.f})));
+  REQUIRE(batch.kl_rows);
+  CHECK(values(batch.kl_rows->ids_N) == Ids{1, 2, 3, 12, 13, 14, 7, 8, 4, 5, 11, 9});
+  CHECK_FALSE(kto::PackedCollator{}(picks, false).kl_rows);
+}
+
+TEST_CASE("padded: equal segments, the same scored tokens") {
+  const auto batch = kto::PaddedCollator{.pad_id = 99}(picks, true);
+  CHECK(values(batch.rows.ids_N) == Ids{1, 2, 3, 4, 5, 7, 8, 9, 99, 99, 11, 12, 13, 14, 99});
+  CHECK((batch.rows.segments == std::vector<kto::Segment>{{0, 5}, {5, 5}, {10, 5}}));
+  CHECK(values(batch.rows.predict_C) == Ids{2, 3, 6, 10, 11, 12});
+  CHECK(values(batch.rows.target_C) == Ids{4, 5, 9, 12, 13, 14});
+  CHECK(batch.rows.num_tokens == 12);
+  CHECK((kto::PaddedCollator{.pad_to_multiple_of = 4}(picks, false).rows.segments[1] == kto::Segment{8, 8}));
+}
+
+TEST_CASE("max_length cuts every pair from the right, KL pairs too") {
+  const auto batch = kto::PackedCollator{.max_length = 4}(picks, true);
+  CHECK(values(batch.rows.ids_N) == Ids{1, 2, 3, 4, 7, 8, 9, 11, 12, 13, 14});
+  CHECK(values(batch.kl_rows->ids_N) == Ids{1, 2, 3, 12, 7, 8, 4, 5, 11, 9});
+}
+
+TEST_CASE("an empty prompt leaves the first token unscored") {
+  const std::vector<kto::Example> bare{{.prompt_ids = {}, .completion_ids = {4, 5}}};
+  const auto batch = kto::PackedCollator{}(std::vector<kto::Pick>{{&bare[0], &bare[0]}}, false);
+  CHECK(values(batch.rows.predict_C) == Ids{0});
+  CHECK(values(batch.rows.target_C) == Ids{5});
+}
+
+TEST_CASE("KL partners rotate by one within each group") {
+  using Rows = std::vector<std::size_t>;
+  CHECK(kto::kl_partners(Rows{0, 1, 2, 3, 4, 5, 6}, 3) == Rows{2, 0, 1, 5, 3, 4, 6});
+  CHECK(kto::kl_partners(Rows{5, 1, 3}, 8) == Rows{3, 5, 1});
+  CHECK(kto::kl_partners(Rows{}, 4).empty());
+}
+
+TEST_CASE("orders are permutations that depend on seed and epoch alone") {
+  const auto sorted = [](std::vector<std::size_t> order) {
+    std::sort(order.begin(), order.end());
+    return order;
+  };
+  const auto order = kto::shuffled_order(100, 42, 0);
+  CHECK(sorted(order) == kto::sequential_order(100));
+  CHECK(order == kto::shuffled_order(100, 42, 0));
+  CHECK(order != kto::shuffled_order(100, 42, 1));
+  // torch.randperm(8, generator=torch.Generator().manual_seed(42))
+  CHECK(kto::shuffled_order(8, 42, 0) == std::vector<std::size_t>{6, 3, 0, 7, 2, 1, 4, 5});
+
+  std::vector<std::int64_t> lengths;
+  for (int i = 0; i < 103; ++i) lengths.push_back((i * 37) % 101);
+  const auto grouped = kto::length_grouped_order(lengths, 4, 1, 0);
+  CHECK(sorted(grouped) == kto::sequential_order(103));
+  const auto spread = [&](const std::vector<std::size_t>& rows_in) {
+    std::int64_t padding = 0;
+    for (std::size_t begin = 0; begin < rows_in.size(); begin += 4) {
+      std::int64_t longest = 0;
+      for (std::size_t i = begin; i < std::min(begin + 4, rows_in.size()); ++i)
+        longest = std::max(longest, lengths[rows_in[i]]);
+      for (std::size_t i = begin; i < std::min(begin + 4, rows_in.size()); ++i)
+        padding += longest - lengths[rows_in[i]];
+    }
+    return padding;
+  };
+  CHECK(spread(grouped) * 3 < spread(kto::sequential_order(103)));
+  CHECK(lengths[grouped[0]] == 100);
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// The chunked log-probs against their oracle, the full softmax: values, statistics and gradients.
+#include "catch.hpp"
+#include "kto/logprob/chunked.hpp"
+
+using at::Tensor;
+
+namespace {
+
+struct Case {
+  Tensor hidden_CD, target_C, grad_C;
+  kto::Head head;
+};
+
+Case make_case(at::ScalarType dtype, bool bias, double scale, double soft_cap) {
+  at::manual_seed(7);
+  const std::int64_t C = 23, V = 101, D = 16;
+  const auto options = at::TensorOptions().dtype(dtype);
+  const auto leaf = [&](at::IntArrayRef shape) {
+    return (at::randn(shape, at::kDouble) * 0.7).to(options).requires_grad_(true);
+  };
+  Case out{.hidden_CD = leaf({C, D}),
+           .target_C = at::randint(V, {C}, at::kLong),
+           .grad_C = at::randn({C}, at::kDouble),
+           .head = {}};
+  out.head = {.weight_VD = leaf({V, D}), .bias_V = std::nullopt, .scale = scale, .soft_cap = soft_cap};
+  if (bias) out.head.bias_V = leaf({V});
+  return out;
+}
+
+/// Gradients of sum(grad_C * logp_C) by hidden, weight and bias.
+std::vector<Tensor> gradients(const Case& in, const Tensor& logp_C) {
+  std::vector<Tensor> leaves{in.hidden_CD, in.head.weight_VD};
+  if (in.head.bias_V) leaves.push_back(*in.head.bias_V);
+  for (Tensor& leaf : leaves) leaf.mutable_grad() = Tensor();
+  (logp_C * in.grad_C.to(logp_C.scalar_type())).sum().backward();
+  std::vector<Tensor> grads;
+  for (const Tensor& leaf : leaves) grads.push_back(leaf.grad().clone());
+  return grads;
+}
+
+double difference(const Tensor& a, const Tensor& b) {
+  return ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item<double>();
+}
+
+}  // namespace
+
+TEST_CASE("chunked log-probs equal the full softmax, values and gradients") {
+  const auto dtype = GENERATE(at::kDouble, at::kFloat);
+  const bool bias = GENERATE(false, true);
+  const double scale = GENERATE(1.0, 0.25), soft_cap = GENERATE(0.0, 3.0);
+  const std::int64_t chunk = GENERATE(1, 7, 1000);
+  const double tolerance = dtype == at::kDouble ? 1e-12 : 2e-5;
+  const Case in = make_case(dtype, bias, scale, soft_cap);
+
+  const auto full = kto::full_token_scores(kto::head_logits(in.hidden_CD, in.head), in.target_C, true);
+  const auto chunked = kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true,
+                                                 {.max_elements = chunk * in.head.weight_VD.size(0)});
+  CHECK(difference(chunked.logp_C, full.logp_C) < tolerance);
+  CHECK(difference(chunked.entropy_C, full.entropy_C) < tolerance);
+  CHECK(difference(chunked.mean_logit_C, full.mean_logit_C) < 10 * tolerance);
+  CHECK_FALSE(chunked.entropy_C.requires_grad());
+
+  const auto want = gradients(in, full.logp_C), got = gradients(in, chunked.logp_C);
+  for (std::size_t i = 0; i < want.size(); ++i) CHECK(difference(got[i], want[i]) < 10 * tolerance);
+}
+
+TEST_CASE("bfloat16 states and float32 head: log-probs come in float32, gradients in the dtype of their leaf") {
+  Case in = make_case(at::kFloat, false, 1, 0);
+  in.hidden_CD = in.hidden_CD.detach().to(at::kBFloat16).requires_grad_(true);
+  const auto full = kto::full_token_scores(kto::head_logits(in.hidden_CD, in.head), in.target_C, true);
+  const auto chunked = kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true, {.max_elements = 500});
+  CHECK(chunked.logp_C.scalar_type() == at::kFloat);
+  CHECK(difference(chunked.logp_C, full.logp_C) < 1e-2);
+  const auto grads = gradients(in, chunked.logp_C);
+  CHECK(grads[0].scalar_type() == at::kBFloat16);
+  CHECK(grads[1].scalar_type() == at::kFloat);
+}
+
+TEST_CASE("no scored token gives empty scores and zero gradients") {
+  Case in = make_case(at::kFloat, true, 1, 0);
+  in.hidden_CD = in.hidden_CD.detach().slice(0, 0, 0).requires_grad_(true);
+  in.target_C = in.target_C.slice(0, 0, 0);
+  in.grad_C = in.grad_C.slice(0, 0, 0);
+  const auto scores = kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true);
+  CHECK(scores.logp_C.numel() == 0);
+  CHECK(gradients(in, scores.logp_C)[1].abs().sum().item<double>() == 0);
+}
