@@ -49,13 +49,14 @@ TEST_CASE("chunked log-probs equal the full softmax, values and gradients") {
   const auto dtype = GENERATE(at::kDouble, at::kFloat);
   const bool bias = GENERATE(false, true);
   const double scale = GENERATE(1.0, 0.25), soft_cap = GENERATE(0.0, 3.0);
-  const std::int64_t chunk = GENERATE(1, 7, 1000);
+  const std::int64_t block = GENERATE(1, 7, 1000), slice = GENERATE(1, 40, 1000);
   const double tolerance = dtype == at::kDouble ? 1e-12 : 2e-5;
   const Case in = make_case(dtype, bias, scale, soft_cap);
 
   const auto full = kto::full_token_scores(kto::head_logits(in.hidden_CD, in.head), in.target_C, true);
-  const auto chunked = kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true,
-                                                 {.max_elements = chunk * in.head.weight_VD.size(0)});
+  const auto chunked =
+      kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true,
+                                {.block_tokens = block, .tile_elements = slice * std::min<std::int64_t>(block, 23)});
   CHECK(difference(chunked.logp_C, full.logp_C) < tolerance);
   CHECK(difference(chunked.entropy_C, full.entropy_C) < tolerance);
   CHECK(difference(chunked.mean_logit_C, full.mean_logit_C) < 10 * tolerance);
@@ -69,7 +70,8 @@ TEST_CASE("bfloat16 states and float32 head: log-probs come in float32, gradient
   Case in = make_case(at::kFloat, false, 1, 0);
   in.hidden_CD = in.hidden_CD.detach().to(at::kBFloat16).requires_grad_(true);
   const auto full = kto::full_token_scores(kto::head_logits(in.hidden_CD, in.head), in.target_C, true);
-  const auto chunked = kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true, {.max_elements = 500});
+  const auto chunked =
+      kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true, {.block_tokens = 10, .tile_elements = 500});
   CHECK(chunked.logp_C.scalar_type() == at::kFloat);
   CHECK(difference(chunked.logp_C, full.logp_C) < 1e-2);
   const auto grads = gradients(in, chunked.logp_C);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/collate/parts.hpp"
 #include "kto/core/torch.hpp"
 #include "kto/data/example.hpp"
 
@@ -29,14 +30,15 @@ struct Segment {
 
 /// A set of token sequences and the tokens of them that are scored.
 struct Sequences {
-  Tensor ids_N;                   ///< int64, token ids
-  Tensor position_N;              ///< int64, position in the sequence, for rotary embeddings
-  std::vector<Segment> segments;  ///< cover [0, N) without overlap, in order
-  Tensor predict_C;               ///< int64, index into N of the position that predicts the scored token
-  Tensor target_C;                ///< int64, id of the scored token
-  Tensor row_C;                   ///< int64, the sequence (0..B-1) that the scored token belongs to
-  std::int64_t num_rows = 0;      ///< B
-  std::int64_t num_tokens = 0;    ///< real tokens, without padding
+  Tensor ids_N;                       ///< int64, token ids
+  Tensor position_N;                  ///< int64, position in the sequence, for rotary embeddings
+  std::vector<Segment> segments;      ///< cover [0, N) without overlap, in order
+  std::vector<std::int64_t> lengths;  ///< real tokens of each segment, the rest is padding
+  Tensor predict_C;                   ///< int64, index into N of the position that predicts the scored token
+  Tensor target_C;                    ///< int64, id of the scored token
+  Tensor row_C;                       ///< int64, the sequence (0..B-1) that the scored token belongs to
+  std::int64_t num_rows = 0;          ///< B
+  std::int64_t num_tokens = 0;        ///< real tokens, without padding
 };
 
 /// One place of a batch: a row, and the row whose completion follows its prompt in the KL pair.

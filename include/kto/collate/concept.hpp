@@ -7,16 +7,8 @@
 #include <type_traits>
 
 #include "kto/collate/batch.hpp"
-#include "kto/loss/concept.hpp"
 
 namespace kto {
-
-/// A collator says what its batches hold: `static constexpr kto::BatchParts provides{...};`
-template <class Collator>
-concept DeclaresProvides = requires {
-  { std::remove_cvref_t<decltype(Collator::provides)>(Collator::provides) } -> std::same_as<BatchParts>;
-  typename std::bool_constant<Collator::provides.kl_pairs>;
-};
 
 /// `collator(picks, with_kl)` is const and returns a Batch; KL pairs are made only where `with_kl` is set.
 template <class Collator>
@@ -27,9 +19,23 @@ concept MakesBatches = requires(const Collator& collator, std::span<const Pick> 
 template <class Collator>
 concept CollatorPolicy = DeclaresProvides<Collator> && MakesBatches<Collator>;
 
+/// KL pairs are there where the loss needs them.
+template <class Collator, class Loss>
+concept FeedsKlPairs =
+    !(DeclaresNeeds<Loss> && DeclaresProvides<Collator>) || (Collator::provides.kl_pairs || !Loss::needs.kl_pairs);
+
+/// Rows come in pairs exactly where the loss is one of pairs.
+template <class Collator, class Loss>
+concept FeedsPairs = !(DeclaresNeeds<Loss> && DeclaresProvides<Collator>) ||
+                     (Collator::provides.chosen_rejected == Loss::needs.chosen_rejected);
+
 /// Everything that `Loss` needs of a batch is provided by `Collator`.
 template <class Collator, class Loss>
-concept FeedsLoss = (Collator::provides.kl_pairs || !Loss::needs.kl_pairs) &&
-                    (Collator::provides.chosen_rejected == Loss::needs.chosen_rejected);
+concept FeedsLoss = FeedsKlPairs<Collator, Loss> && FeedsPairs<Collator, Loss>;
+
+/// A model that needs padded rows (`Model::needs`) gets them from `Collator`.
+template <class Collator, class Model>
+concept FeedsModel = !(DeclaresNeeds<Model> && DeclaresProvides<Collator>) ||
+                     (Collator::provides.padded_rows || !Model::needs.padded_rows);
 
 }  // namespace kto

@@ -8,7 +8,7 @@
 namespace kto {
 
 struct PaddedCollator {
-  static constexpr BatchParts provides{.kl_pairs = true};
+  static constexpr BatchParts provides{.kl_pairs = true, .padded_rows = true};
   std::optional<std::int64_t> max_length = 1024;  ///< tokens of prompt and completion; cut from the right
   std::int64_t pad_id = 0;
   std::int64_t pad_to_multiple_of = 1;

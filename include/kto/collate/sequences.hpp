@@ -52,6 +52,7 @@ inline Sequences make_sequences(std::span<const TokenPair> pairs, std::optional<
     ids.resize(static_cast<std::size_t>(begin + segment_length), pad_id);
     for (std::int64_t t = 0; t < segment_length; ++t) positions.push_back(t);
     out.segments.push_back({.begin = begin, .length = segment_length});
+    out.lengths.push_back(length);
     out.num_tokens += length;
   }
   out.num_rows = static_cast<std::int64_t>(pairs.size());

@@ -16,6 +16,15 @@ struct CompletionScores {
   Tensor mean_logit_B;  ///< sum of mean logits over the scored tokens, likewise
 };
 
+/// Logits [C, V] of the scored tokens, whole: for metrics and oracles.
+template <ModelPolicy Model>
+Tensor completion_logits(const Model& model, const Sequences& sequences) {
+  if constexpr (GivesHidden<Model>)
+    return head_logits(model.hidden(sequences).index_select(0, sequences.predict_C), model.head());
+  else
+    return model.logits(sequences).index_select(0, sequences.predict_C);
+}
+
 /// Scores the completions of `sequences`. Throws Error when the model's output has an unexpected shape or dtype.
 template <ModelPolicy Model>
 CompletionScores score_completions(const Model& model, const Sequences& sequences, bool statistics = false) {

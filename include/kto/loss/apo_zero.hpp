@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// APO-zero, the form for unpaired rows: Anchored Preference Optimization, arXiv:2408.06266, equation 7 taken by row.
-//   loss = 1 - sigmoid(beta r) if y is desirable, sigmoid(beta r) if not;  r = log pi(y|x) - log pi_ref(y|x)
-// Use it when the desirable completions are better than what the model writes today. Needs no KL baseline.
+// APO-zero: Anchored Preference Optimization, arXiv:2408.06266, equation 7. With r = log pi(y|x) - log pi_ref(y|x):
+//   paired     loss = (1 - sigmoid(beta r_chosen)) + sigmoid(beta r_rejected)
+//   unpaired   the same, each row by itself
+// Use it when the chosen completions are better than what the model writes today. Needs no KL baseline.
 #pragma once
 
 #include "kto/loss/array.hpp"
@@ -18,6 +19,19 @@ struct ApoZeroUnpaired {
     using kto::sigmoid;
     const Array reward_B = beta * (in.policy_logp_B - in.reference_logp_B);
     return {.loss_B = 1 - sigmoid(in.sign_B * reward_B), .reward_B = reward_B};
+  }
+};
+
+struct ApoZeroPaired {
+  static constexpr BatchParts needs{.chosen_rejected = true};
+  double beta = 0.1;  ///< how strongly the policy is held to the reference
+
+  template <class Array>
+  LossTerms<Array> operator()(const LossInput<Array>& in) const {
+    using kto::sigmoid;
+    const Array reward_B = beta * (in.policy_logp_B - in.reference_logp_B);
+    const Array chosen = chosen_half(reward_B), rejected = rejected_half(reward_B);
+    return {.loss_B = 1 - sigmoid(chosen) + sigmoid(rejected), .reward_B = reward_B};
   }
 };
 

@@ -19,4 +19,20 @@ typename Derived::PlainObject log_sigmoid(const Eigen::ArrayBase<Derived>& x) {
   return x.min(0) - (-x.abs()).exp().log1p();
 }
 
+/// The halves of a batch of pairs: rows 0..B/2-1 are chosen, the others rejected, for the same prompts in order.
+template <class Array>
+Array chosen_half(const Array& x_B) {
+  if constexpr (requires { x_B.narrow(0, 0, 0); })
+    return x_B.narrow(0, 0, x_B.size(0) / 2);
+  else
+    return x_B.head(x_B.size() / 2);
+}
+template <class Array>
+Array rejected_half(const Array& x_B) {
+  if constexpr (requires { x_B.narrow(0, 0, 0); })
+    return x_B.narrow(0, x_B.size(0) / 2, x_B.size(0) / 2);
+  else
+    return x_B.tail(x_B.size() / 2);
+}
+
 }  // namespace kto

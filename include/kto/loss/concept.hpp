@@ -15,15 +15,14 @@
 
 #include <Eigen/Core>
 #include <concepts>
+#include <string>
 #include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kto/collate/parts.hpp"
 
 namespace kto {
-
-/// What a loss needs of a batch, and what a collator provides.
-struct BatchParts {
-  bool kl_pairs = false;         ///< mismatched (prompt, other completion) pairs, for the KL baseline z0
-  bool chosen_rejected = false;  ///< rows come in pairs: the first half chosen, the second half rejected, same prompts
-};
 
 namespace detail {
 template <class Array>
@@ -44,6 +43,7 @@ struct LossInput {
   Array policy_logp_B;     ///< [B] log-prob of each completion under the policy; carries the gradient
   Array reference_logp_B;  ///< [B] the same under the reference
   Array sign_B;            ///< [B] +1 desirable (chosen), -1 undesirable (rejected)
+  Array length_B;          ///< [B] scored tokens of each completion, for length-normalised losses
   Scalar baseline;         ///< z0 >= 0, the KL estimate; 0 unless the loss needs kl_pairs
 };
 
@@ -54,17 +54,24 @@ struct LossTerms {
   Array reward_B;  ///< [B] implicit reward of each row, for the log
 };
 
-/// A loss says what it needs of a batch: `static constexpr kto::BatchParts needs{...};`
-template <class Loss>
-concept DeclaresNeeds = requires {
-  { std::remove_cvref_t<decltype(Loss::needs)>(Loss::needs) } -> std::same_as<BatchParts>;
-  typename std::bool_constant<Loss::needs.kl_pairs>;
-};
-
 /// `loss(input)` is const and returns LossTerms of the array type it was given.
 template <class Loss, class Array>
 concept MapsInputToTerms = requires(const Loss& loss, const LossInput<Array>& in) {
   { loss(in) } -> std::same_as<LossTerms<Array>>;
+};
+
+/// Optional: `loss.observe(input)` lets a loss update state of its own; called before `loss(input)`, in training only.
+template <class Loss, class Array>
+concept Observes = requires(Loss& loss, const LossInput<Array>& in) {
+  { loss.observe(in) } -> std::same_as<void>;
+};
+
+/// Optional: `loss.metrics(input, terms)` gives named scalars, which are averaged into the log.
+template <class Array>
+using NamedScalars = std::vector<std::pair<std::string, typename LossInput<Array>::Scalar>>;
+template <class Loss, class Array>
+concept ReportsMetrics = requires(const Loss& loss, const LossInput<Array>& in, const LossTerms<Array>& terms) {
+  { loss.metrics(in, terms) } -> std::same_as<NamedScalars<Array>>;
 };
 
 /// The whole contract, for one array type.

@@ -16,8 +16,11 @@ struct Update {
 
 /// `optimizer.step(parameters, update)` changes the parameters; it may scale the gradients in place.
 template <class Optimizer>
-concept OptimizerPolicy = requires(Optimizer& optimizer, FlatParameters& parameters, const Update& update) {
+concept UpdatesParameters = requires(Optimizer& optimizer, FlatParameters& parameters, const Update& update) {
   { optimizer.step(parameters, update) } -> std::same_as<void>;
 };
+
+template <class Optimizer>
+concept OptimizerPolicy = UpdatesParameters<Optimizer>;
 
 }  // namespace kto

@@ -17,8 +17,15 @@ struct ReferenceLogps {
 /// `reference.log_probs(policy, batch)` is const; it is given the policy, since a reference may be the policy itself
 /// with its adapter off.
 template <class Reference, class Model>
-concept ReferencePolicy = requires(const Reference& reference, const Model& policy, const Batch& batch) {
+concept GivesReferenceLogps = requires(const Reference& reference, const Model& policy, const Batch& batch) {
   { reference.log_probs(policy, batch) } -> std::same_as<ReferenceLogps>;
 };
+
+/// A reference says nothing of gradients, or that it tracks none; one that does is no reference.
+template <class Reference>
+concept HoldsNoGradient = !requires { requires Reference::tracks_gradient; };
+
+template <class Reference, class Model>
+concept ReferencePolicy = GivesReferenceLogps<Reference, Model> && HoldsNoGradient<Reference>;
 
 }  // namespace kto

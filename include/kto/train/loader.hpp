@@ -5,8 +5,9 @@
 
 #include <range/v3/range/conversion.hpp>
 #include <range/v3/view/chunk.hpp>
+#include <range/v3/view/concat.hpp>
 #include <range/v3/view/transform.hpp>
-#include <range/v3/view/zip_with.hpp>
+#include <range/v3/view/zip.hpp>
 #include <span>
 #include <vector>
 
@@ -20,14 +21,23 @@ using Picks = std::vector<Pick>;
 
 namespace detail {
 
-/// Micro-batches of `batch_size` rows in `order`; KL partners are drawn within runs of `kl_group` rows.
+/// Micro-batches of `batch_size` units in `order`; KL partners are drawn within runs of `kl_group` units. A unit is a
+/// row, or where `paired` the rows 2u (chosen) and 2u + 1 (rejected): a micro-batch then has all its chosen rows first.
 inline std::vector<Picks> make_picks(std::span<const Example> rows, const std::vector<std::size_t>& order,
-                                     std::size_t batch_size, std::size_t kl_group) {
+                                     std::size_t batch_size, std::size_t kl_group, bool paired) {
   const auto partners = kl_partners(order, kl_group);
-  const auto pick = [&](std::size_t row, std::size_t partner) { return Pick{&rows[row], &rows[partner]}; };
-  return ranges::views::zip_with(pick, order, partners) | ranges::views::chunk(batch_size) |
-         ranges::views::transform([](auto&& batch) { return batch | ranges::to<Picks>(); }) |
-         ranges::to<std::vector<Picks>>();
+  const auto batches = ranges::views::zip(order, partners) | ranges::views::chunk(batch_size);
+  const auto side = [&](auto&& batch, std::size_t stride, std::size_t offset) {
+    return batch | ranges::views::transform([&rows, stride, offset](const auto& unit) {
+             const auto& [row, partner] = unit;
+             return Pick{&rows[stride * row + offset], &rows[stride * partner + offset]};
+           });
+  };
+  std::vector<Picks> out;
+  for (auto&& batch : batches)
+    out.push_back(paired ? ranges::views::concat(side(batch, 2, 0), side(batch, 2, 1)) | ranges::to<Picks>()
+                         : side(batch, 1, 0) | ranges::to<Picks>());
+  return out;
 }
 
 inline std::size_t kl_group(const TrainConfig& config) {
@@ -35,31 +45,41 @@ inline std::size_t kl_group(const TrainConfig& config) {
   return static_cast<std::size_t>(config.per_device_train_batch_size * window);
 }
 
+/// How many units `rows` make. Throws Error when pairs are asked of an odd number of rows.
+inline std::size_t num_units(std::span<const Example> rows, bool paired) {
+  check(!paired || rows.size() % 2 == 0, "expected pairs of rows (chosen, rejected), got an odd number: ", rows.size());
+  return paired ? rows.size() / 2 : rows.size();
+}
+
 }  // namespace detail
 
-/// The micro-batches of one epoch of training.
-inline std::vector<Picks> train_picks(std::span<const Example> rows, const TrainConfig& config, std::int64_t epoch) {
+/// The micro-batches of one epoch of training; `paired` as the loss needs it.
+inline std::vector<Picks> train_picks(std::span<const Example> rows, const TrainConfig& config, std::int64_t epoch,
+                                      bool paired = false) {
   const auto batch_size = static_cast<std::size_t>(config.per_device_train_batch_size);
   const auto seed = static_cast<std::uint64_t>(config.data_seed.value_or(config.seed));
-  auto order = sequential_order(rows.size());
+  const std::size_t units = detail::num_units(rows, paired);
+  auto order = sequential_order(units);
   if (config.train_sampling_strategy == SamplingStrategy::random)
-    order = shuffled_order(rows.size(), seed, static_cast<std::uint64_t>(epoch));
+    order = shuffled_order(units, seed, static_cast<std::uint64_t>(epoch));
   if (config.train_sampling_strategy == SamplingStrategy::group_by_length) {
-    std::vector<std::int64_t> lengths;
-    for (const Example& row : rows)
-      lengths.push_back(static_cast<std::int64_t>(row.prompt_ids.size() + row.completion_ids.size()));
+    std::vector<std::int64_t> lengths(units, 0);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      lengths[paired ? i / 2 : i] +=
+          static_cast<std::int64_t>(rows[i].prompt_ids.size() + rows[i].completion_ids.size());
     order = length_grouped_order(lengths, batch_size * static_cast<std::size_t>(config.gradient_accumulation_steps),
                                  seed, static_cast<std::uint64_t>(epoch));
   }
   if (config.dataloader_drop_last) order.resize(order.size() / batch_size * batch_size);
-  return detail::make_picks(rows, order, batch_size, detail::kl_group(config));
+  return detail::make_picks(rows, order, batch_size, detail::kl_group(config), paired);
 }
 
 /// The micro-batches of an evaluation, in the order of the rows. KL pairs are drawn as in training, so that eval_kl
 /// does not depend on the evaluation's batch size.
-inline std::vector<Picks> eval_picks(std::span<const Example> rows, const TrainConfig& config) {
-  return detail::make_picks(rows, sequential_order(rows.size()),
-                            static_cast<std::size_t>(config.per_device_eval_batch_size), detail::kl_group(config));
+inline std::vector<Picks> eval_picks(std::span<const Example> rows, const TrainConfig& config, bool paired = false) {
+  return detail::make_picks(rows, sequential_order(detail::num_units(rows, paired)),
+                            static_cast<std::size_t>(config.per_device_eval_batch_size), detail::kl_group(config),
+                            paired);
 }
 
 }  // namespace kto

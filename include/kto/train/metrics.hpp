@@ -3,6 +3,7 @@
 // log entry is due. Names and means are those of TRL 1.16; the `_sum` and `count/` entries are KTOTrainer's older ones.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,10 @@ class MetricWindow {
     num_rejected_.push_back(batch.rows.num_rows - batch.num_chosen);
   }
 
-  bool empty() const { return values_.empty(); }
+  /// Adds scalars of the loss's own.
+  void add(const NamedScalars<Tensor>& named) {
+    for (const auto& [name, value] : named) own_[name].push_back(value.detach().to(at::kDouble).reshape({}));
+  }
 
   /// Means over the micro-batches added since the last call, under `prefix` + TRL's names, and forgets them. A mean
   /// over chosen rows is taken over the micro-batches that have some. `num_tokens` is the run's count so far.
@@ -83,6 +87,8 @@ class MetricWindow {
       put(concat("logps/", names[s]), sides[s].logps);
     }
     put("rewards/margins", margins);
+    for (const auto& [name, values] : own_) out[prefix + name] = at::stack(values).mean().item<double>();
+    own_.clear();
     for (int s = 0; s < 2; ++s) {
       out[prefix + "rewards/" + names[s] + "_sum"] = sides[s].reward_sum;
       out[prefix + "logps/" + names[s] + "_sum"] = sides[s].logp_sum;
@@ -95,6 +101,7 @@ class MetricWindow {
  private:
   std::vector<Tensor> values_;  // float64 [11] each: five sums over chosen rows, five over rejected, kl
   std::vector<std::int64_t> num_chosen_, num_rejected_;
+  std::map<std::string, std::vector<Tensor>> own_;
 };
 
 }  // namespace kto

@@ -10,6 +10,7 @@
 #include "kto/loss/concept.hpp"
 #include "kto/reference/concept.hpp"
 #include "kto/train/config.hpp"
+#include "kto/train/loader.hpp"
 #include "kto/train/metrics.hpp"
 
 namespace kto {
@@ -23,6 +24,15 @@ struct PreparedBatch {
   Tensor baseline;       ///< z0 without dimensions, >= 0
   double row_share = 0;  ///< what one row's weighted loss contributes to the window's mean
 };
+
+/// Collates `picks` and moves the batches to the model's device.
+template <class Loss, class Model, class Collator>
+std::vector<Batch> make_batches(const Model& model, const Collator& collator, std::span<const Picks> picks) {
+  const at::Device device = model.named_parameters().front().second.device();
+  std::vector<Batch> batches;
+  for (const Picks& batch : picks) batches.push_back(to_device(collator(batch, Loss::needs.kl_pairs), device));
+  return batches;
+}
 
 /// Asks the reference, and makes z0 = max(0, mean(log pi(y'|x) - log pi_ref(y'|x))) over the mismatched pairs of each
 /// micro-batch (KlScope::micro_batch, TRL's way) or of the window. A window is the micro-batches of one update.
@@ -55,24 +65,60 @@ std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& r
   return window;
 }
 
+/// One micro-batch as micro_batch_loss sees it, for hooks.
+struct Observation {
+  const Batch& batch;
+  const LossInput<Tensor>& input;
+  const LossTerms<Tensor>& terms;
+};
+
+namespace detail {
+
+template <class Loss>
+void check_terms(const LossTerms<Tensor>& terms, const Batch& batch) {
+  const std::int64_t rows = batch.rows.num_rows, losses = Loss::needs.chosen_rejected ? rows / 2 : rows;
+  const auto check_shape = [](const char* name, const Tensor& got, std::int64_t expected) {
+    check(got.defined() && got.sizes() == at::IntArrayRef({expected}), "the loss returned ", name, " of shape ",
+          got.defined() ? shape_text(got.sizes()) : "(none)", ", expected [", expected, "]");
+  };
+  check_shape("loss_B", terms.loss_B, losses);
+  check_shape("reward_B", terms.reward_B, rows);
+}
+
+}  // namespace detail
+
+/// Checks what a loss made of its first micro-batch, before any weight is changed. Throws Error.
+inline void check_first_loss(const LossTerms<Tensor>& terms) {
+  check(terms.loss_B.requires_grad(), "the loss returned a loss_B without gradient: it must depend on policy_logp_B");
+  check(at::isfinite(terms.loss_B).all().item<bool>(),
+        "the loss returned a loss_B that is not finite: ", concat(terms.loss_B.detach()), "; no weight was changed");
+}
+
 /// The part of the window's mean loss that this micro-batch contributes, with gradient where grad mode is on, and its
-/// metrics added to `metrics`. Throws Error, naming the loss's output, when that has an unexpected shape.
-template <class Loss, class Model>
-Tensor micro_batch_loss(const Model& model, const Loss& loss, const PreparedBatch& prepared, const TrainConfig& config,
-                        MetricWindow& metrics) {
+/// metrics added to `metrics`; `observe(Observation)` sees its parts. Throws Error, naming the loss's output, when that
+/// has an unexpected shape.
+template <class Loss, class Model, class Observe>
+Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& prepared, const TrainConfig& config,
+                        MetricWindow& metrics, const Observe& observe) {
   const Batch& batch = prepared.batch;
   const CompletionScores scores = score_completions(model, batch.rows, /*statistics=*/true);
   const LossInput<Tensor> input{.policy_logp_B = scores.logp_B,
                                 .reference_logp_B = prepared.reference_logp_B,
                                 .sign_B = batch.sign_B,
+                                .length_B = scores.num_scored_B,
                                 .baseline = prepared.baseline};
+  if constexpr (Observes<Loss, Tensor>)
+    if (at::GradMode::is_enabled()) loss.observe(input);
   const LossTerms<Tensor> terms = loss(input);
-  check(terms.loss_B.sizes() == batch.sign_B.sizes() && terms.reward_B.sizes() == batch.sign_B.sizes(),
-        "the loss returned loss_B of shape ", shape_text(terms.loss_B.sizes()), " and reward_B of shape ",
-        shape_text(terms.reward_B.sizes()), ", expected ", shape_text(batch.sign_B.sizes()), " for both");
+  detail::check_terms<std::remove_const_t<Loss>>(terms, batch);
   metrics.add(batch, scores, terms, prepared.baseline);
-  const Tensor weight_B = at::where(batch.sign_B > 0, config.desirable_weight, config.undesirable_weight);
-  return (weight_B.to(terms.loss_B.scalar_type()) * terms.loss_B).sum() * prepared.row_share;
+  observe(Observation{batch, input, terms});
+  if constexpr (ReportsMetrics<Loss, Tensor>) metrics.add(loss.metrics(input, terms));
+  if constexpr (Loss::needs.chosen_rejected) return terms.loss_B.sum() * (2 * prepared.row_share);
+  const auto weight = [&](double value) { return at::scalar_tensor(value, terms.loss_B.options()); };
+  const Tensor weight_B =
+      at::where(batch.sign_B > 0, weight(config.desirable_weight), weight(config.undesirable_weight));
+  return (weight_B * terms.loss_B).sum() * prepared.row_share;
 }
 
 }  // namespace kto

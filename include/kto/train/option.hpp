@@ -52,6 +52,7 @@ struct Option {
   std::string_view reason = {};       ///< why the option, or one of the `refused` values, is refused
 
   bool works() const { return static_cast<bool>(set); }
+  bool is_refused() const { return !works() && alias_of.empty(); }
 };
 
 template <class Config>
@@ -81,6 +82,10 @@ template <class T>
 inline constexpr bool is_optional = false;
 template <class T>
 inline constexpr bool is_optional<std::optional<T>> = true;
+
+template <class T>
+inline constexpr bool is_list =
+    std::same_as<T, std::vector<std::string>> || std::same_as<T, std::optional<std::vector<std::string>>>;
 
 template <class Number>
 bool decode_number(std::string_view text, Number& out) {
@@ -122,6 +127,15 @@ inline bool decode(const Json& value, std::string& out) {
   if (!value.is_string() || value.get_ref<const std::string&>().empty()) return false;
   out = value.get<std::string>();
   return true;
+}
+
+inline bool decode(const Json& value, std::vector<std::string>& out) {
+  const Json list = value.is_array() ? value : Json::array({value});
+  std::vector<std::string> texts(list.size());
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    if (!decode(list[i], texts[i])) return false;
+  out = std::move(texts);
+  return !out.empty();
 }
 
 template <class Enum>
@@ -167,9 +181,11 @@ inline std::string value_text(const Json& value) {
     for (const Json& item : value) joined += (joined.empty() ? "" : " ") + value_text(item);
     return joined;
   }
-  if (value.is_number_float())
-    if (const double x = value.get<double>(); std::floor(x) == x && std::abs(x) < 1e15)
-      return std::to_string(static_cast<std::int64_t>(x));
+  if (value.is_number_float()) {
+    const double x = value.get<double>();
+    if (!std::isfinite(x)) return concat(x);
+    if (std::floor(x) == x && std::abs(x) < 1e15) return std::to_string(static_cast<std::int64_t>(x));
+  }
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -179,6 +195,12 @@ inline std::string quoted(const Json& value) {
   constexpr std::size_t most = 80;
   if (text.size() > most) text = text.substr(0, most) + "...";
   return Json(std::move(text)).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+/// The same without the quotes, for names.
+inline std::string one_line(std::string_view name) {
+  const std::string text = quoted(Json(name));
+  return text.substr(1, text.size() - 2);
 }
 
 /// Whether `value` says the same as the text of a default.
@@ -200,7 +222,9 @@ Range default_range() {
     std::string all;
     for (const std::string_view name : enum_names<T>) all.append(all.empty() ? "" : ", ").append(name);
     return {"one of " + all, {}};
-  } else if constexpr (std::same_as<T, std::string>)
+  } else if constexpr (is_list<T>)
+    return {"one or more texts", {}};
+  else if constexpr (std::same_as<T, std::string>)
     return {"a text that is not empty", {}};
   else
     return {std::integral<T> ? "an integer" : "a finite number", {}};
@@ -217,7 +241,7 @@ std::string default_placeholder() {
     for (const std::string_view name : enum_names<T>) all.append(all.empty() ? "" : "|").append(name);
     return all;
   } else
-    return std::same_as<T, std::string> ? "TEXT" : std::integral<T> ? "N" : "X";
+    return is_list<T> ? "TEXT..." : std::same_as<T, std::string> ? "TEXT" : std::integral<T> ? "N" : "X";
 }
 
 template <class T>
@@ -241,6 +265,7 @@ Option<Config> option(T Config::* field, std::string_view name, std::string_view
   Option<Config> row{.name = name, .group = group, .help = help, .placeholder = detail::default_placeholder<T>()};
   row.expects = range.expects;
   row.is_flag = std::same_as<T, bool> || std::same_as<T, std::optional<bool>>;
+  row.is_list = detail::is_list<T>;
   row.get = [field](const Config& config) { return detail::encode(config.*field); };
   row.set = [field, range = std::move(range)](Config& config, const Json& value) {
     T decoded{};
@@ -268,8 +293,7 @@ Option<Outer> within(Config Outer::* part, const Option<Config>& inner) {
                     .refused = inner.refused,
                     .reason = inner.reason};
   if (inner.get) row.get = [part, get = inner.get](const Outer& outer) { return get(outer.*part); };
-  if (inner.set)
-    row.set = [part, set = inner.set](Outer& outer, const Json& value) { return set(outer.*part, value); };
+  if (inner.set) row.set = [part, set = inner.set](Outer& outer, const Json& value) { return set(outer.*part, value); };
   return row;
 }
 

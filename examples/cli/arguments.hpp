@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arguments of train_kto: TRL's ScriptArguments, ModelConfig and KTOConfig. What the Trainer takes is TrainConfig;
+// what chooses model, rows, loss, collator, optimizer and device is ScriptConfig.
+#pragma once
+
+#include "command_line.hpp"
+#include "kto/train/options.hpp"
+
+namespace kto {
+
+enum class LossType { kto, apo_zero_unpaired };
+enum class CollatorType { packed, padded };
+enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
+
+template <>
+inline constexpr std::array<std::string_view, 2> enum_names<LossType>{"kto", "apo_zero_unpaired"};
+template <>
+inline constexpr std::array<std::string_view, 2> enum_names<CollatorType>{"packed", "padded"};
+template <>
+inline constexpr std::array<std::string_view, 3> enum_names<ModelDtype>{"float32", "bfloat16", "auto"};
+
+struct ScriptConfig {
+  std::string model_name_or_path = "";
+  ModelDtype dtype = ModelDtype::float32;
+  bool disable_dropout = true;
+  std::string dataset_name = "";
+  std::string dataset_train_split = "train";
+  std::string dataset_test_split = "test";
+  std::optional<std::int64_t> max_length = 1024;  ///< tokens
+  CollatorType collator = CollatorType::packed;
+  LossType loss_type = LossType::kto;
+  double beta = 0.1;
+  bool do_train = true;
+  bool do_eval = false;                             ///< evaluate the test split at the end, whatever eval_strategy is
+  std::string device = "auto";                      ///< auto, cpu, cuda, cuda:N
+  std::optional<bool> disable_tqdm = std::nullopt;  ///< no progress bar; only on a terminal when absent
+};
+
+struct Arguments {
+  ScriptConfig script;
+  TrainConfig train;
+};
+
+namespace detail {
+/// optim names the fused AdamW twice; there is nothing to choose yet, so it has no field.
+inline const std::vector<RefusedOptions>& refused_script_options() {
+  static const std::vector<RefusedOptions> list{
+      {"only AdamW is supported yet", {{"optim", "adamw_torch_fused|adamw_torch"}}},
+      {"LoRA is not supported yet",
+       {{"adapter_name_or_path", "None"},
+        {"lora_alpha", "32"},
+        {"lora_dropout", "0.05"},
+        {"lora_modules_to_save", "None"},
+        {"lora_r", "16"},
+        {"lora_target_modules", "None"},
+        {"lora_target_parameters", "None"},
+        {"lora_task_type", "CAUSAL_LM"},
+        {"use_dora", "False"},
+        {"use_peft", "False"},
+        {"use_rslora", "False"}}},
+      {"quantized models are not supported yet",
+       {{"bnb_4bit_quant_storage", "None"},
+        {"bnb_4bit_quant_type", "nf4"},
+        {"load_in_4bit", "False"},
+        {"load_in_8bit", "False"},
+        {"use_bnb_nested_quant", "False"}}},
+      {"not supported yet",
+       {{"dataset_config", "None"},
+        {"dataset_streaming", "False"},
+        {"datasets", "[]"},
+        {"streaming", "False"},
+        {"test_split_size", "None"}}},
+      {"models are read from a folder, which has no revisions", {{"model_revision", "main"}}},
+      {"the library chooses how to compute attention", {{"attn_implementation", "None"}}},
+      {"training on several devices is not supported yet", {{"ignore_bias_buffers", "False"}}},
+  };
+  return list;
+}
+
+/// "~/x" below the home folder, as a shell would write it; other paths as they are.
+inline std::string expand_home(const std::string& path) {
+  const char* home = std::getenv("HOME");
+  return home != nullptr && (path == "~" || path.starts_with("~/")) ? home + path.substr(1) : path;
+}
+}  // namespace detail
+
+/// The rows for ScriptConfig.
+inline const Options<ScriptConfig>& script_options() {
+  using C = ScriptConfig;
+  static const Options<C> table = [] {
+    const auto text = [](Option<C> row, std::string placeholder, bool required = false) {
+      row.placeholder = std::move(placeholder);
+      row.required = required;
+      return row;
+    };
+    const auto is_device = [](const std::string& s) {
+      return s == "auto" || s == "cpu" || s == "cuda" ||
+             (s.starts_with("cuda:") && s.size() > 5 && s.size() < 8 && s.find_first_not_of("0123456789", 5) == s.npos);
+    };
+    Option<C> device = text(option(&C::device, "device", group::machine, "where to compute: auto, cpu, cuda, cuda:N",
+                                   {"auto, cpu, cuda or cuda:N", {}}),
+                            "DEVICE");
+    device.set = [set = device.set, is_device](C& config, const Json& value) {
+      return value.is_string() && is_device(value.get<std::string>()) && set(config, value);
+    };
+    Options<C> rows{
+        text(
+            option(&C::model_name_or_path, "model_name_or_path", group::model, "folder of the model and its tokenizer"),
+            "DIR", true),
+        detail::with_refused(
+            option(&C::dtype, "dtype", group::model, "type of the parameters; auto: the type they are stored in"),
+            "float16", "training float16 parameters is not supported yet"),
+        option(&C::disable_dropout, "disable_dropout", group::model, "ignore the dropout of the model's config"),
+        text(option(&C::dataset_name, "dataset_name", group::data,
+                    "a .jsonl or .json file, or a folder with train*.jsonl and test*.jsonl"),
+             "PATH", true),
+        text(option(&C::dataset_train_split, "dataset_train_split", group::data, "split to train on"), "NAME"),
+        text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on"), "NAME"),
+        option(&C::max_length, "max_length", group::data, "rows are cut after this many tokens; None: never",
+               {"None or an integer from 2 to 1000000000", [](double x) { return x >= 2 && x <= 1e9; }}),
+        option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
+        option(&C::loss_type, "loss_type", group::kto, "the loss"),
+        option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
+        option(&C::do_train, "do_train", group::length, "train; False with --do_eval: only evaluate"),
+        option(&C::do_eval, "do_eval", group::evaluation, "evaluate at the end, whatever eval_strategy is"),
+        option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
+        device,
+        {.name = "use_cpu", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
+        {.name = "no_cuda", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
+    };
+    detail::add_refused(rows, detail::refused_script_options());
+    return rows;
+  }();
+  return table;
+}
+
+/// The one table of all options of train_kto.
+inline const Options<Arguments>& argument_options() {
+  static const Options<Arguments> table = [] {
+    Options<Arguments> rows;
+    const auto add = [&](auto part, const auto& options, std::string_view heading) {
+      for (const auto& row : options)
+        if (row.group == heading) rows.push_back(within(part, row));
+    };
+    for (const std::string_view heading : group::all) {
+      const bool script_first = heading == group::kto;
+      if (script_first) add(&Arguments::script, script_options(), heading);
+      add(&Arguments::train, train_options(), heading);
+      if (!script_first) add(&Arguments::script, script_options(), heading);
+    }
+    add(&Arguments::script, script_options(), "");  // aliases and refused names
+    add(&Arguments::train, train_options(), "");
+    return rows;
+  }();
+  return table;
+}
+
+/// All options that work and their values: the content of training_args.json.
+inline Json to_json(const Arguments& arguments) { return to_json(argument_options(), arguments); }
+
+/// What to_json wrote. Throws UsageError, which begins with `where` (a path), for unknown or refused names or values.
+inline Arguments arguments_from_json(const Json& object, std::string_view where) {
+  Arguments arguments;
+  from_json(argument_options(), arguments, object, where);
+  return arguments;
+}
+
+/// Throws UsageError when two arguments contradict each other.
+inline void validate(const Arguments& arguments) {
+  validate(arguments.train);
+  const bool evaluates = arguments.script.do_eval || arguments.train.eval_strategy != IntervalStrategy::no;
+  if (!arguments.script.do_train && !arguments.script.do_eval)
+    throw UsageError("do_train False leaves nothing to do: add --do_eval");
+  if (arguments.train.eval_on_start && !evaluates)
+    throw UsageError("eval_on_start needs --do_eval, or --eval_strategy steps or epoch");
+}
+
+/// The arguments of train_kto; nothing when --help or --version was asked for, and printed to `out`. Throws UsageError
+/// with one line for the user; the program then ends with status 2.
+inline std::optional<Arguments> parse_arguments(int argc, const char* const* argv, std::string_view version,
+                                                std::ostream& out = std::cout) {
+  Arguments arguments;
+  const Program program{.name = "train_kto",
+                        .version = version,
+                        .usage = "--model_name_or_path DIR --dataset_name PATH [--output_dir DIR] [options]",
+                        .summary = "Trains a language model with KTO (Kahneman-Tversky Optimization)."};
+  if (!parse_command_line(argument_options(), program, argc, argv, arguments, out)) return std::nullopt;
+  for (std::string* path :
+       {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
+    *path = detail::expand_home(*path);
+  validate(arguments);
+  return arguments;
+}
+
+}  // namespace kto

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads a command line over a table of options, as TRL's TrlParser and transformers' HfArgumentParser do.
+#pragma once
+
+#include <cstdlib>
+#include <iostream>
+#include <optional>
+
+#include "help.hpp"
+#include "yaml_file.hpp"
+
+namespace kto {
+
+namespace detail {
+
+/// `name` with underscores, looked up; "no_NAME" finds the boolean NAME and sets `negated`.
+template <class Config>
+const Option<Config>* find_flag(const Options<Config>& options, std::string name, bool& negated) {
+  std::replace(name.begin(), name.end(), '-', '_');
+  negated = false;
+  if (const auto* row = find_option(options, name)) return row;
+  if (!name.starts_with("no_")) return nullptr;
+  const auto* row = find_option(options, name.substr(3));
+  negated = row != nullptr && row->is_flag;
+  return negated ? row : nullptr;
+}
+
+inline bool is_flag_word(std::string_view word) { return word.starts_with("--") || word == "-h"; }
+
+inline void check_utf8(const std::string& word, const char* what) {
+  try {
+    (void)Json(word).dump();
+  } catch (const Json::exception&) {
+    throw UsageError(concat(what, " is not UTF-8: ", quoted(Json(word))));
+  }
+}
+
+/// The command line cut into flags and their values; `config` gets the path that --config names.
+template <class Config>
+std::vector<Given> read_words(const Options<Config>& options, const std::vector<std::string>& words,
+                              std::optional<std::string>& config) {
+  std::vector<Given> out;
+  for (std::size_t i = 0; i < words.size();) {
+    const std::string word = words[i++];
+    check_utf8(word, "an argument");
+    if (word.size() < 3 || !is_flag_word(word))
+      throw UsageError(
+          concat("unexpected argument ", quoted(Json(word)), "; a value follows its flag, as in --seed 1"));
+    const std::size_t equals = word.find('=');
+    const std::string name = word.substr(2, equals == std::string::npos ? equals : equals - 2);
+    const std::string flag = "--" + one_line(name);
+    bool negated = false;
+    const Option<Config>* row = find_flag(options, name, negated);
+    if (row == nullptr && name != "config")
+      throw UsageError(
+          concat("unknown option ", flag, "; did you mean --", nearest_option(options, name.substr(0, 80)), "?"));
+    std::vector<std::string> values;
+    if (equals != std::string::npos) values.push_back(word.substr(equals + 1));
+    const std::size_t most = equals != std::string::npos || negated       ? 0
+                             : row && (row->is_list || row->is_refused()) ? words.size()
+                                                                          : 1;
+    for (std::size_t n = 0; n < most && i < words.size() && !is_flag_word(words[i]); ++n) values.push_back(words[i++]);
+    for (const std::string& value : values) check_utf8(value, flag.c_str());
+    if (negated && !values.empty())
+      throw UsageError(concat(flag, ": expected no value, got ", quoted(Json(values[0]))));
+    if (values.empty() && row && row->is_flag) values.push_back(negated ? "False" : "True");
+    if (row == nullptr && (values.empty() || values[0].empty())) throw UsageError("--config: expected a file after it");
+    if (values.empty())
+      throw UsageError(concat(flag, ": expected ", row->expects.empty() ? "a value" : row->expects, " after it"));
+    if (row == nullptr && config) throw UsageError("--config is given twice");
+    if (row == nullptr)
+      config = values[0];
+    else
+      out.push_back({std::string(row->name), values.size() == 1 ? Json(values[0]) : Json(values), flag});
+  }
+  return out;
+}
+
+}  // namespace detail
+
+/// Sets `config` from the words of a command line and from the YAML file that --config names, whose `env` goes into the
+/// environment; the command line goes before the file, the last of two equal flags before the first. False when it
+/// asked for help or the version, which was then printed to `out`. Throws UsageError, one line that names the flag (or
+/// file, line and key), the value, and what was expected.
+template <class Config>
+bool parse_command_line(const Options<Config>& options, const Program& program, int argc, const char* const* argv,
+                        Config& config, std::ostream& out = std::cout) {
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  for (const std::string& word : words) {
+    if (word == "--help" || word == "-h") return show_help(options, program, out), false;
+    if (word == "--version") return out << program.name << ' ' << program.version << '\n', false;
+  }
+  std::optional<std::string> path;
+  const std::vector<Given> given = detail::read_words(options, words, path);
+  YamlFile file;
+  if (path) file = read_yaml(*path);
+  for (Given& value : file.values) {
+    bool negated = false;
+    const auto* row = detail::find_flag(options, value.name, negated);
+    if (row == nullptr || negated)
+      throw UsageError(
+          concat(value.where, ": unknown key; did you mean ", nearest_option(options, value.name.substr(0, 80)), "?"));
+    assign(options, *row, config, value.value, value.where);
+  }
+  for (const Given& value : given) assign(options, *find_option(options, value.name), config, value.value, value.where);
+  for (const Option<Config>& row : options)
+    if (row.required && row.get(config) == row.get(Config{}))
+      throw UsageError(concat("--", row.name, " is required: ", row.help));
+  for (const auto& [name, value] : file.environment) ::setenv(name.c_str(), value.c_str(), 1);
+  return true;
+}
+
+}  // namespace kto

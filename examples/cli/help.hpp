@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// --help: the options that work, by group, and the names of those that are refused, by reason; at most 100 columns.
+#pragma once
+
+#include <ostream>
+#include <sstream>
+
+#include "kto/train/option_table.hpp"
+
+namespace kto {
+
+/// A program as --help and --version show it.
+struct Program {
+  std::string_view name;
+  std::string_view version;
+  std::string_view usage;    ///< what follows the name in the usage line
+  std::string_view summary;  ///< one or more lines
+};
+
+namespace detail {
+
+inline constexpr std::size_t help_columns = 100;
+
+/// Stands for a space at which a line is not broken.
+inline constexpr char hard_space = '\x1f';
+
+/// Prints words after what stands in the first `column` columns of the line, and goes on below them.
+inline void wrap(std::ostream& out, const std::string& words, std::size_t indent, std::size_t column) {
+  std::istringstream in(words);
+  bool first = true;
+  for (std::string word; in >> word; first = false) {
+    if (!first && column + 1 + word.size() > help_columns) {
+      out << '\n' << std::string(indent, ' ');
+      column = indent;
+    } else if (!first) {
+      out << ' ';
+      ++column;
+    }
+    column += word.size();
+    std::replace(word.begin(), word.end(), hard_space, ' ');
+    out << word;
+  }
+  out << '\n';
+}
+
+inline void show_row(std::ostream& out, std::string head, const std::string& text) {
+  constexpr std::size_t indent = 40;
+  out << head;
+  if (head.size() + 2 > indent) {
+    out << '\n';
+    head.clear();
+  }
+  out << std::string(indent - head.size(), ' ');
+  wrap(out, text, indent, indent);
+}
+
+template <class Config>
+void show_option(std::ostream& out, const Options<Config>& options, const Option<Config>& row) {
+  if (!row.alias_of.empty()) {
+    show_row(out, concat("  --", row.name, row.is_flag ? "" : " N"),
+             concat("same as --", row.alias_of, row.alias_value.empty() ? "" : " ", row.alias_value));
+    return;
+  }
+  const std::string head = concat("  --", row.name, row.placeholder.empty() ? "" : " ", row.placeholder);
+  const std::string value = value_text(row.get(Config{}));
+  show_row(out, head, concat(row.help, row.required ? " (required)" : concat(" (default:", hard_space, value, ")")));
+  for (const Option<Config>& alias : options)
+    if (alias.alias_of == row.name) show_option(out, options, alias);
+}
+
+}  // namespace detail
+
+/// Prints the usage line, the options and their defaults.
+template <class Config>
+void show_help(const Options<Config>& options, const Program& program, std::ostream& out) {
+  out << "usage: " << program.name << ' ' << program.usage << "\n\n" << program.summary << "\n\n";
+  detail::wrap(out,
+               "--flag value and --flag=value are the same; a boolean may stand alone (--bf16), with True or False, or "
+               "as --no_bf16; hyphens may stand for underscores; None is no value.",
+               0, 0);
+  out << "\nGeneral:\n";
+  detail::show_row(out, "  --config FILE", "YAML file of options; those on the command line go before it");
+  detail::show_row(out, "  --help, --version", "print and exit");
+  std::vector<std::string_view> groups, reasons;
+  const auto add = [](std::vector<std::string_view>& names, std::string_view name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  for (const Option<Config>& row : options)
+    if (row.works())
+      add(groups, row.group);
+    else if (row.is_refused())
+      add(reasons, row.reason);
+  for (const std::string_view group : groups) {
+    out << '\n' << group << ":\n";
+    for (const Option<Config>& row : options)
+      if (row.works() && row.group == group) detail::show_option(out, options, row);
+  }
+  if (!reasons.empty()) out << "\nOptions of TRL that are refused; only their defaults may be given:\n";
+  for (const std::string_view reason : reasons) {
+    out << "  ";
+    std::string words = concat(reason, ":");
+    for (const Option<Config>& row : options)
+      if (row.is_refused() && row.reason == reason) words.append(" ").append(row.name);
+    detail::wrap(out, words, 4, 2);
+  }
+}
+
+}  // namespace kto

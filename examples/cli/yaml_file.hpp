@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// The file of --config: a YAML mapping from option names to values, and `env`, a mapping of environment variables.
+#pragma once
+
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/yaml.h>
+
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/train/option_table.hpp"
+
+namespace kto {
+
+/// A value for an option, and the place that gave it: "--seed", or "run.yaml: line 3: seed".
+struct Given {
+  std::string name;
+  Json value;
+  std::string where;
+};
+
+struct YamlFile {
+  std::vector<Given> values;
+  std::vector<std::pair<std::string, std::string>> environment;
+};
+
+namespace detail {
+
+/// Whether a YAML text goes on after its first document. (YAML::LoadAll never comes back from some broken texts.)
+inline bool has_second_document(const std::string& text) {
+  struct Nothing final : YAML::EventHandler {
+    using Mark = YAML::Mark;
+    using Anchor = YAML::anchor_t;
+    using Style = YAML::EmitterStyle::value;
+    void OnDocumentStart(const Mark&) override {}
+    void OnDocumentEnd() override {}
+    void OnNull(const Mark&, Anchor) override {}
+    void OnAlias(const Mark&, Anchor) override {}
+    void OnScalar(const Mark&, const std::string&, Anchor, const std::string&) override {}
+    void OnSequenceStart(const Mark&, const std::string&, Anchor, Style) override {}
+    void OnSequenceEnd() override {}
+    void OnMapStart(const Mark&, const std::string&, Anchor, Style) override {}
+    void OnMapEnd() override {}
+  } nothing;
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  return parser.HandleNextDocument(nothing) && parser.HandleNextDocument(nothing);
+}
+
+inline std::string yaml_place(const fs::path& path, const YAML::Node& node) {
+  return concat(path.string(), ": line ", node.Mark().line + 1);
+}
+
+/// Plain and quoted scalars as text, except that a plain null is null; lists of them; any other thing as "{...}".
+inline Json yaml_value(const YAML::Node& node) {
+  if (node.IsNull()) return nullptr;
+  if (node.IsScalar()) return node.Scalar();
+  if (node.IsMap()) return node.size() == 0 ? "{}" : "{...}";
+  Json list = Json::array();
+  for (const YAML::Node& item : node)
+    if (item.IsScalar())
+      list.push_back(item.Scalar());
+    else
+      list.push_back(item.IsNull() ? "None" : "{...}");
+  return list;
+}
+
+/// As Python's str() shows what PyYAML reads.
+inline std::string environment_value(const YAML::Node& node) {
+  if (node.IsNull()) return "None";
+  const std::string text = node.Scalar();
+  const bool plain = node.Tag() == "?";
+  for (const std::string_view word : {"true", "yes", "on"})
+    if (plain && lower(text) == word) return "True";
+  for (const std::string_view word : {"false", "no", "off"})
+    if (plain && lower(text) == word) return "False";
+  return text;
+}
+
+}  // namespace detail
+
+/// Reads a YAML file. Throws UsageError naming file and line when it cannot be read, is not YAML, or is not a mapping.
+inline YamlFile read_yaml(const fs::path& path) {
+  const auto bad = [](const auto&... parts) -> UsageError { return UsageError(concat(parts...)); };
+  YAML::Node root;
+  bool several = false;
+  try {
+    const std::string text = read_file(path);
+    root = YAML::Load(text);
+    several = detail::has_second_document(text);
+  } catch (const YAML::Exception& error) {
+    throw bad(path.string(), ": line ", error.mark.line + 1, ": not valid YAML: ", error.msg);
+  } catch (const Error& error) {
+    throw bad(error.what());
+  }
+  if (several || !root.IsMap()) throw bad(path.string(), ": expected one YAML mapping of option names to values");
+  YamlFile out;
+  std::vector<std::string> seen;
+  for (const auto& entry : root) {
+    const std::string where = detail::yaml_place(path, entry.first);
+    if (!entry.first.IsScalar()) throw bad(where, ": expected the name of an option before the colon");
+    const std::string& key = entry.first.Scalar();
+    if (std::find(seen.begin(), seen.end(), key) != seen.end())
+      throw bad(where, ": ", detail::quoted(Json(key)), " is given twice");
+    seen.push_back(key);
+    if (key != "env") {
+      out.values.push_back({key, detail::yaml_value(entry.second), concat(where, ": ", detail::one_line(key))});
+      continue;
+    }
+    if (!entry.second.IsMap()) throw bad(where, ": expected env to be a mapping of environment variables to values");
+    for (const auto& variable : entry.second) {
+      const bool scalars = variable.first.IsScalar() && (variable.second.IsScalar() || variable.second.IsNull());
+      if (!scalars || variable.first.Scalar().empty() || variable.first.Scalar().find('=') != std::string::npos)
+        throw bad(detail::yaml_place(path, variable.first), ": expected env to map names of variables to plain values");
+      out.environment.emplace_back(variable.first.Scalar(), detail::environment_value(variable.second));
+    }
+  }
+  return out;
+}
+
+}  // namespace kto

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Process-wide allocator settings for training programs. A library does not choose for its user: call it from main.
+#pragma once
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+namespace kto {
+
+/// Tells glibc to keep freed blocks instead of returning them to the system: a step asks for the same large blocks over
+/// and over, and by default each one is unmapped, mapped and zeroed again. Does nothing with another C library.
+inline void keep_freed_memory() {
+#if defined(__GLIBC__)
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  ::mallopt(M_TRIM_THRESHOLD, -1);
+  ::mallopt(M_TOP_PAD, 64 << 20);
+#endif
+}
+
+}  // namespace kto

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What encoding rows asks of a tokenizer and of a chat template. Both are shared by threads.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/io/json.hpp"
+
+namespace kto {
+
+/// Text to token ids, with or without the tokens that the tokenizer puts around a text, and back.
+template <class Tokenizer>
+concept EncodesText =
+    requires(const Tokenizer& tokenizer, std::string_view text, const std::vector<std::int32_t>& ids) {
+      { tokenizer.encode(text, true) } -> std::same_as<std::vector<std::int32_t>>;
+      { tokenizer.decode(ids) } -> std::convertible_to<std::string>;
+    };
+
+/// Template variables (messages, tools, add_generation_prompt, ...) to text.
+template <class Template>
+concept RendersChat = requires(const Template& chat_template, const Json& variables) {
+  { chat_template.render(variables) } -> std::convertible_to<std::string>;
+};
+
+}  // namespace kto

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows to text: the chat template for conversations, the end-of-sequence token for plain text. As transformers'
+// apply_chat_template and TRL's KTOTrainer do it.
+#pragma once
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "kto/data/concept.hpp"
+#include "kto/data/detail/utf8.hpp"
+#include "kto/data/row.hpp"
+
+namespace kto {
+
+/// The texts of a row that are tokenized.
+struct RowText {
+  std::string prompt;              ///< with what the template writes before a reply
+  std::string whole;               ///< prompt and completion
+  bool add_special_tokens = true;  ///< a template has written them itself
+
+  /// Where the completion starts in `whole`: prompt and whole part there.
+  std::size_t completion_start() const { return detail::common_prefix(prompt, whole); }
+};
+
+namespace detail {
+
+/// The messages as templates get them: no key holds null, and a reasoning stands under the names that templates read.
+inline Json template_messages(const Json& messages) {
+  Json out = Json::array();
+  for (const Json& message : messages) {
+    Json plain = Json::object();
+    const Json* reasoning = nullptr;
+    for (const auto key : {"reasoning_content", "thinking", "reasoning"})
+      if (!reasoning && message.contains(key) && !message[key].is_null()) reasoning = &message[key];
+    if (reasoning) plain["thinking"] = *reasoning;
+    for (const auto& [key, value] : message.items())
+      if (!value.is_null()) plain[key] = value;
+    if (reasoning) plain["reasoning_content"] = *reasoning;
+    out.push_back(std::move(plain));
+  }
+  return out;
+}
+
+}  // namespace detail
+
+/// What a chat template sees for `messages` of a row. `special_tokens` maps bos_token, eos_token, ... to their text.
+inline Json template_variables(const Json& messages, const RowContext& row, const Json& special_tokens,
+                               bool add_generation_prompt) {
+  Json variables = special_tokens;
+  variables["messages"] = detail::template_messages(messages);
+  variables["tools"] = row.tools;
+  variables["documents"] = nullptr;
+  variables["add_generation_prompt"] = add_generation_prompt;
+  for (const auto& [key, value] : row.chat_template_kwargs.items()) variables[key] = value;
+  return variables;
+}
+
+/// Renders a conversational row. Throws what the template throws.
+template <RendersChat Template>
+RowText render_conversation(const Row& row, const Template& chat_template, const Json& special_tokens) {
+  Json messages = row.prompt;
+  RowText text{.prompt = chat_template.render(template_variables(messages, row, special_tokens, true)),
+               .whole = {},
+               .add_special_tokens = false};
+  messages.insert(messages.end(), row.completion.begin(), row.completion.end());
+  text.whole = chat_template.render(template_variables(messages, row, special_tokens, false));
+  return text;
+}
+
+/// The texts of a plain row: `eos_token` follows the completion unless it is there already.
+inline RowText render_plain(const Row& row, std::string_view eos_token) {
+  RowText text{.prompt = row.prompt.get<std::string>(), .whole = {}};
+  text.whole = text.prompt + row.completion.get<std::string>();
+  const auto& completion = row.completion.get_ref<const std::string&>();
+  if (!completion.ends_with(eos_token)) text.whole += eos_token;
+  return text;
+}
+
+}  // namespace kto

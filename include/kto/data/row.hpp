@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows as the trainer takes them: a prompt, one completion, and whether that is desirable. And pairs, which become two.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/io/json.hpp"
+
+namespace kto {
+
+/// The columns that say what a data set's rows are. All rows of a data set have the same.
+enum class RowFormat {
+  Unpaired,        ///< prompt, completion, label
+  Paired,          ///< prompt, chosen, rejected
+  ImplicitPrompt,  ///< chosen, rejected; the prompt is how both begin
+};
+
+struct RowKind {
+  RowFormat format = RowFormat::Unpaired;
+  bool conversational = false;  ///< lists of messages, for a chat template; otherwise plain strings
+  friend bool operator==(const RowKind&, const RowKind&) = default;
+};
+
+/// "conversational rows (prompt, completion, label)"
+inline std::string describe(RowKind kind) {
+  const std::string_view columns = kind.format == RowFormat::Unpaired ? "prompt, completion, label"
+                                   : kind.format == RowFormat::Paired ? "prompt, chosen, rejected"
+                                                                      : "chosen, rejected with the prompt in both";
+  return concat(kind.conversational ? "conversational" : "plain text", " rows (", columns, ")");
+}
+
+/// Where a row comes from.
+struct RowSource {
+  std::size_t number = 0;  ///< from 1, over all files of the data set; both rows of a pair have the pair's
+  std::size_t file = 0;    ///< index into RowSet::files
+  std::size_t line = 0;    ///< from 1, in that file
+};
+
+/// Everything of a row but the completions. `tools` is null or an array of JSON schemas, `chat_template_kwargs` an
+/// object of variables for the chat template.
+struct RowContext {
+  Json prompt;  ///< a string, or an array of messages
+  Json tools;
+  Json chat_template_kwargs = Json::object();
+  RowSource source;
+};
+
+/// What the trainer learns from.
+struct Row : RowContext {
+  Json completion;    ///< a string, or an array of messages
+  bool label = true;  ///< desirable (chosen) or not
+};
+
+/// A preference as the file has it.
+struct Pair : RowContext {
+  Json chosen;
+  Json rejected;
+};
+
+/// A data set in the trainer's order.
+struct RowSet {
+  std::vector<Row> rows;
+  RowKind kind;
+  std::vector<std::string> files;
+  std::vector<std::string> notes;  ///< what the user should know, a sentence each
+
+  /// "data/train.jsonl: line 3"
+  std::string where(const RowSource& source) const { return concat(files[source.file], ": line ", source.line); }
+};
+
+}  // namespace kto

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// One safetensors file, read without copying or written in one pass: 8 bytes of header length (little-endian), a JSON
+// header {name: {dtype, shape, data_offsets}}, then the tensors' bytes. Format: github.com/huggingface/safetensors
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "kto/core/torch.hpp"
+#include "kto/io/file.hpp"
+#include "kto/io/json.hpp"
+
+namespace kto {
+
+using TensorMetadata = std::map<std::string, std::string>;
+
+namespace detail {
+
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian and are mapped as they are");
+
+struct SafetensorsDtype {
+  std::string_view name;
+  at::ScalarType type;
+};
+inline constexpr SafetensorsDtype safetensors_dtypes[] = {
+    {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"I64", at::kLong},
+    {"I32", at::kInt},    {"I16", at::kShort}, {"I8", at::kChar},  {"U8", at::kByte},       {"BOOL", at::kBool}};
+inline constexpr std::size_t safetensors_max_header = 100'000'000;  // the limit of the reference implementation
+
+/// Throws Error when a key occurs twice in the header's object, or in one of the objects in it.
+inline void check_unique_keys(std::string_view header, const std::string& path) {
+  std::array<std::set<std::string>, 2> seen;
+  const auto visit = [&](int depth, Json::parse_event_t event, const Json& value) {
+    const auto level = static_cast<std::size_t>(depth) - 1;
+    if (event == Json::parse_event_t::object_start && depth < 2) seen[static_cast<std::size_t>(depth)].clear();
+    if (event == Json::parse_event_t::key && level < seen.size())
+      check(seen[level].insert(value.get<std::string>()).second, path, ": header: ", value.dump(), " occurs twice");
+    return true;
+  };
+  const Json parsed = Json::parse(header.begin(), header.end(), visit);
+}
+
+/// The tensors, without those that are the same view of the same memory as an earlier one (tied weights).
+inline std::vector<std::pair<std::string, Tensor>> without_shared(
+    const std::vector<std::pair<std::string, Tensor>>& tensors) {
+  std::vector<std::pair<std::string, Tensor>> kept;
+  std::set<std::tuple<const void*, at::ScalarType, std::vector<std::int64_t>, std::vector<std::int64_t>>> seen;
+  for (const auto& [name, tensor] : tensors)
+    if (tensor.nbytes() == 0 ||
+        seen.emplace(tensor.const_data_ptr(), tensor.scalar_type(), tensor.sizes().vec(), tensor.strides().vec())
+            .second)
+      kept.emplace_back(name, tensor.detach());
+  return kept;
+}
+
+}  // namespace detail
+
+/// A safetensors file, mapped. Everything in its header is checked on opening: Error names the file and what is wrong.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const fs::path& path) : path_(path.string()), file_(std::make_shared<MappedFile>(path)) {
+    const std::string_view bytes = file_->bytes();
+    check(!bytes.starts_with("version https://git-lfs"), path_,
+          ": is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`");
+    std::uint64_t header_size = 0;
+    check(bytes.size() >= sizeof header_size, path_, ": is not a safetensors file: it has only ", bytes.size(),
+          " bytes");
+    std::memcpy(&header_size, bytes.data(), sizeof header_size);
+    check(header_size <= detail::safetensors_max_header && bytes.size() > sizeof header_size &&
+              bytes[sizeof header_size] == '{',
+          path_, ": is not a safetensors file: no header at its beginning");
+    check(header_size <= bytes.size() - sizeof header_size, path_, ": is truncated: its header has ", header_size,
+          " bytes, the whole file ", bytes.size());
+    data_ = bytes.substr(sizeof header_size + header_size);
+    read_header(bytes.substr(sizeof header_size, header_size));
+  }
+
+  const std::string& path() const { return path_; }
+  const TensorMetadata& metadata() const { return metadata_; }
+
+  /// Names of the tensors, in the order of the header.
+  const std::vector<std::string>& names() const { return names_; }
+  bool contains(const std::string& name) const { return infos_.contains(name); }
+
+  /// The tensor as a view of the file, which it keeps mapped. READ-ONLY memory: clone() before writing to it. Throws
+  /// Error when there is none of that name.
+  Tensor tensor(const std::string& name) const {
+    const auto found = infos_.find(name);
+    check(found != infos_.end(), path_, ": has no tensor \"", name, '"');
+    const auto& [dtype, shape, begin, end] = found->second;
+    const char* start = data_.data() + begin;
+    if (begin == end) return at::empty(shape, dtype);
+    if (reinterpret_cast<std::uintptr_t>(start) % c10::elementSize(dtype) != 0) {  // the format allows any offset
+      Tensor aligned = at::empty(shape, dtype);
+      std::memcpy(aligned.mutable_data_ptr(), start, end - begin);
+      return aligned;
+    }
+    return at::from_blob(const_cast<char*>(start), shape, [file = file_](void*) {}, dtype);
+  }
+
+ private:
+  struct Info {
+    at::ScalarType dtype;
+    std::vector<std::int64_t> shape;
+    std::size_t begin, end;
+  };
+
+  void read_header(std::string_view text) {
+    const Json header = parse_json(text, path_ + ": header");
+    detail::check_unique_keys(text, path_);
+    for (const auto& [name, entry] : header.items()) {
+      if (name == "__metadata__") {
+        check(entry.is_object(), path_, ": header: \"__metadata__\" is not an object");
+        for (const auto& [key, value] : entry.items()) {
+          check(value.is_string(), path_, ": header: metadata \"", key, "\" is not a string");
+          metadata_[key] = value.get<std::string>();
+        }
+        continue;
+      }
+      names_.push_back(name);
+      infos_.emplace(name, read_entry(entry, concat(path_, ": tensor \"", name, '"')));
+    }
+    check_offsets();
+  }
+
+  static Info read_entry(const Json& entry, const std::string& where) {
+    const auto is_list = [&](const char* key) {
+      return entry.contains(key) && entry[key].is_array() &&
+             std::ranges::all_of(entry[key], [](const Json& item) { return item.is_number_unsigned(); });
+    };
+    check(entry.is_object() && entry.contains("dtype") && entry["dtype"].is_string() && is_list("shape") &&
+              is_list("data_offsets") && entry["data_offsets"].size() == 2,
+          where, ": expected {\"dtype\", \"shape\", \"data_offsets\"} in the header, got ", entry.dump());
+    const auto dtype = entry["dtype"].get<std::string>();
+    const auto* known = std::ranges::find(detail::safetensors_dtypes, dtype, &detail::SafetensorsDtype::name);
+    if (known == std::ranges::end(detail::safetensors_dtypes)) {
+      std::string names;
+      for (const auto& each : detail::safetensors_dtypes) names += concat(names.empty() ? "" : ", ", each.name);
+      fail(where, ": dtype ", dtype, " is not supported (", names, ')');
+    }
+    std::uint64_t size = c10::elementSize(known->type);
+    for (const Json& item : entry["shape"])
+      check(!__builtin_mul_overflow(size, item.get<std::uint64_t>(), &size) && size < (std::uint64_t{1} << 62), where,
+            ": shape ", entry["shape"].dump(), " is too large");
+    const auto begin = entry["data_offsets"][0].get<std::uint64_t>(),
+               end = entry["data_offsets"][1].get<std::uint64_t>();
+    check(begin <= end && end - begin == size, where, ": data_offsets ", entry["data_offsets"].dump(),
+          " do not hold shape ", entry["shape"].dump(), " of ", dtype, ", which is ", size, " bytes");
+    return {known->type, entry["shape"].get<std::vector<std::int64_t>>(), begin, end};
+  }
+
+  /// The tensors must fill the data one after another.
+  void check_offsets() const {
+    std::vector<std::pair<std::pair<std::size_t, std::size_t>, std::string_view>> ranges;
+    for (const auto& [name, info] : infos_) ranges.push_back({{info.begin, info.end}, name});
+    std::ranges::sort(ranges);
+    std::size_t expected = 0;
+    for (const auto& [range, name] : ranges) {
+      check(range.second <= data_.size(), path_, ": is truncated: tensor \"", name, "\" ends at byte ", range.second,
+            " of ", data_.size(), " bytes of data");
+      check(range.first >= expected, path_, ": tensor \"", name, "\" overlaps the one before it");
+      check(range.first == expected, path_, ": ", range.first - expected, " unused bytes before tensor \"", name, '"');
+      expected = range.second;
+    }
+    check(expected == data_.size(), path_, ": ", data_.size() - expected, " unused bytes after the last tensor");
+  }
+
+  std::string path_;
+  std::shared_ptr<const MappedFile> file_;
+  std::string_view data_;
+  std::vector<std::string> names_;
+  std::unordered_map<std::string, Info> infos_;
+  TensorMetadata metadata_;
+};
+
+/// Writes named tensors into `file`, one after another, without a second copy of them all. Names that share the memory
+/// of an earlier one (tied weights) are left out, as transformers does. Does not commit.
+inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors,
+                              const TensorMetadata& metadata = {{"format", "pt"}}) {
+  auto kept = detail::without_shared(tensors);
+  // Wide elements first: every tensor is then aligned.
+  std::ranges::stable_sort(kept, std::greater{}, [](const auto& item) { return item.second.itemsize(); });
+
+  Json header = Json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::size_t begin = 0;
+  for (const auto& [name, tensor] : kept) {
+    const auto* known =
+        std::ranges::find(detail::safetensors_dtypes, tensor.scalar_type(), &detail::SafetensorsDtype::type);
+    check(known != std::ranges::end(detail::safetensors_dtypes), "tensor \"", name, "\" of type ", tensor.scalar_type(),
+          " cannot be written as safetensors");
+    check(name != "__metadata__" && !header.contains(name), "tensor name \"", name, "\" cannot be written twice");
+    header[name] = {
+        {"dtype", known->name}, {"shape", tensor.sizes().vec()}, {"data_offsets", {begin, begin + tensor.nbytes()}}};
+    begin += tensor.nbytes();
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t header_size = text.size();
+  file.write({reinterpret_cast<const char*>(&header_size), sizeof header_size});
+  file.write(text);
+  for (const auto& item : kept) {
+    const Tensor plain = item.second.cpu().contiguous();
+    file.write({static_cast<const char*>(plain.const_data_ptr()), plain.nbytes()});
+  }
+}
+
+/// Writes a safetensors file, whole or not at all.
+inline void save_safetensors(const fs::path& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
+                             const TensorMetadata& metadata = {{"format", "pt"}}) {
+  AtomicFile file(path);
+  write_safetensors(file, tensors, metadata);
+  file.commit();
+}
+
+}  // namespace kto

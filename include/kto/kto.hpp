@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything, in the order in which a training step flows through it.
+#pragma once
+
+// Rows: reading, checking, pairs to single rows, token ids.
+#include "kto/data/balance.hpp"
+#include "kto/data/encode.hpp"
+#include "kto/data/rows.hpp"
+#include "kto/text/chat_template.hpp"
+#include "kto/text/tokenizer.hpp"
+#include "kto/text/tokenizer_config.hpp"
+// Micro-batches: their order, their KL pairs, padded or packed.
+#include "kto/collate/packed.hpp"
+#include "kto/collate/padded.hpp"
+#include "kto/collate/paired.hpp"
+// Models: decoders from a folder.
+#include "kto/model/pretrained.hpp"
+// Log-probs of completions.
+#include "kto/logprob/completion.hpp"
+// What the policy is held to.
+#include "kto/reference/live.hpp"
+// The losses.
+#include "kto/loss/apo_down.hpp"
+#include "kto/loss/apo_zero.hpp"
+#include "kto/loss/bco.hpp"
+#include "kto/loss/dpo.hpp"
+#include "kto/loss/ipo.hpp"
+#include "kto/loss/kto.hpp"
+// The update.
+#include "kto/optim/adamw.hpp"
+// The loop.
+#include "kto/train/progress.hpp"
+#include "kto/train/trainer.hpp"

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// BCO, unpaired: Binary Classifier Optimization, arXiv:2404.04656. With reward = beta (log pi(y|x) - log pi_ref(y|x)):
+//   loss = -log sigmoid(reward - delta) if y is desirable, -log sigmoid(delta - reward) if not
+// where delta is the mean reward over all rows seen so far in training, this batch included: the loss owns that state.
+// Use it like KTO; its shift needs no KL pairs.
+#pragma once
+
+#include "kto/loss/array.hpp"
+#include "kto/loss/concept.hpp"
+
+namespace kto {
+
+struct BcoUnpaired {
+  static constexpr BatchParts needs{};
+  double beta = 0.1;    ///< how strongly the policy is held to the reference
+  double delta = 0;     ///< running mean of the rewards
+  double num_rows = 0;  ///< rows that delta is the mean of
+
+  template <class Array>
+  void observe(const LossInput<Array>& in) {
+    const Array log_ratio_B = in.policy_logp_B - in.reference_logp_B;
+    double mean = 0, rows = 0;
+    if constexpr (requires { log_ratio_B.detach(); }) {
+      mean = beta * log_ratio_B.detach().mean().template item<double>();
+      rows = static_cast<double>(log_ratio_B.numel());
+    } else {
+      mean = beta * static_cast<double>(log_ratio_B.mean());
+      rows = static_cast<double>(log_ratio_B.size());
+    }
+    num_rows += rows;
+    delta += (mean - delta) * rows / num_rows;
+  }
+
+  template <class Array>
+  LossTerms<Array> operator()(const LossInput<Array>& in) const {
+    using kto::log_sigmoid;
+    const Array reward_B = beta * (in.policy_logp_B - in.reference_logp_B);
+    return {.loss_B = -log_sigmoid(in.sign_B * (reward_B - delta)), .reward_B = reward_B};
+  }
+};
+
+}  // namespace kto

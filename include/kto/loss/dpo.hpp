@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// DPO: Direct Preference Optimization, arXiv:2305.18290, equation 7. With r = log pi(y|x) - log pi_ref(y|x):
+//   loss = -log sigmoid(beta (r_chosen - r_rejected))
+// Use it as the baseline for paired rows.
+#pragma once
+
+#include "kto/loss/array.hpp"
+#include "kto/loss/concept.hpp"
+
+namespace kto {
+
+struct Dpo {
+  static constexpr BatchParts needs{.chosen_rejected = true};
+  double beta = 0.1;  ///< how strongly the policy is held to the reference
+
+  template <class Array>
+  LossTerms<Array> operator()(const LossInput<Array>& in) const {
+    using kto::log_sigmoid;
+    const Array reward_B = beta * (in.policy_logp_B - in.reference_logp_B);
+    const Array margin = chosen_half(reward_B) - rejected_half(reward_B);
+    return {.loss_B = -log_sigmoid(margin), .reward_B = reward_B};
+  }
+};
+
+}  // namespace kto

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// The decoder of the llama, mistral, qwen2 and qwen3 families: pre-normalised attention with rotary positions and a
+// gated MLP. One forward serves padded and packed rows and shared prompts: it works on tokens in one row and only the
+// attention knows their segments.
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/collate/batch.hpp"
+#include "kto/model/attention.hpp"
+#include "kto/model/config.hpp"
+#include "kto/model/head.hpp"
+#include "kto/model/linear.hpp"
+#include "kto/model/norm.hpp"
+#include "kto/model/recompute.hpp"
+#include "kto/model/rope.hpp"
+
+namespace kto {
+
+// Shapes: N tokens of a batch in one row, D width, V vocabulary, H heads, K key/value heads, d head dimension.
+
+struct DecoderLayer {
+  Linear q_proj, k_proj, v_proj, o_proj;
+  Tensor q_norm_d, k_norm_d;  ///< undefined in families without them
+  Linear gate_proj, up_proj, down_proj;
+  Tensor input_norm_D, post_attention_norm_D;
+};
+
+inline Tensor activate(Activation activation, const Tensor& x) {
+  switch (activation) {
+    case Activation::gelu:
+      return at::gelu(x);
+    case Activation::gelu_tanh:
+      return at::gelu(x, "tanh");
+    case Activation::quick_gelu:
+      return x * at::sigmoid(1.702 * x);
+    case Activation::relu:
+      return at::relu(x);
+    case Activation::relu2:
+      return at::relu(x).square();
+    case Activation::silu:
+      break;
+  }
+  return at::silu(x);
+}
+
+/// What all layers of a decoder share in one forward pass.
+struct LayerContext {
+  ModelConfig config;
+  at::ScalarType compute;
+  RopeTables rope;
+  std::vector<Segment> segments;
+};
+
+/// One layer: states [N, D] in, states out, in float32 or wider.
+inline Tensor layer_forward(const LayerContext& context, const DecoderLayer& layer, std::optional<std::int64_t> window,
+                            const Tensor& hidden_ND) {
+  const ModelConfig& config = context.config;
+  const double eps = config.rms_norm_eps;
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, config.head_dim}); };
+  const auto cast = [&](const Tensor& x) { return x.to(context.compute); };
+
+  Tensor x_ND = cast(rms_norm(hidden_ND, layer.input_norm_D, eps));
+  Tensor q_NHd = heads(layer.q_proj(x_ND)), k_NKd = heads(layer.k_proj(x_ND));
+  const Tensor v_NKd = heads(layer.v_proj(x_ND));
+  if (config.qk_norm) {
+    q_NHd = rms_norm(q_NHd, layer.q_norm_d, eps);
+    k_NKd = rms_norm(k_NKd, layer.k_norm_d, eps);
+  }
+  const double scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
+  const Tensor attended_NHd =
+      causal_attention(cast(apply_rope(q_NHd, context.rope)), cast(apply_rope(k_NKd, context.rope)), v_NKd,
+                       context.segments, window, scale);
+  const Tensor middle_ND = hidden_ND + layer.o_proj(attended_NHd.flatten(-2));
+
+  x_ND = cast(rms_norm(middle_ND, layer.post_attention_norm_D, eps));
+  return middle_ND + layer.down_proj(activate(config.activation, layer.gate_proj(x_ND)) * layer.up_proj(x_ND));
+}
+
+struct Decoder {
+  ModelConfig config;
+  Tensor embedding_VD;
+  std::vector<DecoderLayer> layers;
+  Tensor norm_D;
+  Tensor lm_head_VD;  ///< undefined when config.tie_word_embeddings
+
+  /// Type of matrix products and attention: float32, float64 or bfloat16. With bfloat16 it is torch's autocast: the
+  /// parameters keep their type (float32 masters) and are cast for each product; residual stream, norms, rotary tables
+  /// and the softmax stay in float32. Parameters of any floating type work with any of the three.
+  at::ScalarType compute = at::kFloat;
+  /// Keep only each layer's input for the backward pass and compute the rest once more there.
+  bool recompute = false;
+
+  /// States [N, D] after the final norm, of type `compute`.
+  Tensor hidden(const Sequences& sequences) const;
+
+  Head head() const { return {.weight_VD = lm_head_VD.defined() ? lm_head_VD : embedding_VD}; }
+
+  /// The live parameters under their names in transformers; a tied head is not named.
+  std::vector<std::pair<std::string, Tensor>> named_parameters() const;
+};
+
+namespace detail {
+
+/// Calls visit(name, tensor, shape) for every parameter that `config` gives a layer.
+template <class Layer, class Visit>
+void visit_layer(const ModelConfig& config, Layer& layer, const std::string& prefix, const Visit& visit) {
+  using Shape = std::vector<std::int64_t>;
+  const auto linear = [&](const char* name, auto& part, std::int64_t out, std::int64_t in, bool bias) {
+    visit(prefix + name + ".weight", part.weight_OI, Shape{out, in});
+    if (bias) visit(prefix + name + ".bias", part.bias_O, Shape{out});
+  };
+  const std::int64_t D = config.hidden_size, M = config.intermediate_size, Hd = config.num_heads * config.head_dim,
+                     Kd = config.num_kv_heads * config.head_dim;
+  linear("self_attn.q_proj", layer.q_proj, Hd, D, config.qkv_bias);
+  linear("self_attn.k_proj", layer.k_proj, Kd, D, config.qkv_bias);
+  linear("self_attn.v_proj", layer.v_proj, Kd, D, config.qkv_bias);
+  linear("self_attn.o_proj", layer.o_proj, D, Hd, config.output_bias);
+  if (config.qk_norm) {
+    visit(prefix + "self_attn.q_norm.weight", layer.q_norm_d, Shape{config.head_dim});
+    visit(prefix + "self_attn.k_norm.weight", layer.k_norm_d, Shape{config.head_dim});
+  }
+  linear("mlp.gate_proj", layer.gate_proj, M, D, config.mlp_bias);
+  linear("mlp.up_proj", layer.up_proj, M, D, config.mlp_bias);
+  linear("mlp.down_proj", layer.down_proj, D, M, config.mlp_bias);
+  visit(prefix + "input_layernorm.weight", layer.input_norm_D, Shape{D});
+  visit(prefix + "post_attention_layernorm.weight", layer.post_attention_norm_D, Shape{D});
+}
+
+inline std::vector<Tensor> trained_parameters(const ModelConfig& config, const DecoderLayer& layer) {
+  std::vector<Tensor> out;
+  visit_layer(config, layer, "", [&](const std::string&, const Tensor& tensor, const auto&) {
+    if (tensor.requires_grad()) out.push_back(tensor);
+  });
+  return out;
+}
+
+}  // namespace detail
+
+/// Calls visit(name, tensor, shape) for every parameter that decoder.config asks for, with its name in transformers and
+/// a reference to its place in the decoder. The one list of a decoder's parameters.
+template <class AnyDecoder, class Visit>
+void visit_parameters(AnyDecoder& decoder, const Visit& visit) {
+  using Shape = std::vector<std::int64_t>;
+  const ModelConfig& config = decoder.config;
+  visit("model.embed_tokens.weight", decoder.embedding_VD, Shape{config.vocab_size, config.hidden_size});
+  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
+    detail::visit_layer(config, decoder.layers[i], "model.layers." + std::to_string(i) + ".", visit);
+  visit("model.norm.weight", decoder.norm_D, Shape{config.hidden_size});
+  if (!config.tie_word_embeddings)
+    visit("lm_head.weight", decoder.lm_head_VD, Shape{config.vocab_size, config.hidden_size});
+}
+
+/// A decoder whose parameters are make(name, shape).
+template <class Make>
+Decoder make_decoder(const ModelConfig& config, const Make& make) {
+  Decoder decoder;
+  decoder.config = config;
+  decoder.layers.resize(static_cast<std::size_t>(config.num_layers));
+  visit_parameters(decoder, [&](const std::string& name, Tensor& tensor, const std::vector<std::int64_t>& shape) {
+    tensor = make(name, shape);
+  });
+  return decoder;
+}
+
+/// A deep copy without gradient.
+inline Decoder frozen_copy(const Decoder& decoder) {
+  const at::NoGradGuard no_grad;
+  Decoder copy = decoder;
+  visit_parameters(copy, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach().clone(); });
+  return copy;
+}
+
+inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() const {
+  std::vector<std::pair<std::string, Tensor>> out;
+  visit_parameters(*this,
+                   [&](const std::string& name, const Tensor& tensor, const auto&) { out.emplace_back(name, tensor); });
+  return out;
+}
+
+inline Tensor Decoder::hidden(const Sequences& sequences) const {
+  check(compute == at::kFloat || compute == at::kDouble || compute == at::kBFloat16, "a decoder computes in float32, ",
+        "float64 or bfloat16, not in ", compute);
+  const auto context = std::make_shared<const LayerContext>(
+      LayerContext{.config = config,
+                   .compute = compute,
+                   .rope = rope_tables(config.rope, config.head_dim, sequences.position_N),
+                   .segments = sequences.segments});
+  Tensor hidden_ND =
+      at::embedding(embedding_VD, sequences.ids_N, config.pad_token_id.value_or(-1)).to(wide_type(compute));
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    // Everything by value: with recomputation it runs again in the backward pass.
+    const auto run = [context, layer = layers[i], window = config.windows[i]](const Tensor& input_ND) {
+      return layer_forward(*context, layer, window, input_ND);
+    };
+    hidden_ND = recompute ? recomputed(run, hidden_ND, detail::trained_parameters(config, layers[i])) : run(hidden_ND);
+  }
+  return rms_norm(hidden_ND, norm_D, config.rms_norm_eps).to(compute);
+}
+
+}  // namespace kto

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Typed access to the keys of config.json. A key that is absent or null takes the default, or is an Error where there
+// is none; a value of another type is an Error that names key and value.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/core/error.hpp"
+#include "kto/io/json.hpp"
+
+namespace kto::detail {
+
+struct ConfigReader {
+  const Json& json;
+  std::string where;  ///< opens every message
+
+  bool has(const std::string& key) const {
+    const auto found = json.find(key);
+    return found != json.end() && !found->is_null();
+  }
+
+  std::int64_t integer(const std::string& key, std::optional<std::int64_t> otherwise = std::nullopt) const {
+    if (absent(key, otherwise.has_value())) return *otherwise;
+    expect(json.at(key).is_number_integer(), key, "an integer");
+    return json.at(key).get<std::int64_t>();
+  }
+  std::int64_t positive(const std::string& key, std::optional<std::int64_t> otherwise = std::nullopt) const {
+    const std::int64_t value = integer(key, otherwise);
+    expect(value > 0 && value <= std::numeric_limits<std::int32_t>::max(), key, "a positive integer");
+    return value;
+  }
+  double number(const std::string& key, std::optional<double> otherwise = std::nullopt) const {
+    if (absent(key, otherwise.has_value())) return *otherwise;
+    expect(json.at(key).is_number(), key, "a number");
+    return json.at(key).get<double>();
+  }
+  double positive_number(const std::string& key, std::optional<double> otherwise = std::nullopt) const {
+    const double value = number(key, otherwise);
+    expect(value > 0, key, "a positive number");
+    return value;
+  }
+  bool flag(const std::string& key, bool otherwise) const {
+    if (absent(key, true)) return otherwise;
+    expect(json.at(key).is_boolean(), key, "true or false");
+    return json.at(key).get<bool>();
+  }
+  std::string text(const std::string& key, std::optional<std::string> otherwise = std::nullopt) const {
+    if (absent(key, otherwise.has_value())) return *otherwise;
+    expect(json.at(key).is_string(), key, "a string");
+    return json.at(key).get<std::string>();
+  }
+  std::vector<double> numbers(const std::string& key, std::int64_t count) const {
+    absent(key, false);
+    const Json& list = json.at(key);
+    expect(list.is_array() && list.size() == static_cast<std::size_t>(count) &&
+               std::ranges::all_of(list, [](const Json& item) { return item.is_number() && item.get<double>() > 0; }),
+           key, concat("a list of ", count, " positive numbers"));
+    return list.get<std::vector<double>>();
+  }
+  std::vector<std::string> texts(const std::string& key, std::int64_t count) const {
+    absent(key, false);
+    const Json& list = json.at(key);
+    expect(list.is_array() && list.size() == static_cast<std::size_t>(count) &&
+               std::ranges::all_of(list, [](const Json& item) { return item.is_string(); }),
+           key, concat("a list of ", count, " strings"));
+    return list.get<std::vector<std::string>>();
+  }
+
+  /// The value that `table` (pairs of name and value) has for `name`; an Error that lists the names otherwise.
+  template <class Table>
+  auto choice(const std::string& key, std::string_view name, const Table& table) const {
+    std::string names;
+    for (const auto& [known, value] : table) {
+      if (known == name) return value;
+      names += concat(names.empty() ? "" : ", ", known);
+    }
+    fail(where, ": ", key, " \"", name, "\" is not supported (supported: ", names, ')');
+  }
+
+ private:
+  bool absent(const std::string& key, bool may_be) const {
+    if (has(key)) return false;
+    check(may_be, where, ": \"", key, "\" is missing");
+    return true;
+  }
+  void expect(bool condition, const std::string& key, std::string_view what) const {
+    check(condition, where, ": \"", key, "\" must be ", what, ", got ", json.contains(key) ? json.at(key).dump() : "");
+  }
+};
+
+}  // namespace kto::detail

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one matrix product of the models, x w^T (+ b), with the library behind it chosen at run time. LibTorch's wheels
+// send float32 products to MKL, which runs at half speed on AMD processors; oneDNN, in the same library, does not.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "kto/core/torch.hpp"
+
+namespace kto {
+
+// Shapes: N rows, I inputs, O outputs.
+
+/// aten: at::linear, whatever LibTorch uses. onednn: for float32 on the CPU; all else takes at::linear.
+enum class MatmulBackend { aten, onednn };
+
+namespace detail {
+
+using LinearPointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                                   std::string_view, c10::List<std::optional<at::Scalar>>,
+                                   std::optional<std::string_view>);
+
+/// oneDNN's product as LibTorch registers it for its own compiler; none in builds without oneDNN.
+inline const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& onednn_linear() {
+  static const auto op = []() -> std::optional<c10::TypedOperatorHandle<LinearPointwise>> {
+    const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+    if (!at::hasMKLDNN() || !schema || !schema->hasKernelForDispatchKey(c10::DispatchKey::CPU)) return std::nullopt;
+    return schema->typed<LinearPointwise>();
+  }();
+  return op;
+}
+
+inline bool is_amd() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+inline MatmulBackend default_matmul_backend() {
+  const char* wish = std::getenv("KTO_MATMUL");
+  if (wish == nullptr) return is_amd() && onednn_linear() ? MatmulBackend::onednn : MatmulBackend::aten;
+  if (std::string_view(wish) == "aten") return MatmulBackend::aten;
+  if (std::string_view(wish) != "onednn")
+    throw UsageError(concat("environment variable KTO_MATMUL: expected aten or onednn, got \"", wish, '"'));
+  if (!onednn_linear()) throw UsageError("environment variable KTO_MATMUL: this LibTorch has no oneDNN");
+  return MatmulBackend::onednn;
+}
+
+}  // namespace detail
+
+/// The back end that products use from now on; assign to choose. It starts as the environment variable KTO_MATMUL says
+/// (aten, onednn), or by the processor's maker: the same on every run, so that runs repeat to the last bit, which a
+/// choice by timing would not give.
+inline MatmulBackend& matmul_backend() {
+  static MatmulBackend backend = detail::default_matmul_backend();
+  return backend;
+}
+
+/// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view.
+inline Tensor matmul_transposed(const Tensor& x_NI, const Tensor& weight_OI,
+                                const std::optional<Tensor>& bias_O = std::nullopt) {
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  const bool onednn = matmul_backend() == MatmulBackend::onednn && x_NI.scalar_type() == at::kFloat &&
+                      weight_OI.scalar_type() == at::kFloat && x_NI.is_cpu() && x_NI.numel() > 0;
+  if (!onednn || !detail::onednn_linear()) return at::linear(x_NI, weight_OI, bias_O);
+  return detail::onednn_linear()->call(x_NI, weight_OI, bias_O, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+namespace detail {
+
+struct Affine : torch::autograd::Function<Affine> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x_NI, const Tensor& weight_OI,
+                        const std::optional<Tensor>& bias_O) {
+    ctx->save_for_backward({x_NI, weight_OI});
+    ctx->saved_data["has_bias"] = bias_O.has_value();
+    return matmul_transposed(x_NI, weight_OI, bias_O);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &x_NI = saved[0], &weight_OI = saved[1], &grad_NO = grads[0];
+    const bool bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
+    return {ctx->needs_input_grad(0) ? matmul_transposed(grad_NO, weight_OI.t()) : Tensor(),
+            ctx->needs_input_grad(1) ? matmul_transposed(grad_NO.t(), x_NI.t()) : Tensor(),
+            bias_grad ? grad_NO.sum(0) : Tensor()};
+  }
+};
+
+}  // namespace detail
+
+/// x_NI w_OI^T + b_O with autograd. Weight and bias are brought to x's type.
+inline Tensor affine(const Tensor& x_NI, const Tensor& weight_OI, const std::optional<Tensor>& bias_O = std::nullopt) {
+  const auto type = x_NI.scalar_type();
+  return detail::Affine::apply(x_NI, weight_OI.to(type), bias_O ? std::optional(bias_O->to(type)) : std::nullopt);
+}
+
+}  // namespace kto

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decoders from and to model folders as transformers has them: config.json, safetensors, and the files around them.
+#pragma once
+
+#include <array>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/io/checkpoint.hpp"
+#include "kto/model/decoder.hpp"
+
+namespace kto {
+
+namespace detail {
+
+/// What transformers leaves out of a checkpoint without a word: rotary buffers that old versions saved.
+inline bool is_ignored_weight(std::string_view name) {
+  return name.find("rotary_emb.inv_freq") != std::string_view::npos;
+}
+
+/// Name in the checkpoint of each parameter: its own, or without "model." where a bare backbone was saved.
+inline std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
+  constexpr std::string_view prefix = "model.";
+  const bool bare = name.starts_with(prefix) && !checkpoint.contains(name);
+  return bare && checkpoint.contains(name.substr(prefix.size())) ? name.substr(prefix.size()) : name;
+}
+
+inline constexpr const char* embedding_name = "model.embed_tokens.weight";
+inline constexpr const char* head_name = "lm_head.weight";
+
+/// As transformers ties: a checkpoint with both weights, and different ones, is not tied, whatever its config says.
+inline bool is_tied(const Checkpoint& checkpoint, const ModelConfig& config) {
+  if (!config.tie_word_embeddings) return false;
+  const std::string embedding = stored_name(checkpoint, embedding_name);
+  if (!checkpoint.contains(embedding) || !checkpoint.contains(head_name)) return true;
+  return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head_name));
+}
+
+/// Collects what does not fit, to be told in one message.
+class WeightProblems {
+ public:
+  template <class... Parts>
+  void add(const Parts&... parts) {
+    if (++count_ <= shown) text_ += concat("\n  ", parts...);
+  }
+  void raise(const fs::path& folder, const std::string& model_type) const {
+    if (count_ == 0) return;
+    const std::string more = count_ > shown ? concat("\n  and ", count_ - shown, " more") : "";
+    fail(folder.string(), ": the weights are not those of the ", model_type, " model in config.json:", text_, more);
+  }
+
+ private:
+  static constexpr std::size_t shown = 10;
+  std::size_t count_ = 0;
+  std::string text_;
+};
+
+inline std::string_view dtype_name(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble:
+      return "float64";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    default:
+      return "float32";
+  }
+}
+
+/// Everything in a model folder that is neither weights nor config.json and belongs to the model.
+inline constexpr std::array companion_files{"generation_config.json",
+                                            "tokenizer.json",
+                                            "tokenizer_config.json",
+                                            "special_tokens_map.json",
+                                            "added_tokens.json",
+                                            "vocab.json",
+                                            "merges.txt",
+                                            "vocab.txt",
+                                            "tokenizer.model",
+                                            "chat_template.jinja",
+                                            "chat_template.json"};
+inline constexpr const char* companion_templates = "additional_chat_templates";
+
+/// Copies of `source`'s companion files, which exist and are not those of `folder` itself.
+inline void copy_companions(AtomicFiles& files, const fs::path& source, const fs::path& folder) {
+  if (fs::equivalent(source, folder)) return;
+  const auto copy = [&](const fs::path& name) {
+    if (fs::is_regular_file(source / name)) files.add(folder / name).write(MappedFile(source / name).bytes());
+  };
+  for (const char* name : companion_files) copy(name);
+  if (!fs::is_directory(source / companion_templates)) return;
+  fs::create_directories(folder / companion_templates);
+  for (const auto& entry : fs::directory_iterator(source / companion_templates))
+    copy(fs::path(companion_templates) / entry.path().filename());
+}
+
+}  // namespace detail
+
+/// Loads a model folder. The parameters are copied out of the files as `dtype` (float32 masters unless asked otherwise)
+/// and require a gradient. Throws Error that names what is missing, unexpected, misshapen or unsupported.
+inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at::kFloat,
+                               at::Device device = at::kCPU) {
+  check(at::isFloatingType(dtype), "parameters must be of a floating type, not ", dtype);
+  ModelConfig config = read_model_config(folder);
+  const Checkpoint checkpoint(folder);
+  const bool tied = detail::is_tied(checkpoint, config);
+  config.tie_word_embeddings = tied;
+
+  detail::WeightProblems problems;
+  std::set<std::string> used;
+  if (tied) used.insert(detail::head_name);
+  Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+    std::string stored = detail::stored_name(checkpoint, name);
+    if (tied && name == detail::embedding_name && !checkpoint.contains(stored)) stored = detail::head_name;
+    used.insert(stored);
+    if (!checkpoint.contains(stored)) return problems.add("missing: ", name), Tensor();
+    const Tensor weight = checkpoint.tensor(stored);
+    if (weight.sizes() != shape)
+      return problems.add(stored, " has shape ", weight.sizes(), ", expected ", at::IntArrayRef(shape)), Tensor();
+    if (!weight.is_floating_point())
+      return problems.add(stored, " is of type ", weight.scalar_type(), ", expected a floating one"), Tensor();
+    return weight.to(at::TensorOptions(device).dtype(dtype), /*non_blocking=*/false, /*copy=*/true)
+        .requires_grad_(true);
+  });
+  for (const std::string& name : checkpoint.names())
+    if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);
+  problems.raise(folder, config.model_type);
+  if (dtype == at::kDouble) decoder.compute = at::kDouble;
+  return decoder;
+}
+
+/// Saves a model into `folder` (made where there is none) so that load_pretrained and transformers read it: weights in
+/// the parameters' type, config.json of `source` with "dtype" brought up to date, and copies of the generation config,
+/// tokenizer files and chat templates of `source`. Files that are there stay as they are until all new ones are
+/// written.
+inline void save_pretrained(const Decoder& decoder, const fs::path& folder, const fs::path& source,
+                            std::int64_t max_shard_size = default_shard_size) {
+  Json config = read_json(source / "config.json");
+  const std::string_view dtype = detail::dtype_name(decoder.embedding_VD.scalar_type());
+  if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
+  if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
+  if (config.value("tie_word_embeddings", false) != decoder.config.tie_word_embeddings)
+    config["tie_word_embeddings"] = decoder.config.tie_word_embeddings;
+
+  fs::create_directories(folder);
+  AtomicFiles files;
+  const auto written = write_checkpoint(files, folder, decoder.named_parameters(), max_shard_size);
+  files.add(folder / "config.json").write(config.dump(2) + "\n");
+  detail::copy_companions(files, source, folder);
+  files.commit();
+  remove_stale_weights(folder, written);
+}
+
+}  // namespace kto

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rotary position embeddings as config.json describes them, in either spelling: "rope_theta" + "rope_scaling", or
+// "rope_parameters". Free of LibTorch.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/model/detail/config_reader.hpp"
+
+namespace kto {
+
+enum class RopeType { plain, linear, dynamic, yarn, longrope, llama3 };
+
+/// What rope_tables needs to know; fields a type does not use keep their defaults.
+struct RopeConfig {
+  RopeType type = RopeType::plain;
+  double theta = 10000;
+  double factor = 1;               ///< linear, dynamic, yarn, llama3: how much longer than the original the context is
+  double attention_scaling = 1;    ///< yarn, longrope: cos and sin are multiplied by it
+  std::int64_t max_positions = 0;  ///< dynamic: frequencies change past this length
+  std::int64_t original_max_positions = 0;           ///< yarn, longrope, llama3
+  double beta_fast = 32, beta_slow = 1;              ///< yarn
+  bool truncate = true;                              ///< yarn
+  double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3
+  std::vector<double> short_factor, long_factor;     ///< longrope, head_dim / 2 each
+};
+
+namespace detail {
+
+inline constexpr std::pair<std::string_view, RopeType> rope_types[] = {
+    {"default", RopeType::plain}, {"linear", RopeType::linear},     {"dynamic", RopeType::dynamic},
+    {"yarn", RopeType::yarn},     {"longrope", RopeType::longrope}, {"llama3", RopeType::llama3}};
+
+/// yarn, arXiv:2309.00071, equation 22; with mscale and mscale_all_dim, DeepSeek's variant of it.
+inline double yarn_attention_scaling(double factor, double mscale, double mscale_all_dim) {
+  const auto scaling = [&](double m) { return factor <= 1 ? 1.0 : 0.1 * m * std::log(factor) + 1.0; };
+  return mscale != 0 && mscale_all_dim != 0 ? scaling(mscale) / scaling(mscale_all_dim) : scaling(1);
+}
+
+/// longrope, arXiv:2402.13753.
+inline double longrope_attention_scaling(double factor, double original_max_positions) {
+  return factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(original_max_positions));
+}
+
+}  // namespace detail
+
+/// Reads the rotary embedding of a config.json, with transformers' defaults. Throws Error for what is not supported.
+inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int64_t head_dim) {
+  const auto filled = [&](const char* key) { return config.has(key) && !config.json.at(key).empty(); };
+  const std::string key = filled("rope_scaling") ? "rope_scaling" : "rope_parameters";
+  const Json values = filled(key.c_str()) ? config.json.at(key) : Json::object();
+  const detail::ConfigReader rope{values, concat(config.where, ": ", key)};
+  check(values.is_object(), rope.where, ": expected an object, got ", values.dump());
+  for (const auto& [name, value] : values.items())
+    check(!value.is_object(), rope.where, ": parameters per layer type (\"", name, "\") are not supported");
+  for (const auto& reader : {rope, config})
+    check(reader.number("partial_rotary_factor", 1) == 1, reader.where,
+          ": partial_rotary_factor other than 1 is not supported");
+
+  RopeConfig out;
+  out.theta = rope.positive_number("rope_theta", config.positive_number("rope_theta", 10000));
+  const std::string type = rope.text("rope_type", rope.text("type", "default"));
+  out.type = rope.choice("rope_type", type, detail::rope_types);
+  out.max_positions = config.positive("max_position_embeddings");
+  out.original_max_positions = config.positive("original_max_position_embeddings",
+                                               rope.positive("original_max_position_embeddings", out.max_positions));
+  const double length_ratio = static_cast<double>(out.max_positions) / static_cast<double>(out.original_max_positions);
+  const auto is = [&](auto... types) { return ((out.type == types) || ...); };
+  using enum RopeType;
+  if (is(linear, dynamic, yarn, llama3))
+    check(values.contains("factor") && (is(yarn) || rope.has("factor")), rope.where, ": rope_type ", type,
+          " needs \"factor\"");
+  if (!is(plain)) out.factor = rope.positive_number("factor", length_ratio);
+  if (is(yarn)) {
+    out.attention_scaling = rope.number(
+        "attention_factor",
+        detail::yarn_attention_scaling(out.factor, rope.number("mscale", 0), rope.number("mscale_all_dim", 0)));
+    const auto or_default = [](double value, double otherwise) { return value == 0 ? otherwise : value; };
+    out.beta_fast = or_default(rope.number("beta_fast", 0), 32);
+    out.beta_slow = or_default(rope.number("beta_slow", 0), 1);
+    out.truncate = rope.flag("truncate", true);
+  } else if (is(longrope)) {
+    const auto original = static_cast<double>(out.original_max_positions);
+    out.attention_scaling = rope.number("attention_factor", detail::longrope_attention_scaling(out.factor, original));
+    out.short_factor = rope.numbers("short_factor", head_dim / 2);
+    out.long_factor = rope.numbers("long_factor", head_dim / 2);
+  } else if (is(llama3)) {
+    out.low_freq_factor = rope.positive_number("low_freq_factor");
+    out.high_freq_factor = rope.positive_number("high_freq_factor");
+    check(out.low_freq_factor != out.high_freq_factor, rope.where, ": low_freq_factor equals high_freq_factor");
+  }
+  return out;
+}
+
+}  // namespace kto

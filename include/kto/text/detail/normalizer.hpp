@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// The normalizer of tokenizer.json: rewrites the text between special tokens before it is cut.
+#pragma once
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/io/json.hpp"
+#include "kto/text/detail/byte_alphabet.hpp"
+#include "kto/text/detail/code_points.hpp"
+#include "kto/text/detail/regex.hpp"
+#include "kto/text/detail/step_spec.hpp"
+
+namespace kto::detail::tok {
+
+struct NormalText {
+  std::string text;
+  bool at_start = false;  ///< its first character stands where the whole input begins
+};
+
+/// Unicode normalization knows no code points younger than this where Hugging Face's tokenizers run it (Unicode 9):
+/// they neither move, nor compose, nor decompose.
+inline bool is_inert_in_normalization(char32_t c) {
+  static constexpr std::pair<char32_t, char32_t> ranges[] = {
+      {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
+      {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
+      {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xA82C, 0xA82C},   {0xAB69, 0xAB69},   {0x10781, 0x107BA},
+      {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+      {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11930, 0x11930},
+      {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
+      {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
+      {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
+      {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
+  };
+  const auto* past = std::upper_bound(std::begin(ranges), std::end(ranges), c,
+                                      [](char32_t value, const auto& range) { return value < range.first; });
+  return past != std::begin(ranges) && c <= (past - 1)->second;
+}
+
+/// One of NFC, NFD, NFKC, NFKD.
+struct UnicodeForm {
+  bool composed, compatible;
+
+  void operator()(NormalText& normal) const {
+    if (std::all_of(normal.text.begin(), normal.text.end(), [&](char c) { return is_unchanged(c); })) return;
+    std::string out;
+    std::size_t begin = 0, at = 0;
+    while (at < normal.text.size()) {
+      const std::size_t next = at + utf8_length(normal.text[at]);
+      if (is_inert_in_normalization(code_point_at(normal.text, at))) {
+        append(out, std::string_view(normal.text).substr(begin, at - begin));
+        out.append(normal.text, at, next - at);
+        begin = next;
+      }
+      at = next;
+    }
+    append(out, std::string_view(normal.text).substr(begin));
+    normal.text = std::move(out);
+  }
+
+ private:
+  /// Lead bytes of characters that always stay: ASCII; with NFC all below U+0300.
+  bool is_unchanged(char byte) const {
+    const auto value = static_cast<unsigned char>(byte);
+    return value < 0x80 || (composed && !compatible && value < 0xCC);
+  }
+
+  void append(std::string& out, std::string_view part) const {
+    if (part.empty()) return;
+    int options = UTF8PROC_STABLE | (composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE);
+    if (compatible) options |= UTF8PROC_COMPAT;
+    utf8proc_uint8_t* mapped = nullptr;
+    const auto length =
+        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(part.data()), static_cast<utf8proc_ssize_t>(part.size()),
+                     &mapped, static_cast<utf8proc_option_t>(options));
+    check(length >= 0, "Unicode normalization failed: ", utf8proc_errmsg(length));
+    const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(mapped, &std::free);
+    out.append(reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(length));
+  }
+};
+
+inline void lowercase(NormalText& normal) {
+  std::string out;
+  for (std::size_t at = 0; at < normal.text.size(); at += utf8_length(normal.text[at])) {
+    const char32_t c = code_point_at(normal.text, at);
+    if (c == 0x130)
+      out += "i\xCC\x87";  // the one character whose lower case is two
+    else
+      append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+  }
+  normal.text = std::move(out);
+}
+
+/// Replaces each match of `pattern` by `content`.
+inline std::string replace_matches(const Regex& pattern, std::string_view text, std::string_view content) {
+  std::string out;
+  out.reserve(text.size() + text.size() / 4);
+  std::size_t last = 0;
+  pattern.for_each_match(text, [&](std::size_t begin, std::size_t end) {
+    out.append(text, last, begin - last);
+    out += content;
+    last = end;
+  });
+  out.append(text, last);
+  return out;
+}
+
+class Normalizer {
+ public:
+  Normalizer() = default;
+
+  /// `spec` is the value of "normalizer". Throws Error, which names `where`, for a type that is not supported.
+  Normalizer(const Json& spec, std::string_view where) { add(spec, where); }
+
+  bool empty() const { return steps_.empty(); }
+
+  void operator()(NormalText& text) const {
+    for (const auto& step : steps_) step(text);
+  }
+  std::string operator()(std::string_view text) const {
+    NormalText normal{std::string(text), false};
+    (*this)(normal);
+    return std::move(normal.text);
+  }
+
+ private:
+  void add(const Json& spec, std::string_view where) {
+    if (spec.is_null()) return;
+    const std::string type = json_value<std::string>(spec, "type", "", where);
+    if (type == "Sequence") {
+      for (const Json& step : json_member(spec, "normalizers", where)) add(step, where);
+    } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
+      steps_.push_back(UnicodeForm{type.back() == 'C', type[2] == 'K'});
+    } else if (type == "Lowercase") {
+      steps_.push_back(lowercase);
+    } else if (type == "Strip") {
+      steps_.push_back([left = json_value(spec, "strip_left", true, where),
+                        right = json_value(spec, "strip_right", true, where)](NormalText& normal) {
+        if (right) normal.text.resize(normal.text.size() - trailing_space(normal.text));
+        const std::size_t spaces = left ? leading_space(normal.text) : 0;
+        normal.at_start = normal.at_start && spaces == 0;
+        normal.text.erase(0, spaces);
+      });
+    } else if (type == "Prepend") {
+      steps_.push_back([prefix = json_text(spec, "prepend", where)](NormalText& normal) {
+        if (!normal.text.empty()) normal.text.insert(0, prefix);
+      });
+    } else if (type == "Replace") {
+      steps_.push_back([pattern = std::make_shared<Regex>(json_pattern(spec, where)),
+                        content = json_text(spec, "content", where)](NormalText& normal) {
+        normal.text = replace_matches(*pattern, normal.text, content);
+      });
+    } else if (type == "ByteLevel") {
+      steps_.push_back([](NormalText& normal) { normal.text = to_byte_alphabet(normal.text); });
+    } else {
+      fail(where, ": the normalizer \"", type, "\" is not supported; supported are Sequence, NFC, NFD, NFKC, NFKD, ",
+           "Lowercase, Strip, Prepend, Replace, ByteLevel");
+    }
+  }
+
+  std::vector<std::function<void(NormalText&)>> steps_;
+};
+
+}  // namespace kto::detail::tok

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contracts of the slots, checked together. Each requirement is one static_assert whose text says what to write and
+// which file holds the contract; it is the first and only error a compiler gives.
+#pragma once
+
+#include "kto/collate/concept.hpp"
+#include "kto/loss/concept.hpp"
+#include "kto/model/concept.hpp"
+#include "kto/optim/concept.hpp"
+#include "kto/reference/concept.hpp"
+
+namespace kto {
+
+template <class Model, class Collator, class Loss, class Reference, class Optimizer>
+struct TrainerContract {
+  static_assert(HasParameters<Model>,
+                "kto: write `kto::NamedTensors named_parameters() const` in your model; see kto/model/concept.hpp");
+  static_assert(GivesHidden<Model> || GivesLogits<Model>,
+                "kto: write `kto::Tensor hidden(const kto::Sequences&) const` and `kto::Head head() const`, or "
+                "`kto::Tensor logits(const kto::Sequences&) const`, in your model; see kto/model/concept.hpp");
+  static_assert(DeclaresProvides<Collator>,
+                "kto: write `static constexpr kto::BatchParts provides{...};` in your collator; "
+                "see kto/collate/concept.hpp");
+  static_assert(MakesBatches<Collator>,
+                "kto: write `kto::Batch operator()(std::span<const kto::Pick>, bool with_kl) const` in your collator; "
+                "see kto/collate/concept.hpp");
+  static_assert(DeclaresNeeds<Loss>,
+                "kto: write `static constexpr kto::BatchParts needs{...};` in your loss; see kto/loss/concept.hpp");
+  static_assert(MapsInputToTerms<Loss, Tensor>,
+                "kto: write `template <class Array> kto::LossTerms<Array> operator()(const kto::LossInput<Array>&) "
+                "const` in your loss; see kto/loss/concept.hpp");
+  static_assert(GivesReferenceLogps<Reference, Model>,
+                "kto: write `kto::ReferenceLogps log_probs(const Model&, const kto::Batch&) const` in your reference; "
+                "see kto/reference/concept.hpp");
+  static_assert(HoldsNoGradient<Reference>,
+                "kto: a reference must not track gradients: hold a frozen copy (kto::live_reference) and drop "
+                "`tracks_gradient = true`; see kto/reference/concept.hpp");
+  static_assert(UpdatesParameters<Optimizer>,
+                "kto: write `void step(kto::FlatParameters&, const kto::Update&)` in your optimizer; "
+                "see kto/optim/concept.hpp");
+  static_assert(FeedsKlPairs<Collator, Loss>,
+                "kto: your loss needs KL pairs and your collator makes none: write `provides{.kl_pairs = true}` and "
+                "fill Batch::kl_rows, or take kto::PackedCollator; see kto/collate/concept.hpp");
+  static_assert(FeedsPairs<Collator, Loss>,
+                "kto: your loss and your collator disagree on pairs: a loss with `needs{.chosen_rejected = true}` goes "
+                "with kto::PairedCollator, any other loss with an unpaired one; see kto/collate/concept.hpp");
+  static_assert(FeedsModel<Collator, Model>,
+                "kto: your model needs padded rows: take `kto::PaddedCollator`; see kto/collate/concept.hpp");
+};
+
+}  // namespace kto

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Evaluation: the mean loss and the metrics of some rows, without gradient, and metrics of the user's own.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kto/train/callbacks.hpp"
+#include "kto/train/loader.hpp"
+#include "kto/train/step.hpp"
+
+namespace kto {
+
+// Shapes: B all rows of the evaluation, C their scored tokens, V vocabulary.
+
+/// What compute_metrics is given, on the CPU.
+struct EvalPrediction {
+  Tensor policy_logp_B, reference_logp_B, reward_B;
+  Tensor label_B;      ///< bool, true for desirable (chosen)
+  Tensor predictions;  ///< what preprocess_logits_for_metrics returned, one micro-batch after another; else undefined
+  Tensor target_C, row_C;
+};
+
+struct EvaluationHooks {
+  /// Metrics of the user's own, logged under the evaluation's prefix.
+  std::function<Json(const EvalPrediction&)> compute_metrics = {};
+  /// Called with the logits [C, V] of each micro-batch and the ids they are to predict; what it returns is gathered
+  /// into EvalPrediction::predictions. Costs the whole logits of a micro-batch: without it they are never made.
+  std::function<Tensor(const Tensor& logits_CV, const Tensor& target_C)> preprocess_logits_for_metrics = {};
+};
+
+namespace detail {
+
+/// Gathers an EvalPrediction.
+class Predictions {
+ public:
+  template <class Model>
+  void add(const Model& model, const EvaluationHooks& hooks, const Observation& seen) {
+    const auto keep = [](std::vector<Tensor>& list, const Tensor& tensor) { list.push_back(tensor.detach().cpu()); };
+    keep(policy_, seen.input.policy_logp_B), keep(reference_, seen.input.reference_logp_B);
+    keep(reward_, seen.terms.reward_B), keep(label_, seen.batch.sign_B > 0);
+    keep(target_, seen.batch.rows.target_C), keep(row_, seen.batch.rows.row_C + num_rows_);
+    num_rows_ += seen.batch.rows.num_rows;
+    if (hooks.preprocess_logits_for_metrics)
+      keep(predictions_,
+           hooks.preprocess_logits_for_metrics(completion_logits(model, seen.batch.rows), seen.batch.rows.target_C));
+  }
+  EvalPrediction take() const {
+    return {at::cat(policy_),
+            at::cat(reference_),
+            at::cat(reward_),
+            at::cat(label_),
+            predictions_.empty() ? Tensor() : at::cat(predictions_),
+            at::cat(target_),
+            at::cat(row_)};
+  }
+
+ private:
+  std::vector<Tensor> policy_, reference_, reward_, label_, predictions_, target_, row_;
+  std::int64_t num_rows_ = 0;
+};
+
+}  // namespace detail
+
+/// Mean loss and metrics over `rows` under transformers' names: `prefix` + loss, runtime, ..., kl, rewards/chosen, ...
+/// `num_tokens` is the run's count so far. Throws Error when there are no rows.
+template <class Model, class Collator, class Loss, class Reference>
+Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Reference& reference,
+              const TrainConfig& config, std::span<const Example> rows, const std::string& prefix = "eval_",
+              std::int64_t num_tokens = 0, const EvaluationHooks& hooks = {}, const Callbacks& callbacks = {}) {
+  check(!rows.empty(), "no rows to evaluate on");
+  const at::NoGradGuard no_grad;
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<Picks> batches = eval_picks(rows, config, Loss::needs.chosen_rejected);
+  MetricWindow metrics;
+  detail::Predictions predictions;
+  Tensor loss_sum;
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    const auto window = prepare_window<Loss>(model, reference, make_batches<Loss>(model, collator, {&batches[i], 1}),
+                                             KlScope::micro_batch);
+    const auto observe = [&](const Observation& seen) {
+      if (hooks.compute_metrics) predictions.add(model, hooks, seen);
+    };
+    const Tensor mean = micro_batch_loss(model, loss, window[0], config, metrics, observe);
+    const Tensor sum = mean * static_cast<double>(batches[i].size());
+    loss_sum = loss_sum.defined() ? loss_sum + sum : sum;
+    detail::call(callbacks, &Callback::on_evaluate_batch, static_cast<std::int64_t>(i + 1),
+                 static_cast<std::int64_t>(batches.size()));
+  }
+  const auto num_rows = static_cast<double>(rows.size());
+  Json out = {{prefix + "loss", loss_sum.item<double>() / num_rows}};
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out[prefix + "runtime"] = seconds;
+  out[prefix + "samples_per_second"] = num_rows / seconds;
+  out[prefix + "steps_per_second"] = static_cast<double>(batches.size()) / seconds;
+  out.update(metrics.take(prefix, num_tokens));
+  if (hooks.compute_metrics)
+    for (const auto& [name, value] : hooks.compute_metrics(predictions.take()).items()) out[prefix + name] = value;
+  return out;
+}
+
+}  // namespace kto

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options of KTOConfig as a table over TrainConfig: what each means, which values it takes, which names and values
+// are refused and why. Those that choose a policy (loss_type, beta, max_length, optim ...) belong to the program that
+// chooses it; its table is examples/cli/arguments.hpp.
+#pragma once
+
+#include "kto/train/config.hpp"
+#include "kto/train/detail/refused_options.hpp"
+#include "kto/train/option.hpp"
+#include "kto/train/option_table.hpp"
+
+namespace kto {
+
+template <>
+inline constexpr std::array<std::string_view, 3> enum_names<IntervalStrategy>{"no", "steps", "epoch"};
+template <>
+inline constexpr std::array<std::string_view, 4> enum_names<SaveStrategy>{"no", "steps", "epoch", "best"};
+template <>
+inline constexpr std::array<std::string_view, 3> enum_names<SamplingStrategy>{"sequential", "random",
+                                                                              "group_by_length"};
+template <>
+inline constexpr std::array<std::string_view, 2> enum_names<KlScope>{"micro_batch", "window"};
+template <>
+inline constexpr std::array<std::string_view, 4> enum_names<LrSchedulerType>{"linear", "cosine", "constant",
+                                                                             "constant_with_warmup"};
+
+/// Headings of --help, and their order.
+namespace group {
+inline constexpr std::string_view model = "Model";
+inline constexpr std::string_view data = "Data";
+inline constexpr std::string_view kto = "KTO";
+inline constexpr std::string_view length = "Length of the run and batches";
+inline constexpr std::string_view optimization = "Optimization";
+inline constexpr std::string_view evaluation = "Evaluation and log";
+inline constexpr std::string_view output = "Output";
+inline constexpr std::string_view machine = "Randomness and machine";
+inline constexpr std::array all{model, data, kto, length, optimization, evaluation, output, machine};
+}  // namespace group
+
+namespace detail {
+
+inline Range count(double least) {
+  return {concat("an integer from ", least, " to 1000000000"), [least](double x) { return x >= least && x <= 1e9; }};
+}
+inline Range at_least_zero() {
+  return {"a number >= 0", [](double x) { return x >= 0; }};
+}
+inline Range above_zero() {
+  return {"a number > 0", [](double x) { return x > 0; }};
+}
+/// A whole number of steps, or a fraction of the run below 1.
+inline Range steps(std::string_view none, bool zero) {
+  return {concat(none, "a number of steps from 1 to 1000000000, or a fraction of the run below 1"), [zero](double x) {
+            return (x >= 1 && x <= 1e9 && x == std::floor(x)) || (x > 0 && x < 1) || (zero && x == 0);
+          }};
+}
+inline Range fraction(std::string_view expects, bool one) {
+  return {std::string(expects), [one](double x) { return x >= 0 && (x < 1 || (one && x == 1)); }};
+}
+inline Range seeds(std::string_view none, double most) {
+  return {concat(none, "an integer from 0 to ", most < 1e10 ? "4294967295" : "9007199254740992"),
+          [most](double x) { return x >= 0 && x <= most; }};
+}
+
+/// A row whose enum has, or whose trainer elsewhere has, the values "a|b", which are refused here.
+template <class Config>
+Option<Config> with_refused(Option<Config> row, std::string_view refused, std::string_view reason) {
+  const auto bad = split_bars(refused);
+  std::string placeholder;
+  row.expects.clear();
+  for (const std::string_view name : split_bars(row.placeholder)) {
+    if (std::find(bad.begin(), bad.end(), name) != bad.end()) continue;
+    placeholder.append(placeholder.empty() ? "" : "|").append(name);
+    row.expects.append(row.expects.empty() ? "" : " or ").append(name);
+  }
+  row.placeholder = placeholder;
+  row.refused = refused;
+  row.reason = reason;
+  return row;
+}
+
+}  // namespace detail
+
+/// The table, in the order in which it is shown.
+inline const Options<TrainConfig>& train_options() {
+  using C = TrainConfig;
+  using detail::with_refused;
+  static const Options<C> table = [] {
+    Options<C> rows{
+        option(&C::desirable_weight, "desirable_weight", group::kto, "weight of the loss of desirable rows",
+               detail::at_least_zero()),
+        option(&C::undesirable_weight, "undesirable_weight", group::kto, "weight of the loss of undesirable rows",
+               detail::at_least_zero()),
+        option(&C::kl_scope, "kl_scope", group::kto,
+               "rows that share a KL baseline and a mean: those of a micro-batch, as in TRL, or of the whole update"),
+
+        option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows a micro-batch",
+               detail::count(1)),
+        {.name = "per_gpu_train_batch_size", .alias_of = "per_device_train_batch_size"},
+        option(&C::gradient_accumulation_steps, "gradient_accumulation_steps", group::length, "micro-batches an update",
+               detail::count(1)),
+        option(&C::num_train_epochs, "num_train_epochs", group::length, "passes over the rows, maybe a fraction",
+               {"a number > 0 and at most 1000000", [](double x) { return x > 0 && x <= 1e6; }}),
+        option(&C::max_steps, "max_steps", group::length, "updates to make, in place of num_train_epochs unless -1",
+               {"-1 or an integer from 1 to 1000000000", [](double x) { return x == -1 || (x >= 1 && x <= 1e9); }}),
+        option(&C::train_sampling_strategy, "train_sampling_strategy", group::length, "order of the rows"),
+        {.name = "group_by_length",
+         .is_flag = true,
+         .alias_of = "train_sampling_strategy",
+         .alias_value = "group_by_length"},
+        option(&C::dataloader_drop_last, "dataloader_drop_last", group::length,
+               "leave out the last micro-batch of an epoch when it is short"),
+
+        option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate", detail::at_least_zero()),
+        with_refused(option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
+                            "course of the learning rate after the warm-up"),
+                     "cosine_with_restarts|polynomial|inverse_sqrt|reduce_lr_on_plateau|cosine_with_min_lr|"
+                     "cosine_warmup_with_min_lr|warmup_stable_decay|greedy",
+                     "this schedule is not supported yet"),
+        option(&C::warmup_steps, "warmup_steps", group::optimization,
+               "updates in which the learning rate rises from 0; below 1: a fraction of the run",
+               detail::steps("0, ", true)),
+        option(&C::warmup_ratio, "warmup_ratio", group::optimization,
+               "the same as a fraction of the run, used while warmup_steps is 0",
+               detail::fraction("a number from 0 to 1", true)),
+        option(&C::weight_decay, "weight_decay", group::optimization, "decay of weights, not of biases and norms",
+               detail::at_least_zero()),
+        option(&C::adam_beta1, "adam_beta1", group::optimization, "decay of AdamW's first moment",
+               detail::fraction("a number >= 0 and < 1", false)),
+        option(&C::adam_beta2, "adam_beta2", group::optimization, "decay of AdamW's second moment",
+               detail::fraction("a number >= 0 and < 1", false)),
+        option(&C::adam_epsilon, "adam_epsilon", group::optimization, "AdamW's epsilon", detail::above_zero()),
+        option(&C::max_grad_norm, "max_grad_norm", group::optimization,
+               "gradients longer than this are scaled down; 0: never", detail::at_least_zero()),
+
+        option(&C::eval_strategy, "eval_strategy", group::evaluation,
+               "when to evaluate: never, every eval_steps, or after each epoch"),
+        option(&C::eval_steps, "eval_steps", group::evaluation,
+               "updates between evaluations; below 1: a fraction of the run; None: logging_steps",
+               detail::steps("None, ", false)),
+        option(&C::eval_on_start, "eval_on_start", group::evaluation, "evaluate before the first update, too"),
+        option(&C::per_device_eval_batch_size, "per_device_eval_batch_size", group::evaluation,
+               "rows a batch of an evaluation", detail::count(1)),
+        {.name = "per_gpu_eval_batch_size", .alias_of = "per_device_eval_batch_size"},
+        option(&C::logging_strategy, "logging_strategy", group::evaluation,
+               "when to log: never, every logging_steps, or after each epoch"),
+        option(&C::logging_steps, "logging_steps", group::evaluation,
+               "updates between log entries; below 1: a fraction of the run", detail::steps("0, ", true)),
+        option(&C::logging_first_step, "logging_first_step", group::evaluation, "log the first update, too"),
+
+        option(&C::output_dir, "output_dir", group::output, "folder of the trained model and the log"),
+        option(&C::overwrite_output_dir, "overwrite_output_dir", group::output,
+               "write into output_dir though it is not empty"),
+        with_refused(option(&C::save_strategy, "save_strategy", group::output,
+                            "when to save checkpoints; the trained model is always saved"),
+                     "steps|epoch|best", "checkpoints are not supported yet"),
+
+        option(&C::seed, "seed", group::machine, "of everything random", detail::seeds("", 4294967295.0)),
+        option(&C::data_seed, "data_seed", group::machine, "of the order of rows; None: seed",
+               detail::seeds("None or ", 9007199254740992.0)),
+        option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"),
+        option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
+               "recompute activations in the backward pass: less memory, more time"),
+        {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
+    };
+    detail::add_refused(rows, detail::refused_train_options());
+    return rows;
+  }();
+  return table;
+}
+
+/// Every field and its value, as training_args.json holds them.
+inline Json to_json(const TrainConfig& config) { return to_json(train_options(), config); }
+
+/// The config that to_json describes; fields that are not named keep their defaults. Throws UsageError, which begins
+/// with `where`, for an unknown or refused name and for a value out of range.
+inline TrainConfig train_config_from_json(const Json& object, std::string_view where) {
+  TrainConfig config;
+  from_json(train_options(), config, object, where);
+  return config;
+}
+
+/// Throws UsageError naming the field when one is out of range, is refused, or contradicts another.
+inline void validate(const TrainConfig& config) {
+  check_fields(train_options(), config, "TrainConfig");
+  const auto require = [](bool holds, std::string_view message) {
+    if (!holds) throw UsageError(std::string(message));
+  };
+  require(config.logging_strategy != IntervalStrategy::steps || config.logging_steps > 0,
+          "logging_strategy steps needs logging_steps above 0");
+  require(config.eval_strategy != IntervalStrategy::steps || config.eval_steps.value_or(config.logging_steps) > 0,
+          "eval_strategy steps needs eval_steps, or logging_steps above 0");
+  require(config.desirable_weight > 0 || config.undesirable_weight > 0,
+          "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
+  require(
+      config.lr_scheduler_type != LrSchedulerType::constant || (config.warmup_steps == 0 && config.warmup_ratio == 0),
+      "lr_scheduler_type constant has no warm-up: use constant_with_warmup, or leave warmup_steps and "
+      "warmup_ratio at 0");
+}
+
+}  // namespace kto

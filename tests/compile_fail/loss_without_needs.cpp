@@ -1,0 +1,15 @@
+// expects: write `static constexpr kto::BatchParts needs{...};` in your loss; see kto/loss/concept.hpp
+// SPDX-License-Identifier: Apache-2.0
+#include "policies.hpp"
+
+struct Mine {
+  template <class Array>
+  kto::LossTerms<Array> operator()(const kto::LossInput<Array>& in) const {
+    return {in.policy_logp_B, in.policy_logp_B};
+  }
+};
+
+void use(kto::Trainer<Model, kto::PackedCollator, Mine, Reference, kto::AdamW>& trainer,
+         const std::vector<kto::Example>& rows) {
+  train(trainer, rows);
+}

@@ -1,0 +1,17 @@
+// expects: `kto::Head head() const`
+// SPDX-License-Identifier: Apache-2.0
+#include "policies.hpp"
+
+struct Mine {
+  kto::NamedTensors named_parameters() const;
+  Tensor hidden(const kto::Sequences&) const;
+};
+
+struct Reference2 {
+  kto::ReferenceLogps log_probs(const Mine&, const kto::Batch&) const;
+};
+
+void use(kto::Trainer<Mine, kto::PackedCollator, kto::Kto, Reference2, kto::AdamW>& trainer,
+         const std::vector<kto::Example>& rows) {
+  train(trainer, rows);
+}

@@ -1,0 +1,10 @@
+// expects: goes with kto::PairedCollator
+// SPDX-License-Identifier: Apache-2.0
+#include "policies.hpp"
+
+using Mine = kto::Dpo;
+
+void use(kto::Trainer<Model, kto::PackedCollator, Mine, Reference, kto::AdamW>& trainer,
+         const std::vector<kto::Example>& rows) {
+  train(trainer, rows);
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// Encoding rows with a stand-in tokenizer (a token a byte, except that "ab" is one) and template.
+#include "catch.hpp"
+#include "kto/data/encode.hpp"
+#include "kto/data/rows.hpp"
+#include "tests/data/temporary_folder.hpp"
+
+using kto::encode_rows;
+using kto::Example;
+using kto::Json;
+using kto::RowEncoder;
+using kto_test::error_of;
+using kto_test::TemporaryFolder;
+
+namespace {
+
+constexpr std::int32_t ab = 1000, before_text = 1001;
+
+struct ByteTokenizer {
+  std::vector<std::int32_t> encode(std::string_view text, bool add_special_tokens) const {
+    std::vector<std::int32_t> ids;
+    if (add_special_tokens) ids.push_back(before_text);
+    for (std::size_t i = 0; i < text.size(); ++i)
+      ids.push_back(text.substr(i, 2) == "ab" ? (++i, ab) : static_cast<unsigned char>(text[i]));
+    return ids;
+  }
+  std::string decode(const std::vector<std::int32_t>& ids) const {
+    std::string text;
+    for (const auto id : ids) text += id == ab ? "ab" : std::string(1, static_cast<char>(id));
+    return text;
+  }
+};
+
+/// "u:hi;a:" for a prompt, "u:hi;a:yes;" for a conversation; `head` stands before it.
+struct ShortTemplate {
+  std::string render(const Json& variables) const {
+    if (variables.value("refuse", false)) kto::fail("template says no");
+    std::string text = variables.value("head", "");
+    for (const auto& message : variables["messages"])
+      text += message["role"].get<std::string>().substr(0, 1) + ":" + message["content"].get<std::string>() + ";";
+    return variables["add_generation_prompt"].get<bool>() ? text + variables.value("opening", "a:") : text;
+  }
+};
+
+std::vector<std::int32_t> bytes(std::string_view text) { return ByteTokenizer{}.encode(text, false); }
+
+const Json specials{{"eos_token", "$"}};
+const ByteTokenizer tokenizer;
+const ShortTemplate chat_template;
+const RowEncoder encoder(tokenizer, &chat_template, specials);
+
+kto::RowSet plain_rows(const std::vector<std::pair<std::string, std::string>>& texts) {
+  kto::RowSet set{.rows = {}, .kind = {}, .files = {"rows.jsonl"}, .notes = {}};
+  for (const auto& [prompt, completion] : texts) {
+    kto::Row row;
+    row.prompt = prompt;
+    row.completion = completion;
+    row.source = {.number = set.rows.size() + 1, .file = 0, .line = set.rows.size() + 1};
+    set.rows.push_back(std::move(row));
+  }
+  return set;
+}
+
+kto::RowSet chat_rows(const std::string& variables = "{}", const std::string& reply = "yes") {
+  auto set = plain_rows({{"", ""}});
+  set.rows[0].prompt = Json::parse(R"([{"role":"user","content":"hi"}])");
+  set.rows[0].completion = Json::array({Json{{"role", "assistant"}, {"content", reply}}});
+  set.rows[0].chat_template_kwargs = Json::parse(variables);
+  return set;
+}
+
+}  // namespace
+
+TEST_CASE("encode: plain text gets special tokens and one end-of-sequence token", "[data]") {
+  const auto out = encode_rows(plain_rows({{"x", "y"}, {"x", "y$"}, {"", "y"}}), encoder);
+  REQUIRE(out.examples.size() == 3);
+  CHECK(out.examples[0].prompt_ids == std::vector<std::int32_t>{before_text, 'x'});
+  CHECK(out.examples[0].completion_ids == bytes("y$"));
+  CHECK(out.examples[1].completion_ids == bytes("y$"));
+  CHECK(out.examples[2].prompt_ids == std::vector<std::int32_t>{before_text});
+  CHECK(out.examples[2].row == 3);
+  CHECK(out.notes.empty());
+}
+
+TEST_CASE("encode: conversations are rendered, with the row's template variables", "[data]") {
+  auto out = encode_rows(chat_rows(), encoder);
+  CHECK(out.examples[0].prompt_ids == bytes("u:hi;a:"));
+  CHECK(out.examples[0].completion_ids == bytes("yes;"));
+  out = encode_rows(chat_rows(R"({"head": "H", "eos_token": "!"})"), encoder);
+  CHECK(out.examples[0].prompt_ids == bytes("Hu:hi;a:"));
+}
+
+TEST_CASE("encode: the completion starts where the ids part", "[data]") {
+  const auto merged = encode_rows(plain_rows({{"xy", "z"}, {"xa", "bc"}, {"a", "b"}}), encoder);
+  CHECK(merged.examples[1].prompt_ids == std::vector<std::int32_t>{before_text, 'x'});
+  CHECK(merged.examples[1].completion_ids == std::vector<std::int32_t>{ab, 'c', '$'});
+  REQUIRE(merged.notes.size() == 1);
+  CHECK_THAT(merged.notes[0],
+             KTO_CONTAINS("in 2 of 3 rows (first: rows.jsonl: line 2, which leaves out the prompt's end \"a\")"));
+
+  const auto opened = encode_rows(chat_rows(R"({"opening": "a:<think>"})"), encoder);
+  CHECK(opened.examples[0].prompt_ids == bytes("u:hi;a:"));
+  CHECK(opened.examples[0].completion_ids == bytes("yes;"));
+  CHECK_THAT(opened.notes.at(0), KTO_CONTAINS("\"<think>\""));
+}
+
+TEST_CASE("encode: rows whose prompt fills max_length are dropped and counted", "[data]") {
+  const auto set = plain_rows({{"xxx", "y"}, {"xx", "yyyyyyyy"}, {"xxxx", "y"}, {"x", ""}});
+  const auto out = encode_rows(set, encoder, {.max_length = 4});
+  CHECK(out.num_dropped == 2);
+  REQUIRE(out.examples.size() == 2);
+  CHECK(out.examples[0].row == 2);
+  CHECK(out.examples[0].completion_ids.size() == 9);  // cut by the collator, not here
+  CHECK(out.examples[1].row == 4);
+  CHECK(out.notes == std::vector<std::string>{"dropped 2 of 4 rows whose prompt fills max_length (4 tokens)"});
+  CHECK_THAT(error_of([&] { encode_rows(set, encoder, {.max_length = 2}); }),
+             KTO_CONTAINS("all 4 rows have a prompt of max_length (2) tokens or more; raise max_length"));
+  CHECK_THAT(error_of([&] { encode_rows(set, encoder, {.max_length = 0}); }),
+             KTO_CONTAINS("max_length is 0; expected 1"));
+}
+
+TEST_CASE("encode: any number of threads gives the same result", "[data]") {
+  std::vector<std::pair<std::string, std::string>> texts;
+  for (std::size_t i = 0; i < 1000; ++i)
+    texts.emplace_back(std::string(i % 37, 'x') + (i % 5 == 0 ? "a" : ""), "b" + std::to_string(i));
+  const auto set = plain_rows(texts);
+  const auto one = encode_rows(set, encoder, {.max_length = 30});
+  CHECK(one.num_dropped > 0);
+  for (const std::size_t num_threads : {0, 2, 7}) {
+    std::size_t last = 0, calls = 0;
+    const auto out = encode_rows(
+        set, encoder,
+        {.max_length = 30, .num_threads = num_threads, .progress = [&](std::size_t done, std::size_t total) {
+           CHECK(done > last);
+           CHECK(total == 1000);
+           last = done;
+           ++calls;
+         }});
+    CHECK(last == 1000);
+    CHECK(calls > 10);
+    CHECK(out.notes == one.notes);
+    CHECK(out.num_dropped == one.num_dropped);
+    REQUIRE(out.examples.size() == one.examples.size());
+    for (std::size_t i = 0; i < one.examples.size(); ++i)
+      if (out.examples[i].prompt_ids != one.examples[i].prompt_ids || out.examples[i].row != one.examples[i].row ||
+          out.examples[i].completion_ids != one.examples[i].completion_ids)
+        FAIL("row " << i << " differs");
+  }
+}
+
+TEST_CASE("encode: what cannot be encoded is named", "[data]") {
+  const RowEncoder no_template(tokenizer, static_cast<const ShortTemplate*>(nullptr), specials);
+  CHECK_THAT(error_of([&] { encode_rows(chat_rows(), no_template); }),
+             KTO_CONTAINS("rows.jsonl: line 1: the row is a conversation, but the model folder has no chat template"));
+  const RowEncoder no_eos(tokenizer, &chat_template, Json::object());
+  CHECK_THAT(error_of([&] { encode_rows(plain_rows({{"x", "y"}}), no_eos); }),
+             KTO_CONTAINS("line 1: plain text rows need the end-of-sequence token"));
+  CHECK_THAT(error_of([&] { encode_rows(chat_rows(R"({"refuse": true})"), encoder); }),
+             KTO_CONTAINS("rows.jsonl: line 1: template says no"));
+  CHECK_THAT(error_of([&] { encode_rows(chat_rows(R"({"opening": "a:yes;and more"})"), encoder); }),
+             KTO_CONTAINS("line 1: the completion has no tokens; the chat template writes nothing for it"));
+  std::vector<std::pair<std::string, std::string>> texts(100, {"x", "y"});
+  auto set = plain_rows(texts);
+  for (std::size_t i = 20; i < 35; ++i) {
+    set.rows[i] = chat_rows(R"({"refuse": true})").rows[0];
+    set.rows[i].source.line = i + 1;
+  }
+  for (const std::size_t num_threads : {1, 3}) {
+    const std::string message = error_of([&] { encode_rows(set, encoder, {.num_threads = num_threads}); });
+    CHECK(message.find("15 rows of 100 cannot be encoded (the first 10):\n  rows.jsonl: line 21: template says no") ==
+          0);
+    CHECK_THAT(message, KTO_CONTAINS("line 30:") && !KTO_CONTAINS("line 31:") && KTO_CONTAINS("and 5 more"));
+  }
+}
+
+TEST_CASE("encode: templates see messages without nulls, and a reasoning under the names they read", "[data]") {
+  kto::Row row;
+  const auto variables = kto::template_variables(
+      Json::parse(R"([{"role":"user","content":"a","name":null},{"role":"assistant","content":"b","reasoning":"r"},)"
+                  R"({"role":"assistant","content":"b","reasoning_content":"r","thinking":"t"}])"),
+      row, specials, true);
+  CHECK(variables["messages"][0].dump() == R"({"role":"user","content":"a"})");
+  CHECK(variables["messages"][1].dump() ==
+        R"({"thinking":"r","role":"assistant","content":"b","reasoning":"r","reasoning_content":"r"})");
+  CHECK(variables["messages"][2]["thinking"] == "t");
+  CHECK(variables["tools"].is_null());
+  CHECK(variables["documents"].is_null());
+  CHECK(variables["eos_token"] == "$");
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading data files: formats, order, and what a malformed row is told.
+#include "catch.hpp"
+#include "kto/data/rows.hpp"
+#include "tests/data/temporary_folder.hpp"
+
+using kto::Json;
+using kto::read_rows;
+using kto::RowFormat;
+using kto_test::error_of;
+using kto_test::TemporaryFolder;
+
+namespace {
+
+const std::string good = R"({"prompt": "a", "completion": "b", "label": true})";
+const std::string chat =
+    R"({"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b"}], "label": false})";
+
+/// The Error for one bad row after a good one, without the file's name.
+std::string complaint(const std::string& bad, const std::string& first = good) {
+  const TemporaryFolder folder;
+  const auto file = folder.write("rows.jsonl", first + "\n" + bad + "\n");
+  std::string message = error_of([&] { read_rows(file); });
+  INFO(message);
+  REQUIRE(message.find(file.string() + ": ") == 0);
+  return message.substr(file.string().size() + 2);
+}
+
+std::string chat_row(const std::string& prompt,
+                     const std::string& completion = R"([{"role":"assistant","content":"b"}])") {
+  return R"({"prompt": )" + prompt + R"(, "completion": )" + completion + R"(, "label": true})";
+}
+
+}  // namespace
+
+TEST_CASE("rows: the same rows from lines, an array, CRLF, blank lines and a byte-order mark", "[data]") {
+  const TemporaryFolder folder;
+  const std::string other = R"({"label": false, "completion": "d\n\u00e9", "prompt": "]},{\"[ \\"})";
+  for (const std::string& content :
+       {good + "\n" + other, "\xEF\xBB\xBF" + good + "\r\n\r\n  \n" + other + "\r\n", "[" + good + "," + other + "]",
+        "\xEF\xBB\xBF\n[\n  " + good + " ,\n\n " + other + "\n]\n"}) {
+    const auto set = read_rows(folder.write("rows.json", content));
+    REQUIRE(set.rows.size() == 2);
+    CHECK(set.kind == kto::RowKind{RowFormat::Unpaired, false});
+    CHECK(set.rows[0].prompt == "a");
+    CHECK(set.rows[0].label);
+    CHECK(set.rows[1].prompt == "]},{\"[ \\");
+    CHECK(set.rows[1].completion == "d\n\xC3\xA9");
+    CHECK_FALSE(set.rows[1].label);
+    CHECK(set.rows[1].source.number == 2);
+    CHECK(set.notes.empty());
+  }
+  const auto set = read_rows(folder.write("rows.json", "[\n" + good + ",\n" + other + "]"));
+  CHECK(set.where(set.rows[1].source) == (folder.path() / "rows.json").string() + ": line 3");
+}
+
+TEST_CASE("rows: a folder's split is its files in the order of their names", "[data]") {
+  const TemporaryFolder folder;
+  const auto row = [](const std::string& prompt) {
+    return R"({"prompt": ")" + prompt + R"(", "completion": "b", "label": true})";
+  };
+  folder.write("train-00001.jsonl", row("second"));
+  folder.write("train-00000.jsonl", row("first"));
+  folder.write("test.json", "[" + row("third") + "]");
+  folder.write("train.txt", "not data");
+  const auto set = read_rows(folder.path());
+  REQUIRE(set.rows.size() == 2);
+  CHECK(set.rows[0].prompt == "first");
+  CHECK(set.rows[1].prompt == "second");
+  CHECK(set.rows[1].source.number == 2);
+  CHECK(set.where(set.rows[1].source) == (folder.path() / "train-00001.jsonl").string() + ": line 1");
+  CHECK(read_rows(folder.path(), "test").rows[0].prompt == "third");
+  CHECK_THAT(error_of([&] { read_rows(folder.path(), "eval"); }), KTO_CONTAINS("no data for the split eval"));
+
+  const TemporaryFolder hub_layout;
+  hub_layout.write("data/train-00000-of-00001.jsonl", row("first"));
+  CHECK(read_rows(hub_layout.path()).rows.size() == 1);
+}
+
+TEST_CASE("rows: files that hold no rows", "[data]") {
+  const TemporaryFolder folder;
+  const auto message = [&](const std::string& name, const std::string& content) {
+    return error_of([&] { read_rows(folder.write(name, content)); });
+  };
+  CHECK_THAT(message("a.jsonl", ""), KTO_CONTAINS("a.jsonl: no rows; expected one JSON object a line"));
+  CHECK_THAT(message("a.jsonl", "\n \r\n"), KTO_CONTAINS("no rows"));
+  CHECK_THAT(message("a.json", "[ ]"), KTO_CONTAINS("no rows"));
+  CHECK_THAT(message("a.parquet", "PAR1"), KTO_CONTAINS("unknown kind of data file; expected .jsonl or .json"));
+  CHECK_THAT(message("a.jsonl", "\xFF\xFE{"), KTO_CONTAINS("line 1, byte 1: UTF-16; save the file as UTF-8"));
+  CHECK_THAT(message("a.json", "{\n \"data\": []}"),
+             KTO_CONTAINS("line 1: a JSON value that goes on over several lines"));
+  CHECK_THAT(error_of([&] { read_rows(folder.path() / "none.jsonl"); }),
+             KTO_CONTAINS("none.jsonl: no such file or folder"));
+  CHECK_THAT(error_of([&] { read_rows(folder.write("b.jsonl", good), "test"); }),
+             KTO_CONTAINS("a single file holds the split train, not test"));
+}
+
+TEST_CASE("rows: broken arrays", "[data]") {
+  const TemporaryFolder folder;
+  const auto message = [&](const std::string& content) {
+    const auto file = folder.write("a.json", content);
+    return error_of([&] { read_rows(file); }).substr(file.string().size() + 2);
+  };
+  CHECK_THAT(message("[\n" + good + ",\n" + good.substr(0, 20)),
+             KTO_CONTAINS("line 3, column 1: the row that begins here does not end, or the closing ]"));
+  CHECK_THAT(message("[" + good), KTO_CONTAINS("line 1, column 2: the row that begins here does not end"));
+  CHECK_THAT(message("["), KTO_CONTAINS("is the file cut off?"));
+  CHECK_THAT(message("[" + good + ",\n]"), KTO_CONTAINS("line 2, column 1: expected a row before this \"]\""));
+  CHECK_THAT(message("[" + good + "]\n x"), KTO_CONTAINS("line 2, column 2: expected nothing after the array"));
+  CHECK(message("[" + good + ", {\"prompt\": tru}]").find("line 1, column 67: not valid JSON: ") == 0);
+  CHECK(message("[\n" + good + ",\n  {\"prompt\":\n 1.}]").find("line 4, column 4: not valid JSON: ") == 0);
+  CHECK_THAT(message("[1]"), KTO_CONTAINS("line 1: a row is the number 1; expected an object"));
+}
+
+TEST_CASE("rows: a malformed row is told line, column or key, and what was expected", "[data]") {
+  CHECK(complaint("{\"prompt\": }").find("line 2, column 12: not valid JSON: ") == 0);
+  CHECK(complaint("{\"prompt\": \"\xE9\"}").find("line 2, byte 13: not UTF-8 (byte 0xE9); save the file as UTF-8") ==
+        0);
+  CHECK(complaint(std::string(100000, '[')).find("line 2, byte 257: lists and objects are nested more than 256 deep") ==
+        0);
+  CHECK(complaint("3") == "line 2: a row is the number 3; expected an object with prompt, completion and label");
+  CHECK(complaint(R"({"prompt": "a", "response": "b", "label": true})") ==
+        "line 2: \"completion\" is missing; expected prompt, completion and label, or prompt, chosen and rejected; the "
+        "row "
+        "has prompt, response, label");
+  CHECK_THAT(complaint("{}"), KTO_CONTAINS("\"prompt\" is missing") && KTO_CONTAINS("the row has no columns"));
+  CHECK_THAT(complaint(R"({"prompt": "a", "completion": "b"})"),
+             KTO_CONTAINS("line 2: \"label\" is missing; expected"));
+  const auto label = [](const std::string& value) {
+    return complaint(R"({"prompt": "a", "completion": "b", "label": )" + value + "}");
+  };
+  CHECK(label("\"true\"") == "line 2: \"label\" is the string \"true\"; expected true or false without quotes");
+  CHECK(label("1") == "line 2: \"label\" is the number 1; expected true or false");
+  CHECK(label("null") == "line 2: \"label\" is null; expected true or false");
+  CHECK(label("[true]") == "line 2: \"label\" is a list; expected true or false");
+  CHECK(complaint(R"({"prompt": 5, "completion": "b", "label": true})") ==
+        "line 2: \"prompt\" is the number 5; expected a string, or a list of messages");
+  CHECK(complaint(R"({"prompt": null, "completion": "b", "label": true})") ==
+        "line 2: \"prompt\" is null; expected a string, or a list of messages");
+  CHECK(complaint(R"({"prompt": "a", "chosen": "b"})") ==
+        "line 2: \"rejected\" is missing; expected a string, or a list of messages");
+  CHECK_THAT(complaint(R"({"prompt": "a", "chosen": "b", "rejected": "c", "label": true})"),
+             KTO_CONTAINS("must not have the column \"label\" too"));
+  CHECK_THAT(complaint(R"({"prompt": "a", "completion": "b", "label": true, "images": ["x.png"]})"),
+             KTO_CONTAINS("\"images\" holds media; only text can be trained on"));
+}
+
+TEST_CASE("rows: malformed messages", "[data]") {
+  const auto message = [](const std::string& turns) { return complaint(chat_row(turns), chat); };
+  CHECK(message("[]") == "line 2: \"prompt\" is an empty list; expected at least one message");
+  CHECK(message("[\"a\"]") == "line 2: prompt[0] is the string \"a\"; expected a message with role and content");
+  CHECK(message(R"([{"role":"user","content":"a"},{"content":"x"}])") ==
+        "line 2: prompt[1].role is missing; expected a string such as user");
+  CHECK(message(R"([{"role":"user"}])") == "line 2: prompt[0].content is missing; expected a string");
+  CHECK(message(R"([{"role":"user","content":null}])") == "line 2: prompt[0].content is null; expected a string");
+  CHECK_THAT(message(R"([{"role":"user","content":7}])"), KTO_CONTAINS("prompt[0].content is the number 7"));
+  CHECK_THAT(message(R"([{"role":"user","content":["a"]}])"), KTO_CONTAINS("prompt[0].content[0] is the string \"a\""));
+  CHECK_THAT(message(R"([{"role":"user","content":[{"type":"text"}]}])"), KTO_CONTAINS("content[0].text is missing"));
+  CHECK_THAT(message(R"([{"role":"user","content":[{"type":"image_url","image_url":"x"}]}])"),
+             KTO_CONTAINS("is of type image_url; only text can be trained on"));
+  CHECK_THAT(message(R"([{"from":"human","value":"a"}])"),
+             KTO_CONTAINS("expected the keys role and content in place of from and value"));
+  CHECK_THAT(complaint(chat_row(R"([{"role":"user","content":"a"}])", "\"b\""), chat),
+             KTO_CONTAINS("\"prompt\" is a list of messages but \"completion\" is a string"));
+  const auto extra = [](const std::string& text) {
+    return complaint(chat.substr(0, chat.size() - 1) + text + "}", chat);
+  };
+  CHECK_THAT(extra(R"(, "tools": "[{")"), KTO_CONTAINS("\"tools\" is the string \"[{\", which is not JSON"));
+  CHECK_THAT(extra(R"(, "tools": [3])"), KTO_CONTAINS("\"tools\" holds the number 3"));
+  CHECK_THAT(extra(R"(, "chat_template_kwargs": "x")"), KTO_CONTAINS("expected an object of variables"));
+  CHECK_THAT(extra(R"(, "chat_template_kwargs": {"add_generation_prompt": false})"),
+             KTO_CONTAINS("chat_template_kwargs.add_generation_prompt cannot be set by a row"));
+}
+
+TEST_CASE("rows: all malformed rows are told at once, ten in full", "[data]") {
+  const TemporaryFolder folder;
+  std::string content = good + "\n";
+  for (int i = 0; i < 12; ++i) content += "{\"prompt\": \"x\"}\n" + good + "\n";
+  const auto file = folder.write("rows.jsonl", content);
+  const std::string message = error_of([&] { read_rows(file); });
+  CHECK(message.find("12 malformed rows of 25 in " + file.string() + " (the first 10):\n  " + file.string() +
+                     ": line 2: ") == 0);
+  CHECK_THAT(message, KTO_CONTAINS(": line 20: ") && KTO_CONTAINS("\n  and 2 more"));
+  CHECK_THAT(message, !KTO_CONTAINS(": line 22: "));
+}
+
+TEST_CASE("rows: the first row sets the format", "[data]") {
+  CHECK_THAT(complaint(chat), KTO_CONTAINS("line 2: expected plain text rows (prompt, completion, label), as ") &&
+                                  KTO_CONTAINS("line 1 has; this row is of the kind conversational rows"));
+  CHECK_THAT(complaint(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"),
+             KTO_CONTAINS("this row is of the kind plain text rows (prompt, chosen, rejected)"));
+  CHECK_THAT(complaint(R"({"chosen": "ab", "rejected": "ac"})", R"({"prompt": "a", "chosen": "b", "rejected": "c"})"),
+             KTO_CONTAINS("expected plain text rows (prompt, chosen, rejected)"));
+}
+
+TEST_CASE("rows: columns that templates take are kept, others are named", "[data]") {
+  const TemporaryFolder folder;
+  const auto set = read_rows(folder.write(
+      "rows.jsonl",
+      R"({"prompt": [{"role": "user", "content": "a", "name": "Ann"}], "completion": [{"role": "assistant", "content": null, )"
+      R"("tool_calls": [{"function": {"name": "f", "arguments": {}}}]}], "label": true, "tools": "[{\"name\": \"f\"}]", )"
+      R"("chat_template_kwargs": {"enable_thinking": false}, "score": 3, "id": "x", "empty": null})"));
+  CHECK(set.rows[0].tools == Json::parse(R"([{"name": "f"}])"));
+  CHECK(set.rows[0].chat_template_kwargs == Json::parse(R"({"enable_thinking": false})"));
+  CHECK(set.rows[0].prompt[0]["name"] == "Ann");
+  CHECK(set.rows[0].completion[0].contains("tool_calls"));
+  REQUIRE(set.notes.size() == 1);
+  CHECK(set.notes[0] == "columns that are not used: id, score");
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+
+#include "catch.hpp"
+#include "examples/cli/arguments.hpp"
+
+using namespace kto;
+
+namespace {
+
+std::optional<Arguments> parse(std::vector<std::string> words, std::ostream& out = std::cout) {
+  std::vector<const char*> argv{"train_kto"};
+  for (const std::string& word : words) argv.push_back(word.c_str());
+  return parse_arguments(static_cast<int>(argv.size()), argv.data(), "1.2.3", out);
+}
+
+/// With the two required flags.
+Arguments run(std::vector<std::string> words) {
+  words.insert(words.begin(), {"--model_name_or_path", "model", "--dataset_name=rows.jsonl"});
+  return parse(std::move(words)).value();
+}
+
+std::string refusal(std::vector<std::string> words) {
+  try {
+    run(std::move(words));
+  } catch (const UsageError& error) {
+    const std::string message = error.what();
+    CHECK(message.find('\n') == std::string::npos);
+    return message;
+  }
+  return "";
+}
+
+/// A file that is there as long as this is.
+struct TemporaryFile {
+  fs::path path = fs::temp_directory_path() / concat("kto_test_cli_", ::getpid(), ".yaml");
+  explicit TemporaryFile(std::string_view content) { write_file(path, content); }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile() { fs::remove(path); }
+};
+
+Arguments run_yaml(std::string_view yaml, std::vector<std::string> words = {}) {
+  const TemporaryFile file(yaml);
+  words.insert(words.begin(), {"--config", file.path.string()});
+  return run(std::move(words));
+}
+
+/// The message without the path that it begins with.
+std::string refusal_yaml(std::string_view yaml) {
+  const TemporaryFile file(yaml);
+  const std::string message = refusal({"--config", file.path.string()});
+  REQUIRE(message.starts_with(file.path.string()));
+  return message.substr(file.path.string().size());
+}
+
+}  // namespace
+
+TEST_CASE("flags are spelled as HfArgumentParser spells them") {
+  const Arguments none = run({});
+  CHECK(none.script.model_name_or_path == "model");
+  CHECK(none.script.dataset_name == "rows.jsonl");
+  CHECK(none.script.max_length == 1024);
+  CHECK(none.train.output_dir == "trainer_output");
+
+  const Arguments some = run({"--learning_rate", "5e-6", "--max-steps=-1", "--beta", ".2", "--loss-type",
+                              "apo_zero_unpaired", "--max_length", "None", "--seed", "1", "--seed", "2"});
+  CHECK(some.train.learning_rate == 5e-6);
+  CHECK(some.train.max_steps == -1);
+  CHECK(some.script.beta == 0.2);
+  CHECK(some.script.loss_type == LossType::apo_zero_unpaired);
+  CHECK_FALSE(some.script.max_length);
+  CHECK(some.train.seed == 2);
+  CHECK(run({"--output_dir=a=b"}).train.output_dir == "a=b");
+  CHECK(run({"--output_dir=--x"}).train.output_dir == "--x");
+  CHECK(run({"--output_dir", "-x"}).train.output_dir == "-x");
+}
+
+TEST_CASE("booleans stand alone, with a value, or negated") {
+  for (const auto& [words, expected] :
+       std::vector<std::pair<std::vector<std::string>, bool>>{{{}, false},
+                                                              {{"--bf16"}, true},
+                                                              {{"--bf16", "--seed", "1"}, true},
+                                                              {{"--bf16", "True"}, true},
+                                                              {{"--bf16=yes"}, true},
+                                                              {{"--bf16", "1"}, true},
+                                                              {{"--bf16", "false"}, false},
+                                                              {{"--bf16", "--no_bf16"}, false},
+                                                              {{"--bf16", "--no-bf16"}, false},
+                                                              {{"--no_bf16", "--bf16"}, true}})
+    CHECK(run(words).train.bf16 == expected);
+  CHECK_FALSE(run({"--no_disable_dropout"}).script.disable_dropout);
+  CHECK(run({"--disable_tqdm"}).script.disable_tqdm == true);
+  CHECK(run({"--use_cpu"}).script.device == "cpu");
+  CHECK(run({"--no_cuda"}).script.device == "cpu");
+  CHECK(run({"--no_cuda", "False"}).script.device == "auto");
+  CHECK(run({"--no_fp16", "--no_tf32", "--no-push-to-hub"}).train.bf16 == false);
+  CHECK_THAT(refusal({"--bf16", "maybe"}), KTO_CONTAINS("--bf16: expected True or False, got \"maybe\""));
+  CHECK_THAT(refusal({"--no_bf16", "True"}), KTO_CONTAINS("unexpected argument \"True\""));
+  CHECK_THAT(refusal({"--no_bf16=True"}), KTO_CONTAINS("--no_bf16: expected no value"));
+  CHECK_THAT(refusal({"--no_seed"}), KTO_CONTAINS("unknown option --no_seed; did you mean --seed?"));
+}
+
+TEST_CASE("a bad command line is one line that names flag, value, and what is expected") {
+  CHECK(refusal({"--learnin_rate", "3"}) == "unknown option --learnin_rate; did you mean --learning_rate?");
+  CHECK(refusal({"--learning-rate=-1"}) == "--learning-rate: expected a number >= 0, got \"-1\"");
+  CHECK(refusal({"--learning_rate", "--bf16"}) == "--learning_rate: expected a number >= 0 after it");
+  CHECK(refusal({"--max_length", "1"}) == "--max_length: expected None or an integer from 2 to 1000000000, got \"1\"");
+  CHECK(refusal({"--save_strategy", "steps"}) ==
+        "--save_strategy: \"steps\" is refused: checkpoints are not supported yet (expected no)");
+  CHECK_THAT(refusal({"--lora_target_modules", "q_proj", "v_proj"}),
+             KTO_CONTAINS("\"q_proj v_proj\" is refused: LoRA is not supported yet"));
+  CHECK_THAT(refusal({"--optim", "adafactor"}), KTO_CONTAINS("only AdamW is supported yet"));
+  CHECK(refusal({"--optim", "adamw_torch"}) == "");
+  CHECK(refusal({"--report_to", "none", "--push_to_hub", "False", "--dtype", "auto", "--device", "cuda:1"}) == "");
+  for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:1234", "None"})
+    CHECK_THAT(refusal({"--device", device}), KTO_CONTAINS("expected auto, cpu, cuda or cuda:N"));
+  CHECK_THAT(refusal({"--beta", "0"}), KTO_CONTAINS("--beta: expected a number > 0"));
+  CHECK_THAT(refusal({"stray"}), KTO_CONTAINS("unexpected argument \"stray\""));
+  CHECK_THAT(refusal({"--"}), KTO_CONTAINS("unexpected argument"));
+  CHECK_THAT(refusal({"--new\nline"}), KTO_CONTAINS("unknown option --new\\nline"));
+  CHECK_THAT(refusal({"--output_dir", "\xff"}), KTO_CONTAINS("not UTF-8"));
+  CHECK_THAT(refusal({"--output_dir", ""}), KTO_CONTAINS("--output_dir: expected a text"));
+  CHECK_THAT(refusal({"--eval_on_start"}), KTO_CONTAINS("eval_on_start"));
+  CHECK_THAT(refusal({"--no_do_train"}), KTO_CONTAINS("nothing to do"));
+  CHECK_THROWS_WITH(parse({}), KTO_CONTAINS("--model_name_or_path is required"));
+  CHECK_THROWS_WITH(parse({"--model_name_or_path", "m"}), KTO_CONTAINS("--dataset_name is required"));
+}
+
+TEST_CASE("a YAML file gives defaults that the command line overrides") {
+  const char* yaml =
+      "# a run\n"
+      "model_name_or_path: other\n"
+      "learning_rate: 5e-6\n"
+      "eval_strategy: no\n"
+      "bf16: yes\n"
+      "max_length: null\n"
+      "lr_scheduler_type: \"cosine\"\n"
+      "seed: 7\n"
+      "report_to: [none]\n"
+      "gradient_checkpointing_kwargs:\n"
+      "env:\n"
+      "  KTO_TEST_CLI_A: 4\n"
+      "  KTO_TEST_CLI_B: true\n"
+      "  KTO_TEST_CLI_C: 'true'\n";
+  const Arguments arguments = run_yaml(yaml, {"--seed", "8"});
+  CHECK(arguments.script.model_name_or_path == "model");
+  CHECK(arguments.train.learning_rate == 5e-6);
+  CHECK(arguments.train.eval_strategy == IntervalStrategy::no);
+  CHECK(arguments.train.bf16);
+  CHECK_FALSE(arguments.script.max_length);
+  CHECK(arguments.train.lr_scheduler_type == LrSchedulerType::cosine);
+  CHECK(arguments.train.seed == 8);
+  CHECK(std::getenv("KTO_TEST_CLI_A") == std::string("4"));
+  CHECK(std::getenv("KTO_TEST_CLI_B") == std::string("True"));
+  CHECK(std::getenv("KTO_TEST_CLI_C") == std::string("true"));
+
+  const TemporaryFile whole("model_name_or_path: m\ndataset_name: d\noutput_dir: ~/runs\n");
+  const Arguments from_file = parse({"--config=" + whole.path.string()}).value();
+  CHECK(from_file.script.dataset_name == "d");
+  if (const char* home = std::getenv("HOME")) CHECK(from_file.train.output_dir == std::string(home) + "/runs");
+}
+
+TEST_CASE("a bad YAML file is named with its line and key") {
+  CHECK(refusal_yaml("seed: 1\nlearnin_rate: 2\n") ==
+        ": line 2: learnin_rate: unknown key; did you mean learning_rate?");
+  CHECK(refusal_yaml("\nseed: one\n") == ": line 2: seed: expected an integer from 0 to 4294967295, got \"one\"");
+  CHECK(refusal_yaml("seed:\n") == ": line 1: seed: expected an integer from 0 to 4294967295, got \"None\"");
+  CHECK_THAT(refusal_yaml("seed: [1, 2]\n"), KTO_CONTAINS("got \"1 2\""));
+  CHECK_THAT(refusal_yaml("seed: {a: 1}\n"), KTO_CONTAINS("got \"{...}\""));
+  CHECK_THAT(refusal_yaml("datasets:\n  - path: x\n"), KTO_CONTAINS("datasets: \"{...}\" is refused"));
+  CHECK_THAT(refusal_yaml("model_init_kwargs: {use_cache: false}\n"), KTO_CONTAINS("is refused"));
+  CHECK(refusal_yaml("seed: 1\nseed: 2\n") == ": line 2: \"seed\" is given twice");
+  CHECK_THAT(refusal_yaml("seed: [1\n"), KTO_CONTAINS("not valid YAML"));
+  for (const char* yaml : {"", "- seed\n", "seed\n", "seed: 1\n---\nseed: 2\n"})
+    CHECK(refusal_yaml(yaml) == ": expected one YAML mapping of option names to values");
+  CHECK_THAT(refusal_yaml("[a]: 1\n"), KTO_CONTAINS(": line 1: expected the name of an option"));
+  CHECK_THAT(refusal_yaml("env: 3\n"), KTO_CONTAINS(": line 1: expected env to be a mapping"));
+  CHECK_THAT(refusal_yaml("env:\n  A: [1]\n"), KTO_CONTAINS(": line 2: expected env to map"));
+  CHECK_THAT(refusal_yaml("no_bf16: true\n"), KTO_CONTAINS("unknown key; did you mean bf16?"));
+  CHECK_THAT(refusal_yaml("output_dir: \"\\xff\\0\"\nbeta: -1\n"), KTO_CONTAINS("beta"));
+  CHECK_THAT(refusal_yaml(std::string(100000, '[')), KTO_CONTAINS("not valid YAML"));
+  CHECK_FALSE(refusal_yaml(",<<     ---}~...\"*a\n!<<null%").empty());  // YAML::LoadAll does not end on this one
+  CHECK_THAT(refusal({"--config", "/does/not/exist"}), KTO_CONTAINS("/does/not/exist: cannot be opened"));
+  CHECK(refusal({"--config"}) == "--config: expected a file after it");
+  CHECK(refusal({"--config="}) == "--config: expected a file after it");
+  CHECK(refusal({"--config", "a", "--config", "b"}) == "--config is given twice");
+}
+
+TEST_CASE("help shows every option, in 100 columns") {
+  std::ostringstream out;
+  CHECK_FALSE(parse({"--seed", "x", "--help"}, out));
+  std::istringstream lines(out.str());
+  for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 100);
+  for (const auto& row : argument_options()) CHECK_THAT(out.str(), KTO_CONTAINS(std::string(row.name)));
+  CHECK_THAT(out.str(), KTO_CONTAINS("peak learning rate (default: 1e-06)"));
+  std::ostringstream version;
+  CHECK_FALSE(parse({"--version"}, version));
+  CHECK(version.str() == "train_kto 1.2.3\n");
+}
+
+TEST_CASE("every option of TRL is in the table, and its default is taken") {
+  const Json golden = read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/trl_options.json");
+  CHECK(golden["trl"].size() == 159);
+  CHECK(golden["page"].size() == 149);
+  for (const Json& release : golden)
+    for (const auto& [name, value] : release.items()) {
+      INFO(name);
+      const auto* row = find_option(argument_options(), name);
+      REQUIRE(row != nullptr);
+      const std::string text = value.get<std::string>();
+      const bool none_is_unset = text == "None" && row->works() && name != "max_length";
+      const bool other_default =
+          name == "save_strategy" || name == "max_prompt_length" || name == "truncation_mode" || name == "do_train";
+      if (!none_is_unset && !other_default) CHECK(refusal({"--" + name + "=" + text}) == "");
+    }
+  std::size_t ours = 0;
+  for (const auto& row : argument_options())
+    if (!golden["trl"].contains(std::string(row.name)) && !golden["page"].contains(std::string(row.name))) ++ours;
+  CHECK(ours == 4);  // kl_scope, collator, device, adapter_name_or_path
+}
+
+TEST_CASE("training_args.json is read back") {
+  const Arguments arguments = run({"--loss_type", "apo_zero_unpaired", "--dtype", "auto", "--max_length", "None",
+                                   "--eval_strategy", "epoch", "--warmup_steps", "0.1"});
+  const Json json = to_json(arguments);
+  CHECK(json["dtype"] == "auto");
+  CHECK(json["max_length"].is_null());
+  CHECK(to_json(arguments_from_json(parse_json(json.dump(), "a.json"), "a.json")) == json);
+  CHECK_THROWS_AS(arguments_from_json(Json{{"beta", -1}}, "a.json"), UsageError);
+  CHECK_THROWS_AS(arguments_from_json(Json::array(), "a.json"), UsageError);
+}
+
+TEST_CASE("a table may hold lists") {
+  struct Config {
+    std::optional<std::vector<std::string>> modules;
+    std::int64_t rank = 16;
+  };
+  const Options<Config> options{option(&Config::modules, "modules", "Model", "which"),
+                                option(&Config::rank, "rank", "Model", "how many")};
+  const auto read = [&](std::vector<const char*> argv) {
+    argv.insert(argv.begin(), "program");
+    Config config;
+    const Program program{.name = "program", .version = "1", .usage = "", .summary = ""};
+    (void)parse_command_line(options, program, static_cast<int>(argv.size()), argv.data(), config);
+    return config;
+  };
+  CHECK(read({"--modules", "a", "b", "c", "--rank", "8"}).modules == std::vector<std::string>{"a", "b", "c"});
+  CHECK(read({"--modules=all"}).modules == std::vector<std::string>{"all"});
+  CHECK_FALSE(read({"--modules", "None"}).modules);
+  CHECK(read({"--rank", "8"}).rank == 8);
+  CHECK_THROWS_AS(read({"--modules"}), UsageError);
+}

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the golden cases of tests/model/test_decoder.cpp: tiny decoders run by transformers (5.24, torch 2.13).
+
+  make_model_cases.py                        rewrites the cases beside this script
+  make_model_cases.py --random 50 --seed 7 --output DIR
+                                             writes 50 cases of random options; the test reads DIR when the environment
+                                             variable KTO_MODEL_CASES names it
+
+A case is {name, config, lengths, expected}. Weights, token ids and probes follow from names by a formula (`noise`) that
+the test computes too, so that a case holds only results. Expected values are in float64: transformers with its RMSNorm
+kept in float64 (it would drop to float32), which its unchanged float32 run must match to 1e-4. Per case: log-prob of each
+next token, some hidden states, a loss (mean over tokens of a probe times the log-prob), and for the gradient of each
+parameter its norm and its product with a probe. rope/frequencies.json holds inverse frequencies for the rotary settings
+of well-known models.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import tempfile
+
+import numpy
+import torch
+import transformers
+
+HIDDEN_SHOWN = 6
+
+
+def noise(name, count):
+    """`count` numbers in [-1, 1), multiples of 2^-23: SplitMix64 seeded with the FNV-1a hash of `name`."""
+    seed = 0xCBF29CE484222325
+    for byte in name.encode():
+        seed = (seed ^ byte) * 0x100000001B3 % 2**64
+    with numpy.errstate(over="ignore"):
+        z = numpy.uint64(seed) + numpy.arange(1, count + 1, dtype=numpy.uint64) * numpy.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
+        z ^= z >> numpy.uint64(31)
+    return (z >> numpy.uint64(40)).astype(numpy.float64) / 2**23 - 1
+
+
+def noise_tensor(name, shape):
+    return torch.from_numpy(noise(name, int(numpy.prod(shape)))).reshape(tuple(shape))
+
+
+def weight(name, shape):
+    if "norm" in name:
+        return 1 + 0.25 * noise_tensor(name, shape)
+    return noise_tensor(name, shape) * (1 if "embed" in name or "lm_head" in name else 0.25)
+
+
+def token_ids(sequence, length, vocab_size):
+    return [int((u + 1) / 2 * vocab_size) for u in noise(f"ids/{sequence}", length)]
+
+
+def rms_norm_in_own_type(self, x):
+    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+
+def load(config):
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "config.json").write_text(json.dumps(config))
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weight(name, parameter.shape))
+    return model.eval()
+
+
+def run(config, lengths, dtype, autocast=False):
+    model = load(config).to(dtype)
+    sequences = [token_ids(i, length, model.config.vocab_size) for i, length in enumerate(lengths)]
+    longest = max(lengths)
+    ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences])
+    mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        logits = model.lm_head(hidden)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    logp = logits[:, :-1].to(wide).log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    real = mask[:, 1:].bool()
+    probe = noise_tensor("loss", (int(real.sum()),)).to(wide)
+    loss = (logp[real] * probe).mean()
+    loss.backward()
+    grads = {}
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad.double()
+        grads[name] = [gradient.norm().item(), (gradient * noise_tensor("probe/" + name, gradient.shape)).sum().item()]
+    return {
+        "logp": [row[: length - 1].tolist() for row, length in zip(logp, lengths)],
+        "hidden": [row[length - 1, :HIDDEN_SHOWN].tolist() for row, length in zip(hidden.double(), lengths)],
+        "loss": loss.item(),
+        "grads": grads,
+    }
+
+
+def largest_difference(a, b):
+    return max(abs(x - y) for p, q in zip(a["logp"], b["logp"]) for x, y in zip(p, q))
+
+
+def mean_difference(a, b):
+    differences = [abs(x - y) for p, q in zip(a["logp"], b["logp"]) for x, y in zip(p, q)]
+    return sum(differences) / len(differences)
+
+
+def make_case(name, config, lengths):
+    plain = run(config, lengths, torch.float32)
+    autocast = run(config, lengths, torch.float32, autocast=True)
+    family = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]
+    module = __import__(getattr(transformers, family).__module__, fromlist=["x"])
+    norm = getattr(module, family.removesuffix("ForCausalLM") + "RMSNorm")
+    original, norm.forward = norm.forward, rms_norm_in_own_type
+    try:
+        exact = run(config, lengths, torch.float64)
+    finally:
+        norm.forward = original
+    error = largest_difference(plain, exact)
+    assert error < 1e-4, (name, error)
+    exact["float32_error"] = error
+    exact["autocast_error"] = mean_difference(autocast, exact)
+    return {"name": name, "config": config, "lengths": lengths, "expected": exact}
+
+
+TINY = dict(vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64)  # fmt: skip
+LENGTHS = [9, 14, 5]
+LONG = [30, 12]
+MLP_ONLY = dict(num_hidden_layers=1, intermediate_size=40)
+
+
+def tiny(family, **changes):
+    config = {"model_type": family, **TINY, **changes}
+    return {key: value for key, value in config.items() if value != "absent"}
+
+
+def rope(rope_type, **values):
+    return {"rope_type": rope_type, "rope_theta": 10000.0, **values}
+
+
+LONGROPE = dict(short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 2.5, 6.0, 11.0])
+LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
+
+CASES = {
+    "llama_plain": (tiny("llama", num_key_value_heads="absent"), LENGTHS),
+    "llama_gqa_tied": (tiny("llama", tie_word_embeddings=True, pad_token_id=7), LENGTHS),
+    "llama_one_kv_head": (tiny("llama", num_key_value_heads=1, rms_norm_eps=1e-3), LENGTHS),
+    "llama_equal_lengths": (tiny("llama"), [8, 8, 8]),
+    "llama_biases": (tiny("llama", attention_bias=True, mlp_bias=True), LENGTHS),
+    "llama_head_dim": (tiny("llama", head_dim=12, rope_theta=500.0), LENGTHS),
+    "llama_keys_it_ignores": (tiny("llama", sliding_window=3, use_cache=False, pretraining_tp=2), LENGTHS),
+    "rope_linear_old": (tiny("llama", rope_theta=5000, rope_scaling={"type": "linear", "factor": 2.5}), LENGTHS),
+    "rope_linear": (tiny("llama", rope_parameters=rope("linear", factor=4)), LENGTHS),
+    "rope_dynamic_short": (
+        tiny("llama", max_position_embeddings=30, rope_scaling={"type": "dynamic", "factor": 1.7}), LONG),
+    "rope_dynamic_long": (
+        tiny("llama", max_position_embeddings=8, rope_scaling={"type": "dynamic", "factor": 1.7}), LONG),
+    "rope_yarn": (
+        tiny("qwen3", head_dim=16,
+             rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16)), LONG),
+    "rope_yarn_old": (
+        tiny("qwen2", rope_theta=300.0, head_dim=24,
+             rope_scaling=dict(type="yarn", factor=3.0, beta_fast=8, beta_slow=2, truncate=False,
+                               original_max_position_embeddings=12)), LONG),
+    "rope_yarn_mscale": (
+        tiny("llama", original_max_position_embeddings=8,
+             rope_parameters=rope("yarn", factor=None, mscale=0.7, mscale_all_dim=1.3)), LONG),
+    "rope_yarn_attention": (
+        tiny("mistral", sliding_window=None, rope_parameters=rope("yarn", factor=2.0, attention_factor=0.9)), LONG),
+    "rope_longrope_short": (
+        tiny("llama", rope_parameters=rope("longrope", **LONGROPE, original_max_position_embeddings=30)), LONG),
+    "rope_longrope_long": (
+        tiny("llama", rope_parameters=rope("longrope", **LONGROPE, original_max_position_embeddings=29)), LONG),
+    "rope_longrope_factor": (
+        tiny("llama", original_max_position_embeddings=16,
+             rope_scaling=dict(type="longrope", factor=6.0, **LONGROPE)), LONG),
+    "rope_llama3": (tiny("llama", rope_theta=500000.0, head_dim=16, rope_scaling=dict(rope_type="llama3", **LLAMA3)), LONG),
+    "rope_llama3_medium": (tiny("llama", head_dim=16, rope_parameters=rope("llama3", **LLAMA3) | {"rope_theta": 30.0}), LONG),
+    "mistral_window": (tiny("mistral", sliding_window=5), LENGTHS),
+    "mistral_no_window": (tiny("mistral", sliding_window=None, head_dim=16, tie_word_embeddings=True), LENGTHS),
+    "mistral_defaults": (tiny("mistral", num_attention_heads=8, num_key_value_heads="absent"), LENGTHS),
+    "qwen2_plain": (tiny("qwen2"), LENGTHS),
+    "qwen2_tied_window": (
+        tiny("qwen2", tie_word_embeddings=True, use_sliding_window=True, sliding_window=4, max_window_layers=1),
+        LENGTHS),
+    "qwen2_window_off": (tiny("qwen2", sliding_window=4, max_window_layers=0, pad_token_id=-1), LENGTHS),
+    "qwen3_plain": (tiny("qwen3", head_dim=8), LENGTHS),
+    "qwen3_default_head_dim": (tiny("qwen3", num_hidden_layers=1, num_attention_heads=2, rms_norm_eps=1e-5), [6, 3]),
+    "qwen3_layer_types": (
+        tiny("qwen3", head_dim=16, attention_bias=True, tie_word_embeddings=True, use_sliding_window=True,
+             sliding_window=6, layer_types=["sliding_attention", "full_attention"]), LENGTHS),
+} | {
+    f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
+    for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")
+}  # fmt: skip
+
+
+def random_case(r):
+    family = r.choice(["llama", "mistral", "qwen2", "qwen3"])
+    heads = r.choice([2, 4, 6])
+    head_dim = r.choice([4, 8, 12, 20])
+    hidden = heads * r.choice([6, 8])
+    config = tiny(family, hidden_size=hidden, num_attention_heads=heads, intermediate_size=r.choice([17, 40, 64]),
+                  num_key_value_heads=r.choice([k for k in range(1, heads + 1) if heads % k == 0]),
+                  head_dim=head_dim, num_hidden_layers=r.choice([1, 2, 3]), vocab_size=r.choice([33, 80, 200]),
+                  tie_word_embeddings=r.random() < 0.5, rms_norm_eps=r.choice([1e-6, 1e-5, 1e-2]),
+                  hidden_act=r.choice(["silu", "silu", "gelu", "gelu_pytorch_tanh", "relu"]))  # fmt: skip
+    if family in ("llama", "qwen3"):
+        config["attention_bias"] = r.random() < 0.5
+    if family == "llama":
+        config["mlp_bias"] = r.random() < 0.5
+    if family == "mistral":
+        config["sliding_window"] = r.choice([None, 1, 4, 9])
+    if family in ("qwen2", "qwen3") and r.random() < 0.6:
+        config |= dict(use_sliding_window=True, sliding_window=r.choice([1, 3, 8]))
+        if r.random() < 0.5:
+            config["layer_types"] = r.choices(["full_attention", "sliding_attention"], k=config["num_hidden_layers"])
+        else:
+            config["max_window_layers"] = r.randrange(4)
+    if r.random() < 0.5:
+        config["pad_token_id"] = r.randrange(33)
+    original = r.choice([8, 16, 24])
+    numbers = [round(r.uniform(1, 9), 3) for _ in range(head_dim)]
+    scaling = r.choice([
+        None, dict(linear=r.uniform(1, 5)), dict(dynamic=r.uniform(1, 5)), dict(yarn=r.uniform(1, 8)), "longrope",
+        "llama3"])  # fmt: skip
+    theta = r.choice([100.0, 10000, 1000000.0])
+    if scaling == "longrope":
+        scaling = dict(rope_type="longrope", short_factor=numbers[: head_dim // 2], long_factor=numbers[head_dim // 2 :],
+                       original_max_position_embeddings=original)  # fmt: skip
+    elif scaling == "llama3":
+        scaling = dict(rope_type="llama3", **LLAMA3 | dict(original_max_position_embeddings=original))
+    elif scaling:
+        kind, factor = next(iter(scaling.items()))
+        scaling = dict(rope_type=kind, factor=factor)
+        if kind == "yarn":
+            scaling |= r.choice([{}, dict(beta_fast=r.uniform(3, 20)), dict(truncate=False),
+                                 dict(original_max_position_embeddings=original)])  # fmt: skip
+        if kind == "dynamic":
+            config["max_position_embeddings"] = original
+    if r.random() < 0.5:
+        config["rope_theta"] = theta
+        if scaling:
+            config["rope_scaling"] = {("type" if key == "rope_type" else key): v for key, v in scaling.items()}
+    else:
+        config["rope_parameters"] = {"rope_theta": theta, **(scaling or {"rope_type": "default"})}
+    return config, [r.randrange(2, 30) for _ in range(r.randrange(1, 4))]
+
+
+ROPE_CONFIGS = [
+    dict(model_type="llama"),
+    dict(model_type="llama", rope_theta=500000.0, max_position_embeddings=131072, head_dim=64,
+         rope_scaling=dict(rope_type="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                           original_max_position_embeddings=8192)),
+    dict(model_type="qwen3", rope_theta=1000000, max_position_embeddings=40960,
+         rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32768)),
+    dict(model_type="qwen2", rope_theta=1000000.0, max_position_embeddings=32768, num_attention_heads=28,
+         hidden_size=3584, num_key_value_heads=4,
+         rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=32768)),
+    dict(model_type="llama", max_position_embeddings=4096, rope_scaling=dict(type="dynamic", factor=2.3)),
+    dict(model_type="llama", rope_scaling=dict(type="linear", factor=8.0)),
+    dict(model_type="mistral", head_dim=96, max_position_embeddings=131072, original_max_position_embeddings=4096,
+         rope_scaling=dict(type="longrope", short_factor=[1 + i / 40 for i in range(48)],
+                           long_factor=[1 + i * i / 30 for i in range(48)])),
+    dict(model_type="llama", head_dim=128,
+         rope_parameters=dict(rope_type="yarn", rope_theta=150000.0, factor=32.0, beta_fast=32.0, beta_slow=1.0,
+                              truncate=False, original_max_position_embeddings=4096)),
+]  # fmt: skip
+
+
+def rope_case(config, length):
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "config.json").write_text(json.dumps(config))
+        loaded = transformers.AutoConfig.from_pretrained(folder)
+    family = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]
+    module = __import__(getattr(transformers, family).__module__, fromlist=["x"])
+    rotary = getattr(module, family.removesuffix("ForCausalLM") + "RotaryEmbedding")(loaded)
+    rotary(torch.zeros(1), torch.arange(length)[None])
+    return dict(config=config, length=length, frequencies=rotary.inv_freq.tolist(), scaling=rotary.attention_scaling)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    cases = CASES
+    if options.random:
+        r = random.Random(options.seed)
+        cases = {f"random_{options.seed}_{i:03}": random_case(r) for i in range(options.random)}
+    options.output.mkdir(parents=True, exist_ok=True)
+    if not options.random:
+        (options.output / "rope").mkdir(exist_ok=True)
+        ropes = [rope_case(config, length) for config in ROPE_CONFIGS for length in (100, 9000)]
+        (options.output / "rope/frequencies.json").write_text(json.dumps(ropes) + "\n")
+    for name, (config, lengths) in cases.items():
+        case = make_case(name, config, lengths)
+        print(f"{name}: float32 {case['expected']['float32_error']:.1e}, autocast {case['expected']['autocast_error']:.1e}")
+        (options.output / f"{name}.json").write_text(json.dumps(case) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// config.json: defaults, spellings, and what is refused. Numbers are compared in test_decoder.cpp.
+#include "catch.hpp"
+#include "kto/model/config.hpp"
+
+namespace kto::test {
+namespace {
+
+ModelConfig parse(const char* text) { return parse_model_config(Json::parse(text), "config.json"); }
+
+TEST_CASE("absent keys take transformers' defaults of the family") {
+  const ModelConfig llama = parse(R"({"model_type": "llama"})");
+  CHECK(llama.vocab_size == 32000);
+  CHECK(llama.hidden_size == 4096);
+  CHECK(llama.intermediate_size == 11008);
+  CHECK(llama.num_layers == 32);
+  CHECK(llama.num_kv_heads == 32);
+  CHECK(llama.head_dim == 128);
+  CHECK(llama.rope.max_positions == 2048);
+  CHECK(llama.rope.theta == 10000);
+  CHECK(llama.rms_norm_eps == 1e-6);
+  CHECK_FALSE((llama.qkv_bias || llama.output_bias || llama.mlp_bias || llama.tie_word_embeddings || llama.qk_norm));
+  CHECK_FALSE(llama.windows[0]);
+
+  const ModelConfig mistral = parse(R"({"model_type": "mistral"})");
+  CHECK(mistral.num_kv_heads == 8);
+  CHECK(mistral.intermediate_size == 14336);
+  CHECK(mistral.windows[31] == 4096);
+  CHECK_FALSE(parse(R"({"model_type": "mistral", "sliding_window": null})").windows[31]);
+  CHECK(parse(R"({"model_type": "mistral", "num_key_value_heads": null})").num_kv_heads == 32);
+
+  const ModelConfig qwen2 = parse(R"({"model_type": "qwen2", "attention_bias": false})");
+  CHECK(qwen2.qkv_bias);
+  CHECK_FALSE(qwen2.output_bias);
+  CHECK_FALSE(qwen2.windows[31]);
+  const ModelConfig sliding = parse(R"({"model_type": "qwen2", "use_sliding_window": true})");
+  CHECK_FALSE(sliding.windows[27]);
+  CHECK(sliding.windows[28] == 4096);
+
+  const ModelConfig qwen3 = parse(R"({"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16,
+                                      "num_key_value_heads": 8})");
+  CHECK(qwen3.head_dim == 128);
+  CHECK(qwen3.qk_norm);
+}
+
+TEST_CASE("a pad token counted from the end, as torch.nn.Embedding has it") {
+  CHECK(parse(R"({"model_type": "llama", "pad_token_id": -1})").pad_token_id == 31999);
+  CHECK_FALSE(parse(R"({"model_type": "llama", "pad_token_id": null})").pad_token_id);
+}
+
+TEST_CASE("both spellings of the rotary parameters") {
+  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5e5})").rope.theta == 5e5);
+  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5, "rope_parameters": {"rope_theta": 7}})").rope.theta == 7);
+  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5, "rope_parameters": {"rope_type": "default"}})").rope.theta ==
+        5);
+  CHECK(parse(R"({"model_type": "llama", "rope_scaling": {}})").rope.type == RopeType::plain);
+  const RopeConfig linear = parse(R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 3}})").rope;
+  CHECK(linear.type == RopeType::linear);
+  CHECK(linear.factor == 3);
+  const RopeConfig yarn = parse(R"({"model_type": "llama", "original_max_position_embeddings": 512,
+      "rope_scaling": {"rope_type": "yarn", "factor": null, "original_max_position_embeddings": 64}})")
+                              .rope;
+  CHECK(yarn.original_max_positions == 512);
+  CHECK(yarn.factor == 4);
+}
+
+TEST_CASE("what is not supported is refused by name") {
+  const std::pair<const char*, const char*> refused[] = {
+      {R"([])", "expected an object"},
+      {R"({})", "\"model_type\" is missing"},
+      {R"({"model_type": "mamba"})", "model_type \"mamba\" is not supported (supported: llama, mistral, qwen2, qwen3)"},
+      {R"({"model_type": "llama", "hidden_act": "xielu"})", "hidden_act \"xielu\" is not supported (supported: silu"},
+      {R"({"model_type": "llama", "quantization_config": {"bits": 4}})", "quantization_config"},
+      {R"({"model_type": "llama", "attention_dropout": 0.1})", "attention_dropout"},
+      {R"({"model_type": "llama", "is_causal": false})", "is_causal"},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "proportional"}})", "rope_type \"proportional\""},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "linear"}})", "needs \"factor\""},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "yarn"}})", "needs \"factor\""},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "llama3", "factor": 8}})", "low_freq_factor"},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "longrope", "short_factor": [1]}})", "a list of 64"},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": "2"}})", "must be a number"},
+      {R"({"model_type": "qwen3", "rope_parameters": {"full_attention": {"rope_theta": 1}}})", "per layer type"},
+      {R"({"model_type": "llama", "partial_rotary_factor": 0.5})", "partial_rotary_factor"},
+      {R"({"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}})", "partial_rotary_factor"},
+      {R"({"model_type": "llama", "num_key_value_heads": 5})", "not a multiple of num_key_value_heads 5"},
+      {R"({"model_type": "llama", "hidden_size": 100})", "not a multiple of num_attention_heads"},
+      {R"({"model_type": "llama", "head_dim": 5})", "odd"},
+      {R"({"model_type": "llama", "hidden_size": 64.5})", "\"hidden_size\" must be an integer, got 64.5"},
+      {R"({"model_type": "llama", "hidden_size": true})", "must be an integer"},
+      {R"({"model_type": "llama", "num_hidden_layers": 0})", "must be a positive integer"},
+      {R"({"model_type": "llama", "num_hidden_layers": null})", "\"num_hidden_layers\" is missing"},
+      {R"({"model_type": "llama", "tie_word_embeddings": "yes"})", "must be true or false"},
+      {R"({"model_type": "llama", "pad_token_id": 32000})", "outside the vocabulary"},
+      {R"({"model_type": "mistral", "sliding_window": 0})", "sliding_window"},
+      {R"({"model_type": "qwen2", "num_hidden_layers": 1, "layer_types": ["sliding_attention"]})",
+       "there is no window"},
+      {R"({"model_type": "qwen2", "num_hidden_layers": 2, "layer_types": ["full_attention"]})", "a list of 2 strings"},
+      {R"({"model_type": "qwen2", "num_hidden_layers": 1, "layer_types": ["conv"]})", "layer_types entry \"conv\""},
+      {R"({"model_type": "mistral", "num_hidden_layers": 1, "layer_types": ["full_attention"]})", "layer_types entry"},
+  };
+  for (const auto& [text, message] : refused) {
+    INFO(text);
+    CHECK_THROWS_WITH(parse(text), KTO_CONTAINS(message) && KTO_CONTAINS("config.json: "));
+  }
+}
+
+TEST_CASE("a folder without config.json says what it is") {
+  CHECK_THROWS_WITH(read_model_config("/nowhere/model"), KTO_CONTAINS("/nowhere/model: is not a folder"));
+}
+
+}  // namespace
+}  // namespace kto::test

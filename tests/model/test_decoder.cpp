@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+// The decoder against transformers (tests/golden/models), and its own paths against each other.
+#include <cstdlib>
+#include <iostream>
+
+#include "catch.hpp"
+#include "kto/model/concept.hpp"
+#include "kto/model/decoder.hpp"
+#include "tests/model/model_cases.hpp"
+
+namespace kto::test {
+namespace {
+
+static_assert(ModelPolicy<Decoder>);
+
+struct Case {
+  std::string name;
+  ModelConfig config;
+  std::vector<std::vector<std::int32_t>> ids;
+  Json expected;
+};
+
+std::vector<Case> read_cases(const fs::path& folder) {
+  std::vector<Case> cases;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() != ".json") continue;
+    const Json json = read_json(entry.path());
+    Case out{json["name"], parse_model_config(json["config"], entry.path().string()), {}, json["expected"]};
+    for (std::size_t i = 0; i < json["lengths"].size(); ++i)
+      out.ids.push_back(case_ids(i, json["lengths"][i], out.config.vocab_size));
+    cases.push_back(std::move(out));
+  }
+  return cases;
+}
+
+std::vector<Case> all_cases() {
+  auto cases = read_cases(fs::path(KTO_SOURCE_DIR) / "tests/golden/models");
+  if (const char* more = std::getenv("KTO_MODEL_CASES"))
+    for (auto& each : read_cases(more)) cases.push_back(std::move(each));
+  return cases;
+}
+
+/// What a decoder gives for a case; hidden holds the states of each sequence's last token.
+struct Result {
+  Tensor logp_C, hidden, loss;
+  std::vector<Tensor> grads;
+};
+
+Result run(const Decoder& decoder, const Case& each, bool padded) {
+  const Sequences sequences = case_sequences(each.ids, padded);
+  const Tensor hidden_ND = decoder.hidden(sequences);
+  REQUIRE(hidden_ND.scalar_type() == decoder.compute);
+  std::vector<std::int64_t> last;
+  for (std::size_t i = 0; i < each.ids.size(); ++i)
+    last.push_back(sequences.segments[i].begin + static_cast<std::int64_t>(each.ids[i].size()) - 1);
+  Result out;
+  out.logp_C = case_logp(decoder, hidden_ND, sequences);
+  out.hidden = hidden_ND.index_select(0, at::tensor(last)).to(at::kDouble);
+  out.loss = case_loss(out.logp_C);
+  out.grads = gradients(decoder, out.loss);
+  return out;
+}
+
+Tensor flat(const Json& rows) {
+  std::vector<double> values;
+  for (const Json& row : rows)
+    for (const Json& value : row) values.push_back(value);
+  return at::tensor(at::ArrayRef<double>(values), at::kDouble);
+}
+
+/// Largest errors against transformers: of log-probs and states, and of gradients relative to their norm.
+struct Errors {
+  double value = 0, grad = 0;
+};
+
+Errors errors_of(const Result& result, const Decoder& decoder, const Json& expected) {
+  Errors out;
+  out.value = largest(result.logp_C.detach().to(at::kDouble) - flat(expected["logp"]));
+  const Tensor hidden = flat(expected["hidden"]).view({result.hidden.size(0), -1});
+  out.value = std::max(out.value, largest(result.hidden.narrow(1, 0, hidden.size(1)) - hidden));
+  out.value = std::max(out.value, std::abs(result.loss.item<double>() - expected["loss"].get<double>()));
+  const auto names = decoder.named_parameters();
+  REQUIRE(names.size() == expected["grads"].size());
+  double largest_norm = 0;
+  for (const Json& want : expected["grads"]) largest_norm = std::max(largest_norm, want[0].get<double>());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto& [name, parameter] = names[i];
+    const Json& want = expected["grads"].at(name);
+    const Tensor grad = result.grads[i].to(at::kDouble);
+    const double norm = std::max(want[0].get<double>(), 1e-2 * largest_norm);
+    const Tensor probe = noise_tensor("probe/" + name, grad.sizes());
+    out.grad = std::max(out.grad, std::abs(grad.norm().item<double>() - want[0].get<double>()) / norm);
+    out.grad = std::max(out.grad, std::abs((grad * probe).sum().item<double>() - want[1].get<double>()) / norm);
+  }
+  return out;
+}
+
+TEST_CASE("decoders agree with transformers, padded and packed, with and without recomputation") {
+  Errors worst32, worst64;
+  for (const Case& each : all_cases()) {
+    INFO(each.name);
+    for (const auto dtype : {at::kDouble, at::kFloat}) {
+      Decoder decoder = case_decoder(each.config, dtype);
+      Errors& worst = dtype == at::kFloat ? worst32 : worst64;
+      for (const bool padded : {false, true}) {
+        decoder.recompute = false;
+        const Result plain = run(decoder, each, padded);
+        const Errors errors = errors_of(plain, decoder, each.expected);
+        CHECK(errors.value < (dtype == at::kFloat ? 1e-5 : 1e-10));
+        CHECK(errors.grad < (dtype == at::kFloat ? 1e-4 : 1e-9));
+        worst = {std::max(worst.value, errors.value), std::max(worst.grad, errors.grad)};
+        decoder.recompute = true;
+        const Result again = run(decoder, each, padded);
+        CHECK(at::equal(plain.logp_C, again.logp_C));
+        for (std::size_t i = 0; i < plain.grads.size(); ++i) CHECK(at::equal(plain.grads[i], again.grads[i]));
+      }
+    }
+  }
+  INFO("largest error in float32: " << worst32.value << ", gradients " << worst32.grad);
+  INFO("largest error in float64: " << worst64.value << ", gradients " << worst64.grad);
+  if (std::getenv("KTO_MODEL_CASES") != nullptr)
+    std::cout << "float32 " << worst32.value << ' ' << worst32.grad << ", float64 " << worst64.value << ' '
+              << worst64.grad << '\n';
+}
+
+TEST_CASE("bfloat16 is about as far from float64 as torch's autocast") {
+  double own = 0, autocast = 0;
+  for (const Case& each : all_cases()) {
+    Decoder decoder = case_decoder(each.config, at::kFloat);
+    decoder.compute = at::kBFloat16;
+    const Result result = run(decoder, each, false);
+    CHECK(result.logp_C.scalar_type() == at::kFloat);
+    CHECK(result.grads.front().scalar_type() == at::kFloat);
+    own += (result.logp_C.to(at::kDouble) - flat(each.expected["logp"])).abs().mean().item<double>();
+    autocast += each.expected["autocast_error"].get<double>();
+    decoder.recompute = true;
+    const Result again = run(decoder, each, false);
+    for (std::size_t i = 0; i < result.grads.size(); ++i) CHECK(at::equal(result.grads[i], again.grads[i]));
+  }
+  INFO("mean error " << own << ", of autocast " << autocast << " (sums over the cases)");
+  CHECK(own < 1.1 * autocast);
+  if (std::getenv("KTO_MODEL_CASES") != nullptr) std::cout << "bf16 " << own << ", autocast " << autocast << '\n';
+}
+
+/// A row [prompt, first, second] whose completions share the prompt, and the same as two whole sequences.
+void check_shared_prompt(const ModelConfig& config) {
+  const auto prompt = case_ids(0, 7, config.vocab_size), first = case_ids(1, 5, config.vocab_size),
+             second = case_ids(2, 9, config.vocab_size);
+  const auto joined = [](auto a, const auto& b) { return a.insert(a.end(), b.begin(), b.end()), a; };
+  const Decoder decoder = case_decoder(config, at::kDouble);
+
+  const auto whole = std::vector{joined(prompt, first), joined(prompt, second)};
+  const Tensor separate_ND = decoder.hidden(case_sequences(whole, false));
+  Sequences shared = case_sequences({joined(joined(prompt, first), second)}, false);
+  shared.segments = {{.begin = 0, .length = 7},
+                     {.begin = 7, .length = 5, .prefix_begin = 0, .prefix_length = 7},
+                     {.begin = 12, .length = 9, .prefix_begin = 0, .prefix_length = 7}};
+  shared.position_N = at::cat({at::arange(12), at::arange(7, 16)});
+  const Tensor shared_ND = decoder.hidden(shared);
+
+  const auto rows = [](const Tensor& x, std::initializer_list<std::pair<int, int>> ranges) {
+    std::vector<Tensor> parts;
+    for (const auto& [begin, end] : ranges) parts.push_back(x.slice(0, begin, end));
+    return at::cat(parts);
+  };
+  const Tensor a = rows(separate_ND, {{0, 12}, {19, 28}}), b = shared_ND;
+  CHECK(largest(a - b) < 1e-12);
+  const Tensor probe = noise_tensor("probe", b.sizes());
+  const auto grad_a = gradients(decoder, (a * probe).sum() + (rows(separate_ND, {{0, 7}}) * 0).sum());
+  const auto grad_b = gradients(decoder, (b * probe).sum());
+  for (std::size_t i = 0; i < grad_a.size(); ++i) CHECK(largest(grad_a[i] - grad_b[i]) < 1e-10);
+}
+
+TEST_CASE("a shared prompt gives what separate sequences give, values and gradients") {
+  const char* base = R"({"model_type": "mistral", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+                         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2})";
+  for (const Json& window : {Json(nullptr), Json(1), Json(4), Json(8), Json(100)}) {
+    Json config = Json::parse(base);
+    config["sliding_window"] = window;
+    // The head is not part of what is compared.
+    config["tie_word_embeddings"] = true;
+    check_shared_prompt(parse_model_config(config, "test"));
+  }
+}
+
+TEST_CASE("the result of a dynamic rotary embedding does not depend on the batches before") {
+  const Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+      "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 8,
+      "rope_scaling": {"type": "dynamic", "factor": 3.0}})");
+  const Decoder decoder = case_decoder(parse_model_config(json, "test"), at::kFloat);
+  const auto batch = [&](std::int64_t length) { return case_sequences({case_ids(0, length, 60)}, false); };
+  const Tensor before = decoder.hidden(batch(10));
+  decoder.hidden(batch(30));
+  CHECK(at::equal(before, decoder.hidden(batch(10))));
+}
+
+TEST_CASE("parameters of another type than the computation") {
+  const Json json = Json::parse(R"({"model_type": "qwen3", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+      "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8})");
+  const ModelConfig config = parse_model_config(json, "test");
+  const Sequences batch = case_sequences({case_ids(0, 9, 60), case_ids(1, 4, 60)}, false);
+  Decoder narrow = case_decoder(config, at::kBFloat16);
+  narrow.compute = at::kFloat;
+  Decoder wide = frozen_copy(narrow);
+  visit_parameters(wide, [](const auto&, Tensor& tensor, const auto&) { tensor = tensor.to(at::kFloat); });
+  CHECK(at::equal(narrow.hidden(batch), wide.hidden(batch)));
+  narrow.compute = wide.compute = at::kBFloat16;
+  CHECK(at::equal(narrow.hidden(batch), wide.hidden(batch)));
+  wide.compute = at::kHalf;
+  CHECK_THROWS_WITH(wide.hidden(batch), KTO_CONTAINS("bfloat16"));
+}
+
+TEST_CASE("a frozen copy is deep and has no gradient") {
+  const Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+      "num_hidden_layers": 1, "num_attention_heads": 4, "tie_word_embeddings": true})");
+  const Decoder decoder = case_decoder(parse_model_config(json, "test"), at::kFloat);
+  const Decoder copy = frozen_copy(decoder);
+  const Sequences batch = case_sequences({case_ids(0, 9, 60)}, false);
+  const Tensor before = decoder.hidden(batch).detach().clone();
+  CHECK_FALSE(copy.hidden(batch).requires_grad());
+  {
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, parameter] : decoder.named_parameters()) parameter.mul_(1.5);
+  }
+  CHECK(at::equal(copy.hidden(batch), before));
+  CHECK_FALSE(at::equal(decoder.hidden(batch), before));
+}
+
+}  // namespace
+}  // namespace kto::test

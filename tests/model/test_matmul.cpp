@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The products of both back ends against at::linear, values and gradients.
+#include <torch/csrc/autograd/autograd.h>
+
+#include "catch.hpp"
+#include "kto/model/matmul.hpp"
+
+namespace kto::test {
+namespace {
+
+struct BackendGuard {
+  MatmulBackend before = matmul_backend();
+  ~BackendGuard() { matmul_backend() = before; }
+};
+
+TEST_CASE("products and their gradients agree with at::linear on every back end") {
+  const BackendGuard guard;
+  const auto generator = at::detail::createCPUGenerator(3);
+  for (const auto backend : {MatmulBackend::aten, MatmulBackend::onednn}) {
+    if (backend == MatmulBackend::onednn && !detail::onednn_linear()) {
+      WARN("skipped: this LibTorch has no oneDNN");
+      continue;
+    }
+    matmul_backend() = backend;
+    for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16})
+      for (const bool with_bias : {false, true})
+        for (const std::int64_t rows : {0, 1, 5, 70}) {
+          INFO("backend " << static_cast<int>(backend) << ", " << dtype << ", bias " << with_bias << ", rows " << rows);
+          const auto leaf = [&](at::IntArrayRef shape) {
+            return at::randn(shape, generator, at::kFloat).requires_grad_(true);
+          };
+          const Tensor x = leaf({rows, 33}).detach().to(dtype).requires_grad_(true), w = leaf({20, 33}), b = leaf({20});
+          const std::vector<Tensor> inputs = with_bias ? std::vector{x, w, b} : std::vector{x, w};
+          const auto bias = with_bias ? std::optional(b) : std::nullopt;
+          const Tensor got = affine(x, w, bias);
+          const Tensor want = at::linear(x, w.to(dtype), with_bias ? std::optional(b.to(dtype)) : std::nullopt);
+          const double tolerance = dtype == at::kBFloat16 ? 0.1 : 1e-4;
+          CHECK(got.scalar_type() == dtype);
+          CHECK(at::allclose(got, want, tolerance, tolerance));
+          const Tensor probe = at::randn(want.sizes(), generator, at::kFloat).to(dtype);
+          const auto grads = torch::autograd::grad({got}, inputs, {probe});
+          const auto wanted = torch::autograd::grad({want}, inputs, {probe});
+          for (std::size_t i = 0; i < inputs.size(); ++i) {
+            CHECK(grads[i].scalar_type() == inputs[i].scalar_type());
+            CHECK(at::allclose(grads[i], wanted[i], tolerance, tolerance));
+          }
+        }
+  }
+}
+
+TEST_CASE("only gradients that are asked for are computed") {
+  const Tensor x = at::ones({2, 3}), w = at::ones({4, 3}).requires_grad_(true), b = at::ones({4}).requires_grad_(true);
+  affine(x, w, b).sum().backward();
+  CHECK(at::equal(w.grad(), at::full({4, 3}, 2.0)));
+  CHECK(at::equal(b.grad(), at::full({4}, 2.0)));
+  CHECK_FALSE(affine(x, w.detach(), b.detach()).requires_grad());
+}
+
+}  // namespace
+}  // namespace kto::test

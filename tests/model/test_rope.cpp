@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inverse frequencies against transformers' for the settings of well-known models; the types in use inside a decoder
+// are covered by test_decoder.cpp.
+#include "catch.hpp"
+#include "kto/model/config.hpp"
+#include "kto/model/rope.hpp"
+
+namespace kto::test {
+namespace {
+
+TEST_CASE("inverse frequencies are transformers' to the last bits") {
+  const Json cases = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/models/rope/frequencies.json");
+  for (const Json& each : cases) {
+    INFO(each["config"].dump() << " at length " << each["length"]);
+    const ModelConfig config = parse_model_config(each["config"], "case");
+    const Tensor length = at::scalar_tensor(each["length"].get<std::int64_t>(), at::kLong);
+    const Tensor got = inverse_frequencies(config.rope, config.head_dim, length).to(at::kDouble);
+    const Tensor want = at::tensor(at::ArrayRef<double>(each["frequencies"].get<std::vector<double>>()), at::kDouble);
+    REQUIRE(got.sizes() == want.sizes());
+    CHECK(((got - want) / want).abs().max().item<double>() <= 1.2e-7);
+    CHECK(config.rope.attention_scaling == each["scaling"].get<double>());
+  }
+}
+
+TEST_CASE("rotation keeps the pairs (i, i + d / 2) together") {
+  const RopeConfig rope;
+  const RopeTables tables = rope_tables(rope, 4, at::tensor({0, 3}, at::kLong));
+  const Tensor x = at::tensor({1.0, 2.0, 3.0, 4.0}).expand({2, 1, 4});
+  const Tensor y = apply_rope(x, tables);
+  CHECK(at::equal(y[0], x[0]));
+  CHECK(y[1][0][0].item<double>() == Approx(1 * std::cos(3.0) - 3 * std::sin(3.0)));
+  CHECK(y[1][0][2].item<double>() == Approx(3 * std::cos(3.0) + 1 * std::sin(3.0)));
+  CHECK(y[1][0][1].item<double>() == Approx(2 * std::cos(0.03) - 4 * std::sin(0.03)));
+}
+
+}  // namespace
+}  // namespace kto::test

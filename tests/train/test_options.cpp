@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <limits>
+
+#include "catch.hpp"
+#include "kto/train/options.hpp"
+
+using namespace kto;
+
+namespace {
+
+TrainConfig with(const std::string& name, const Json& value) {
+  return train_config_from_json(Json{{name, value}}, "run.json");
+}
+
+/// What the UsageError of `action` says; "" when it throws none.
+template <class Action>
+std::string refusal(Action action) {
+  try {
+    action();
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string refusal_of(const std::string& name, const Json& value) {
+  return refusal([&] { with(name, value); });
+}
+
+template <class Change>
+std::string invalid(Change change) {
+  return refusal([&] {
+    TrainConfig config;
+    change(config);
+    validate(config);
+  });
+}
+
+}  // namespace
+
+TEST_CASE("every row of the options table is whole") {
+  const auto& table = train_options();
+  std::vector<std::string_view> names;
+  for (const auto& row : table) {
+    INFO(row.name);
+    CHECK(std::find(names.begin(), names.end(), row.name) == names.end());
+    names.push_back(row.name);
+    if (row.works()) {
+      CHECK(row.get);
+      CHECK(std::find(group::all.begin(), group::all.end(), row.group) != group::all.end());
+      CHECK_FALSE(row.help.empty());
+      CHECK_FALSE(row.expects.empty());
+    } else if (row.is_refused()) {
+      CHECK_FALSE(row.reason.empty());
+    } else {
+      const auto* target = find_option(table, row.alias_of);
+      REQUIRE(target != nullptr);
+      CHECK(target->works());
+    }
+  }
+}
+
+TEST_CASE("defaults are KTOConfig's") {
+  const Json golden = read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/trl_options.json");
+  const Json other = {{"output_dir", "None"},
+                      {"bf16", "None"},
+                      {"gradient_checkpointing", "True"},
+                      {"save_strategy", "steps"}};  // set to other defaults here, on purpose
+  const TrainConfig defaults;
+  for (const auto& row : train_options()) {
+    const std::string name(row.name);
+    INFO(name);
+    if (row.works() && !other.contains(name))
+      for (const Json& release : golden)
+        if (release.contains(name)) CHECK(detail::same_value(row.get(defaults), release[name].get<std::string>()));
+    if (row.is_refused() && name != "max_prompt_length" && name != "truncation_mode")
+      for (const Json& release : golden)
+        if (release.contains(name)) CHECK(refusal_of(name, release[name]) == "");
+  }
+}
+
+TEST_CASE("a config goes to JSON and back") {
+  TrainConfig config;
+  config.output_dir = "out/\xc3\xa9 \"x\"";
+  config.train_sampling_strategy = SamplingStrategy::group_by_length;
+  config.kl_scope = KlScope::window;
+  config.learning_rate = 5e-6;
+  config.lr_scheduler_type = LrSchedulerType::constant_with_warmup;
+  config.warmup_steps = 0.1;
+  config.eval_strategy = IntervalStrategy::epoch;
+  config.eval_steps = 20;
+  config.data_seed = 7;
+  config.bf16 = true;
+  const Json json = to_json(config);
+  CHECK(json["lr_scheduler_type"] == "constant_with_warmup");
+  CHECK(json["data_seed"] == 7);
+  const TrainConfig read = train_config_from_json(parse_json(json.dump(), "run.json"), "run.json");
+  CHECK(to_json(read) == json);
+  CHECK(read.learning_rate == 5e-6);
+  CHECK(read.eval_steps == 20.0);
+  CHECK(read.train_sampling_strategy == SamplingStrategy::group_by_length);
+}
+
+TEST_CASE("values are read from JSON of their type or from text") {
+  CHECK(with("learning_rate", "5e-6").learning_rate == 5e-6);
+  CHECK(with("learning_rate", "+.5").learning_rate == 0.5);
+  CHECK(with("learning_rate", 1).learning_rate == 1);
+  CHECK(with("max_steps", "-1").max_steps == -1);
+  CHECK(with("max_steps", 12).max_steps == 12);
+  CHECK(with("bf16", "Yes").bf16);
+  CHECK_FALSE(with("bf16", "0").bf16);
+  CHECK(with("eval_steps", 0.5).eval_steps == 0.5);
+  CHECK_FALSE(with("eval_steps", "None").eval_steps);
+  CHECK_FALSE(with("data_seed", nullptr).data_seed);
+  CHECK(with("group_by_length", true).train_sampling_strategy == SamplingStrategy::group_by_length);
+  CHECK(with("group_by_length", false).train_sampling_strategy == SamplingStrategy::sequential);
+  CHECK(with("activation_checkpointing", true).gradient_checkpointing);
+  CHECK(with("per_gpu_train_batch_size", nullptr).per_device_train_batch_size == 8);
+  CHECK(with("per_gpu_train_batch_size", 3).per_device_train_batch_size == 3);
+}
+
+TEST_CASE("a value that is not as expected is named with its place") {
+  CHECK(refusal_of("learning_rate", "fast") == "run.json: learning_rate: expected a number >= 0, got \"fast\"");
+  CHECK(refusal_of("bf16", 2) == "run.json: bf16: expected True or False, got \"2\"");
+  CHECK(refusal_of("eval_strategy", "never") ==
+        "run.json: eval_strategy: expected one of no, steps, epoch, got \"never\"");
+  const std::vector<std::pair<const char*, std::vector<Json>>> bad = {
+      {"per_device_train_batch_size", {0, -1, 1.5, "8x", "", nullptr, "1e3", 18446744073709551615u, 2000000000}},
+      {"per_device_eval_batch_size", {0}},
+      {"gradient_accumulation_steps", {0}},
+      {"num_train_epochs", {0, -1, "inf", "nan", 1e300}},
+      {"max_steps", {0, -2, "ten"}},
+      {"learning_rate", {-1e-6, "nan", "inf", "1e999", "1e-5x", " 1", "--1", "+-1", Json::array({1})}},
+      {"warmup_steps", {-1, 1.5}},
+      {"warmup_ratio", {-0.1, 1.1}},
+      {"weight_decay", {-1}},
+      {"adam_beta1", {1, -0.1}},
+      {"adam_beta2", {1}},
+      {"adam_epsilon", {0, -1}},
+      {"max_grad_norm", {-1}},
+      {"desirable_weight", {-1}},
+      {"logging_steps", {-1, 2.5}},
+      {"eval_steps", {0, 1.5, -3}},
+      {"seed", {-1, 4294967296}},
+      {"data_seed", {-1}},
+      {"output_dir", {"", nullptr, 3}},
+      {"kl_scope", {"batch", 0}},
+      {"group_by_length", {"maybe"}},
+  };
+  for (const auto& [name, values] : bad)
+    for (const Json& value : values) {
+      INFO(name << " " << value);
+      const std::string message = refusal_of(name, value);
+      CHECK_THAT(message, KTO_CONTAINS(name));
+      CHECK_THAT(message, KTO_CONTAINS("expected "));
+      CHECK(message.find('\n') == std::string::npos);
+    }
+}
+
+TEST_CASE("refused options take their default only") {
+  CHECK(refusal_of("fp16", false) == "");
+  CHECK(refusal_of("fp16", "no") == "");
+  CHECK(refusal_of("fp16", true) ==
+        "run.json: fp16: \"True\" is refused: not supported yet (expected only the default, False)");
+  CHECK(refusal_of("save_steps", 500) == "");
+  CHECK(refusal_of("save_steps", "500.0") == "");
+  CHECK_THAT(refusal_of("save_steps", 100), KTO_CONTAINS("checkpoints are not supported yet"));
+  CHECK(refusal_of("save_strategy", "no") == "");
+  for (const char* strategy : {"steps", "epoch", "best"})
+    CHECK_THAT(refusal_of("save_strategy", strategy), KTO_CONTAINS("checkpoints are not supported yet"));
+  CHECK_THAT(refusal_of("lr_scheduler_type", "polynomial"), KTO_CONTAINS("not supported yet"));
+  CHECK(refusal_of("report_to", "none") == "");
+  CHECK(refusal_of("report_to", nullptr) == "");
+  CHECK_THAT(refusal_of("report_to", Json::array({"wandb", "tensorboard"})), KTO_CONTAINS("\"wandb tensorboard\""));
+  CHECK(refusal_of("fsdp", "") == "");
+}
+
+TEST_CASE("an unknown name is answered with the nearest one") {
+  CHECK(refusal_of("learnin_rate", 1) == "run.json: unknown key learnin_rate; did you mean learning_rate?");
+  const auto nearest = [](std::string_view written) { return nearest_option(train_options(), written); };
+  CHECK(nearest("lr") == "learning_rate");
+  CHECK(nearest("epochs") == "num_train_epochs");
+  CHECK(nearest("batch_size") == "per_device_train_batch_size");
+  CHECK(nearest("evaluation_strategy") == "eval_strategy");
+  CHECK(nearest("warmpu_steps") == "warmup_steps");
+  CHECK(nearest("fp15") == "fp16");
+  CHECK_FALSE(nearest("").empty());
+  CHECK_FALSE(nearest("a long name that is like nothing at all, not even remotely").empty());
+}
+
+TEST_CASE("validate checks fields set in code, and fields against each other") {
+  CHECK(invalid([](auto&) {}) == "");
+  CHECK_THAT(invalid([](auto& c) { c.per_device_train_batch_size = 0; }),
+             KTO_CONTAINS("TrainConfig: per_device_train_batch_size: expected an integer from 1"));
+  CHECK_THAT(invalid([](auto& c) { c.learning_rate = std::numeric_limits<double>::quiet_NaN(); }),
+             KTO_CONTAINS("learning_rate"));
+  CHECK_THAT(invalid([](auto& c) { c.save_strategy = SaveStrategy::steps; }), KTO_CONTAINS("checkpoints"));
+  CHECK_THAT(invalid([](auto& c) { c.logging_steps = 0; }), KTO_CONTAINS("logging_steps"));
+  CHECK(invalid([](auto& c) { c.logging_steps = 0, c.logging_strategy = IntervalStrategy::no; }) == "");
+  CHECK_THAT(invalid([](auto& c) {
+               c.logging_steps = 0, c.logging_strategy = IntervalStrategy::no,
+               c.eval_strategy = IntervalStrategy::steps;
+             }),
+             KTO_CONTAINS("eval_steps"));
+  CHECK_THAT(invalid([](auto& c) { c.desirable_weight = c.undesirable_weight = 0; }), KTO_CONTAINS("both 0"));
+  CHECK_THAT(invalid([](auto& c) { c.lr_scheduler_type = LrSchedulerType::constant, c.warmup_steps = 5; }),
+             KTO_CONTAINS("constant_with_warmup"));
+}
