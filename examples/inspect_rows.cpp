@@ -13,8 +13,8 @@
 
 #include "kto/data/balance.hpp"
 #include "kto/data/encode.hpp"
+#include "kto/data/processor.hpp"
 #include "kto/data/rows.hpp"
-#include "kto/data/text_model.hpp"
 
 namespace {
 
@@ -23,8 +23,8 @@ using kto::Json;
 struct Options {
   std::string model, data, split = "train";
   std::optional<std::int64_t> max_length;
-  std::optional<std::size_t> num_rows;
-  std::size_t num_threads = 0;
+  std::optional<std::int64_t> num_rows;
+  std::int64_t num_threads = 0;
   bool json = false;
 };
 
@@ -40,7 +40,7 @@ struct Paint {
 };
 
 /// `text` with control characters and stray bytes as \xNN, so that rows cannot steer the terminal. Line feeds and tabs
-/// stay, or become \n and \t.
+/// stay; on one line they become \n and \t, and quotes and backslashes get a backslash.
 std::string printable(std::string_view text, bool one_line) {
   std::string out;
   for (std::size_t at = 0; at < text.size();) {
@@ -48,7 +48,9 @@ std::string printable(std::string_view text, bool one_line) {
     const std::size_t size = kto::detail::code_point_size(text, at);
     const bool control = size == 1 && (static_cast<unsigned char>(c) < 0x20 || c == 0x7F);
     const bool c1 = size == 2 && c == '\xC2' && static_cast<unsigned char>(text[at + 1]) < 0xA0;
-    if (size > 0 && !control && !c1) {
+    if (one_line && (c == '"' || c == '\\')) {
+      out += {'\\', c};
+    } else if (size > 0 && !control && !c1) {
       out += text.substr(at, size);
     } else if (c == '\n' || c == '\t') {
       out += one_line ? (c == '\n' ? "\\n" : "\\t") : std::string_view(&c, 1);
@@ -93,112 +95,135 @@ void print_pieces(const kto::Tokenizer& tokenizer, const std::vector<std::int32_
   std::cout << '\n';
 }
 
-int run(const Options& options) {
-  const kto::RowSet set = kto::read_rows(options.data, options.split);
-  const kto::TextModel model(options.model);
-  const auto encoder = model.encoder();
-  const kto::Encoded encoded =
-      kto::encode_rows(set, encoder, {.max_length = options.max_length, .num_threads = options.num_threads});
-  const auto& examples = encoded.examples;
-  const std::size_t num_shown = std::min(options.num_rows.value_or(examples.size()), examples.size());
-  const Paint paint{!options.json && ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr};
+void print_json(std::size_t number, std::string_view prompt, std::string_view completion, const kto::Example& example) {
+  const Json line{{"row", number},
+                  {"prompt", prompt},
+                  {"completion", completion},
+                  {"prompt_ids", example.prompt_ids},
+                  {"completion_ids", example.completion_ids},
+                  {"label", example.label}};
+  std::cout << line.dump() << '\n';
+}
 
-  std::size_t next = 0;
-  for (std::size_t i = 0; i < num_shown; ++i) {
-    const kto::Example& example = examples[i];
-    while (set.rows[next].source.number != example.row || set.rows[next].label != example.label) ++next;  // dropped
-    const kto::Row& row = set.rows[next++];
-    const kto::RowText text = encoder.text(row);
-    const std::string prompt = text.whole.substr(0, text.completion_start());
-    const std::string completion = text.whole.substr(text.completion_start());
-    if (options.json) {
-      const Json line{{"row", i + 1},
-                      {"prompt", prompt},
-                      {"completion", completion},
-                      {"prompt_ids", example.prompt_ids},
-                      {"completion_ids", example.completion_ids},
-                      {"label", example.label}};
-      std::cout << line.dump() << '\n';
-      continue;
-    }
-    const std::size_t num_prompt = example.prompt_ids.size(), num_completion = example.completion_ids.size();
-    const std::size_t limit = options.max_length ? static_cast<std::size_t>(*options.max_length) : SIZE_MAX;
-    const std::size_t num_kept = std::min(num_completion, limit - num_prompt);
-    const auto as_prompt = [&](std::string_view part) { return paint.prompt(part); };
-    const auto as_completion = [&](std::string_view part) { return paint.completion(part, example.label); };
-    std::cout << paint("1", kto::concat("row ", i + 1)) << ", " << set.where(row.source) << ", "
-              << as_completion(example.label ? "desirable (chosen)" : "undesirable (rejected)") << '\n';
-    std::cout << paint.faint(kto::concat("prompt, ", num_prompt, " tokens")) << '\n';
-    print_indented(prompt, as_prompt);
-    print_pieces(model.tokenizer, example.prompt_ids, num_prompt, paint, as_prompt);
-    std::cout << paint.faint(kto::concat("completion, ", num_completion, " tokens",
-                                         num_kept < num_completion ? kto::concat(", cut to ", num_kept) : ""))
-              << '\n';
-    print_indented(completion, as_completion);
-    print_pieces(model.tokenizer, example.completion_ids, num_kept, paint, as_completion);
-    std::cout << '\n';
-  }
-  std::cout.flush();
-  kto::check(std::cout.good(), "the output cannot be written");
+void print_row(const std::string& title, std::string_view prompt, std::string_view completion,
+               const kto::Example& example, const Options& options, const kto::Tokenizer& tokenizer,
+               const Paint& paint) {
+  const std::size_t num_prompt = example.prompt_ids.size(), num_completion = example.completion_ids.size();
+  const std::size_t limit = options.max_length ? static_cast<std::size_t>(*options.max_length) : SIZE_MAX;
+  const std::size_t num_kept = std::min(num_completion, limit - num_prompt);
+  const std::string cut = num_kept < num_completion ? kto::concat(", cut to ", num_kept) : "";
+  const auto as_prompt = [&](std::string_view part) { return paint.prompt(part); };
+  const auto as_completion = [&](std::string_view part) { return paint.completion(part, example.label); };
+  std::cout << paint("1", title) << ", "
+            << as_completion(example.label ? "desirable (chosen)" : "undesirable (rejected)") << '\n';
+  std::cout << paint.faint(kto::concat("prompt, ", num_prompt, " tokens")) << '\n';
+  print_indented(prompt, as_prompt);
+  print_pieces(tokenizer, example.prompt_ids, num_prompt, paint, as_prompt);
+  std::cout << paint.faint(kto::concat("completion, ", num_completion, " tokens", cut)) << '\n';
+  print_indented(completion, as_completion);
+  print_pieces(tokenizer, example.completion_ids, num_kept, paint, as_completion);
+  std::cout << '\n';
+}
 
-  std::size_t num_prompt = 0, num_completion = 0, longest = 0, long_prompts = 0;
-  for (const auto& example : examples) {
+void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded& encoded, const Options& options) {
+  constexpr std::size_t default_max_length = 1024;  // the trainer's
+  std::size_t num_prompt = 0, num_completion = 0, longest = 0, num_long = 0;
+  for (const auto& example : encoded.examples) {
     num_prompt += example.prompt_ids.size();
     num_completion += example.completion_ids.size();
     longest = std::max(longest, example.prompt_ids.size() + example.completion_ids.size());
-    long_prompts += example.prompt_ids.size() >= 1024 ? 1 : 0;
+    num_long += example.prompt_ids.size() >= default_max_length ? 1 : 0;
   }
-  const auto balance = kto::weight_balance(examples, 1, 1);
-  std::ostream& out = options.json ? std::cerr : std::cout;
-  for (const auto& note : set.notes) out << "note: " << note << '\n';
-  for (const auto& note : encoded.notes) out << "note: " << note << '\n';
-  if (!options.max_length && long_prompts > 0)
-    out << "note: " << long_prompts
-        << " rows have a prompt of 1024 tokens or more; the trainer drops them unless its max_length is larger\n";
+  const auto balance = kto::weight_balance(encoded.examples, 1, 1);
+  for (const auto& notes : {set.notes, encoded.notes})
+    for (const auto& note : notes) out << "note: " << note << '\n';
+  if (!options.max_length && num_long > 0)
+    out << "note: " << num_long << " rows have a prompt of " << default_max_length
+        << " tokens or more; train_kto drops them unless its --max_length is larger\n";
   if (const auto advice = balance.advice()) out << "note: " << *advice << '\n';
-  out << examples.size() << " rows (" << describe(set.kind) << "), " << balance.num_desirable << " desirable, "
+  out << encoded.examples.size() << ' ' << describe(set.kind) << ": " << balance.num_desirable << " desirable, "
       << balance.num_undesirable << " undesirable, " << encoded.num_dropped << " dropped; " << num_prompt
       << " prompt and " << num_completion << " completion tokens, longest row " << longest << '\n';
-  return 0;
+}
+
+void run(const Options& options) {
+  const kto::RowSet set = kto::read_rows(options.data, options.split);
+  const kto::Processor processor(options.model);
+  const auto encoder = processor.encoder();
+  const kto::Encoded encoded = kto::encode_rows(
+      set, encoder, {.max_length = options.max_length, .num_threads = static_cast<std::size_t>(options.num_threads)});
+  const std::size_t num_rows = encoded.examples.size();
+  const std::size_t num_shown =
+      options.num_rows ? std::min(static_cast<std::size_t>(*options.num_rows), num_rows) : num_rows;
+  const char* no_color = std::getenv("NO_COLOR");
+  const Paint paint{::isatty(STDOUT_FILENO) == 1 && (no_color == nullptr || *no_color == '\0')};
+
+  auto row = set.rows.begin();
+  for (std::size_t i = 0; i < num_shown; ++i, ++row) {
+    const kto::Example& example = encoded.examples[i];
+    while (row->source.number != example.row || row->label != example.label) ++row;  // past those that were dropped
+    const kto::RowText text = encoder.text(*row);
+    const std::string_view whole = text.whole, prompt = whole.substr(0, text.completion_start());
+    const std::string_view completion = whole.substr(prompt.size());
+    if (options.json)
+      print_json(i + 1, prompt, completion, example);
+    else
+      print_row(kto::concat("row ", i + 1, ", ", set.where(row->source)), prompt, completion, example, options,
+                processor.tokenizer(), paint);
+  }
+  print_summary(options.json ? std::cerr : std::cout, set, encoded, options);
+  std::cout.flush();
+  kto::check(std::cout.good(), "the output cannot be written (is the disk full?)");
+}
+
+/// Fills `options`, or prints the help and returns false. Throws UsageError.
+bool parse_options(int argc, char** argv, Options& options) {
+  CLI::App app{
+      "Shows what the trainer will see of a data set: rendered text, token ids and pieces of each row.\n"
+      "Exit status: 0; 1 when files are missing or data is malformed; 2 when the command line is wrong."};
+  app.allow_extras();
+  app.add_option("--model_name_or_path", options.model, "folder with tokenizer.json, its config and chat template");
+  app.add_option("--dataset_name", options.data, "a .jsonl or .json file, or a folder with SPLIT*.jsonl");
+  app.add_option("--split,--dataset_train_split", options.split, "which split of a folder")->capture_default_str();
+  app.add_option("--max_length", options.max_length,
+                 "drop rows whose prompt alone has as many tokens, and show\n"
+                 "what is cut from completions; without it nothing is dropped");
+  app.add_option("--num_rows", options.num_rows, "show only the first rows");
+  app.add_option("--dataset_num_proc", options.num_threads, "threads that encode; 0: as many as the machine has")
+      ->capture_default_str();
+  app.add_flag("--json", options.json,
+               "one JSON object a line: row (its number in the trainer's\n"
+               "data set, after dropping), prompt, completion, prompt_ids,\n"
+               "completion_ids (not cut), label");
+  const auto expect = [](bool holds, const auto&... parts) {
+    if (!holds) throw kto::UsageError(kto::concat(parts...));
+  };
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::cout << app.help();
+    return false;
+  } catch (const CLI::ParseError& error) {
+    throw kto::UsageError(error.what());
+  }
+  expect(app.remaining_size() == 0, "unknown argument ", app.remaining_size() > 0 ? app.remaining().front() : "");
+  expect(!options.model.empty(), "--model_name_or_path is missing; expected a folder with tokenizer.json");
+  expect(!options.data.empty(), "--dataset_name is missing; expected a .jsonl or .json file, or a folder of them");
+  expect(options.max_length.value_or(1) > 0, "--max_length ", options.max_length.value_or(0), ": expected 1 or more");
+  expect(options.num_rows.value_or(0) >= 0, "--num_rows ", options.num_rows.value_or(0), ": expected 0 or more");
+  expect(options.num_threads >= 0, "--dataset_num_proc ", options.num_threads, ": expected 0 or more");
+  return true;
 }
 
 }  // namespace
 
 int main(int argc, char* argv[]) {
-  Options options;
-  CLI::App app{
-      "Shows what the trainer will see of a data set: rendered text, token ids and pieces of each row.\n"
-      "Exit status: 0, 1 when files are missing or data is malformed, 2 when the command line is wrong."};
-  app.add_option("--model_name_or_path", options.model,
-                 "folder with tokenizer.json, tokenizer_config.json and the chat template")
-      ->required();
-  app.add_option("--dataset_name", options.data, "a .jsonl or .json file, or a folder with SPLIT*.jsonl")->required();
-  app.add_option("--split,--dataset_train_split", options.split, "which split of a folder")->capture_default_str();
-  app.add_option("--max_length", options.max_length,
-                 "drop rows whose prompt alone has as many tokens, and show what of a "
-                 "completion would be cut; without it nothing is dropped");
-  app.add_option("--num_rows", options.num_rows, "show only the first rows");
-  app.add_option("--dataset_num_proc", options.num_threads, "threads that encode; 0: as many as the machine has")
-      ->capture_default_str();
-  app.add_flag(
-      "--json", options.json,
-      "one JSON object a line: row (its number in the trainer's data set, after dropping), prompt, completion, "
-      "prompt_ids, completion_ids (not cut), label");
   try {
-    app.parse(argc, argv);
-    kto::check(options.max_length.value_or(1) > 0, "--max_length: expected 1 or more, got ",
-               options.max_length.value_or(1));
-  } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
+    Options options;
+    if (parse_options(argc, argv, options)) run(options);
     return 0;
-  } catch (const std::exception& error) {
-    std::cerr << "inspect_rows: " << error.what() << " (see --help)\n";
-    return 2;
-  }
-  try {
-    return run(options);
   } catch (const kto::UsageError& error) {
-    std::cerr << "inspect_rows: " << error.what() << '\n';
+    std::cerr << "inspect_rows: " << error.what() << " (see --help)\n";
     return 2;
   } catch (const std::exception& error) {
     std::cerr << "inspect_rows: " << error.what() << '\n';

@@ -38,14 +38,13 @@ std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::s
   kto::Encoded encoded =
       kto::encode_rows(rows, processor.encoder(), {.max_length = args.script.max_length, .num_threads = 0});
   for (const auto& notes : {rows.notes, encoded.notes})
-    for (const std::string& text : notes) note(split + ": " + text);
+    for (const std::string& line : notes) note(split + ": " + line);
   return std::move(encoded.examples);
 }
 
 kto::Decoder load_model(const kto::Arguments& args, at::Device device) {
   at::ScalarType dtype = at::kFloat;
   if (args.script.dtype == kto::ModelDtype::bfloat16) dtype = at::kBFloat16;
-  if (args.script.dtype == kto::ModelDtype::as_stored) dtype = kto::stored_dtype(args.script.model_name_or_path);
   kto::Decoder model = kto::load_pretrained(args.script.model_name_or_path, dtype, device);
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   model.recompute = args.train.gradient_checkpointing;

@@ -6,9 +6,7 @@
 #include "kto/data/balance.hpp"
 #include "kto/data/encode.hpp"
 #include "kto/data/rows.hpp"
-#include "kto/text/chat_template.hpp"
-#include "kto/text/tokenizer.hpp"
-#include "kto/text/tokenizer_config.hpp"
+#include "kto/data/processor.hpp"
 // Micro-batches: their order, their KL pairs, padded or packed.
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"

@@ -33,7 +33,7 @@ struct ByteTokenizer {
 
 /// "u:hi;a:" for a prompt, "u:hi;a:yes;" for a conversation; `head` stands before it.
 struct ShortTemplate {
-  std::string render(const Json& variables) const {
+  std::string render(const Json& variables, std::time_t) const {
     if (variables.value("refuse", false)) kto::fail("template says no");
     std::string text = variables.value("head", "");
     for (const auto& message : variables["messages"])
@@ -47,7 +47,8 @@ std::vector<std::int32_t> bytes(std::string_view text) { return ByteTokenizer{}.
 const Json specials{{"eos_token", "$"}};
 const ByteTokenizer tokenizer;
 const ShortTemplate chat_template;
-const RowEncoder encoder(tokenizer, &chat_template, specials);
+const RowEncoder<ByteTokenizer, ShortTemplate> encoder{
+    .tokenizer = tokenizer, .chat_template = &chat_template, .special_tokens = specials};
 
 kto::RowSet plain_rows(const std::vector<std::pair<std::string, std::string>>& texts) {
   kto::RowSet set{.rows = {}, .kind = {}, .files = {"rows.jsonl"}, .notes = {}};
@@ -149,10 +150,12 @@ TEST_CASE("encode: any number of threads gives the same result", "[data]") {
 }
 
 TEST_CASE("encode: what cannot be encoded is named", "[data]") {
-  const RowEncoder no_template(tokenizer, static_cast<const ShortTemplate*>(nullptr), specials);
+  auto no_template = encoder;
+  no_template.chat_template = nullptr;
   CHECK_THAT(error_of([&] { encode_rows(chat_rows(), no_template); }),
              KTO_CONTAINS("rows.jsonl: line 1: the row is a conversation, but the model folder has no chat template"));
-  const RowEncoder no_eos(tokenizer, &chat_template, Json::object());
+  auto no_eos = encoder;
+  no_eos.special_tokens = Json::object();
   CHECK_THAT(error_of([&] { encode_rows(plain_rows({{"x", "y"}}), no_eos); }),
              KTO_CONTAINS("line 1: plain text rows need the end-of-sequence token"));
   CHECK_THAT(error_of([&] { encode_rows(chat_rows(R"({"refuse": true})"), encoder); }),
@@ -173,17 +176,11 @@ TEST_CASE("encode: what cannot be encoded is named", "[data]") {
   }
 }
 
-TEST_CASE("encode: templates see messages without nulls, and a reasoning under the names they read", "[data]") {
+TEST_CASE("encode: templates see the row's columns and the model's special tokens", "[data]") {
   kto::Row row;
-  const auto variables = kto::template_variables(
-      Json::parse(R"([{"role":"user","content":"a","name":null},{"role":"assistant","content":"b","reasoning":"r"},)"
-                  R"({"role":"assistant","content":"b","reasoning_content":"r","thinking":"t"}])"),
-      row, specials, true);
-  CHECK(variables["messages"][0].dump() == R"({"role":"user","content":"a"})");
-  CHECK(variables["messages"][1].dump() ==
-        R"({"thinking":"r","role":"assistant","content":"b","reasoning":"r","reasoning_content":"r"})");
-  CHECK(variables["messages"][2]["thinking"] == "t");
-  CHECK(variables["tools"].is_null());
-  CHECK(variables["documents"].is_null());
-  CHECK(variables["eos_token"] == "$");
+  row.tools = Json::parse(R"([{"name":"f"}])");
+  row.chat_template_kwargs = Json::parse(R"({"mood":"calm","eos_token":"!"})");
+  const auto variables = kto::template_variables(Json::array({Json{{"role", "user"}}}), row, specials, true);
+  CHECK(variables.dump() == R"({"eos_token":"!","messages":[{"role":"user"}],"tools":[{"name":"f"}],"documents":null,)"
+                            R"("add_generation_prompt":true,"mood":"calm"})");
 }

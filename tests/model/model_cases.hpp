@@ -14,7 +14,7 @@ namespace kto::test {
 /// `count` numbers in [-1, 1), multiples of 2^-23: SplitMix64 seeded with the FNV-1a hash of `name`.
 inline std::vector<double> noise(std::string_view name, std::int64_t count) {
   std::uint64_t seed = 0xCBF29CE484222325;
-  for (const unsigned char byte : name) seed = (seed ^ byte) * 0x100000001B3;
+  for (const char byte : name) seed = (seed ^ static_cast<unsigned char>(byte)) * 0x100000001B3;
   std::vector<double> out;
   for (std::int64_t i = 0; i < count; ++i) {
     std::uint64_t z = seed += 0x9E3779B97F4A7C15;

@@ -68,17 +68,21 @@ Tensor flat(const Json& rows) {
   return at::tensor(at::ArrayRef<double>(values), at::kDouble);
 }
 
-/// Largest errors against transformers: of log-probs and states, and of gradients relative to their norm.
+/// Largest errors against transformers: of log-probs, states and loss relative to 1 + their size, and of gradients
+/// relative to their norm.
 struct Errors {
   double value = 0, grad = 0;
 };
 
 Errors errors_of(const Result& result, const Decoder& decoder, const Json& expected) {
   Errors out;
-  out.value = largest(result.logp_C.detach().to(at::kDouble) - flat(expected["logp"]));
+  const auto compare = [&](const Tensor& got, const Tensor& want) {
+    out.value = std::max(out.value, largest((got.to(at::kDouble) - want) / (1 + want.abs())));
+  };
+  compare(result.logp_C, flat(expected["logp"]));
   const Tensor hidden = flat(expected["hidden"]).view({result.hidden.size(0), -1});
-  out.value = std::max(out.value, largest(result.hidden.narrow(1, 0, hidden.size(1)) - hidden));
-  out.value = std::max(out.value, std::abs(result.loss.item<double>() - expected["loss"].get<double>()));
+  compare(result.hidden.narrow(1, 0, hidden.size(1)), hidden);
+  compare(result.loss, at::scalar_tensor(expected["loss"].get<double>(), at::kDouble));
   const auto names = decoder.named_parameters();
   REQUIRE(names.size() == expected["grads"].size());
   double largest_norm = 0;

@@ -56,5 +56,16 @@ TEST_CASE("only gradients that are asked for are computed") {
   CHECK_FALSE(affine(x, w.detach(), b.detach()).requires_grad());
 }
 
+TEST_CASE("products have second derivatives") {
+  const Tensor x = at::rand({3, 4}, at::kDouble).requires_grad_(true),
+               w = at::rand({2, 4}, at::kDouble).requires_grad_(true);
+  const auto second = [&](const Tensor& y) {
+    const auto first = torch::autograd::grad({y.pow(3).sum()}, {x, w}, {}, std::nullopt, /*create_graph=*/true);
+    return torch::autograd::grad({first[0].square().sum() + first[1].square().sum()}, {x, w});
+  };
+  const auto got = second(affine(x, w)), want = second(at::linear(x, w));
+  for (std::size_t i = 0; i < 2; ++i) CHECK(at::allclose(got[i], want[i]));
+}
+
 }  // namespace
 }  // namespace kto::test

@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <ctime>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,10 +21,10 @@ concept EncodesText =
       { tokenizer.decode(ids) } -> std::convertible_to<std::string>;
     };
 
-/// Template variables (messages, tools, add_generation_prompt, ...) to text.
+/// Template variables (messages, tools, add_generation_prompt, ...) to text. `now` is the time that they tell.
 template <class Template>
-concept RendersChat = requires(const Template& chat_template, const Json& variables) {
-  { chat_template.render(variables) } -> std::convertible_to<std::string>;
+concept RendersChat = requires(const Template& chat_template, const Json& variables, std::time_t now) {
+  { chat_template.render(variables, now) } -> std::convertible_to<std::string>;
 };
 
 }  // namespace kto

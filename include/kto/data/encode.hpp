@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -23,21 +24,27 @@
 
 namespace kto {
 
-/// Turns one row into token ids. Refers to a tokenizer and a template that live elsewhere; may be shared by threads.
+/// Why a conversation cannot be rendered with a model folder that has no template.
+inline constexpr const char* no_chat_template =
+    "the row is a conversation, but the model folder has no chat template (chat_template.jinja, or chat_template in "
+    "tokenizer_config.json); add one, or give rows whose prompt and completion are strings";
+
+/// Turns one row into token ids. Refers to a tokenizer and templates that live elsewhere; may be shared by threads.
 template <EncodesText Tokenizer, RendersChat Template>
 struct RowEncoder {
   const Tokenizer& tokenizer;
-  const Template* chat_template = nullptr;  ///< null when the model has none: plain rows only
-  Json special_tokens = Json::object();     ///< bos_token, eos_token, ... as the template and plain rows use them
+  const Template* chat_template = nullptr;     ///< null when the model has none: plain rows only
+  const Template* tool_template = nullptr;     ///< for rows with tools, where the model has another one for them
+  Json special_tokens = Json::object();        ///< bos_token, eos_token, ... as templates and plain rows use them
+  std::string no_template = no_chat_template;  ///< the Error for a conversation without template
+  std::time_t now = std::time(nullptr);        ///< one time for all rows, for templates that write the date
 
   /// The texts that encode() tokenizes. Throws Error when the model lacks what the row needs.
   RowText text(const Row& row) const {
     if (row.prompt.is_array()) {
-      check(
-          chat_template != nullptr,
-          "the row is a conversation, but the model folder has no chat template (chat_template.jinja, or chat_template "
-          "in tokenizer_config.json); add one, or give rows whose prompt and completion are strings");
-      return render_conversation(row, *chat_template, special_tokens);
+      const Template* used = tool_template && !row.tools.is_null() ? tool_template : chat_template;
+      check(used != nullptr, no_template);
+      return render_conversation(row, *used, special_tokens, now);
     }
     const auto eos = special_tokens.find("eos_token");
     check(eos != special_tokens.end() && eos->is_string(),
@@ -62,12 +69,9 @@ struct RowEncoder {
   }
 };
 
-template <class Tokenizer, class Template>
-RowEncoder(const Tokenizer&, const Template*, Json) -> RowEncoder<Tokenizer, Template>;
-
 struct EncodeOptions {
   std::optional<std::int64_t> max_length = std::nullopt;  ///< rows whose prompt alone has as many tokens are dropped
-  std::size_t num_threads = 1;             ///< 0: as many as the machine has; the result is always the same
+  std::size_t num_threads = 1;  ///< 0: as many as the machine has; the result is always the same
   /// Called now and then, from one thread at a time.
   std::function<void(std::size_t done, std::size_t total)> progress = nullptr;
 };

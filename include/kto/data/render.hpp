@@ -3,7 +3,7 @@
 // apply_chat_template and TRL's KTOTrainer do it.
 #pragma once
 
-#include <array>
+#include <ctime>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,32 +24,11 @@ struct RowText {
   std::size_t completion_start() const { return detail::common_prefix(prompt, whole); }
 };
 
-namespace detail {
-
-/// The messages as templates get them: no key holds null, and a reasoning stands under the names that templates read.
-inline Json template_messages(const Json& messages) {
-  Json out = Json::array();
-  for (const Json& message : messages) {
-    Json plain = Json::object();
-    const Json* reasoning = nullptr;
-    for (const auto key : {"reasoning_content", "thinking", "reasoning"})
-      if (!reasoning && message.contains(key) && !message[key].is_null()) reasoning = &message[key];
-    if (reasoning) plain["thinking"] = *reasoning;
-    for (const auto& [key, value] : message.items())
-      if (!value.is_null()) plain[key] = value;
-    if (reasoning) plain["reasoning_content"] = *reasoning;
-    out.push_back(std::move(plain));
-  }
-  return out;
-}
-
-}  // namespace detail
-
 /// What a chat template sees for `messages` of a row. `special_tokens` maps bos_token, eos_token, ... to their text.
 inline Json template_variables(const Json& messages, const RowContext& row, const Json& special_tokens,
                                bool add_generation_prompt) {
   Json variables = special_tokens;
-  variables["messages"] = detail::template_messages(messages);
+  variables["messages"] = messages;
   variables["tools"] = row.tools;
   variables["documents"] = nullptr;
   variables["add_generation_prompt"] = add_generation_prompt;
@@ -57,15 +36,16 @@ inline Json template_variables(const Json& messages, const RowContext& row, cons
   return variables;
 }
 
-/// Renders a conversational row. Throws what the template throws.
+/// Renders a conversational row; `now` is the time for templates that write the date. Throws what the template throws.
 template <RendersChat Template>
-RowText render_conversation(const Row& row, const Template& chat_template, const Json& special_tokens) {
+RowText render_conversation(const Row& row, const Template& chat_template, const Json& special_tokens,
+                            std::time_t now) {
   Json messages = row.prompt;
-  RowText text{.prompt = chat_template.render(template_variables(messages, row, special_tokens, true)),
+  RowText text{.prompt = chat_template.render(template_variables(messages, row, special_tokens, true), now),
                .whole = {},
                .add_special_tokens = false};
   messages.insert(messages.end(), row.completion.begin(), row.completion.end());
-  text.whole = chat_template.render(template_variables(messages, row, special_tokens, false));
+  text.whole = chat_template.render(template_variables(messages, row, special_tokens, false), now);
   return text;
 }
 

@@ -20,13 +20,13 @@ namespace kto {
 namespace detail {
 
 /// Equal as Python's dicts are: keys in any order. A key that holds null counts as absent.
-inline bool same_value(const Json& a, const Json& b) {
-  if (a.is_array() && b.is_array()) return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_value);
+inline bool same_json(const Json& a, const Json& b) {
+  if (a.is_array() && b.is_array()) return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_json);
   if (!a.is_object() || !b.is_object()) return a == b;
   const auto within = [](const Json& part, const Json& whole) {
     for (const auto& [key, value] : part.items()) {
       const auto other = whole.find(key);
-      if (other == whole.end() ? !value.is_null() : !same_value(value, *other)) return false;
+      if (other == whole.end() ? !value.is_null() : !same_json(value, *other)) return false;
     }
     return true;
   };
@@ -69,7 +69,7 @@ inline void extract_prompt(Pair& pair) {
   }
   const std::size_t shorter = std::min(pair.chosen.size(), pair.rejected.size());
   std::size_t end = 0;
-  while (end < shorter && detail::same_value(pair.chosen[end], pair.rejected[end])) ++end;
+  while (end < shorter && detail::same_json(pair.chosen[end], pair.rejected[end])) ++end;
   if (end == shorter && end > 0) --end;
   check(end > 0, problem, "share no first message that could be the prompt");
   const auto cut = static_cast<std::ptrdiff_t>(end);

@@ -142,7 +142,7 @@ class SafetensorsFile {
     };
     check(entry.is_object() && entry.contains("dtype") && entry["dtype"].is_string() && is_list("shape") &&
               is_list("data_offsets") && entry["data_offsets"].size() == 2,
-          where, ": expected {\"dtype\", \"shape\", \"data_offsets\"} in the header, got ", entry.dump());
+          where, ": expected {\"dtype\": text, \"shape\": [sizes], \"data_offsets\": [begin, end]} in the header");
     const auto dtype = entry["dtype"].get<std::string>();
     const auto* known = std::ranges::find(detail::safetensors_dtypes, dtype, &detail::SafetensorsDtype::name);
     if (known == std::ranges::end(detail::safetensors_dtypes)) {

@@ -10,8 +10,8 @@ namespace kto {
 // Shapes: B examples, C scored tokens, N tokens, V vocabulary.
 
 struct CompletionScores {
-  Tensor logp_B;        ///< sum of the log-probs of each completion's tokens; carries the gradient
-  Tensor num_scored_B;  ///< scored tokens of each completion, float32; undefined unless statistics were asked for
+  Tensor logp_B;        ///< sum of the log-probs of each completion's tokens, float64; carries the gradient
+  Tensor num_scored_B;  ///< scored tokens of each completion, float64; undefined unless statistics were asked for
   Tensor entropy_B;     ///< sum of entropies over the scored tokens, likewise
   Tensor mean_logit_B;  ///< sum of mean logits over the scored tokens, likewise
 };
@@ -43,7 +43,8 @@ CompletionScores score_completions(const Model& model, const Sequences& sequence
     scores = full_token_scores(logits_NV.index_select(0, sequences.predict_C), sequences.target_C, statistics);
   }
   const auto sum_rows = [&](const Tensor& values_C) {
-    return at::zeros({sequences.num_rows}, values_C.options()).index_add(0, sequences.row_C, values_C);
+    const Tensor wide_C = values_C.to(at::kDouble);  // log-ratios are small differences of these sums
+    return at::zeros({sequences.num_rows}, wide_C.options()).index_add(0, sequences.row_C, wide_C);
   };
   CompletionScores out{.logp_B = sum_rows(scores.logp_C), .num_scored_B = {}, .entropy_B = {}, .mean_logit_B = {}};
   if (statistics) {

@@ -87,8 +87,8 @@ struct Affine : torch::autograd::Function<Affine> {
     const auto saved = ctx->get_saved_variables();
     const Tensor &x_NI = saved[0], &weight_OI = saved[1], &grad_NO = grads[0];
     const bool bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
-    return {ctx->needs_input_grad(0) ? matmul_transposed(grad_NO, weight_OI.t()) : Tensor(),
-            ctx->needs_input_grad(1) ? matmul_transposed(grad_NO.t(), x_NI.t()) : Tensor(),
+    return {ctx->needs_input_grad(0) ? apply(grad_NO, weight_OI.t(), std::nullopt) : Tensor(),
+            ctx->needs_input_grad(1) ? apply(grad_NO.t(), x_NI.t(), std::nullopt) : Tensor(),
             bias_grad ? grad_NO.sum(0) : Tensor()};
   }
 };

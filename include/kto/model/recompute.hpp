@@ -33,6 +33,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
+    check(!at::GradMode::is_enabled(), "recomputation has no second derivatives: switch it off for create_graph");
     const at::AutoGradMode with_grad(true);
     auto inputs = ctx->get_saved_variables();
     const bool input_grad = ctx->needs_input_grad(0);

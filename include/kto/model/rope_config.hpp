@@ -55,7 +55,7 @@ inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int6
   const std::string key = filled("rope_scaling") ? "rope_scaling" : "rope_parameters";
   const Json values = filled(key.c_str()) ? config.json.at(key) : Json::object();
   const detail::ConfigReader rope{values, concat(config.where, ": ", key)};
-  check(values.is_object(), rope.where, ": expected an object, got ", values.dump());
+  check(values.is_object(), rope.where, ": expected an object, got ", detail::shown(values));
   for (const auto& [name, value] : values.items())
     check(!value.is_object(), rope.where, ": parameters per layer type (\"", name, "\") are not supported");
   for (const auto& reader : {rope, config})

@@ -16,6 +16,11 @@
 
 namespace kto::detail {
 
+/// A value for a message: whole when it is a single one, else only what it is.
+inline std::string shown(const Json& value) {
+  return value.is_structured() ? concat("an ", value.type_name(), " of ", value.size()) : value.dump();
+}
+
 struct ConfigReader {
   const Json& json;
   std::string where;  ///< opens every message
@@ -90,7 +95,7 @@ struct ConfigReader {
     return true;
   }
   void expect(bool condition, const std::string& key, std::string_view what) const {
-    check(condition, where, ": \"", key, "\" must be ", what, ", got ", json.contains(key) ? json.at(key).dump() : "");
+    check(condition, where, ": \"", key, "\" must be ", what, ", got ", json.contains(key) ? shown(json.at(key)) : "");
   }
 };
 

@@ -81,10 +81,11 @@ class AddedTokens {
     for (const auto& [id, token] : by_id_) {
       std::string text = token.content;
       if (token.normalized && !normalizer.empty()) text = normalizer(text);
-      check(!text.empty(), where, ": nothing is left of the added token \"", token.content, "\" after normalization");
       if (text != token.content) normalized_text_[id] = text;
-      check((token.normalized ? normalized_ : raw_).add(text, id), where, ": two added tokens look like \"", text,
-            "\"");
+      check(!text.empty(), where, ": nothing is left of the added token ", Json(token.content).dump(), " (id ", id,
+            ") after normalization, so it would match between any two characters; set its \"normalized\" to false");
+      check((token.normalized ? normalized_ : raw_).add(text, id), where,
+            ": two added tokens look alike after normalization: ", Json(text).dump());
     }
   }
 
@@ -100,7 +101,7 @@ class AddedTokens {
       if (token.lstrip) begin = std::max(begin - trailing_space(text.substr(0, begin)), done);
       if (token.rstrip) end += leading_space(text.substr(end));
       if (done < begin) parts.push_back({done, begin});
-      parts.push_back({begin, end, id});
+      if (begin < end) parts.push_back({begin, end, id});  // the token before may have taken it all as white space
       done = end;
     });
     if (done != text.size()) parts.push_back({done, text.size()});

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kto/text/detail/jinja_operators.hpp"
+#include "kto/text/detail/jinja_slice.hpp"
 
 namespace kto::detail::jinja {
 
@@ -46,6 +46,7 @@ class Iterator {
         out = range_element(source_, at_++);
         return true;
       case Kind::generator: {
+        const Nested nested(run);
         auto& generator = source_.as<Generator>();
         return generator.next(run, generator, out);
       }

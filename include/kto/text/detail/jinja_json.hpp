@@ -200,8 +200,7 @@ inline void append_json(Run& run, std::string& out, const Value& value, const Js
     case Kind::dict: {
       std::vector<Pair> pairs(value.dict().begin(), value.dict().end());
       if (style.sort_keys) {
-        std::stable_sort(pairs.begin(), pairs.end(),
-                         [&](const Pair& a, const Pair& b) { return is_less(run, a.key, b.key); });
+        sort_stably(pairs, [&](const Pair& a, const Pair& b) { return is_less(run, a.key, b.key); });
       }
       out += '{';
       for (std::size_t i = 0; i < pairs.size(); ++i) {

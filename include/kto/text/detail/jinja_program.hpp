@@ -8,9 +8,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
-#include "kto/text/detail/jinja_sequence_filters.hpp"
+#include "kto/text/detail/jinja_filters.hpp"
 
 namespace kto::detail::jinja {
 
@@ -20,7 +21,7 @@ namespace kto::detail::jinja {
 /// the scope sets has a slot. `set` before any mention, and not in a branch of an if, hides the variable of the caller.
 struct ScopeLayout {
   struct Entry {
-    std::string_view name;
+    int slot = 0;
     bool stored = false;
     bool parameter = false;
     bool hides = false;
@@ -28,27 +29,25 @@ struct ScopeLayout {
   ScopeLayout* parent = nullptr;
   bool is_macro = false;
   int branches = 0;  // how many ifs of this scope the parser stands in
-  std::vector<Entry> entries;
+  std::unordered_map<std::string_view, Entry> entries;
   int caller = -1;  // slots of what a macro takes besides its parameters; -1 where it does not mention them
   int kwargs = -1;
   int varargs = -1;
 
-  Entry* find(std::string_view name) {
-    for (Entry& entry : entries)
-      if (entry.name == name) return &entry;
-    return nullptr;
+  const Entry* find(std::string_view name) const {
+    const auto found = entries.find(name);
+    return found == entries.end() ? nullptr : &found->second;
   }
-  int slot_of(const Entry& entry) const { return static_cast<int>(&entry - entries.data()); }
-
-  void load(std::string_view name) {
-    if (find(name) == nullptr) entries.push_back({name});
+  Entry& load(std::string_view name) {
+    return entries.try_emplace(name, Entry{.slot = static_cast<int>(entries.size())}).first->second;
   }
   int store(std::string_view name, bool parameter = false) {
-    Entry* entry = find(name);
-    if (entry == nullptr) entry = &entries.emplace_back(Entry{name, true, parameter, branches == 0});
-    entry->stored = true;
-    entry->parameter = entry->parameter || parameter;
-    return slot_of(*entry);
+    const bool first = find(name) == nullptr;
+    Entry& entry = load(name);
+    if (first) entry.hides = branches == 0;
+    entry.stored = true;
+    entry.parameter = entry.parameter || parameter;
+    return entry.slot;
   }
 };
 
@@ -138,7 +137,6 @@ struct Target {
   const Variable* space = nullptr;
   int slot = -1;
   std::span<const Target* const> parts{};
-  int line = 0;
 };
 
 // --- Statements

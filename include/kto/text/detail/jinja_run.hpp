@@ -22,10 +22,10 @@ namespace kto {
 
 /// What one rendering may use. A template that wants more is wrong or hostile: it ends with an Error.
 struct TemplateLimits {
-  std::int64_t steps = 20'000'000;          ///< turns of all loops and generators together
-  int depth = 2000;                         ///< nested evaluations: calls, expressions, containers in containers
-  std::size_t output_bytes = 64 << 20;      ///< length of any one text, the rendered one included
-  std::size_t memory_bytes = 512ull << 20;  ///< all values that are made on the way
+  std::int64_t steps = 20'000'000;       ///< turns of all loops and generators together
+  int depth = 1500;                      ///< nested evaluations: expressions, blocks, calls (5 each), containers
+  std::size_t output_bytes = 64 << 20;   ///< length of any one text, the rendered one included
+  std::size_t memory_bytes = 256 << 20;  ///< all values that are made on the way
 };
 
 namespace detail::jinja {
@@ -117,16 +117,17 @@ struct Run {
 /// Held while an evaluation is under way, so that recursion ends with an Error and not with the stack.
 class Nested {
  public:
-  explicit Nested(Run& run) : run_(run) {
-    check(run.depth < run.limits.depth, "the template nests deeper than ", run.limits.depth, " levels");
-    ++run.depth;
+  explicit Nested(Run& run, int levels = 1) : run_(run), levels_(levels) {
+    check(run.depth + levels <= run.limits.depth, "the template nests deeper than ", run.limits.depth, " levels");
+    run.depth += levels;
   }
   Nested(const Nested&) = delete;
   Nested& operator=(const Nested&) = delete;
-  ~Nested() { --run_.depth; }
+  ~Nested() { run_.depth -= levels_; }
 
  private:
   Run& run_;
+  int levels_;
 };
 
 }  // namespace detail::jinja

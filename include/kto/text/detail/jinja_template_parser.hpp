@@ -3,17 +3,18 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "kto/text/detail/jinja_expression_parser.hpp"
+#include "kto/text/detail/jinja_target_parser.hpp"
 
 namespace kto::detail::jinja {
 
-class TemplateParser : ExpressionParser {
+class TemplateParser : TargetParser {
  public:
-  TemplateParser(Program& program, int& line) : ExpressionParser(program, line) {}
+  TemplateParser(Program& program, int& line) : TargetParser(program, line) {}
 
   void parse() {
     tokens_ = Lexer(program_.run, program_.source, line_).tokens();
@@ -29,28 +30,6 @@ class TemplateParser : ExpressionParser {
 
  private:
   using Names = std::initializer_list<std::string_view>;
-
-  // --- Scopes
-
-  ScopeLayout* open_scope(bool is_macro = false) {
-    program_.layouts.push_back(std::make_unique<ScopeLayout>());
-    ScopeLayout* scope = program_.layouts.back().get();
-    scope->parent = scope_;
-    scope->is_macro = is_macro;
-    scope_ = scope;
-    return scope;
-  }
-
-  /// A body with variables of its own. The body of a macro does not see the loop around it.
-  template <class Body>
-  void in_scope(ScopeLayout* scope, Body body) {
-    const bool soft = std::exchange(soft_, false);
-    const int loops = scope->is_macro ? std::exchange(loops_, 0) : loops_;
-    body();
-    soft_ = soft;
-    loops_ = loops;
-    scope_ = scope->parent;
-  }
 
   // --- Blocks
 
@@ -130,46 +109,6 @@ class TemplateParser : ExpressionParser {
     for (const std::string_view other : {"include", "import", "from", "extends", "do", "trans", "debug"})
       check(name != other, "the tag '{% ", name, " %}' is not supported");
     fail("there is no tag '{% ", name, " %}', or it does not belong here");
-  }
-
-  // --- Targets
-
-  const Target* target(std::string_view end = {}, bool with_namespace = false, bool is_parameter = false) {
-    std::vector<const Target*> parts;
-    bool is_tuple = false;
-    const int line = line_;
-    for (;;) {
-      if (!parts.empty()) expect_symbol(",");
-      if (current().type == Token::block_end || is_symbol(")") || (!end.empty() && is_name(end))) break;
-      parts.push_back(single_target(with_namespace, is_parameter));
-      if (!is_symbol(",")) break;
-      is_tuple = true;
-    }
-    if (parts.empty()) fail_expected("what to assign to");
-    return is_tuple ? arena_.make(Target{.parts = arena_.keep(parts), .line = line}) : parts[0];
-  }
-
-  const Target* single_target(bool with_namespace, bool is_parameter) {
-    const Level level(nesting_);
-    if (take_symbol("(")) {
-      const Target* inner = target({}, false, is_parameter);
-      expect_symbol(")");
-      return inner;
-    }
-    const int line = line_;
-    const std::string_view name = expect_name();
-    if (with_namespace && take_symbol(".")) {
-      const Variable* space = variable(name);
-      return arena_.make(Target{.attribute = expect_name(), .space = space, .line = line});
-    }
-    return arena_.make(Target{.slot = store(name, is_parameter), .line = line});
-  }
-
-  int store(std::string_view name, bool is_parameter = false) {
-    for (const std::string_view literal : {"true", "false", "none", "True", "False", "None"})
-      check(name != literal, "'", name, "' cannot be assigned to");
-    check(name != "loop" || all_loops_ == 0, "'loop' cannot be assigned to inside of a loop");
-    return scope_->store(name, is_parameter);
   }
 
   // --- Statements
@@ -303,7 +242,7 @@ class TemplateParser : ExpressionParser {
     take();
     Statement* node = statement(Do::macro);
     const std::string_view name = expect_name();
-    node->target = arena_.make(Target{.slot = store(name), .line = line_});
+    node->target = arena_.make(Target{.slot = store(name)});
     ScopeLayout* scope = open_scope(true);
     in_scope(scope, [&] { node->macro = definition(name, true, "endmacro", scope); });
     return node;
@@ -397,8 +336,6 @@ class TemplateParser : ExpressionParser {
     return node;
   }
 
-  int loops_ = 0;      // that break and continue may leave
-  int all_loops_ = 0;  // that the parser stands in
   std::vector<std::string_view> block_names_;
 };
 

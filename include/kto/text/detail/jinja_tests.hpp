@@ -4,8 +4,8 @@
 
 #include <string_view>
 
-#include "kto/text/detail/jinja_format.hpp"
 #include "kto/text/detail/jinja_iterate.hpp"
+#include "kto/text/detail/jinja_percent.hpp"
 #include "kto/text/detail/jinja_string_methods.hpp"
 
 namespace kto::detail::jinja {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Filters that work on one value: text, numbers, JSON. Filters that work on sequences: jinja_sequence_filters.hpp.
+// Filters that work on one value: text, numbers, JSON.
 #pragma once
 
 #include <string>
@@ -7,10 +7,9 @@
 
 #include "kto/text/detail/jinja_attributes.hpp"
 #include "kto/text/detail/jinja_json.hpp"
+#include "kto/text/detail/jinja_percent.hpp"
 
 namespace kto::detail::jinja {
-
-using Filter = Function;  // `self` is the value that is filtered
 
 inline Value filter_default(Run&, const Value& value, const Arguments& arguments) {
   const auto [otherwise, boolean] = bind<2>("default", arguments, {"default_value", "boolean"});
@@ -225,6 +224,7 @@ inline Value filter_round(Run&, const Value& value, const Arguments& arguments) 
     const std::int64_t rest = number.integer - down * scale;
     return make_int((down + (rest > scale / 2 || (rest * 2 == scale && down % 2 != 0) ? 1 : 0)) * scale);
   }
+  check(std::abs(places) <= 300, "round: the precision is ", places, "; expected 300 at most");
   const double scale = std::pow(10.0, static_cast<double>(places));
   return make_real((how == "ceil" ? std::ceil(number.real * scale) : std::floor(number.real * scale)) / scale);
 }

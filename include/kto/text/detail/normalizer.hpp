@@ -5,7 +5,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <cstddef>
 #include <functional>
 #include <iterator>
 #include <memory>
@@ -27,8 +27,8 @@ struct NormalText {
   bool at_start = false;  ///< its first character stands where the whole input begins
 };
 
-/// Unicode normalization knows no code points younger than this where Hugging Face's tokenizers run it (Unicode 9):
-/// they neither move, nor compose, nor decompose.
+/// Code points that Unicode normalization changes or moves, but not where Hugging Face's tokenizers run it, whose
+/// tables are those of Unicode 9.
 inline bool is_inert_in_normalization(char32_t c) {
   static constexpr std::pair<char32_t, char32_t> ranges[] = {
       {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
@@ -39,7 +39,7 @@ inline bool is_inert_in_normalization(char32_t c) {
       {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
       {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
       {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
-      {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
+      {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
   };
   const auto* past = std::upper_bound(std::begin(ranges), std::end(ranges), c,
                                       [](char32_t value, const auto& range) { return value < range.first; });
@@ -75,18 +75,53 @@ struct UnicodeForm {
   }
 
   void append(std::string& out, std::string_view part) const {
-    if (part.empty()) return;
-    int options = UTF8PROC_STABLE | (composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE);
-    if (compatible) options |= UTF8PROC_COMPAT;
-    utf8proc_uint8_t* mapped = nullptr;
-    const auto length =
-        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(part.data()), static_cast<utf8proc_ssize_t>(part.size()),
-                     &mapped, static_cast<utf8proc_option_t>(options));
+    const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | (compatible ? UTF8PROC_COMPAT : 0) |
+                                                        (composed ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE));
+    std::vector<utf8proc_int32_t> points;
+    points.reserve(part.size());
+    for (std::size_t at = 0; at < part.size(); at += utf8_length(part[at])) {
+      utf8proc_int32_t parts[32];  // the longest decomposition has 18
+      const auto c = static_cast<utf8proc_int32_t>(code_point_at(part, at));
+      const auto length = utf8proc_decompose_char(c, parts, std::size(parts), options, nullptr);
+      check(length >= 0, "Unicode normalization failed: ", utf8proc_errmsg(length));
+      points.insert(points.end(), parts, parts + length);
+    }
+    order_marks(points);
+    const auto size = static_cast<utf8proc_ssize_t>(points.size());
+    const auto length = utf8proc_normalize_utf32(points.data(), size, options);
     check(length >= 0, "Unicode normalization failed: ", utf8proc_errmsg(length));
-    const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(mapped, &std::free);
-    out.append(reinterpret_cast<const char*>(mapped), static_cast<std::size_t>(length));
+    for (utf8proc_ssize_t i = 0; i < length; ++i)
+      append_utf8(out, static_cast<char32_t>(points[static_cast<std::size_t>(i)]));
+  }
+
+  /// Canonical order: runs of marks by their combining class. (utf8proc's own takes quadratic time.)
+  static void order_marks(std::vector<utf8proc_int32_t>& points) {
+    const auto mark_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+    for (auto begin = points.begin(); begin != points.end();) {
+      if (mark_class(*begin) == 0) {
+        ++begin;
+        continue;
+      }
+      const auto end = std::find_if(begin, points.end(), [&](auto c) { return mark_class(c) == 0; });
+      std::stable_sort(begin, end, [&](auto a, auto b) { return mark_class(a) < mark_class(b); });
+      begin = end;
+    }
   }
 };
+
+/// Lower case of one character, as Unicode 17 has it, which utf8proc may not know yet.
+inline char32_t lower_case(char32_t c) {
+  struct Late {
+    char32_t first, last, lower;
+  };
+  static constexpr Late late[] = {{0x1C89, 0x1C89, 0x1C8A},   {0xA7CB, 0xA7CB, 0x264},  {0xA7CC, 0xA7CC, 0xA7CD},
+                                  {0xA7CE, 0xA7CE, 0xA7CF},   {0xA7D2, 0xA7D2, 0xA7D3}, {0xA7D4, 0xA7D4, 0xA7D5},
+                                  {0xA7DA, 0xA7DA, 0xA7DB},   {0xA7DC, 0xA7DC, 0x19B},  {0x10D50, 0x10D65, 0x10D70},
+                                  {0x16EA0, 0x16EB8, 0x16EBB}};
+  for (const Late& range : late)
+    if (c >= range.first && c <= range.last) return range.lower + (c - range.first);
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
 
 inline void lowercase(NormalText& normal) {
   std::string out;
@@ -95,7 +130,7 @@ inline void lowercase(NormalText& normal) {
     if (c == 0x130)
       out += "i\xCC\x87";  // the one character whose lower case is two
     else
-      append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+      append_utf8(out, c < 0x80 ? (c >= 'A' && c <= 'Z' ? c + 32 : c) : lower_case(c));
   }
   normal.text = std::move(out);
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which tokenizer class transformers' AutoTokenizer (5.24) loads for a folder, and what that class makes of the file:
-// most take tokenizer.json as it is; some keep only the vocabulary, the merges and the post-processor, and bring the
-// rest.
+// Which tokenizer class transformers' AutoTokenizer (5.24) loads for a folder.
 #pragma once
 
 #include <algorithm>
@@ -181,10 +179,14 @@ inline std::string resolve_class(const Json& tokenizer_config, const Json& model
     if (!registered.empty() && slow_name(declared) != registered)
       return class_from_name(has_wrong_class(model_type) || registered == plain_class ? registered : declared);
   }
-  check(!is_remote || !registered.empty() || class_from_name(declared) != plain_class, where,
+  static constexpr std::string_view plain_names[] = {plain_class, "PreTrainedTokenizer", "PythonBackend"};
+  const bool is_known = class_from_name(declared) != plain_class || contains(plain_names, slow_name(declared));
+  check(!is_remote || !registered.empty() || is_known, where,
         ": the tokenizer comes with its own Python code (\"auto_map\"), which is not run; save it with transformers' ",
         "save_pretrained as a plain tokenizer.json");
-  return declared.empty() ? std::string(registered.empty() ? plain_class : registered) : class_from_name(declared);
+  if (!declared.empty()) return class_from_name(declared);
+  const bool has_configuration = model_type != "code_llama";  // whose models are of the type llama
+  return std::string(registered.empty() || !has_configuration ? plain_class : registered);
 }
 
 }  // namespace kto::detail::tok

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# What examples/quickstart.sh and tests/run.sh share: they source it in the repository root, then call its functions.
+# It finds or installs Debian packages, LibTorch and Python packages, configures, and builds. What is there is used first.
+#
+# LibTorch is looked for in Torch_DIR and CMAKE_PREFIX_PATH, then in the active python3 (torch 2.11 or later), then in .venv/,
+# where the CPU build of torch 2.13.0 is installed if it is nowhere. On x86_64 Linux PyPI itself carries a CUDA build only, so
+# the CPU build is taken from your configured package sources, else from PyTorch's index, else it is the CPU half of PyPI's.
+#
+# Environment:
+#   KTO_PIP_ARGS       extra arguments of every `pip install` here; torch then comes from where they say. For example
+#                      "--index-url https://download.pytorch.org/whl/cu130" (building on it needs the CUDA toolkit)
+#                      or "--index-url <your mirror>"
+#   KTO_SKIP_PACKAGES  set to 1 where the libraries come from elsewhere than Debian's packages
+#   CMAKE_PREFIX_PATH, Torch_DIR, CXX, CMAKE_BUILD_PARALLEL_LEVEL   as CMake reads them
+readonly kto_torch_version=2.13.0 kto_oldest_torch=2.11
+readonly kto_venv_python=$PWD/.venv/bin/python
+# Waiting threads of libgomp, LibTorch's OpenMP, spin: once another process takes a core, a run becomes 9 times slower. Spin less.
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
+
+say() { printf '== %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# --- Debian packages --------------------------------------------------------------------------------------------------
+missing_packages() {
+  [[ -n ${CXX:-} ]] || command -v g++ >/dev/null || echo g++
+  command -v cmake >/dev/null || echo cmake
+  command -v ninja >/dev/null || echo ninja-build
+  python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  local package
+  command -v dpkg-query >/dev/null || return 0 # not Debian: CMake names the library that is missing
+  for package in libeigen3-dev librange-v3-dev catch2 libbenchmark-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev \
+      libcli11-dev libyaml-cpp-dev; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
+  done
+}
+
+ensure_packages() {
+  [[ ${KTO_SKIP_PACKAGES:-} != 1 ]] || return 0
+  local missing
+  mapfile -t missing < <(missing_packages)
+  ((${#missing[@]})) || return 0
+  command -v ccache >/dev/null || missing+=(ccache) # a convenience, never the reason to install
+  local install=(apt-get install -y --no-install-recommends "${missing[@]}")
+  command -v apt-get >/dev/null || die "missing: ${missing[*]} (Debian's names); install them, then run this again"
+  if ((EUID)); then
+    die "packages are missing. Install them, then run this again:
+    sudo apt-get update && sudo ${install[*]}"
+  fi
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q </dev/null || say "apt-get update failed; going on with the package lists that are here"
+  "${install[@]}" </dev/null || die "apt-get could not install ${missing[*]}"
+}
+
+# --- Python -----------------------------------------------------------------------------------------------------------
+# Succeeds if interpreter $1 has all modules $2...
+python_has() {
+  "$1" -c 'import importlib.util, sys; sys.exit(any(importlib.util.find_spec(m) is None for m in sys.argv[1:]))' \
+    "${@:2}" 2>/dev/null
+}
+
+pip_install() {
+  "$kto_venv_python" -m pip --version &>/dev/null || python3 -m venv .venv ||
+    die "python3 could not make .venv (Debian's package: python3-venv)"
+  # shellcheck disable=SC2086  # KTO_PIP_ARGS is a list of words
+  "$kto_venv_python" -m pip install --disable-pip-version-check -q ${KTO_PIP_ARGS:-} "$@" </dev/null
+}
+
+# Installs small packages into .venv; an index in KTO_PIP_ARGS may carry torch alone.
+pip_install_small() { pip_install "$@" || { [[ -n ${KTO_PIP_ARGS:-} ]] && KTO_PIP_ARGS='' pip_install "$@"; }; }
+
+install_torch() {
+  local torch=torch==$kto_torch_version
+  say "installing $torch into .venv"
+  if [[ -n ${KTO_PIP_ARGS:-} || $(uname -sm) != 'Linux x86_64' ]]; then
+    pip_install "$torch" || die "pip could not install $torch ${KTO_PIP_ARGS:-}"
+    return
+  fi
+  pip_install "$torch+cpu" 2>/dev/null && return
+  say "no CPU build from your package sources; trying PyTorch's index"
+  pip_install --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null && return
+  say "PyTorch's index cannot be reached; taking the CPU half of PyPI's CUDA build (530 MB; .venv cannot import torch then)"
+  pip_install --no-deps "$torch" 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*' ||
+    die "pip could not install $torch; KTO_PIP_ARGS takes extra arguments for pip, such as --index-url"
+}
+
+# --- LibTorch ---------------------------------------------------------------------------------------------------------
+# Prints the folder of TorchConfig.cmake under one of Torch_DIR and CMAKE_PREFIX_PATH's folders.
+torch_of_cmake() {
+  local prefix folder
+  while read -r prefix; do
+    for folder in "$prefix" "$prefix"/{,lib/,lib64/,share/}{,cmake/}Torch; do
+      [[ -n $prefix && -f $folder/TorchConfig.cmake ]] && { echo "$folder"; return; }
+    done
+  done < <(tr ':;' '\n' <<<"${Torch_DIR:-};${CMAKE_PREFIX_PATH:-}")
+  return 1
+}
+
+# Prints the same for the torch of interpreter $1, if it is new enough.
+torch_of_python() {
+  "$1" - "$kto_oldest_torch" 2>/dev/null <<'PYTHON'
+import importlib.metadata, importlib.util, os, sys
+numbers = lambda version: tuple(int(part) for part in version.split(".")[:2])
+if numbers(importlib.metadata.version("torch")) < numbers(sys.argv[1]): sys.exit(1)
+folder = os.path.join(importlib.util.find_spec("torch").submodule_search_locations[0], "share", "cmake", "Torch")
+sys.exit(print(folder) if os.path.isfile(os.path.join(folder, "TorchConfig.cmake")) else 1)
+PYTHON
+}
+
+# Sets kto_torch_options, CMake's options that name LibTorch.
+find_torch() {
+  local folder root
+  if ! folder=$(torch_of_cmake) && ! folder=$(torch_of_python python3) && ! folder=$(torch_of_python "$kto_venv_python"); then
+    install_torch
+    folder=$(torch_of_python "$kto_venv_python") || die "torch is installed in .venv but has no TorchConfig.cmake"
+  fi
+  root=$(cd "$folder/../../.." && pwd)
+  say "LibTorch: $root"
+  kto_torch_options=(-DTorch_DIR="$folder")
+  if [[ -f $root/lib/libtorch_cuda.so ]] && ! command -v nvcc >/dev/null && [[ ! -x ${CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]]; then
+    say "it is a CUDA build and there is no CUDA toolkit (nvcc): building on its CPU half"
+    kto_torch_options=(-DTorch_DIR="$PWD/cmake/torch_cpu" -DTORCH_INSTALL_PREFIX="$root")
+  fi
+}
+
+# --- Build ------------------------------------------------------------------------------------------------------------
+# Configures build/ with options $@. A build folder keeps its generator.
+configure() {
+  local generator=(-G Ninja)
+  [[ ! -f build/CMakeCache.txt ]] || generator=()
+  say "configuring build/"
+  cmake -S . -B build "${generator[@]}" "${kto_torch_options[@]}" "$@"
+}
+
+build() { cmake --build build --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" "$@"; }

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tokenizer and chat template of a model folder, put together for encoding rows.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "kto/data/encode.hpp"
+#include "kto/text/chat_template.hpp"
+#include "kto/text/tokenizer_config.hpp"
+
+namespace kto {
+
+/// What a folder's files say about text. The encoder refers to it, so keep it alive and in its place.
+class Processor {
+ public:
+  /// Reads the tokenizer files of `folder`. Throws Error naming the file and what is wrong with it. A chat template
+  /// that cannot be used is an Error only once a conversation needs it.
+  explicit Processor(const fs::path& folder) : text_(load_tokenizer(folder)) {
+    Json& special = text_.config.special_tokens;
+    if (!special.contains("pad_token") && special.contains("eos_token"))
+      special["pad_token"] = special["eos_token"].get<std::string>();  // as TRL's trainers do
+    const std::string name = folder.string() + ": chat template";
+    try {
+      if (auto source = text_.config.chat_template()) chat_template_.emplace(*std::move(source), name);
+    } catch (const Error& error) {
+      no_template_ = error.what();
+    }
+    if (text_.config.chat_templates.contains("tool_use"))
+      tool_template_.emplace(text_.config.chat_templates.at("tool_use"), name + " for tools");
+  }
+  Processor(const Processor&) = delete;
+  Processor& operator=(const Processor&) = delete;
+
+  const Tokenizer& tokenizer() const { return text_.tokenizer; }
+  const TokenizerConfig& config() const { return text_.config; }
+
+  RowEncoder<Tokenizer, ChatTemplate> encoder() const {
+    return {.tokenizer = text_.tokenizer,
+            .chat_template = chat_template_ ? &*chat_template_ : nullptr,
+            .tool_template = tool_template_ ? &*tool_template_ : nullptr,
+            .special_tokens = text_.config.special_tokens,
+            .no_template = no_template_};
+  }
+
+ private:
+  LoadedTokenizer text_;
+  std::optional<ChatTemplate> chat_template_;
+  std::optional<ChatTemplate> tool_template_;
+  std::string no_template_ = no_chat_template;
+};
+
+}  // namespace kto

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// The special tokens of a model folder, gathered as transformers (5.24) does it: tokenizer_config.json, or the older
+// special_tokens_map.json and added_tokens.json, and the defaults of the tokenizer class.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "kto/core/error.hpp"
+#include "kto/io/file.hpp"
+#include "kto/io/json.hpp"
+#include "kto/text/detail/added_tokens.hpp"
+#include "kto/text/detail/class_spec.hpp"
+
+namespace kto::detail::tok {
+
+inline constexpr std::string_view special_token_names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                           "pad_token", "cls_token", "mask_token"};
+
+/// A file's object; an empty one when the file is missing. Throws Error when it holds something else.
+inline Json read_object(const fs::path& path) {
+  if (!fs::exists(path)) return Json::object();
+  Json object = read_json(path);
+  check(object.is_object(), path.string(), ": must hold an object");
+  return object;
+}
+
+struct SpecialTokens {
+  std::vector<std::pair<std::string, AddedToken>> named;  ///< bos_token, ..., then the model's own, such as image_token
+  std::vector<AddedToken> extra;                          ///< additional_special_tokens
+  std::map<std::int32_t, AddedToken> added;               ///< by the id they are said to have
+
+  /// Gathers them. `config` is the object of tokenizer_config.json, `spec` that of tokenizer.json.
+  SpecialTokens(const fs::path& folder, const Json& config, const Json& spec, std::string_view class_name)
+      : folder_(folder), where_((folder / "tokenizer_config.json").string()), values_(config) {
+    if (!is_filled("extra_special_tokens") && values_.contains("additional_special_tokens"))
+      values_["extra_special_tokens"] = values_["additional_special_tokens"];
+    const bool is_legacy = !values_.contains("added_tokens_decoder");
+    if (is_legacy) merge_special_tokens_map();
+    read_extra();
+    if (is_legacy)
+      read_legacy_added(spec);
+    else
+      read_added_tokens_decoder();
+    read_named(spec, class_name);
+  }
+
+  /// Those that a tokenizer with the tokens `there` lacks, in the order in which they get ids.
+  std::vector<AddedToken> missing_from(const std::map<std::int32_t, AddedToken>& there) const {
+    std::unordered_map<std::string_view, const AddedToken*> by_content;
+    for (const auto& [id, token] : there) by_content[token.content] = &token;
+    std::unordered_set<std::string> names;
+    for (const auto& [name, token] : named) names.insert(token.content);
+    std::vector<AddedToken> tokens;
+    for (const auto& [id, token] : added) {
+      const auto same = by_content.find(token.content);
+      if (same == by_content.end() || *same->second != token) tokens.push_back(token);
+    }
+    std::unordered_set<std::string> known;
+    for (const auto& [id, token] : there) known.insert(token.content);
+    for (const AddedToken& token : tokens) known.insert(token.content);
+    const auto add_new = [&](const AddedToken& token) {
+      if (known.insert(token.content).second) tokens.push_back(token);
+    };
+    for (const auto& [name, token] : named) add_new(token);
+    for (const AddedToken& token : extra) add_new(token);
+    for (AddedToken& token : tokens) token.special = token.special || names.contains(token.content);
+    return tokens;
+  }
+
+ private:
+  bool is_filled(const char* key) const {
+    const auto found = values_.find(key);
+    return found != values_.end() && !found->is_null() && !found->empty();
+  }
+
+  /// A token written as text or as an object with flags.
+  AddedToken token_from(const Json& value, const std::string& name) const {
+    if (value.is_string()) return AddedToken::special_from(value.get<std::string>());
+    check(value.is_object() && value.contains("content"), where_, ": \"", name,
+          "\" must be a token as text or as an object with \"content\", not ", value.dump());
+    return AddedToken::from_json(value, where_);
+  }
+
+  void merge_special_tokens_map() {
+    Json map = read_object(folder_ / "special_tokens_map.json");
+    for (auto& [key, value] : map.items()) {
+      if (value.is_object() && key != "extra_special_tokens") {
+        value["special"] = true;
+      } else if (key == "extra_special_tokens" && value.is_array() && values_.contains(key) &&
+                 values_[key].is_array()) {
+        for (const Json& token : value)
+          if (std::find(values_[key].begin(), values_[key].end(), token) == values_[key].end())
+            values_[key].push_back(token);
+        continue;
+      }
+      values_[key] = value;
+    }
+    if (!values_.contains("extra_special_tokens") && values_.contains("additional_special_tokens"))
+      values_["extra_special_tokens"] = values_["additional_special_tokens"];
+  }
+
+  void read_extra() {
+    if (!is_filled("extra_special_tokens")) return;
+    const Json list = values_["extra_special_tokens"];
+    if (list.is_object()) {  // tokens of the model's own, with names
+      for (const auto& [name, value] : list.items()) own_.emplace_back(name, token_from(value, name));
+      return;
+    }
+    check(list.is_array(), where_, ": \"extra_special_tokens\" must be a list or an object, not ", list.dump());
+    for (const Json& value : list) extra.push_back(token_from(value, "extra_special_tokens"));
+  }
+
+  void read_added_tokens_decoder() {
+    const Json& decoder = values_["added_tokens_decoder"];
+    check(decoder.is_object(), where_, ": \"added_tokens_decoder\" must be an object");
+    for (const auto& [key, value] : decoder.items()) {
+      check(!key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == std::string::npos, where_,
+            ": \"added_tokens_decoder\": \"", key, "\" is not an id");
+      added.insert_or_assign(std::stoi(key), token_from(value, "added_tokens_decoder"));
+    }
+  }
+
+  void read_legacy_added(const Json& spec) {
+    const auto is_special = [&](const std::string& text) {
+      const auto same = [&](const AddedToken& token) { return token.content == text; };
+      return std::any_of(extra.begin(), extra.end(), same) ||
+             std::any_of(std::begin(special_token_names), std::end(special_token_names), [&](std::string_view name) {
+               const auto found = values_.find(std::string(name));
+               return found != values_.end() && !found->is_null() && same(token_from(*found, std::string(name)));
+             });
+    };
+    const Json ids = read_object(folder_ / "added_tokens.json");
+    for (const auto& [text, id] : ids.items()) {
+      check(id.is_number_integer(), (folder_ / "added_tokens.json").string(), ": the id of \"", text, "\" is ",
+            id.dump());
+      const bool special = is_special(text);
+      added.insert_or_assign(id.get<std::int32_t>(), AddedToken{text, false, false, false, !special, special});
+    }
+    const std::string where = (folder_ / "tokenizer.json").string();
+    if (spec.contains("added_tokens"))
+      for (const Json& token : spec["added_tokens"])
+        added.insert_or_assign(json_value(token, "id", 0, where), AddedToken::from_json(token, where));
+  }
+
+  void read_named(const Json& spec, std::string_view class_name) {
+    auto defaults = default_special_tokens(class_name);
+    if (spec.contains("padding") && spec["padding"].is_object())
+      defaults.emplace_back("pad_token", json_value<std::string>(spec["padding"], "pad_token", "", where_));
+    const auto value_of = [&](const std::string& name) -> Json {
+      if (values_.contains(name)) return values_[name];
+      for (const auto& [key, text] : defaults)
+        if (key == name && !text.empty()) return text;
+      return nullptr;
+    };
+    const auto is_standard = [](std::string_view name) { return contains(special_token_names, name); };
+    for (const std::string_view name : special_token_names) {
+      const Json value = value_of(std::string(name));
+      if (value.is_null()) continue;
+      AddedToken token = token_from(value, std::string(name));
+      if (values_.contains(std::string(name)))
+        for (const auto& [id, known] : added)
+          if (known.content == token.content) token = known;
+      named.emplace_back(name, std::move(token));
+    }
+    for (const auto& [name, value] : values_.items())
+      if (name.ends_with("_token") && !is_standard(name) && (value.is_string() || value.is_object()))
+        named.emplace_back(name, token_from(value, name));
+    for (const auto& [name, text] : defaults)
+      if (!is_standard(name) && !values_.contains(name)) named.emplace_back(name, AddedToken::special_from(text));
+    named.insert(named.end(), own_.begin(), own_.end());
+  }
+
+  fs::path folder_;
+  std::string where_;
+  Json values_;
+  std::vector<std::pair<std::string, AddedToken>> own_;
+};
+
+}  // namespace kto::detail::tok

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tokenizer of a model folder as transformers' AutoTokenizer.from_pretrained (5.24) loads it, with what belongs to
+// it: special tokens and chat templates. Where transformers rebuilds the tokenizer by its class, in place of what
+// tokenizer.json says, so does this: ids in training must be those of the programs that run the model.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/core/error.hpp"
+#include "kto/io/file.hpp"
+#include "kto/io/json.hpp"
+#include "kto/text/detail/class_spec.hpp"
+#include "kto/text/detail/special_tokens.hpp"
+#include "kto/text/detail/tokenizer_class.hpp"
+#include "kto/text/tokenizer.hpp"
+
+namespace kto {
+
+struct TokenizerConfig {
+  std::string tokenizer_class;           ///< of transformers, after its rules
+  Json special_tokens = Json::object();  ///< {"bos_token": "<s>", ...}: what transformers passes to chat templates
+  std::map<std::string, std::string> chat_templates;  ///< "default" and others, such as "tool_use"
+
+  /// "bos_token", "eos_token", "pad_token", "unk_token", ...; nothing when the model has none.
+  std::optional<std::string> special_token(const std::string& name) const {
+    const auto found = special_tokens.find(name);
+    return found == special_tokens.end() ? std::nullopt : std::optional(found->get<std::string>());
+  }
+
+  /// The template for conversations, with tools or without; nothing when the model has none. Throws Error when it has
+  /// several and none is the default.
+  std::optional<std::string> chat_template(bool has_tools = false) const {
+    if (chat_templates.empty()) return std::nullopt;
+    auto found = has_tools ? chat_templates.find("tool_use") : chat_templates.end();
+    if (found == chat_templates.end()) found = chat_templates.find("default");
+    if (found != chat_templates.end()) return found->second;
+    std::string names;
+    for (const auto& entry : chat_templates) names += " \"" + entry.first + "\"";
+    fail("the model has several chat templates, but none is the default:", names);
+  }
+};
+
+struct LoadedTokenizer {
+  Tokenizer tokenizer;
+  TokenizerConfig config;
+};
+
+/// Files of a model folder that a trained model's folder needs as well, so that its tokenizer loads. Relative paths.
+inline std::vector<fs::path> tokenizer_files(const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                           "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json"})
+    if (fs::is_regular_file(folder / name)) files.emplace_back(name);
+  const fs::path templates = "additional_chat_templates";
+  if (fs::is_directory(folder / templates))
+    for (const auto& entry : fs::directory_iterator(folder / templates))
+      if (entry.path().extension() == ".jinja") files.push_back(templates / entry.path().filename());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+class TokenizerLoader {
+ public:
+  explicit TokenizerLoader(const fs::path& folder)
+      : folder_(folder),
+        where_((folder / "tokenizer_config.json").string()),
+        config_(object_from("tokenizer_config.json")) {}
+
+  LoadedTokenizer load() const {
+    const fs::path file = folder_ / "tokenizer.json";
+    if (!fs::exists(file)) refuse_without_file();
+    const Json versions = json_value(config_, "fast_tokenizer_files", Json::array({"tokenizer.json"}), where_);
+    check(versions == Json::array({"tokenizer.json"}), where_,
+          ": versioned tokenizer files (\"fast_tokenizer_files\") ", "are not supported; keep one tokenizer.json");
+    auto json = detail::tok::read_tokenizer_json(file);
+    const Json model_config = object_from("config.json");
+    TokenizerConfig config;
+    config.tokenizer_class = detail::tok::resolve_class(config_, model_config, json.mentions_byte_level, where_);
+    const detail::tok::SpecialTokens special(folder_, config_, json.spec, config.tokenizer_class);
+    for (const auto& [name, token] : special.named) config.special_tokens[name] = token.content;
+    config.chat_templates = chat_templates();
+
+    detail::tok::apply_class(json.spec, config.tokenizer_class, config_, where_);
+    if (json_value(config_, "fix_mistral_regex", false, where_) && json.vocabulary.size() > 100000)
+      detail::tok::fix_mistral_pattern(json.spec, model_config, where_);
+    Tokenizer tokenizer(std::move(json), file.string());
+    add_special_tokens(tokenizer, special, config.tokenizer_class);
+    tokenizer.splits_special_tokens_ = json_value(config_, "split_special_tokens", false, where_);
+    tokenizer.prepare();
+    return {std::move(tokenizer), std::move(config)};
+  }
+
+ private:
+  Json object_from(const char* name) const { return detail::tok::read_object(folder_ / name); }
+
+  [[noreturn]] void refuse_without_file() const {
+    check(fs::is_directory(folder_), folder_.string(), ": is not a folder");
+    for (const char* other : {"tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model", "vocab.txt"})
+      if (fs::exists(folder_ / other))
+        fail(folder_.string(), ": has no tokenizer.json, only ", other, "; convert it in Python: AutoTokenizer",
+             ".from_pretrained(folder).save_pretrained(folder)");
+    fail(folder_.string(), ": has no tokenizer.json");
+  }
+
+  static void add_special_tokens(Tokenizer& tokenizer, const detail::tok::SpecialTokens& special,
+                                 std::string_view class_name) {
+    using detail::tok::AddedToken;
+    tokenizer.add_tokens(special.missing_from(tokenizer.added_.by_id()));
+    std::vector<AddedToken> again;
+    if (class_name == "Qwen2Tokenizer") {  // these two classes add theirs once more, and so change flags
+      for (const auto& [name, token] : special.named) again.push_back(AddedToken::special_from(token.content));
+      for (const AddedToken& token : special.extra) again.push_back(AddedToken::special_from(token.content));
+    } else if (class_name == "CohereTokenizer") {
+      for (const auto& [name, token] : special.named) again.push_back(token);
+      again.insert(again.end(), special.extra.begin(), special.extra.end());
+      for (AddedToken& token : again) token.special = true;
+    }
+    tokenizer.add_tokens(again);
+    if (class_name == "CodeLlamaTokenizer") {  // the one class that has its own opinion on what comes before a text
+      tokenizer.post_processor_ = {};
+      for (const auto& [name, token] : special.named)
+        if (name == "bos_token") tokenizer.post_processor_.before = {*tokenizer.id(token.content)};
+    }
+  }
+
+  /// Templates in files of their own win over those in tokenizer_config.json.
+  std::map<std::string, std::string> chat_templates() const {
+    std::map<std::string, std::string> templates;
+    if (const fs::path file = folder_ / "chat_template.jinja"; fs::exists(file)) templates["default"] = read_file(file);
+    if (const fs::path more = folder_ / "additional_chat_templates"; fs::is_directory(more))
+      for (const auto& entry : fs::directory_iterator(more))
+        if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = read_file(entry.path());
+    if (!templates.empty()) return templates;
+    if (config_.contains("chat_template")) return templates_from(config_["chat_template"], where_);
+    const Json processor = object_from("chat_template.json");
+    if (processor.contains("chat_template"))
+      return templates_from(processor["chat_template"], (folder_ / "chat_template.json").string());
+    return {};
+  }
+
+  /// "text", {"name": "text"} or [{"name": ..., "template": ...}].
+  static std::map<std::string, std::string> templates_from(const Json& value, std::string_view where) {
+    if (value.is_null()) return {};
+    if (value.is_string()) return {{"default", value.get<std::string>()}};
+    std::map<std::string, std::string> templates;
+    if (value.is_array()) {
+      for (const Json& entry : value)
+        templates[detail::tok::json_text(entry, "name", where)] = detail::tok::json_text(entry, "template", where);
+      return templates;
+    }
+    check(value.is_object(), where, ": \"chat_template\" must be text, or a list of named templates");
+    for (const auto& entry : value.items()) templates[entry.key()] = detail::tok::json_text(value, entry.key(), where);
+    return templates;
+  }
+
+  fs::path folder_;
+  std::string where_;
+  Json config_;
+};
+
+/// Loads the tokenizer of a model folder. tokenizer(text)["input_ids"] in Python is tokenizer.encode(text, true) here;
+/// for a rendered chat template the second argument is false. Throws Error naming the file, and what in it is
+/// malformed, missing or not supported.
+inline LoadedTokenizer load_tokenizer(const fs::path& folder) { return TokenizerLoader(folder).load(); }
+
+}  // namespace kto

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""test_train_kto.py TRAIN_KTO SOURCE_ROOT: the command as users meet it: what it leaves behind, and one clear error for
+each kind of bad input, with nothing half-written. Standard library only."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from tiny_model import make_model, make_rows, write_safetensors
+
+train_kto, root = sys.argv[1:3]
+passed = failed = 0
+
+
+def run(*flags, **kwargs):
+    return subprocess.run([train_kto, *flags], capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def case(name, condition, detail=""):
+    global passed, failed
+    passed, failed = passed + bool(condition), failed + (not condition)
+    print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
+
+
+def refused(name, status, pattern, flags, out):
+    result = run(*flags)
+    lines = result.stderr.strip().splitlines()
+    good = (result.returncode == status and lines and re.search(pattern, result.stderr) and
+            lines[0].startswith("train_kto: error: ") and not (out and os.path.exists(out)))
+    case(name, good, f"status {result.returncode}, output folder {'there' if out and os.path.exists(out) else 'absent'}, "
+                     f"stderr: {result.stderr.strip()[:400]}")
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    at = lambda *parts: os.path.join(tmp, *parts)
+    model, rows, out = make_model(at("model"), root), make_rows(at("rows.jsonl")), at("out")
+    base = ["--per_device_train_batch_size", "4", "--max_steps", "3", "--logging_steps", "1", "--learning_rate", "1e-3"]
+    to = lambda m=model, d=rows, o=out: ["--model_name_or_path", m, "--dataset_name", d, "--output_dir", o, *base]
+
+    # A good run
+    first = run(*to())
+    case("a run ends with status 0", first.returncode == 0, first.stderr[-400:])
+    files = set(os.listdir(out)) if os.path.exists(out) else set()
+    want = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json",
+            "train_results.json", "training_args.json", "all_results.json"}
+    case("it leaves model, tokenizer, state and results", want <= files, sorted(want - files))
+    case("and no temporary file", not [f for f in files if ".tmp" in f], files)
+    state = json.load(open(at("out", "trainer_state.json")))
+    steps = [entry for entry in state["log_history"] if "loss" in entry]
+    case("the log has an entry a step, with TRL's names and the sums",
+         len(steps) == 3 and {"loss", "grad_norm", "learning_rate", "kl", "entropy", "num_tokens", "epoch", "step", "logps/chosen",
+                              "rewards/margins", "rewards/chosen_sum", "count/rejected"} <= set(steps[0]), steps[:1])
+    case("it starts at the reference: loss 1/2, kl 0", abs(steps[0]["loss"] - 0.5) < 1e-6 and abs(steps[0]["kl"]) < 1e-5, steps[0])
+    again = run(*to(o=at("again")))
+    case("a second run repeats the first to the last bit",
+         open(at("out", "model.safetensors"), "rb").read() == open(at("again", "model.safetensors"), "rb").read())
+
+    # The same numbers on every path
+    def losses(*flags):
+        folder = at("path")
+        shutil.rmtree(folder, ignore_errors=True)
+        result = run(*to(o=folder), *flags)
+        if result.returncode:
+            return [result.stderr[-300:]]
+        return [e["loss"] for e in json.load(open(os.path.join(folder, "trainer_state.json")))["log_history"] if "loss" in e]
+
+    plain = [entry["loss"] for entry in steps]
+    close = lambda a, b, tol=2e-5: len(a) == len(b) and all(isinstance(x, float) and abs(x - y) < tol for x, y in zip(a, b))
+    for name, flags in (("padded rows", ["--collator", "padded"]), ("recomputed activations", ["--gradient_checkpointing"])):
+        got = losses(*flags)
+        case(f"{name}: the same losses", close(got, plain), (got, plain))
+    one = losses("--kl_scope", "window", "--max_steps", "2", "--per_device_train_batch_size", "4")
+    four = losses("--kl_scope", "window", "--max_steps", "2", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "4")
+    case("kl_scope window: four micro-batches of one row are one of four", close(one, four), (one, four))
+    got = losses("--bf16")
+    case("bf16: starts at 1/2 exactly and stays close", close(got, plain, 0.05) and got[0] == 0.5, got)
+    for sampling in ("random", "group_by_length"):
+        got = losses("--train_sampling_strategy", sampling)
+        case(f"{sampling} sampling trains with KL", len(got) == 3 and got[0] == 0.5, got)
+
+    # Usage: status 2, before any file is written
+    new = at("new")
+    refused("an unknown flag names the nearest", 2, r"--learning_rate", [*to(o=new), "--learnin_rate", "1"], new)
+    refused("a value out of range", 2, r"beta", [*to(o=new), "--beta", "-1"], new)
+    refused("a value that is no number", 2, r"max_steps", [*to(o=new), "--max_steps", "many"], new)
+    refused("an unsupported option", 2, r"fsdp|deepspeed", [*to(o=new), "--deepspeed", "x.json"], new)
+    refused("no data set", 2, r"dataset_name", ["--model_name_or_path", model, "--output_dir", new], new)
+
+    # Bad data: status 1, the place named, no output folder
+    def data(text, name="bad.jsonl"):
+        with open(at(name), "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
+        return at(name)
+
+    good = open(rows).readline()
+    refused("an empty data file", 1, r"no rows", to(d=data(""), o=new), new)
+    refused("a data file that is not there", 1, r"nowhere\.jsonl", to(d=at("nowhere.jsonl"), o=new), new)
+    refused("a row that is not JSON", 1, r"line 2", to(d=data(good + "{oops\n"), o=new), new)
+    refused("a file that is not UTF-8", 1, r"line 2.*UTF-8|UTF-8.*line 2", to(d=data(good.encode() + b'{"prompt": "\xff"}\n'), o=new), new)
+    no_label = {k: v for k, v in json.loads(good).items() if k != "label"}
+    refused("a row without label", 1, r"label", to(d=data(good + json.dumps(no_label) + "\n"), o=new), new)
+    refused("a label that is a string", 1, r"label.*(true|bool)", to(d=data(good.replace("true", '"true"')), o=new), new)
+    refused("prompts that fill max_length", 1, r"max_length", [*to(o=new), "--max_length", "2"], new)
+
+    # Bad models
+    def broken(name, change):
+        folder = at(name)
+        shutil.copytree(model, folder)
+        change(folder)
+        return folder
+
+    def edit_config(**changes):
+        def change(folder):
+            path = os.path.join(folder, "config.json")
+            config = json.load(open(path))
+            config.update(changes)
+            json.dump(config, open(path, "w"))
+        return change
+
+    def cut(folder, size=-100):
+        path = os.path.join(folder, "model.safetensors")
+        content = open(path, "rb").read()
+        open(path, "wb").write(content[:size])
+
+    def remove(name):
+        return lambda folder: os.remove(os.path.join(folder, name))
+
+    def rubbish(name):
+        return lambda folder: open(os.path.join(folder, name), "wb").write(b"\x00\xffrubbish" * 9)
+
+    for name, change, pattern in (
+            ("truncated weights", cut, r"model\.safetensors"),
+            ("weights of zero bytes", lambda f: cut(f, 0), r"model\.safetensors"),
+            ("rubbish for weights", rubbish("model.safetensors"), r"model\.safetensors"),
+            ("no weights", remove("model.safetensors"), r"model\.safetensors"),
+            ("no config", remove("config.json"), r"config\.json"),
+            ("rubbish for a config", rubbish("config.json"), r"config\.json"),
+            ("no tokenizer", remove("tokenizer.json"), r"tokenizer\.json"),
+            ("rubbish for a tokenizer", rubbish("tokenizer.json"), r"tokenizer\.json"),
+            ("weights of other shapes", edit_config(hidden_size=32), r"shape"),
+            ("a missing tensor", edit_config(num_hidden_layers=3), r"model\.layers\.2"),
+            ("tensors too many", edit_config(num_hidden_layers=1), r"model\.layers\.1"),
+            ("an unknown family", edit_config(model_type="bert"), r"bert.*llama|llama.*bert"),
+            ("an activation that is not known", edit_config(hidden_act="mish"), r"mish")):
+        refused(name, 1, pattern, to(m=broken(name.replace(" ", "_"), change), o=new), new)
+
+    # Output
+    before = {f: open(os.path.join(out, f), "rb").read() for f in os.listdir(out)}
+    refused("an output folder that is not empty", 1, r"overwrite_output_dir", to(), None)
+    case("and its files are as they were", before == {f: open(os.path.join(out, f), "rb").read() for f in os.listdir(out)})
+    case("--overwrite_output_dir replaces them", run(*to(), "--overwrite_output_dir").returncode == 0)
+    data("x", "a_file")
+    refused("an output folder that is a file", 1, r"a_file", to(o=at("a_file")), None)
+    full = at("full")
+    os.makedirs(full)
+    limited = subprocess.run(["bash", "-c", 'ulimit -f 20; trap "" XFSZ; exec "$@"', "_", train_kto, *to(o=full)], capture_output=True, text=True)
+    case("a full disk: an error and nothing half-written",
+         limited.returncode == 1 and "cannot be written" in limited.stderr and not os.listdir(full),
+         (limited.returncode, limited.stderr[-300:], os.listdir(full)))
+
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed > 0)

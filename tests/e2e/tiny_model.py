@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny llama folder with random weights and a real tokenizer, and rows for it. Standard library only."""
+import json
+import os
+import random
+import shutil
+import struct
+
+
+def write_safetensors(path, tensors):
+    """tensors: {name: (shape, list of floats)}; written as float32."""
+    header, blobs, offset = {"__metadata__": {"format": "pt"}}, [], 0
+    for name, (shape, values) in tensors.items():
+        blob = struct.pack(f"<{len(values)}f", *values)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def make_model(folder, source_root, seed=1, **overrides):
+    """Writes a model folder; its tokenizer is the one of tests/golden/data/model."""
+    shutil.copytree(os.path.join(source_root, "tests", "golden", "data", "model"), folder)
+    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
+        tokenizer = json.load(file)
+    ids = list(tokenizer["model"]["vocab"].values()) + [token["id"] for token in tokenizer["added_tokens"]]
+    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=max(ids) + 1, hidden_size=16,
+                  intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=4,
+                  hidden_act="silu", max_position_embeddings=512, rms_norm_eps=1e-6, tie_word_embeddings=True,
+                  rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, dtype="float32")
+    config.update(overrides)
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        json.dump(config, file, indent=2)
+    D, M, V = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    heads, kv = config["num_attention_heads"] * config["head_dim"], config["num_key_value_heads"] * config["head_dim"]
+    shapes = {"model.embed_tokens.weight": [V, D], "model.norm.weight": [D]}
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        for name, shape in (("self_attn.q_proj", [heads, D]), ("self_attn.k_proj", [kv, D]), ("self_attn.v_proj", [kv, D]),
+                            ("self_attn.o_proj", [D, heads]), ("mlp.gate_proj", [M, D]), ("mlp.up_proj", [M, D]),
+                            ("mlp.down_proj", [D, M]), ("input_layernorm", [D]), ("post_attention_layernorm", [D])):
+            shapes[layer + name + ".weight"] = shape
+    rng = random.Random(seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        tensors[name] = (shape, [1.0] * count if "norm" in name else [rng.gauss(0, 0.3) for _ in range(count)])
+    write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
+    return folder
+
+
+def make_rows(path, count=12):
+    """Conversational unpaired rows."""
+    rng = random.Random(2)
+    words = "alpha beta gamma delta rivers mountains answer question yes no because".split()
+    with open(path, "w", encoding="utf-8") as file:
+        for i in range(count):
+            text = lambda n: " ".join(rng.choice(words) for _ in range(n))
+            row = {"prompt": [{"role": "user", "content": text(rng.randint(2, 8))}],
+                   "completion": [{"role": "assistant", "content": text(rng.randint(2, 12))}], "label": i % 2 == 0}
+            file.write(json.dumps(row) + "\n")
+    return path

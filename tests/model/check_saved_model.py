@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that transformers loads a model folder that kto saved and computes the logits that kto did.
+
+  check_saved_model.py FOLDER [--tolerance 1e-5]
+
+FOLDER holds, besides the model, expected_logits.safetensors with "ids" [B, T] (int64) and "logits" [B, T, V].
+"""
+
+import argparse
+import pathlib
+import sys
+
+import safetensors.torch
+import torch
+import transformers
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--tolerance", type=float, default=1e-5)
+    options = parser.parse_args()
+    expected = safetensors.torch.load_file(options.folder / "expected_logits.safetensors")
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(options.folder, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            sys.exit(f"{options.folder}: {kind}: {info[kind]}")
+    saved_dtype = model.dtype
+    with torch.no_grad():
+        logits = model.to(expected["logits"].dtype).eval()(expected["ids"]).logits
+    difference = (logits - expected["logits"]).abs().max().item()
+    print(f"{options.folder}: saved as {saved_dtype}, logits differ by {difference:.1e}")
+    if not difference <= options.tolerance:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

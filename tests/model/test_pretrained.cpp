@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// Model folders: what is loaded, what is refused, and what is saved. With the environment variable KTO_PYTHON naming a
+// Python that has transformers, saved folders are checked with it too (check_saved_model.py).
+#include <cstdlib>
+
+#include "catch.hpp"
+#include "kto/model/pretrained.hpp"
+#include "tests/model/model_cases.hpp"
+
+namespace kto::test {
+namespace {
+
+using Tensors = std::vector<std::pair<std::string, Tensor>>;
+
+struct Scratch {
+  fs::path path = fs::temp_directory_path() / ("kto_pretrained_" + std::to_string(::getpid()));
+  Scratch() {
+    fs::remove_all(path);
+    fs::create_directories(path / "source");
+  }
+  ~Scratch() { fs::remove_all(path); }
+};
+
+Json tiny_config(const char* changes = "{}") {
+  Json config = Json::parse(R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 60,
+      "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-06, "torch_dtype": "bfloat16",
+      "tie_word_embeddings": false, "unknown_key": [1, null, "\u00e9"]})");
+  config.merge_patch(Json::parse(changes));
+  return config;
+}
+
+/// A source folder; returns its weights, in float32.
+Tensors make_source(const fs::path& folder, const Json& config, at::ScalarType dtype = at::kFloat) {
+  write_file(folder / "config.json", config.dump(2));
+  Tensors weights = case_decoder(parse_model_config(config, "test"), at::kFloat).named_parameters();
+  for (auto& item : weights) item.second = item.second.detach().to(dtype);
+  save_checkpoint(folder, weights);
+  for (auto& item : weights) item.second = item.second.to(at::kFloat);
+  return weights;
+}
+
+bool same(const Decoder& decoder, const Tensors& weights) {
+  const auto parameters = decoder.named_parameters();
+  if (parameters.size() != weights.size()) return false;
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    if (parameters[i].first != weights[i].first || !at::equal(parameters[i].second, weights[i].second)) return false;
+  return true;
+}
+
+Tensor logits(const Decoder& decoder, const Tensor& ids_BT) {
+  Sequences sequences;
+  sequences.ids_N = ids_BT.flatten();
+  sequences.position_N = at::arange(ids_BT.size(1)).repeat({ids_BT.size(0)});
+  for (std::int64_t b = 0; b < ids_BT.size(0); ++b)
+    sequences.segments.push_back({.begin = b * ids_BT.size(1), .length = ids_BT.size(1)});
+  const at::NoGradGuard no_grad;
+  return affine(decoder.hidden(sequences), decoder.head().weight_VD).unflatten(0, {ids_BT.size(0), -1});
+}
+
+/// Loads `folder` with transformers, where there is a Python for it, and compares logits.
+void check_with_transformers(const Decoder& decoder, const fs::path& folder) {
+  const char* python = std::getenv("KTO_PYTHON");
+  if (python == nullptr || *python == '\0') {
+    WARN("skipped: the saved model was not loaded with transformers; set KTO_PYTHON to a Python that has it");
+    return;
+  }
+  const Tensor ids_BT = at::arange(24).mul(7).remainder(decoder.config.vocab_size).view({2, 12});
+  save_safetensors(folder / "expected_logits.safetensors", {{"ids", ids_BT}, {"logits", logits(decoder, ids_BT)}});
+  const std::string script = std::string(KTO_SOURCE_DIR) + "/tests/model/check_saved_model.py";
+  CHECK(std::system(concat('"', python, "\" \"", script, "\" \"", folder.string(), '"').c_str()) == 0);
+}
+
+TEST_CASE("parameters are float32 masters that require a gradient, whatever the file holds") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source";
+  for (const auto stored : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble}) {
+    const Tensors weights = make_source(source, tiny_config(), stored);
+    const Decoder decoder = load_pretrained(source);
+    CHECK(same(decoder, weights));
+    CHECK(decoder.compute == at::kFloat);
+    for (const auto& item : decoder.named_parameters()) {
+      CHECK(item.second.scalar_type() == at::kFloat);
+      CHECK((item.second.requires_grad() && item.second.is_leaf()));
+    }
+    CHECK(load_pretrained(source, at::kBFloat16).embedding_VD.scalar_type() == at::kBFloat16);
+    CHECK(load_pretrained(source, at::kDouble).compute == at::kDouble);
+  }
+  CHECK_THROWS_WITH(load_pretrained(source, at::kInt), KTO_CONTAINS("floating type"));
+}
+
+TEST_CASE("every weight that is missing, unexpected or misshapen is named, ten at most") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source";
+  const Tensors weights = make_source(source, tiny_config());
+  const auto with = [&](auto change) {
+    Tensors changed = weights;
+    change(changed);
+    save_checkpoint(source, changed);
+  };
+  const auto start = KTO_CONTAINS(source.string() + ": the weights are not those of the llama model");
+  const auto erase = [](Tensors& t, const std::string& name) {
+    std::erase_if(t, [&](const auto& item) { return item.first == name; });
+  };
+  with([&](Tensors& t) {
+    erase(t, "model.layers.1.mlp.up_proj.weight");
+    t.emplace_back("model.layers.0.self_attn.q_proj.bias", at::ones({32}));
+    t[2].second = at::ones({5, 32});
+    t[3].second = at::ones({16, 32}, at::kChar);
+  });
+  CHECK_THROWS_WITH(load_pretrained(source),
+                    start && KTO_CONTAINS("missing: model.layers.1.mlp.up_proj.weight") &&
+                        KTO_CONTAINS("unexpected: model.layers.0.self_attn.q_proj.bias") &&
+                        KTO_CONTAINS("model.layers.0.self_attn.k_proj.weight has shape [5, 32], expected [16, 32]") &&
+                        KTO_CONTAINS("model.layers.0.self_attn.v_proj.weight is of type Char"));
+  with([&](Tensors& t) { t.erase(t.begin() + 1, t.begin() + 13); });
+  CHECK_THROWS_WITH(load_pretrained(source), start && KTO_CONTAINS("and 2 more"));
+  with([&](Tensors& t) { erase(t, "lm_head.weight"); });
+  CHECK_THROWS_WITH(load_pretrained(source), start && KTO_CONTAINS("missing: lm_head.weight"));
+
+  SECTION("rotary buffers of old checkpoints are not unexpected") {
+    with([&](Tensors& t) { t.emplace_back("model.layers.0.self_attn.rotary_emb.inv_freq", at::ones({4})); });
+    CHECK(same(load_pretrained(source), weights));
+  }
+  SECTION("a bare backbone has no prefix") {
+    write_file(source / "config.json", tiny_config(R"({"tie_word_embeddings": true})").dump());
+    with([&](Tensors& t) {
+      erase(t, "lm_head.weight");
+      for (auto& item : t) item.first = item.first.substr(6);
+    });
+    Tensors tied = weights;
+    erase(tied, "lm_head.weight");
+    CHECK(same(load_pretrained(source), tied));
+  }
+}
+
+TEST_CASE("a tied head is tied as transformers ties it") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source";
+  Tensors weights = make_source(source, tiny_config(R"({"tie_word_embeddings": true})"));
+  REQUIRE(weights.back().first != "lm_head.weight");
+  const auto head_is_embedding = [](const Decoder& d) { return d.head().weight_VD.is_same(d.embedding_VD); };
+  CHECK(head_is_embedding(load_pretrained(source)));
+
+  Tensors both = weights;
+  both.emplace_back("lm_head.weight", weights[0].second.clone());
+  save_checkpoint(source, both);
+  CHECK(head_is_embedding(load_pretrained(source)));
+  CHECK(same(load_pretrained(source), weights));
+
+  both.back().second = both.back().second + 1;
+  save_checkpoint(source, both);
+  const Decoder untied = load_pretrained(source);
+  CHECK_FALSE(head_is_embedding(untied));
+  CHECK(same(untied, both));
+  save_pretrained(untied, scratch.path / "untied", source);
+  CHECK(read_json(scratch.path / "untied/config.json")["tie_word_embeddings"] == false);
+  check_with_transformers(untied, scratch.path / "untied");
+
+  both = weights;
+  both[0].first = "lm_head.weight";
+  save_checkpoint(source, both);
+  CHECK(same(load_pretrained(source), weights));
+}
+
+TEST_CASE("a saved folder has the weights, the config with its keys, and the files around them") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source", target = scratch.path / "deep/target";
+  const Tensors weights = make_source(source, tiny_config(), at::kBFloat16);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
+                           "vocab.json", "merges.txt", "README.md", "training_args.bin"})
+    write_file(source / name, concat("content of ", name));
+  fs::create_directories(source / "additional_chat_templates");
+  write_file(source / "additional_chat_templates/tool.jinja", "tool");
+  const Decoder decoder = load_pretrained(source);
+  save_pretrained(decoder, target, source);
+  CHECK(read_file(target / "tokenizer.json") == "content of tokenizer.json");
+  CHECK(read_file(target / "additional_chat_templates/tool.jinja") == "tool");
+  CHECK(fs::exists(target / "chat_template.jinja"));
+  CHECK_FALSE(fs::exists(target / "README.md"));
+  CHECK_FALSE(fs::exists(target / "training_args.bin"));
+  Json config = read_json(target / "config.json");
+  CHECK(config["torch_dtype"] == "float32");
+  CHECK_FALSE(config.contains("dtype"));
+  config["torch_dtype"] = "bfloat16";
+  CHECK(config == read_json(source / "config.json"));
+  CHECK(same(load_pretrained(target), weights));
+  CHECK(SafetensorsFile(target / "model.safetensors").metadata().at("format") == "pt");
+  fs::remove(target / "generation_config.json");
+  fs::remove(target / "tokenizer_config.json");
+  fs::remove(target / "tokenizer.json");
+  check_with_transformers(decoder, target);
+
+  SECTION("in shards, into the folder that it came from, in the parameters' type") {
+    save_pretrained(load_pretrained(target, at::kBFloat16), target, target, 5000);
+    CHECK_FALSE(fs::exists(target / "model.safetensors"));
+    CHECK(read_json(target / "config.json")["torch_dtype"] == "bfloat16");
+    CHECK(same(load_pretrained(target), weights));
+    fs::remove(target / "expected_logits.safetensors");
+    check_with_transformers(load_pretrained(target), target);
+  }
+  SECTION("a failing save leaves the folder as it was") {
+    fs::create_directories(scratch.path / "broken");
+    CHECK_THROWS_AS(save_pretrained(decoder, target, scratch.path / "broken"), Error);
+    CHECK(same(load_pretrained(target), weights));
+  }
+}
+
+TEST_CASE("folders that are not models say what they are") {
+  const Scratch scratch;
+  CHECK_THROWS_WITH(load_pretrained(scratch.path / "absent"), KTO_CONTAINS("absent: is not a folder"));
+  CHECK_THROWS_WITH(load_pretrained(scratch.path), KTO_CONTAINS("config.json"));
+  write_file(scratch.path / "adapter_config.json", "{}");
+  CHECK_THROWS_WITH(load_pretrained(scratch.path), KTO_CONTAINS("is an adapter"));
+  write_file(scratch.path / "config.json", tiny_config().dump());
+  CHECK_THROWS_WITH(load_pretrained(scratch.path), KTO_CONTAINS("model.safetensors: is missing"));
+}
+
+TEST_CASE("the models of the golden cases load, run and are saved for transformers") {
+  const fs::path models = fs::path(KTO_SHARED_DIR) / "golden/models";
+  if (!fs::exists(models)) {
+    WARN("skipped: " << models.string() << " is missing");
+    return;
+  }
+  const Scratch scratch;
+  for (const auto& entry : fs::directory_iterator(models)) {
+    if (!fs::exists(entry.path() / "config.json")) continue;
+    const Decoder decoder = load_pretrained(entry.path());
+    save_pretrained(decoder, scratch.path / entry.path().filename(), entry.path());
+    check_with_transformers(decoder, scratch.path / entry.path().filename());
+  }
+}
+
+}  // namespace
+}  // namespace kto::test

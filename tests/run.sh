@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what is missing, builds, and runs every test.
+#
+# usage: tests/run.sh [more flags of ctest, such as -R NAME]      (environment: see cmake/setup.sh)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. cmake/setup.sh
+
+# Sets kto_python, the interpreter of the tests that hand a trained model to transformers; they are skipped without it.
+find_python() {
+  local modules=(torch transformers safetensors)
+  for kto_python in python3 "$kto_venv_python"; do
+    python_has "$kto_python" "${modules[@]}" && return
+  done
+  { python_has "$kto_venv_python" torch || (install_torch); } && pip_install_small transformers==5.24.0 ||
+    say "no torch and transformers for Python: tests that need them will be skipped"
+}
+
+ensure_packages
+find_torch
+find_python
+configure -DKTO_BUILD_TESTS=ON -DKTO_BUILD_EXAMPLES=ON -DKTO_PYTHON="$(command -v "$kto_python" || true)"
+build
+ctest --test-dir build --output-on-failure -j2 "$@"
