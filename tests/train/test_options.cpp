@@ -72,7 +72,7 @@ TEST_CASE("defaults are KTOConfig's") {
     INFO(name);
     if (row.works() && !other.contains(name))
       for (const Json& release : golden)
-        if (release.contains(name)) CHECK(detail::same_value(row.get(defaults), release[name].get<std::string>()));
+        if (release.contains(name)) CHECK(kto::detail::same_value(row.get(defaults), release[name].get<std::string>()));
     if (row.is_refused() && name != "max_prompt_length" && name != "truncation_mode")
       for (const Json& release : golden)
         if (release.contains(name)) CHECK(refusal_of(name, release[name]) == "");

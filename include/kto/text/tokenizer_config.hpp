@@ -125,7 +125,8 @@ class TokenizerLoader {
     if (class_name == "CodeLlamaTokenizer") {  // the one class that has its own opinion on what comes before a text
       tokenizer.post_processor_ = {};
       for (const auto& [name, token] : special.named)
-        if (name == "bos_token") tokenizer.post_processor_.before = {*tokenizer.id(token.content)};
+        if (const auto id = tokenizer.id(token.content); name == "bos_token" && id)
+          tokenizer.post_processor_.before = {*id};
     }
   }
 

@@ -113,7 +113,8 @@ class PreTokenizer {
                 [](std::string& out, std::string_view piece, std::size_t) { append_byte_alphabet(out, piece); });
       });
     } else if (type == "Split") {
-      split(json_pattern(spec, where), behavior(""), json_value(spec, "invert", false, where));
+      Regex pattern = json_pattern(spec, where);
+      split(std::move(pattern), behavior(""), json_value(spec, "invert", false, where));
     } else if (type == "Digits") {
       split(onig_regex(R"([\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}])", where),
             json_value(spec, "individual_digits", false, where) ? SplitBehavior::isolated : SplitBehavior::contiguous);

@@ -33,6 +33,7 @@ class TokenizerJsonFilter {
   bool operator()(int depth, Json::parse_event_t event, Json& value) {
     if (event == Json::parse_event_t::key) {
       if (depth == 1) in_model_ = value == "model";
+      is_type_ = depth == 2 && value == "type";
       if (depth == 2)
         field_ = !in_model_          ? Field::other
                  : value == "vocab"  ? Field::vocabulary
@@ -43,6 +44,8 @@ class TokenizerJsonFilter {
       return false;
     }
     if (event == Json::parse_event_t::object_end && depth <= 1) in_model_ = false, field_ = Field::other;
+    if (in_model_ && depth == 2 && is_type_ && event == Json::parse_event_t::value && value != "BPE")
+      fail(where_, ": model: the type ", value.dump(), " is not supported; only BPE is");
     if (!in_model_ || depth < 3) return true;
     if (field_ == Field::vocabulary) return add_piece(depth, event, value), true;
     if (field_ == Field::merges) return add_merge(depth, event, value);
@@ -52,11 +55,13 @@ class TokenizerJsonFilter {
  private:
   enum class Field { other, vocabulary, merges };
 
+  static std::string shown(const Json& value) { return value.is_discarded() ? "a list or an object" : value.dump(); }
+
   void add_piece(int depth, Json::parse_event_t event, const Json& value) {
     if (event != Json::parse_event_t::value || depth != 3 || !value.is_number_integer() || value < 0 ||
         value > max_token_id)
       fail(where_, ": the id of the token \"", piece_, "\" must be a number from 0 to ", max_token_id, ", not ",
-           value.dump());
+           shown(value));
     into_.vocabulary.add(piece_, value.get<std::int32_t>());
   }
 
@@ -64,7 +69,7 @@ class TokenizerJsonFilter {
   bool add_merge(int depth, Json::parse_event_t event, const Json& value) {
     const auto refuse = [&] {
       fail(where_, ": merge ", into_.merges.size() + 1, " must be \"left right\" or [\"left\", \"right\"], not ",
-           value.dump());
+           shown(value));
     };
     if (event == Json::parse_event_t::array_start && depth == 3) {
       pair_size_ = 0;
@@ -92,7 +97,7 @@ class TokenizerJsonFilter {
 
   TokenizerJson& into_;
   std::string_view where_;
-  bool in_model_ = false;
+  bool in_model_ = false, is_type_ = false;
   Field field_ = Field::other;
   std::string piece_;
   int pair_size_ = 0;
