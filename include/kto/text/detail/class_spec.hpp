@@ -80,9 +80,11 @@ inline void set_sentence_piece(Json& spec, const Json& pre_tokenizer, bool strip
 inline void apply_class(Json& spec, std::string_view class_name, const Json& config, std::string_view where) {
   if (class_name == plain_class) return;
   constexpr const char* qwen2 =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
+      R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
   constexpr const char* qwen3_5 =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|)"
+      R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
   const bool is_llama = class_name == "LlamaTokenizer" || class_name == "CodeLlamaTokenizer";
   const bool prefix_space = json_value(config, "add_prefix_space", is_llama, where);
   spec["model"] = {{"type", json_value<std::string>(spec["model"], "type", "BPE", where)}};

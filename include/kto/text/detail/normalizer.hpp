@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -97,14 +98,13 @@ struct UnicodeForm {
   /// Canonical order: runs of marks by their combining class. (utf8proc's own takes quadratic time.)
   static void order_marks(std::vector<utf8proc_int32_t>& points) {
     const auto mark_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
-    for (auto begin = points.begin(); begin != points.end();) {
-      if (mark_class(*begin) == 0) {
-        ++begin;
-        continue;
-      }
-      const auto end = std::find_if(begin, points.end(), [&](auto c) { return mark_class(c) == 0; });
-      std::stable_sort(begin, end, [&](auto a, auto b) { return mark_class(a) < mark_class(b); });
-      begin = end;
+    std::vector<std::tuple<int, std::size_t, utf8proc_int32_t>> run;  // class, place, mark
+    for (std::size_t begin = 0; begin < points.size(); ++begin) {
+      run.clear();
+      for (std::size_t at = begin; at < points.size() && mark_class(points[at]) != 0; ++at)
+        run.emplace_back(mark_class(points[at]), at, points[at]);
+      std::sort(run.begin(), run.end());
+      for (const auto& [mark, place, c] : run) points[begin++] = c;
     }
   }
 };
