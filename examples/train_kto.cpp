@@ -2,7 +2,10 @@
 // The command-line trainer: a thin program over kto::Trainer, with the flags of TRL's scripts/kto.py.
 //   train_kto --model_name_or_path DIR --dataset_name rows.jsonl --output_dir out --num_train_epochs 1
 // Prints the log at each logging step and leaves the trained model in out/, ready for transformers.
+#include <ATen/Parallel.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <iostream>
 
 #include "cli/arguments.hpp"
@@ -45,7 +48,13 @@ std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::s
 kto::Decoder load_model(const kto::Arguments& args, at::Device device) {
   at::ScalarType dtype = at::kFloat;
   if (args.script.dtype == kto::ModelDtype::bfloat16) dtype = at::kBFloat16;
+  if (args.script.dtype == kto::ModelDtype::as_stored) dtype = kto::stored_dtype(args.script.model_name_or_path);
+  kto::check(dtype != at::kHalf, args.script.model_name_or_path,
+             ": is stored in float16, and training float16 parameters is not supported; use --dtype float32");
   kto::Decoder model = kto::load_pretrained(args.script.model_name_or_path, dtype, device);
+  kto::check(args.script.disable_dropout || model.config.attention_dropout == 0, args.script.model_name_or_path,
+             ": config.json has attention_dropout ", model.config.attention_dropout,
+             ", which is not supported in training; leave --disable_dropout True");
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   model.recompute = args.train.gradient_checkpointing;
   return model;
@@ -90,7 +99,7 @@ void run(const kto::Arguments& args, const Collator& collator, const Loss& loss)
                        .loss = loss,
                        .reference = kto::live_reference(model),
                        .config = args.train,
-                       .callbacks = {kto::show_progress()}};
+                       .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false))}};
   Json eval_metrics = Json::object();
   if (!args.script.do_train) {
     eval_metrics = trainer.evaluate(eval_rows);
@@ -125,6 +134,8 @@ int main(int argc, char** argv) {
     const auto args = kto::parse_arguments(argc, argv, KTO_VERSION);
     if (!args) return 0;
     kto::keep_freed_memory();
+    if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
+      if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
     if (args->script.collator == kto::CollatorType::padded)
       run(*args, kto::PaddedCollator{.max_length = args->script.max_length});
     else

@@ -71,7 +71,6 @@ TEST_CASE("what is not supported is refused by name") {
       {R"({"model_type": "mamba"})", "model_type \"mamba\" is not supported (supported: llama, mistral, qwen2, qwen3)"},
       {R"({"model_type": "llama", "hidden_act": "xielu"})", "hidden_act \"xielu\" is not supported (supported: silu"},
       {R"({"model_type": "llama", "quantization_config": {"bits": 4}})", "quantization_config"},
-      {R"({"model_type": "llama", "attention_dropout": 0.1})", "attention_dropout"},
       {R"({"model_type": "llama", "is_causal": false})", "is_causal"},
       {R"({"model_type": "llama", "rope_scaling": {"type": "proportional"}})", "rope_type \"proportional\""},
       {R"({"model_type": "llama", "rope_scaling": {"type": "linear"}})", "needs \"factor\""},

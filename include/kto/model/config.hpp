@@ -33,6 +33,7 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;  ///< queries and keys are normalised per head
   bool tie_word_embeddings = false;
+  double attention_dropout = 0;                      ///< as the file says; never applied
   std::optional<std::int64_t> pad_token_id;          ///< its embedding gets no gradient, as in torch.nn.Embedding
   std::vector<std::optional<std::int64_t>> windows;  ///< per layer: how many tokens a token sees, itself included
   RopeConfig rope;
@@ -100,8 +101,6 @@ inline constexpr std::pair<std::string_view, Activation> activations[] = {{"silu
 inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("quantization_config"), config.where,
         ": \"quantization_config\": quantized weights are not supported; save the model dequantized first");
-  check(config.number("attention_dropout", 0) == 0, config.where,
-        ": attention_dropout above 0 is not supported; set it to 0");
   check(config.flag("is_causal", true), config.where, ": \"is_causal\": false is not supported");
   check(!config.has("per_layer_config"), config.where, ": \"per_layer_config\" is not supported");
 }
@@ -179,6 +178,7 @@ inline ModelConfig parse_model_config(Json json, const std::string& where) {
   out.mlp_bias = bias(family.mlp_bias, "mlp_bias");
   out.qk_norm = family.qk_norm;
   out.tie_word_embeddings = config.flag("tie_word_embeddings", false);
+  out.attention_dropout = config.number("attention_dropout", 0);
   if (config.has("pad_token_id")) {
     std::int64_t id = config.integer("pad_token_id");
     if (id < 0) id += out.vocab_size;  // torch.nn.Embedding counts from the end

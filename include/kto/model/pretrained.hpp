@@ -100,6 +100,20 @@ inline void copy_companions(AtomicFiles& files, const fs::path& source, const fs
 
 }  // namespace detail
 
+/// The type that a folder's weights are stored in, as transformers' dtype="auto" reads it: config.json's, or that of
+/// the first floating tensor.
+inline at::ScalarType stored_dtype(const fs::path& folder) {
+  const Json config = read_json(folder / "config.json");
+  for (const char* key : {"dtype", "torch_dtype"})
+    for (const auto type : {at::kFloat, at::kDouble, at::kHalf, at::kBFloat16})
+      if (config.is_object() && config.contains(key) && config[key] == std::string(detail::dtype_name(type)))
+        return type;
+  const Checkpoint checkpoint(folder);
+  for (const std::string& name : checkpoint.names())
+    if (const Tensor weight = checkpoint.tensor(name); weight.is_floating_point()) return weight.scalar_type();
+  return at::kFloat;
+}
+
 /// Loads a model folder. The parameters are copied out of the files as `dtype` (float32 masters unless asked otherwise)
 /// and require a gradient. Throws Error that names what is missing, unexpected, misshapen or unsupported.
 inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at::kFloat,

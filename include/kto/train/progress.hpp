@@ -46,7 +46,7 @@ inline std::string entry_text(const Json& entry) {
 
 class ProgressBar {
  public:
-  explicit ProgressBar(std::FILE* stream) : stream_(stream), on_terminal_(::isatty(::fileno(stream)) != 0) {}
+  ProgressBar(std::FILE* stream, bool bar) : stream_(stream), on_terminal_(bar && ::isatty(::fileno(stream)) != 0) {}
 
   void restart() { start_ = std::chrono::steady_clock::now(); }
 
@@ -87,14 +87,14 @@ class ProgressBar {
 
 }  // namespace detail
 
-/// Shows a run on `stream`.
-inline Callback show_progress(std::FILE* stream = stdout) {
+/// Shows a run on `stream`; without `bar`, log entries alone.
+inline Callback show_progress(std::FILE* stream = stdout, bool bar = true) {
   struct Shown {
     detail::ProgressBar steps, evaluation;
     std::int64_t num_steps = 0;
     std::string latest = {};
   };
-  auto shown = std::make_shared<Shown>(detail::ProgressBar(stream), detail::ProgressBar(stream));
+  auto shown = std::make_shared<Shown>(detail::ProgressBar(stream, bar), detail::ProgressBar(stream, bar));
   Callback out;
   out.on_train_begin = [shown](const TrainerState&, const Plan& plan) {
     shown->num_steps = plan.num_steps;

@@ -14,6 +14,7 @@
 #include "kto/optim/schedule.hpp"
 #include "kto/train/contract.hpp"
 #include "kto/train/evaluate.hpp"
+#include "kto/train/options.hpp"
 #include "kto/train/run_log.hpp"
 
 namespace kto {
@@ -52,9 +53,10 @@ struct Trainer {
 
   /// Trains on `rows`, and evaluates on `eval_rows` when config.eval_strategy says so. Where the loss is one of pairs,
   /// rows are chosen, rejected, chosen, rejected, ... Throws Error on rows that make no batch, on a model without
-  /// trained parameters, and on a loss that is not finite.
+  /// trained parameters, and on a loss that is not finite; UsageError on a config out of range.
   TrainerState train(std::span<const Example> rows, std::span<const Example> eval_rows = {}) {
     if constexpr (is_sound) {
+      validate(config);
       constexpr bool paired = Loss::needs.chosen_rejected;
       check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
             "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
