@@ -2,7 +2,6 @@
 // The command-line trainer: a thin program over kto::Trainer, with the flags of TRL's scripts/kto.py.
 //   train_kto --model_name_or_path DIR --dataset_name rows.jsonl --output_dir out --num_train_epochs 1
 // Prints the log at each logging step and leaves the trained model in out/, ready for transformers.
-#include <ATen/Parallel.h>
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The products of both back ends against at::linear, values and gradients.
-#include <torch/csrc/autograd/autograd.h>
 
 #include "catch.hpp"
 #include "kto/model/matmul.hpp"

@@ -3,8 +3,6 @@
 // (seed, epoch) alone, so a resumed run finds the one it left.
 #pragma once
 
-#include <ATen/CPUGeneratorImpl.h>
-
 #include <algorithm>
 #include <numeric>
 #include <span>

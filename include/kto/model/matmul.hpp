@@ -3,8 +3,6 @@
 // send float32 products to MKL, which runs at half speed on AMD processors; oneDNN, in the same library, does not.
 #pragma once
 
-#include <ATen/core/dispatch/Dispatcher.h>
-
 #include <cstdlib>
 #include <optional>
 #include <string>

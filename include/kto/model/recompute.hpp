@@ -3,8 +3,6 @@
 // pass and runs once more there.
 #pragma once
 
-#include <torch/csrc/autograd/autograd.h>
-
 #include <functional>
 #include <utility>
 #include <vector>

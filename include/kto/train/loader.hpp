@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "kto/collate/batch.hpp"
 #include "kto/collate/pairing.hpp"
 #include "kto/collate/sampler.hpp"
 #include "kto/train/config.hpp"
