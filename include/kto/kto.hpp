@@ -2,6 +2,8 @@
 // Everything, in the order in which a training step flows through it.
 #pragma once
 
+// clang-format off: the order is the flow
+
 // Rows: reading, checking, pairs to single rows, token ids.
 #include "kto/data/balance.hpp"
 #include "kto/data/encode.hpp"
