@@ -7,6 +7,7 @@
 // Rows: reading, checking, pairs to single rows, token ids.
 #include "kto/data/balance.hpp"
 #include "kto/data/encode.hpp"
+#include "kto/data/pairs.hpp"
 #include "kto/data/rows.hpp"
 #include "kto/data/processor.hpp"
 // Micro-batches: their order, their KL pairs, padded or packed.

@@ -31,7 +31,7 @@ TEST_CASE("packed: one row, boundaries, positions restart, completion tokens sco
   CHECK(values(batch.rows.row_C) == Ids{0, 0, 1, 2, 2, 2});
   CHECK(batch.rows.num_tokens == 12);
   CHECK(batch.num_chosen == 2);
-  CHECK(at::equal(batch.sign_B, at::tensor({1.f, -1.f, 1.f})));
+  CHECK(at::equal(batch.sign_B, at::tensor({1.0, -1.0, 1.0}, at::kDouble)));
   REQUIRE(batch.kl_rows);
   CHECK(values(batch.kl_rows->ids_N) == Ids{1, 2, 3, 12, 13, 14, 7, 8, 4, 5, 11, 9});
   CHECK_FALSE(kto::PackedCollator{}(picks, false).kl_rows);

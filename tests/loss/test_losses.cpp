@@ -1,62 +1,120 @@
 // SPDX-License-Identifier: Apache-2.0
-// The losses on Eigen arrays, without LibTorch: values worked by hand, gradients by finite differences, properties.
+// The losses on Eigen arrays, without LibTorch: values worked by hand, and the properties of each formula.
+#include "all_losses.hpp"
 #include "catch.hpp"
-#include "kto/loss/apo_zero.hpp"
-#include "kto/loss/kto.hpp"
 
 using Eigen::ArrayXd;
 
 namespace {
 
+ArrayXd array(std::initializer_list<double> list) {
+  return Eigen::Map<const ArrayXd>(list.begin(), static_cast<Eigen::Index>(list.size()));
+}
+
 kto::LossInput<ArrayXd> input(std::initializer_list<double> log_ratios, std::initializer_list<double> signs,
-                              double z0) {
-  const auto array = [](std::initializer_list<double> list) {
-    return ArrayXd(Eigen::Map<const ArrayXd>(list.begin(), static_cast<Eigen::Index>(list.size())));
-  };
+                              double z0 = 0) {
   const ArrayXd reference = ArrayXd::LinSpaced(static_cast<Eigen::Index>(log_ratios.size()), -80, -20);
   return {.policy_logp_B = array(log_ratios) + reference,
           .reference_logp_B = reference,
           .sign_B = array(signs),
+          .length_B = ArrayXd::Constant(reference.size(), 10),
           .baseline = z0};
 }
 
 double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
+template <class Loss>
+double loss_of(const Loss& loss, std::initializer_list<double> log_ratios, std::initializer_list<double> signs,
+               double z0 = 0) {
+  return loss(input(log_ratios, signs, z0)).loss_B[0];
+}
+
 }  // namespace
 
-TEST_CASE("KTO: equation 7 row by row") {
-  const auto terms = kto::Kto{.beta = 0.2}(input({3, 3, -5}, {1, -1, -1}, 1.5));
-  CHECK(terms.loss_B[0] == Approx(1 - logistic(0.2 * 1.5)));
-  CHECK(terms.loss_B[1] == Approx(1 - logistic(0.2 * -1.5)));
-  CHECK(terms.loss_B[2] == Approx(1 - logistic(0.2 * 6.5)));
-  CHECK(terms.reward_B[2] == Approx(-1.0));
+TEST_CASE("values worked by hand") {
+  CHECK(loss_of(kto::Kto{.beta = 0.2}, {3}, {1}, 1.5) == Approx(1 - logistic(0.2 * 1.5)));
+  CHECK(loss_of(kto::Kto{.beta = 0.2}, {3}, {-1}, 1.5) == Approx(1 - logistic(0.2 * -1.5)));
+  CHECK(loss_of(kto::ApoZeroUnpaired{.beta = 0.1}, {3}, {1}) == Approx(1 - logistic(0.3)));
+  CHECK(loss_of(kto::ApoZeroUnpaired{.beta = 0.1}, {3}, {-1}) == Approx(logistic(0.3)));
+  CHECK(loss_of(kto::ApoZeroPaired{.beta = 0.1}, {3, -2}, {1, -1}) == Approx(1 - logistic(0.3) + logistic(-0.2)));
+  CHECK(loss_of(kto::ApoDown{.beta = 0.1}, {3, -2}, {1, -1}) == Approx(logistic(0.3) + 1 - logistic(0.5)));
+  CHECK(loss_of(kto::Dpo{.beta = 0.1}, {3, -2}, {1, -1}) == Approx(-std::log(logistic(0.5))));
+  CHECK(loss_of(kto::Ipo{.beta = 0.5}, {3, -2}, {1, -1}) == Approx(0.25));  // (0.3 + 0.2 - 1)^2, lengths of 10
+  CHECK(loss_of(kto::BcoUnpaired{.beta = 0.1, .delta = 0.05}, {3}, {-1}) == Approx(-std::log(logistic(-0.25))));
 }
 
-TEST_CASE("APO-zero: 1 - sigmoid for desirable rows, sigmoid for the others") {
-  const auto terms = kto::ApoZeroUnpaired{.beta = 0.1}(input({3, 3}, {1, -1}, 0));
-  CHECK(terms.loss_B[0] == Approx(1 - logistic(0.3)));
-  CHECK(terms.loss_B[1] == Approx(logistic(0.3)));
+TEST_CASE("rewards are beta times the log-ratio, one a row, losses one a row or a pair") {
+  for_each_loss([](const char* name, const auto& loss) {
+    INFO(name);
+    const auto in = some_input(loss.needs.chosen_rejected);
+    const auto terms = loss(in);
+    CHECK(terms.loss_B.size() == (loss.needs.chosen_rejected ? 2 : 4));
+    CHECK((terms.reward_B - 0.3 * (in.policy_logp_B - in.reference_logp_B)).abs().maxCoeff() < 1e-12);
+  });
 }
 
-TEST_CASE("at the reference every loss is one half and every reward zero") {
+TEST_CASE("at the reference: one half for KTO and APO-zero, one for pairs of them, log 2 for DPO and BCO") {
   for (const double sign : {1.0, -1.0}) {
-    CHECK(kto::Kto{}(input({0}, {sign}, 0)).loss_B[0] == 0.5);
-    CHECK(kto::ApoZeroUnpaired{}(input({0}, {sign}, 0)).loss_B[0] == 0.5);
-    CHECK(kto::Kto{}(input({0}, {sign}, 0)).reward_B[0] == 0);
+    CHECK(loss_of(kto::Kto{}, {0}, {sign}) == 0.5);
+    CHECK(loss_of(kto::ApoZeroUnpaired{}, {0}, {sign}) == 0.5);
+    CHECK(loss_of(kto::BcoUnpaired{}, {0}, {sign}) == Approx(std::log(2.0)));
+  }
+  CHECK(loss_of(kto::ApoZeroPaired{}, {0, 0}, {1, -1}) == 1);
+  CHECK(loss_of(kto::ApoDown{}, {0, 0}, {1, -1}) == 1);
+  CHECK(loss_of(kto::Dpo{}, {0, 0}, {1, -1}) == Approx(std::log(2.0)));
+}
+
+TEST_CASE("bounds, and saturation at extreme log-ratios without NaN") {
+  for (const double chosen : {-1e300, -1e4, 0.0, 1e4, 1e300})
+    for (const double rejected : {-1e300, -1e4, 0.0, 1e4, 1e300}) {
+      for_each_loss([&](const char* name, const auto& loss) {
+        INFO(name << ' ' << chosen << ' ' << rejected);
+        const auto terms = loss(input({chosen, rejected}, {1, -1}, 2));
+        CHECK_FALSE(terms.loss_B.isNaN().any());
+        CHECK((terms.loss_B >= 0).all());
+      });
+      CHECK((kto::Kto{}(input({chosen, rejected}, {1, -1}, 2)).loss_B <= 1).all());
+      CHECK((kto::ApoDown{}(input({chosen, rejected}, {1, -1})).loss_B <= 2).all());
+    }
+}
+
+TEST_CASE("monotonicity: losses fall as desirable rows gain and undesirable ones lose") {
+  for (double x = -3; x < 3; x += 0.5) {
+    for (const double sign : {1.0, -1.0}) {
+      const double near = x, far = x + sign * 0.5;
+      CHECK(loss_of(kto::Kto{}, {far}, {sign}, 0.3) < loss_of(kto::Kto{}, {near}, {sign}, 0.3));
+      CHECK(loss_of(kto::ApoZeroUnpaired{}, {far}, {sign}) < loss_of(kto::ApoZeroUnpaired{}, {near}, {sign}));
+      CHECK(loss_of(kto::BcoUnpaired{}, {far}, {sign}) < loss_of(kto::BcoUnpaired{}, {near}, {sign}));
+    }
+    CHECK(loss_of(kto::Dpo{}, {x + 0.5, 0}, {1, -1}) < loss_of(kto::Dpo{}, {x, 0}, {1, -1}));
+    CHECK(loss_of(kto::ApoZeroPaired{}, {x + 0.5, 0}, {1, -1}) < loss_of(kto::ApoZeroPaired{}, {x, 0}, {1, -1}));
+    CHECK(loss_of(kto::ApoDown{}, {x - 0.5, x - 0.5}, {1, -1}) < loss_of(kto::ApoDown{}, {x, x}, {1, -1}));
+    CHECK(loss_of(kto::ApoDown{}, {0, x}, {1, -1}) < loss_of(kto::ApoDown{}, {0, x + 0.5}, {1, -1}));
   }
 }
 
-TEST_CASE("extreme log-ratios saturate without NaN, and losses fall as the row is learnt") {
-  for (const double extreme : {1e4, -1e4, 1e300, -1e300}) {
-    const auto in = input({extreme, extreme}, {1, -1}, 2);
-    const auto kto_terms = kto::Kto{}(in);
-    const auto apo_terms = kto::ApoZeroUnpaired{}(in);
-    CHECK(kto_terms.loss_B[0] == (extreme > 0 ? 0 : 1));
-    CHECK(kto_terms.loss_B[1] == (extreme > 0 ? 1 : 0));
-    CHECK(apo_terms.loss_B[0] == (extreme > 0 ? 0 : 1));
+TEST_CASE("symmetry: KTO of an undesirable row is that of a desirable one mirrored at z0; DPO sees differences alone") {
+  for (double x = -3; x < 3; x += 0.7) {
+    CHECK(loss_of(kto::Kto{}, {1 + x}, {1}, 1) == Approx(loss_of(kto::Kto{}, {1 - x}, {-1}, 1)));
+    CHECK(loss_of(kto::Dpo{}, {x, 0.5}, {1, -1}) == Approx(loss_of(kto::Dpo{}, {x + 9, 9.5}, {1, -1})));
   }
-  const auto rising = kto::Kto{}(input({-2, -1, 0, 1, 2}, {1, 1, 1, 1, 1}, 0.3)).loss_B;
-  for (Eigen::Index i = 1; i < 5; ++i) CHECK(rising[i] < rising[i - 1]);
-  const auto falling = kto::Kto{}(input({-2, -1, 0, 1, 2}, {-1, -1, -1, -1, -1}, 0.3)).loss_B;
-  for (Eigen::Index i = 1; i < 5; ++i) CHECK(falling[i] > falling[i - 1]);
+  CHECK(loss_of(kto::Ipo{.beta = 0.5}, {12, 2}, {1, -1}) ==
+        Approx(0).margin(1e-12));  // its target: 1 / (2 beta) a token
+}
+
+TEST_CASE("BCO keeps the mean reward of all rows it has observed") {
+  kto::BcoUnpaired loss{.beta = 0.5};
+  loss.observe(input({2, 4}, {1, -1}));
+  CHECK(loss.delta == Approx(1.5));
+  loss.observe(input({-6}, {1}));
+  CHECK(loss.delta == Approx(0));
+  CHECK(loss.num_rows == 3);
+}
+
+TEST_CASE("log_sigmoid is exact at both ends") {
+  const ArrayXd y = kto::log_sigmoid(array({-800, -1e-9, 0, 40, 800}));
+  CHECK(y[0] == -800);
+  CHECK(y[2] == Approx(-std::log(2.0)));
+  CHECK(y[3] == Approx(-std::exp(-40.0)));
+  CHECK(y[4] == 0);
 }

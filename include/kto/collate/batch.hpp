@@ -39,6 +39,7 @@ struct Sequences {
   Tensor row_C;                       ///< int64, the sequence (0..B-1) that the scored token belongs to
   std::int64_t num_rows = 0;          ///< B
   std::int64_t num_tokens = 0;        ///< real tokens, without padding
+  std::int64_t max_id = -1;           ///< the largest id, known without asking the device
 };
 
 /// One place of a batch: a row, and the row whose completion follows its prompt in the KL pair.
@@ -51,7 +52,7 @@ struct Pick {
 struct Batch {
   Sequences rows;                    ///< (prompt, completion) of each example
   std::optional<Sequences> kl_rows;  ///< (prompt, another row's completion), the same prompts in the same order
-  Tensor sign_B;                     ///< float32, +1 desirable, -1 undesirable
+  Tensor sign_B;                     ///< float64, +1 desirable, -1 undesirable
   std::int64_t num_chosen = 0;       ///< rows with sign +1, known without asking the device
   std::vector<Pick> picks;           ///< the rows it was made of, for references that look values up, and for messages
 };

@@ -20,9 +20,9 @@ struct PairedCollator {
     check(picks.size() % 2 == 0, "a batch of pairs has an odd number of rows: ", picks.size());
     for (std::size_t i = 0; i < half; ++i) {
       const Example &chosen = *picks[i].example, &rejected = *picks[half + i].example;
-      check(chosen.label && !rejected.label && chosen.prompt_ids == rejected.prompt_ids, "rows ", chosen.row, " and ",
-            rejected.row,
-            " are no pair: expected a chosen and a rejected row, in this order, with the same prompt_ids");
+      check(
+          chosen.label && !rejected.label && chosen.row == rejected.row, "rows ", chosen.row, " and ", rejected.row,
+          " are no pair: expected a chosen and a rejected row of one number, in this order (kto::pair_up makes them)");
     }
     return layout(picks, with_kl);
   }

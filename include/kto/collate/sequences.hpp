@@ -55,6 +55,7 @@ inline Sequences make_sequences(std::span<const TokenPair> pairs, std::optional<
     out.lengths.push_back(length);
     out.num_tokens += length;
   }
+  if (!ids.empty()) out.max_id = *std::max_element(ids.begin(), ids.end());
   out.num_rows = static_cast<std::int64_t>(pairs.size());
   out.ids_N = detail::int64_tensor(ids);
   out.position_N = detail::int64_tensor(positions);
@@ -84,12 +85,12 @@ Batch make_batch(std::span<const Pick> picks, bool with_kl, const Layout& layout
   Batch batch;
   batch.rows = layout(matched_pairs(picks));
   if (with_kl) batch.kl_rows = layout(mismatched_pairs(picks));
-  std::vector<float> sign;
+  std::vector<double> sign;
   for (const Pick& pick : picks) {
-    sign.push_back(pick.example->label ? 1.0f : -1.0f);
+    sign.push_back(pick.example->label ? 1 : -1);
     batch.num_chosen += pick.example->label ? 1 : 0;
   }
-  batch.sign_B = at::tensor(at::ArrayRef<float>(sign), at::kFloat);
+  batch.sign_B = at::tensor(at::ArrayRef<double>(sign), at::kDouble);
   batch.picks.assign(picks.begin(), picks.end());
   return batch;
 }

@@ -16,6 +16,15 @@ struct CompletionScores {
   Tensor mean_logit_B;  ///< sum of mean logits over the scored tokens, likewise
 };
 
+namespace detail {
+
+inline void check_vocabulary(const Sequences& sequences, std::int64_t vocabulary) {
+  check(sequences.max_id < vocabulary, "the batch holds token id ", sequences.max_id,
+        ", and the model's vocabulary has ", vocabulary, " tokens: tokenizer and model do not belong together");
+}
+
+}  // namespace detail
+
 /// Logits [C, V] of the scored tokens, whole: for metrics and oracles.
 template <ModelPolicy Model>
 Tensor completion_logits(const Model& model, const Sequences& sequences) {
@@ -30,6 +39,7 @@ template <ModelPolicy Model>
 CompletionScores score_completions(const Model& model, const Sequences& sequences, bool statistics = false) {
   TokenScores scores;
   if constexpr (GivesHidden<Model>) {
+    detail::check_vocabulary(sequences, model.head().weight_VD.size(0));
     const Tensor hidden_ND = model.hidden(sequences);
     check(hidden_ND.dim() == 2 && hidden_ND.size(0) == sequences.ids_N.size(0), "model.hidden() returned shape ",
           shape_text(hidden_ND.sizes()), ", expected [", sequences.ids_N.size(0), ", width]");
@@ -40,6 +50,7 @@ CompletionScores score_completions(const Model& model, const Sequences& sequence
     check(logits_NV.dim() == 2 && logits_NV.size(0) == sequences.ids_N.size(0) && logits_NV.is_floating_point(),
           "model.logits() returned ", logits_NV.dtype().name(), " of shape ", shape_text(logits_NV.sizes()),
           ", expected floating-point [", sequences.ids_N.size(0), ", vocabulary]");
+    detail::check_vocabulary(sequences, logits_NV.size(1));
     scores = full_token_scores(logits_NV.index_select(0, sequences.predict_C), sequences.target_C, statistics);
   }
   const auto sum_rows = [&](const Tensor& values_C) {

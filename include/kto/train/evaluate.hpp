@@ -97,8 +97,11 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
   out[prefix + "samples_per_second"] = num_rows / seconds;
   out[prefix + "steps_per_second"] = static_cast<double>(batches.size()) / seconds;
   out.update(metrics.take(prefix, num_tokens));
-  if (hooks.compute_metrics)
-    for (const auto& [name, value] : hooks.compute_metrics(predictions.take()).items()) out[prefix + name] = value;
+  if (hooks.compute_metrics) {
+    const Json own = hooks.compute_metrics(predictions.take());
+    check(own.is_object(), "compute_metrics returned ", own.dump(), ", expected an object of names and values");
+    for (const auto& [name, value] : own.items()) out[prefix + name] = value;
+  }
   return out;
 }
 

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Accept and reject lists of the contracts, one static_assert each: compiling is passing. What the compiler says of the
+// rejected ones is tested in compile_fail/.
+#include "kto/collate/packed.hpp"
+#include "kto/collate/padded.hpp"
+#include "kto/collate/paired.hpp"
+#include "kto/loss/apo_down.hpp"
+#include "kto/loss/apo_zero.hpp"
+#include "kto/loss/bco.hpp"
+#include "kto/loss/dpo.hpp"
+#include "kto/loss/ipo.hpp"
+#include "kto/loss/kto.hpp"
+#include "kto/model/decoder.hpp"
+#include "kto/model/module.hpp"
+#include "kto/optim/adamw.hpp"
+#include "kto/optim/schedule.hpp"
+#include "kto/reference/live.hpp"
+
+namespace {
+
+using kto::Tensor;
+
+// Losses: the library's, on both array types
+template <class Loss>
+constexpr bool is_loss =
+    kto::LossPolicy<Loss, Tensor> && kto::LossPolicy<Loss, Eigen::ArrayXd> && kto::LossPolicy<Loss, Eigen::ArrayXf>;
+static_assert(is_loss<kto::Kto> && is_loss<kto::ApoZeroUnpaired> && is_loss<kto::ApoZeroPaired> &&
+              is_loss<kto::ApoDown>);
+static_assert(is_loss<kto::Dpo> && is_loss<kto::Ipo> && is_loss<kto::BcoUnpaired>);
+static_assert(kto::Observes<kto::BcoUnpaired, Tensor> && !kto::Observes<kto::Kto, Tensor>);
+
+struct TensorOnly {  // enough for training
+  static constexpr kto::BatchParts needs{};
+  kto::LossTerms<Tensor> operator()(const kto::LossInput<Tensor>&) const;
+};
+static_assert(kto::LossPolicy<TensorOnly, Tensor> && !kto::LossPolicy<TensorOnly>);
+static_assert(!kto::LossPolicy<int> && !kto::LossPolicy<kto::PackedCollator, Tensor>);
+
+struct WrongPrecision {
+  static constexpr kto::BatchParts needs{};
+  template <class Array>
+  kto::LossTerms<Eigen::ArrayXf> operator()(const kto::LossInput<Array>&) const;
+};
+static_assert(!kto::LossPolicy<WrongPrecision>);
+
+// Collators
+static_assert(kto::CollatorPolicy<kto::PackedCollator> && kto::CollatorPolicy<kto::PaddedCollator>);
+static_assert(kto::CollatorPolicy<kto::PairedCollator<>> &&
+              kto::CollatorPolicy<kto::PairedCollator<kto::PaddedCollator>>);
+static_assert(!kto::CollatorPolicy<kto::Kto> && !kto::CollatorPolicy<std::span<const kto::Pick>>);
+static_assert(kto::FeedsLoss<kto::PackedCollator, kto::Kto> && kto::FeedsLoss<kto::PairedCollator<>, kto::Dpo>);
+static_assert(!kto::FeedsLoss<kto::PackedCollator, kto::Dpo> && !kto::FeedsLoss<kto::PairedCollator<>, kto::Kto>);
+
+struct NoKlCollator {
+  static constexpr kto::BatchParts provides{};
+  kto::Batch operator()(std::span<const kto::Pick>, bool) const;
+};
+static_assert(kto::CollatorPolicy<NoKlCollator> && kto::FeedsLoss<NoKlCollator, kto::ApoZeroUnpaired>);
+static_assert(!kto::FeedsLoss<NoKlCollator, kto::Kto>);
+
+// Models
+using Function = kto::FunctionModel<Tensor (*)(const kto::NamedTensors&, const Tensor&, const Tensor&)>;
+static_assert(kto::ModelPolicy<kto::Decoder> && kto::GivesHidden<kto::Decoder> && !kto::GivesLogits<kto::Decoder>);
+static_assert(kto::ModelPolicy<Function> && kto::GivesLogits<Function>);
+static_assert(!kto::ModelPolicy<Tensor> && !kto::ModelPolicy<kto::Head>);
+static_assert(kto::FeedsModel<kto::PaddedCollator, Function> && !kto::FeedsModel<kto::PackedCollator, Function>);
+static_assert(kto::FeedsModel<kto::PairedCollator<kto::PaddedCollator>, Function> &&
+              !kto::FeedsModel<kto::PairedCollator<>, Function>);
+static_assert(kto::FeedsModel<kto::PackedCollator, kto::Decoder> && kto::FeedsModel<kto::PaddedCollator, kto::Decoder>);
+
+// References
+static_assert(kto::ReferencePolicy<kto::LiveReference<kto::Decoder>, kto::Decoder>);
+static_assert(kto::ReferencePolicy<kto::LiveReference<Function>, Function>);
+static_assert(!kto::ReferencePolicy<kto::Decoder, kto::Decoder> && !kto::ReferencePolicy<std::nullptr_t, kto::Decoder>);
+
+// Optimizers
+static_assert(kto::OptimizerPolicy<kto::AdamW> && !kto::OptimizerPolicy<kto::Schedule>);
+
+}  // namespace
