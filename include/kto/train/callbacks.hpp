@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "kto/train/state.hpp"
@@ -24,6 +25,8 @@ struct Callback {
   /// Batches done and in all, while an evaluation goes on.
   std::function<void(std::int64_t done, std::int64_t total)> on_evaluate_batch = {};
   std::function<void(const TrainerState&)> on_train_end = {};
+  /// Something the user should know of the run, a sentence, said once.
+  std::function<void(const std::string&)> on_note = {};
 };
 
 using Callbacks = std::vector<Callback>;

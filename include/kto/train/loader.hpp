@@ -9,6 +9,7 @@
 #include <range/v3/view/transform.hpp>
 #include <range/v3/view/zip.hpp>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kto/collate/batch.hpp"
@@ -73,6 +74,18 @@ inline std::vector<Picks> train_picks(std::span<const Example> rows, const Train
   }
   if (config.dataloader_drop_last) order.resize(order.size() / batch_size * batch_size);
   return detail::make_picks(rows, order, batch_size, detail::kl_group(config), paired);
+}
+
+/// What to know of KL pairs under `config`: a micro-batch of one row has no other row to pair with. Empty when there is
+/// none such.
+inline std::string lone_row_note(const TrainConfig& config, std::int64_t num_rows) {
+  const std::int64_t batch = config.per_device_train_batch_size;
+  const bool lone = batch == 1 || (num_rows % batch == 1 && !config.dataloader_drop_last);
+  if (config.kl_scope == KlScope::window || !lone) return "";
+  return concat(
+      batch == 1 ? "every micro-batch" : "the last micro-batch of an epoch",
+      " is a single row, whose KL pair is itself: its baseline is that row's own log-ratio, so a desirable row "
+      "teaches next to nothing there; kl_scope window draws pairs across the update");
 }
 
 /// The micro-batches of an evaluation, in the order of the rows. KL pairs are drawn as in training, so that eval_kl

@@ -111,6 +111,7 @@ inline Callback show_progress(std::FILE* stream = stdout, bool bar = true) {
     shown->evaluation.clear();
     shown->steps.line(detail::entry_text(entry));
   };
+  out.on_note = [shown](const std::string& text) { shown->steps.line("note: " + text); };
   out.on_evaluate_batch = [shown](std::int64_t done, std::int64_t total) {
     if (done == 1) shown->steps.clear();
     if (done <= 1) shown->evaluation.restart();
