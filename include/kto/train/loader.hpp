@@ -82,10 +82,9 @@ inline std::string lone_row_note(const TrainConfig& config, std::int64_t num_row
   const std::int64_t batch = config.per_device_train_batch_size;
   const bool lone = batch == 1 || (num_rows % batch == 1 && !config.dataloader_drop_last);
   if (config.kl_scope == KlScope::window || !lone) return "";
-  return concat(
-      batch == 1 ? "every micro-batch" : "the last micro-batch of an epoch",
-      " is a single row, whose KL pair is itself: its baseline is that row's own log-ratio, so a desirable row "
-      "teaches next to nothing there; kl_scope window draws pairs across the update");
+  return concat(batch == 1 ? "every micro-batch" : "the last micro-batch of an epoch",
+                " is a single row, whose KL pair is itself: its baseline is its own log-ratio, so its loss tells "
+                "nothing of what was learnt; kl_scope window draws pairs across the update");
 }
 
 /// The micro-batches of an evaluation, in the order of the rows. KL pairs are drawn as in training, so that eval_kl
