@@ -9,11 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Sets kto_python, the interpreter of the tests that hand a trained model to transformers; they are skipped without it.
 find_python() {
-  local modules=(torch transformers safetensors)
+  local modules=(torch transformers safetensors peft)
   for kto_python in python3 "$kto_venv_python"; do
     python_has "$kto_python" "${modules[@]}" && return
   done
-  { python_has "$kto_venv_python" torch || (install_torch); } && pip_install_small transformers==5.24.0 ||
+  { python_has "$kto_venv_python" torch || (install_torch); } && pip_install_small transformers==5.24.0 peft==0.21.2 ||
     say "no torch and transformers for Python: tests that need them will be skipped"
 }
 

@@ -30,6 +30,17 @@ struct ScriptConfig {
   CollatorType collator = CollatorType::packed;
   LossType loss_type = LossType::kto;
   double beta = 0.1;
+  std::optional<std::string> adapter_name_or_path = std::nullopt;  ///< PEFT folder to train on from
+  bool use_peft = false;                                           ///< train a new LoRA adapter
+  std::int64_t lora_r = 16;
+  std::int64_t lora_alpha = 32;
+  double lora_dropout = 0.05;
+  std::optional<std::vector<std::string>> lora_target_modules = std::nullopt;
+  std::optional<std::vector<std::string>> lora_modules_to_save = std::nullopt;
+  std::string lora_task_type = "CAUSAL_LM";
+  bool use_rslora = false;
+  bool use_dora = false;
+  bool merge_and_unload = false;  ///< save the adapter worked into the model, not by itself
   bool do_train = true;
   bool do_eval = false;                             ///< evaluate the test split at the end, whatever eval_strategy is
   std::string device = "auto";                      ///< auto, cpu, cuda, cuda:N
@@ -46,18 +57,7 @@ namespace detail {
 inline const std::vector<RefusedOptions>& refused_script_options() {
   static const std::vector<RefusedOptions> list{
       {"only AdamW is supported yet", {{"optim", "adamw_torch_fused|adamw_torch"}}},
-      {"LoRA is not supported yet",
-       {{"adapter_name_or_path", "None"},
-        {"lora_alpha", "32"},
-        {"lora_dropout", "0.05"},
-        {"lora_modules_to_save", "None"},
-        {"lora_r", "16"},
-        {"lora_target_modules", "None"},
-        {"lora_target_parameters", "None"},
-        {"lora_task_type", "CAUSAL_LM"},
-        {"use_dora", "False"},
-        {"use_peft", "False"},
-        {"use_rslora", "False"}}},
+      {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
       {"quantized models are not supported yet",
        {{"bnb_4bit_quant_storage", "None"},
         {"bnb_4bit_quant_type", "nf4"},
@@ -121,6 +121,26 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
         option(&C::loss_type, "loss_type", group::kto, "the loss"),
         option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
+        text(option(&C::adapter_name_or_path, "adapter_name_or_path", group::adapter,
+                    "folder of a PEFT LoRA adapter to train on from; it is also the reference, as it was"),
+             "DIR"),
+        option(&C::use_peft, "use_peft", group::adapter, "train a new LoRA adapter; the reference is the bare model"),
+        option(&C::lora_r, "lora_r", group::adapter, "rank", detail::count(1)),
+        option(&C::lora_alpha, "lora_alpha", group::adapter, "the update is scaled by lora_alpha / lora_r",
+               detail::count(1)),
+        option(&C::lora_dropout, "lora_dropout", group::adapter,
+               "dropout on the adapter's input; without effect while disable_dropout is on",
+               {"a number from 0 to below 1", [](double x) { return x >= 0 && x < 1; }}),
+        text(option(&C::lora_target_modules, "lora_target_modules", group::adapter,
+                    "names, all-linear, or one regular expression; None: q_proj v_proj"),
+             "NAME..."),
+        text(option(&C::lora_modules_to_save, "lora_modules_to_save", group::adapter, "modules to train whole"),
+             "NAME..."),
+        text(option(&C::lora_task_type, "lora_task_type", group::adapter, "written to adapter_config.json"), "NAME"),
+        option(&C::use_rslora, "use_rslora", group::adapter, "scale by lora_alpha / sqrt(lora_r)"),
+        option(&C::use_dora, "use_dora", group::adapter, "weight-decomposed LoRA (DoRA)"),
+        option(&C::merge_and_unload, "merge_and_unload", group::adapter,
+               "save the trained adapter worked into the model"),
         option(&C::do_train, "do_train", group::length, "train; False with --do_eval: only evaluate"),
         option(&C::do_eval, "do_eval", group::evaluation, "evaluate at the end, whatever eval_strategy is"),
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
@@ -171,6 +191,21 @@ inline void validate(const Arguments& arguments) {
   const bool evaluates = arguments.script.do_eval || arguments.train.eval_strategy != IntervalStrategy::no;
   if (!arguments.script.do_train && !arguments.script.do_eval)
     throw UsageError("do_train False leaves nothing to do: add --do_eval");
+  const ScriptConfig &script = arguments.script, plain;
+  const bool adapts = script.use_peft || script.adapter_name_or_path;
+  if (script.use_peft && script.adapter_name_or_path)
+    throw UsageError("use_peft makes a new adapter and adapter_name_or_path trains on one: give one of them");
+  if (script.lora_task_type != "CAUSAL_LM")
+    throw UsageError(concat("lora_task_type \"", script.lora_task_type, "\" is not supported; expected CAUSAL_LM"));
+  const bool has_lora_options = script.lora_r != plain.lora_r || script.lora_alpha != plain.lora_alpha ||
+                                script.lora_dropout != plain.lora_dropout || script.lora_target_modules ||
+                                script.lora_modules_to_save || script.use_rslora || script.use_dora;
+  if (has_lora_options && !script.use_peft)
+    throw UsageError("lora_* options, use_rslora and use_dora make a new adapter: add --use_peft");
+  if (script.merge_and_unload && !adapts)
+    throw UsageError("merge_and_unload needs --use_peft or --adapter_name_or_path");
+  if (arguments.train.gradient_checkpointing && !script.disable_dropout && script.use_peft && script.lora_dropout > 0)
+    throw UsageError("gradient_checkpointing with lora_dropout is not supported: set one of them to 0 or False");
   if (arguments.train.eval_on_start && !evaluates)
     throw UsageError("eval_on_start needs --do_eval, or --eval_strategy steps or epoch");
 }

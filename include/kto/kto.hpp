@@ -14,7 +14,8 @@
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"
 #include "kto/collate/paired.hpp"
-// Models: decoders from a folder.
+// Models: decoders from a folder, LoRA adapters.
+#include "kto/model/adapter.hpp"
 #include "kto/model/pretrained.hpp"
 // Log-probs of completions.
 #include "kto/logprob/completion.hpp"

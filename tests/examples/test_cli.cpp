@@ -108,8 +108,12 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK(refusal({"--max_length", "1"}) == "--max_length: expected None or an integer from 2 to 1000000000, got \"1\"");
   CHECK(refusal({"--save_strategy", "steps"}) ==
         "--save_strategy: \"steps\" is refused: checkpoints are not supported yet (expected no)");
-  CHECK_THAT(refusal({"--lora_target_modules", "q_proj", "v_proj"}),
-             KTO_CONTAINS("\"q_proj v_proj\" is refused: LoRA is not supported yet"));
+  CHECK_THAT(refusal({"--lora_target_modules", "q_proj", "v_proj"}), KTO_CONTAINS("add --use_peft"));
+  CHECK(refusal({"--use_peft", "--lora_target_modules", "q_proj", "v_proj", "--lora_r", "8"}) == "");
+  CHECK_THAT(refusal({"--use_peft", "--adapter_name_or_path", "x"}), KTO_CONTAINS("give one of them"));
+  CHECK_THAT(refusal({"--use_peft", "--lora_task_type", "SEQ_CLS"}), KTO_CONTAINS("expected CAUSAL_LM"));
+  CHECK_THAT(refusal({"--use_peft", "--lora_dropout", "1"}), KTO_CONTAINS("--lora_dropout"));
+  CHECK_THAT(refusal({"--merge_and_unload"}), KTO_CONTAINS("merge_and_unload needs --use_peft"));
   CHECK_THAT(refusal({"--optim", "adafactor"}), KTO_CONTAINS("only AdamW is supported yet"));
   CHECK(refusal({"--optim", "adamw_torch"}) == "");
   CHECK(refusal({"--report_to", "none", "--push_to_hub", "False", "--dtype", "auto", "--device", "cuda:1"}) == "");
@@ -217,7 +221,7 @@ TEST_CASE("every option of TRL is in the table, and its default is taken") {
   std::size_t ours = 0;
   for (const auto& row : argument_options())
     if (!golden["trl"].contains(std::string(row.name)) && !golden["page"].contains(std::string(row.name))) ++ours;
-  CHECK(ours == 4);  // kl_scope, collator, device, adapter_name_or_path
+  CHECK(ours == 5);  // kl_scope, collator, device, adapter_name_or_path, merge_and_unload
 }
 
 TEST_CASE("training_args.json is read back") {

@@ -56,6 +56,7 @@ inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const T
     return detail::attend(stacked(q_NHd), stacked(k_NKd), stacked(v_NKd), window, scale).flatten(0, 1);
   }
   std::vector<std::int64_t> lengths;
+  lengths.reserve(segments.size());
   for (const Segment& segment : segments) lengths.push_back(segment.length);
   // Split, not sliced: the gradient of all parts is then one concatenation.
   const auto parts = [&](const Tensor& x) { return x.split_with_sizes(lengths); };

@@ -88,6 +88,7 @@ struct Decoder {
   std::vector<DecoderLayer> layers;
   Tensor norm_D;
   Tensor lm_head_VD;  ///< undefined when config.tie_word_embeddings
+  std::optional<LoraWeights> lm_head_lora = std::nullopt;
 
   /// Type of matrix products and attention: float32, float64 or bfloat16. With bfloat16 it is torch's autocast: the
   /// parameters keep their type (float32 masters) and are cast for each product; residual stream, norms, rotary tables
@@ -99,37 +100,63 @@ struct Decoder {
   /// States [N, D] after the final norm, of type `compute`.
   Tensor hidden(const Sequences& sequences) const;
 
-  Head head() const { return {.weight_VD = lm_head_VD.defined() ? lm_head_VD : embedding_VD}; }
+  Head head() const {
+    const Tensor& weight_VD = lm_head_VD.defined() ? lm_head_VD : embedding_VD;
+    return {.weight_VD = lm_head_lora ? lm_head_lora->merged_OI(weight_VD) : weight_VD};
+  }
 
-  /// The live parameters under their names in transformers; a tied head is not named.
+  /// The live parameters under their names in transformers, a tied head not named, and then those of adapters under
+  /// PEFT's names.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
 };
 
 namespace detail {
 
+/// Calls visit(path, linear, outputs, inputs, has bias) for every linear layer of a decoder layer.
+template <class Layer, class Visit>
+void visit_linears(const ModelConfig& config, Layer& layer, const std::string& prefix, const Visit& visit) {
+  const std::int64_t D = config.hidden_size, M = config.intermediate_size, Hd = config.num_heads * config.head_dim,
+                     Kd = config.num_kv_heads * config.head_dim;
+  visit(prefix + "self_attn.q_proj", layer.q_proj, Hd, D, config.qkv_bias);
+  visit(prefix + "self_attn.k_proj", layer.k_proj, Kd, D, config.qkv_bias);
+  visit(prefix + "self_attn.v_proj", layer.v_proj, Kd, D, config.qkv_bias);
+  visit(prefix + "self_attn.o_proj", layer.o_proj, D, Hd, config.output_bias);
+  visit(prefix + "mlp.gate_proj", layer.gate_proj, M, D, config.mlp_bias);
+  visit(prefix + "mlp.up_proj", layer.up_proj, M, D, config.mlp_bias);
+  visit(prefix + "mlp.down_proj", layer.down_proj, D, M, config.mlp_bias);
+}
+
 /// Calls visit(name, tensor, shape) for every parameter that `config` gives a layer.
 template <class Layer, class Visit>
 void visit_layer(const ModelConfig& config, Layer& layer, const std::string& prefix, const Visit& visit) {
   using Shape = std::vector<std::int64_t>;
-  const auto linear = [&](const char* name, auto& part, std::int64_t out, std::int64_t in, bool bias) {
-    visit(prefix + name + ".weight", part.weight_OI, Shape{out, in});
-    if (bias) visit(prefix + name + ".bias", part.bias_O, Shape{out});
-  };
-  const std::int64_t D = config.hidden_size, M = config.intermediate_size, Hd = config.num_heads * config.head_dim,
-                     Kd = config.num_kv_heads * config.head_dim;
-  linear("self_attn.q_proj", layer.q_proj, Hd, D, config.qkv_bias);
-  linear("self_attn.k_proj", layer.k_proj, Kd, D, config.qkv_bias);
-  linear("self_attn.v_proj", layer.v_proj, Kd, D, config.qkv_bias);
-  linear("self_attn.o_proj", layer.o_proj, D, Hd, config.output_bias);
+  visit_linears(config, layer, prefix,
+                [&](const std::string& path, auto& linear, std::int64_t out, std::int64_t in, bool bias) {
+                  visit(path + ".weight", linear.weight_OI, Shape{out, in});
+                  if (bias) visit(path + ".bias", linear.bias_O, Shape{out});
+                });
   if (config.qk_norm) {
     visit(prefix + "self_attn.q_norm.weight", layer.q_norm_d, Shape{config.head_dim});
     visit(prefix + "self_attn.k_norm.weight", layer.k_norm_d, Shape{config.head_dim});
   }
-  linear("mlp.gate_proj", layer.gate_proj, M, D, config.mlp_bias);
-  linear("mlp.up_proj", layer.up_proj, M, D, config.mlp_bias);
-  linear("mlp.down_proj", layer.down_proj, D, M, config.mlp_bias);
-  visit(prefix + "input_layernorm.weight", layer.input_norm_D, Shape{D});
-  visit(prefix + "post_attention_layernorm.weight", layer.post_attention_norm_D, Shape{D});
+  visit(prefix + "input_layernorm.weight", layer.input_norm_D, Shape{config.hidden_size});
+  visit(prefix + "post_attention_layernorm.weight", layer.post_attention_norm_D, Shape{config.hidden_size});
+}
+
+/// Calls visit(name, tensor) for the tensors of an adapter of the module at `path`, under PEFT's names.
+template <class Lora, class Visit>
+void visit_lora(Lora& lora, const std::string& path, const Visit& visit) {
+  visit(path + ".lora_A.weight", lora.a_RI);
+  visit(path + ".lora_B.weight", lora.b_OR);
+  if (lora.magnitude_O.defined()) visit(path + ".lora_magnitude_vector", lora.magnitude_O);
+}
+
+/// The same for all adapters of a layer.
+template <class Layer, class Visit>
+void visit_layer_loras(const ModelConfig& config, Layer& layer, const std::string& prefix, const Visit& visit) {
+  visit_linears(config, layer, prefix, [&](const std::string& path, auto& linear, auto...) {
+    if (linear.lora) visit_lora(*linear.lora, path, visit);
+  });
 }
 
 inline std::vector<Tensor> trained_parameters(const ModelConfig& config, const DecoderLayer& layer) {
@@ -137,6 +164,7 @@ inline std::vector<Tensor> trained_parameters(const ModelConfig& config, const D
   visit_layer(config, layer, "", [&](const std::string&, const Tensor& tensor, const auto&) {
     if (tensor.requires_grad()) out.push_back(tensor);
   });
+  visit_layer_loras(config, layer, "", [&](const std::string&, const Tensor& tensor) { out.push_back(tensor); });
   return out;
 }
 
@@ -156,6 +184,16 @@ void visit_parameters(AnyDecoder& decoder, const Visit& visit) {
     visit("lm_head.weight", decoder.lm_head_VD, Shape{config.vocab_size, config.hidden_size});
 }
 
+/// Calls visit(name, tensor) for every tensor of the decoder's adapters, under PEFT's names.
+template <class AnyDecoder, class Visit>
+void visit_loras(AnyDecoder& decoder, const Visit& visit) {
+  const std::string prefix = "base_model.model.";
+  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
+    detail::visit_layer_loras(decoder.config, decoder.layers[i], prefix + "model.layers." + std::to_string(i) + ".",
+                              visit);
+  if (decoder.lm_head_lora) detail::visit_lora(*decoder.lm_head_lora, prefix + "lm_head", visit);
+}
+
 /// A decoder whose parameters are make(name, shape).
 template <class Make>
 Decoder make_decoder(const ModelConfig& config, const Make& make) {
@@ -168,11 +206,15 @@ Decoder make_decoder(const ModelConfig& config, const Make& make) {
   return decoder;
 }
 
-/// A deep copy without gradient.
+/// A copy without gradient: what is trained is copied, what is frozen is shared, since it does not change.
 inline Decoder frozen_copy(const Decoder& decoder) {
   const at::NoGradGuard no_grad;
   Decoder copy = decoder;
-  visit_parameters(copy, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach().clone(); });
+  const auto freeze = [](Tensor& tensor) {
+    if (tensor.requires_grad()) tensor = tensor.detach().clone();
+  };
+  visit_parameters(copy, [&](const std::string&, Tensor& tensor, const auto&) { freeze(tensor); });
+  visit_loras(copy, [&](const std::string&, Tensor& tensor) { freeze(tensor); });
   return copy;
 }
 
@@ -180,6 +222,7 @@ inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() c
   std::vector<std::pair<std::string, Tensor>> out;
   visit_parameters(*this,
                    [&](const std::string& name, const Tensor& tensor, const auto&) { out.emplace_back(name, tensor); });
+  visit_loras(*this, [&](const std::string& name, const Tensor& tensor) { out.emplace_back(name, tensor); });
   return out;
 }
 

@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "kto/model/matmul.hpp"
+#include "kto/model/lora.hpp"
 
 namespace kto {
 
@@ -13,10 +13,13 @@ namespace kto {
 struct Linear {
   Tensor weight_OI;
   Tensor bias_O;  ///< undefined where there is none
+  std::optional<LoraWeights> lora = std::nullopt;
 
   /// The product is computed in x's type, whatever the weight's.
   Tensor operator()(const Tensor& x_NI) const {
-    return affine(x_NI, weight_OI, bias_O.defined() ? std::optional(bias_O) : std::nullopt);
+    const auto bias = bias_O.defined() ? std::optional(bias_O) : std::nullopt;
+    const Tensor out_NO = affine(x_NI, weight_OI, bias);
+    return lora ? lora->add_to(out_NO, x_NI, weight_OI, bias) : out_NO;
   }
 };
 

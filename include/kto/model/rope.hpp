@@ -62,7 +62,7 @@ inline Tensor inverse_frequencies(const RopeConfig& rope, std::int64_t head_dim,
   const auto options = length.options().dtype(at::kFloat);
   const Tensor exponent_F = at::arange(0, head_dim, 2, options) / head_dim;
   const Tensor wavelength_F = at::pow(rope.theta, exponent_F);  // over 2 pi
-  const Tensor plain_F = 1 / wavelength_F;
+  Tensor plain_F = 1 / wavelength_F;
   switch (rope.type) {
     case RopeType::linear:
       return plain_F / rope.factor;

@@ -4,6 +4,8 @@
 // chooses it; its table is examples/cli/arguments.hpp.
 #pragma once
 
+#include <algorithm>
+
 #include "kto/train/config.hpp"
 #include "kto/train/detail/refused_options.hpp"
 #include "kto/train/option.hpp"
@@ -29,12 +31,13 @@ namespace group {
 inline constexpr std::string_view model = "Model";
 inline constexpr std::string_view data = "Data";
 inline constexpr std::string_view kto = "KTO";
+inline constexpr std::string_view adapter = "LoRA";
 inline constexpr std::string_view length = "Length of the run and batches";
 inline constexpr std::string_view optimization = "Optimization";
 inline constexpr std::string_view evaluation = "Evaluation and log";
 inline constexpr std::string_view output = "Output";
 inline constexpr std::string_view machine = "Randomness and machine";
-inline constexpr std::array all{model, data, kto, length, optimization, evaluation, output, machine};
+inline constexpr std::array all{model, data, kto, adapter, length, optimization, evaluation, output, machine};
 }  // namespace group
 
 namespace detail {
@@ -69,7 +72,7 @@ Option<Config> with_refused(Option<Config> row, std::string_view refused, std::s
   std::string placeholder;
   row.expects.clear();
   for (const std::string_view name : split_bars(row.placeholder)) {
-    if (std::find(bad.begin(), bad.end(), name) != bad.end()) continue;
+    if (std::ranges::find(bad, name) != bad.end()) continue;
     placeholder.append(placeholder.empty() ? "" : "|").append(name);
     row.expects.append(row.expects.empty() ? "" : " or ").append(name);
   }

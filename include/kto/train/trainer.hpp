@@ -70,7 +70,7 @@ struct Trainer {
       if constexpr (Loss::needs.kl_pairs)
         if (const std::string note = lone_row_note(config, static_cast<std::int64_t>(rows.size())); !note.empty())
           detail::call(callbacks, &Callback::on_note, note);
-      if (config.eval_on_start && config.eval_strategy != IntervalStrategy::no) evaluate_now(eval_rows, state, control);
+      if (config.eval_on_start) evaluate_now(eval_rows, state, control);
 
       for (std::int64_t epoch = 0; state.global_step < plan.num_steps && !control.should_stop; ++epoch) {
         const std::vector<Picks> batches = train_picks(rows, config, epoch, paired);
