@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "cli/arguments.hpp"
+#include "cli/policy.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/kto.hpp"
 
@@ -27,13 +27,6 @@ void check_output_folder(const kto::TrainConfig& config) {
              ": exists and is not empty; choose another --output_dir, or add --overwrite_output_dir");
 }
 
-at::Device choose_device(const std::string& name) {
-  if (name == "auto") return at::hasCUDA() ? at::kCUDA : at::kCPU;
-  const at::Device device(name);
-  kto::check(device.is_cpu() || at::hasCUDA(), "--device ", name, ": this LibTorch sees no such device; use cpu");
-  return device;
-}
-
 std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::string& split,
                                         const kto::Processor& processor) {
   const kto::RowSet rows = kto::read_rows(args.script.dataset_name, split);
@@ -44,88 +37,8 @@ std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::s
   return std::move(encoded.examples);
 }
 
-/// The policy and what it is held to. The three kinds: all weights trained, against a frozen copy; a new adapter,
-/// against the bare model; an adapter trained on, against a frozen copy of it. Adapters share the base's weights.
-struct Policy {
-  kto::Decoder model;
-  kto::LiveReference<kto::Decoder> reference;
-  std::optional<kto::LoraConfig> adapter;
-  fs::path base;  ///< folder of the base model
-};
-
-kto::Decoder load_model(const kto::Arguments& args, const fs::path& folder) {
-  at::ScalarType dtype = at::kFloat;
-  if (args.script.dtype == kto::ModelDtype::bfloat16) dtype = at::kBFloat16;
-  if (args.script.dtype == kto::ModelDtype::as_stored) dtype = kto::stored_dtype(folder);
-  kto::check(dtype != at::kHalf, folder.string(),
-             ": is stored in float16, and training float16 parameters is not supported; use --dtype float32");
-  kto::Decoder model = kto::load_pretrained(folder, dtype, choose_device(args.script.device));
-  kto::check(args.script.disable_dropout || model.config.attention_dropout == 0, folder.string(),
-             ": config.json has attention_dropout ", model.config.attention_dropout,
-             ", which is not supported in training; leave --disable_dropout True");
-  if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
-  model.recompute = args.train.gradient_checkpointing;
-  return model;
-}
-
-kto::LoraConfig lora_config(const kto::ScriptConfig& script) {
-  kto::LoraConfig out{.r = script.lora_r,
-                      .lora_alpha = static_cast<double>(script.lora_alpha),
-                      .lora_dropout = script.lora_dropout,
-                      .modules_to_save = script.lora_modules_to_save.value_or(std::vector<std::string>{}),
-                      .use_rslora = script.use_rslora,
-                      .use_dora = script.use_dora,
-                      .task_type = script.lora_task_type,
-                      .base_model_name_or_path = script.model_name_or_path};
-  const auto targets = script.lora_target_modules.value_or(std::vector<std::string>{});
-  const bool is_pattern = targets.size() == 1 && (targets[0] == "all-linear" ||
-                                                  targets[0].find_first_of("*+?()[]{}|^$\\") != std::string::npos);
-  if (is_pattern)
-    out.target_pattern = targets[0];
-  else
-    out.target_modules = targets;
-  return out;
-}
-
-/// The folder of the base model that an adapter folder names, which may be relative to the adapter or to here.
-fs::path base_of_adapter(const fs::path& adapter) {
-  const fs::path file = adapter / "adapter_config.json";
-  const fs::path named = kto::parse_lora_config(kto::read_json(file), file.string()).base_model_name_or_path;
-  kto::check(!named.empty(), file.string(),
-             ": base_model_name_or_path is missing; give the base as "
-             "--model_name_or_path and this folder as --adapter_name_or_path");
-  for (const fs::path& candidate : {named, adapter / named})
-    if (fs::is_directory(candidate)) return candidate;
-  kto::fail(file.string(), ": base_model_name_or_path \"", named.string(),
-            "\" is no folder here; give the base as "
-            "--model_name_or_path and this folder as --adapter_name_or_path");
-}
-
-Policy load_policy(const kto::Arguments& args) {
-  const fs::path folder = args.script.model_name_or_path;
-  std::optional<fs::path> adapter;
-  if (args.script.adapter_name_or_path) adapter = *args.script.adapter_name_or_path;
-  const bool is_adapter = fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json");
-  if (is_adapter) {
-    kto::check(!adapter && !args.script.use_peft, folder.string(),
-               ": is an adapter itself; leave out --adapter_name_or_path and --use_peft");
-    adapter = folder;
-  }
-  const fs::path base_folder = is_adapter ? base_of_adapter(folder) : folder;
-  const kto::Decoder base = load_model(args, base_folder);
-  if (!adapter && !args.script.use_peft) return {base, kto::live_reference(base), std::nullopt, base_folder};
-
-  kto::AdaptedDecoder adapted =
-      adapter ? kto::load_adapter(base, *adapter)
-              : kto::with_adapter(base, lora_config(args.script), static_cast<std::uint64_t>(args.train.seed));
-  adapted.config.base_model_name_or_path = base_folder.string();
-  const auto reference = adapter ? kto::live_reference(adapted.policy) : kto::live_reference(base);
-  if (args.script.disable_dropout) kto::disable_dropout(adapted.policy);
-  return {adapted.policy, reference, adapted.config, base_folder};
-}
-
 /// Writes what transformers' Trainer leaves in its output folder.
-void save(const kto::Arguments& args, const Policy& policy, const kto::TrainerState& state, const kto::Plan& plan,
+void save(const kto::Arguments& args, const kto::Policy& policy, const kto::TrainerState& state, const kto::Plan& plan,
           const Json& eval_metrics) {
   const fs::path folder = args.train.output_dir;
   const auto write = [&](const char* name, const Json& content) {
@@ -149,57 +62,136 @@ void save(const kto::Arguments& args, const Policy& policy, const kto::TrainerSt
   write("trainer_state.json", kto::to_json(state, plan, args.train));
 }
 
-/// The model's own folder, or where that is an adapter without a tokenizer, its base's.
-fs::path tokenizer_folder(const kto::Arguments& args) {
-  const fs::path folder = args.script.model_name_or_path;
-  const bool bare_adapter = fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "tokenizer.json");
-  return bare_adapter ? base_of_adapter(folder) : folder;
-}
+/// Packed or padded, chosen at run time: half as many trainers to compile.
+struct Collator {
+  static constexpr kto::BatchParts provides{.kl_pairs = true};
+  bool padded = false;
+  std::optional<std::int64_t> max_length;
+  kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
+    return padded ? kto::PaddedCollator{.max_length = max_length}(picks, with_kl)
+                  : kto::PackedCollator{.max_length = max_length}(picks, with_kl);
+  }
+};
 
-template <class Collator, class Loss>
-void run(const kto::Arguments& args, const Collator& collator, const Loss& loss) {
-  check_output_folder(args.train);
-  const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
-  const kto::Processor processor(tokenizer_folder(args));
-  const auto train_rows = load_examples(args, args.script.dataset_train_split, processor);
-  const auto eval_rows =
-      evaluates ? load_examples(args, args.script.dataset_test_split, processor) : std::vector<kto::Example>{};
-  if (const auto advice =
-          kto::weight_balance(train_rows, args.train.desirable_weight, args.train.undesirable_weight).advice())
-    note(*advice);
-  const Policy policy = load_policy(args);
-  fs::create_directories(args.train.output_dir);
+/// What all kinds of trainers are made of here.
+struct Run {
+  kto::Arguments args;
+  std::vector<kto::Example> train_rows, eval_rows;
+  kto::Policy policy;
+  Collator collator;
+};
 
-  kto::Trainer trainer{.model = policy.model,
-                       .collator = collator,
+template <class Loss, class Reference>
+void train(const Run& run, const Loss& loss, const Reference& reference) {
+  const auto& args = run.args;
+  kto::Trainer trainer{.model = run.policy.model,
+                       .collator = run.collator,
                        .loss = loss,
-                       .reference = policy.reference,
+                       .reference = reference,
                        .config = args.train,
                        .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false))}};
   Json eval_metrics = Json::object();
   if (!args.script.do_train) {
-    eval_metrics = trainer.evaluate(eval_rows);
+    eval_metrics = trainer.evaluate(run.eval_rows);
     std::cout << kto::detail::entry_text(eval_metrics) << '\n';
     kto::write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
     return;
   }
-  const kto::TrainerState state = trainer.train(train_rows, eval_rows);
+  const kto::TrainerState state = trainer.train(run.train_rows, run.eval_rows);
   if (args.script.do_eval) {
-    eval_metrics = trainer.evaluate(eval_rows, "eval_", state.num_tokens);
+    eval_metrics = trainer.evaluate(run.eval_rows, "eval_", state.num_tokens);
     eval_metrics["epoch"] = state.epoch;
     std::cout << kto::detail::entry_text(eval_metrics) << '\n';
   }
-  save(args, policy, state, kto::make_plan(args.train, static_cast<std::int64_t>(train_rows.size())), eval_metrics);
+  const auto plan = kto::make_plan(args.train, static_cast<std::int64_t>(run.train_rows.size()));
+  save(args, run.policy, state, plan, eval_metrics);
   std::cout << "Model saved to " << args.train.output_dir << '\n';
 }
 
-template <class Collator>
-void run(const kto::Arguments& args, const Collator& collator) {
+fs::path cache_folder(const kto::ScriptConfig& script) {
+  if (script.ref_logps_cache) return *script.ref_logps_cache;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
+    return fs::path(cache) / "kto";
+  return fs::path(kto::detail::expand_home("~/.cache")) / "kto";
+}
+
+/// The log-probs of the reference for all rows, from the cache or from one pass over them.
+template <class Loss>
+kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
+  const auto& args = run.args;
+  const kto::PrecomputedReference<kto::Decoder> out{run.policy.load_reference};
+  const fs::path folder = cache_folder(args.script);
+  for (const auto* rows : {&run.train_rows, &run.eval_rows}) {
+    if (rows->empty() || (rows == &run.train_rows && !args.script.do_train)) continue;
+    const auto batch_size = args.script.precompute_ref_batch_size.value_or(
+        rows == &run.train_rows ? args.train.per_device_train_batch_size : args.train.per_device_eval_batch_size);
+    const auto batches = kto::reference_picks(*rows, args.train, batch_size);
+    const kto::LiveReference<kto::Decoder> reference = out.make_reference();
+    const std::string options = kto::concat("max_length ", args.script.max_length.value_or(-1), ", compute ",
+                                            reference.model.compute, ", config ", reference.model.config.model_type);
+    const std::string key = kto::reference_key(batches, Loss::needs.kl_pairs, reference.model, options);
+    if (const auto cached = kto::read_reference_cache(folder, key, rows->size())) {
+      note(kto::concat("reference log-probs of ", rows->size(), " rows read from ", (folder / key).string(),
+                       ".safetensors"));
+      out.fill(batches, *cached);
+      continue;
+    }
+    kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
+    const auto logps = out.compute(batches, run.collator, Loss::needs.kl_pairs,
+                                   [&](std::int64_t done, std::int64_t total) { bar.draw("reference", done, total); });
+    bar.clear();
+    out.fill(batches, logps);
+    kto::write_reference_cache(folder, key, logps);
+    note(kto::concat("reference log-probs of ", rows->size(), " rows kept in ", (folder / key).string(),
+                     ".safetensors"));
+  }
+  return out;
+}
+
+template <class Loss>
+void train(const Run& run, const Loss& loss) {
+  const auto& script = run.args.script;
+  if (script.precompute_ref_log_probs) return train(run, loss, precompute<Loss>(run));
+  if (script.sync_ref_model)
+    return train(run, loss,
+                 kto::SyncedReference<kto::Decoder>{.model = kto::frozen_copy(run.policy.model),
+                                                    .alpha = script.ref_model_mixup_alpha,
+                                                    .every = script.ref_model_sync_steps});
+  if (script.ref_model_ema_decay)
+    return train(run, loss,
+                 kto::EmaReference<kto::Decoder>{.model = kto::frozen_copy(run.policy.model),
+                                                 .decay = *script.ref_model_ema_decay});
+  train(run, loss, run.policy.copy_reference());
+}
+
+/// Throws Error when the tokenizer knows ids that the model does not.
+void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model) {
+  const std::int64_t ids = processor.tokenizer().id_end(), vocabulary = model.config.vocab_size;
+  kto::check(ids <= vocabulary, "the tokenizer has ids up to ", ids - 1, ", and the model's vocabulary has ",
+             vocabulary, " tokens: they do not belong together");
+}
+
+void run(const kto::Arguments& args) {
+  check_output_folder(args.train);
+  const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
+  const kto::Processor processor(kto::tokenizer_folder(args));
+  Run run{.args = args,
+          .train_rows = load_examples(args, args.script.dataset_train_split, processor),
+          .eval_rows = {},
+          .policy = {},
+          .collator = {args.script.collator == kto::CollatorType::padded, args.script.max_length}};
+  if (evaluates) run.eval_rows = load_examples(args, args.script.dataset_test_split, processor);
+  if (const auto advice =
+          kto::weight_balance(run.train_rows, args.train.desirable_weight, args.train.undesirable_weight).advice())
+    note(*advice);
+  run.policy = kto::load_policy(args);
+  check_vocabulary(processor, run.policy.model);
+  fs::create_directories(args.train.output_dir);
   switch (args.script.loss_type) {
     case kto::LossType::kto:
-      return run(args, collator, kto::Kto{.beta = args.script.beta});
+      return train(run, kto::Kto{.beta = args.script.beta});
     case kto::LossType::apo_zero_unpaired:
-      return run(args, collator, kto::ApoZeroUnpaired{.beta = args.script.beta});
+      return train(run, kto::ApoZeroUnpaired{.beta = args.script.beta});
   }
 }
 
@@ -212,10 +204,7 @@ int main(int argc, char** argv) {
     kto::keep_freed_memory();
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
-    if (args->script.collator == kto::CollatorType::padded)
-      run(*args, kto::PaddedCollator{.max_length = args->script.max_length});
-    else
-      run(*args, kto::PackedCollator{.max_length = args->script.max_length});
+    run(*args);
     return 0;
   } catch (const kto::UsageError& error) {
     std::cerr << "train_kto: error: " << error.what() << '\n';

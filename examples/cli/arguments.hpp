@@ -30,6 +30,15 @@ struct ScriptConfig {
   CollatorType collator = CollatorType::packed;
   LossType loss_type = LossType::kto;
   double beta = 0.1;
+  std::optional<std::string> ref_model_name_or_path = std::nullopt;  ///< another model as reference
+  ModelDtype ref_dtype = ModelDtype::float32;                        ///< type the reference is held in
+  bool precompute_ref_log_probs = false;
+  std::optional<std::int64_t> precompute_ref_batch_size = std::nullopt;
+  std::optional<std::string> ref_logps_cache = std::nullopt;  ///< folder; the user's cache folder when absent
+  bool sync_ref_model = false;
+  double ref_model_mixup_alpha = 0.6;
+  std::int64_t ref_model_sync_steps = 512;
+  std::optional<double> ref_model_ema_decay = std::nullopt;
   std::optional<std::string> adapter_name_or_path = std::nullopt;  ///< PEFT folder to train on from
   bool use_peft = false;                                           ///< train a new LoRA adapter
   std::int64_t lora_r = 16;
@@ -121,6 +130,28 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
         option(&C::loss_type, "loss_type", group::kto, "the loss"),
         option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
+        text(option(&C::ref_model_name_or_path, "ref_model_name_or_path", group::reference,
+                    "folder of another model as reference; None: the policy as it starts"),
+             "DIR"),
+        detail::with_refused(option(&C::ref_dtype, "ref_dtype", group::reference,
+                                    "type that a reference of its own weights is held in; auto: as stored"),
+                             "float16", "a float16 reference is not supported"),
+        option(&C::precompute_ref_log_probs, "precompute_ref_log_probs", group::reference,
+               "ask the reference once, before training; results are cached on disk"),
+        option(&C::precompute_ref_batch_size, "precompute_ref_batch_size", group::reference,
+               "rows a batch of that pass; None: as in training or evaluation", detail::count(1)),
+        text(option(&C::ref_logps_cache, "ref_logps_cache", group::reference,
+                    "folder of the cache; None: kto in the user's cache folder"),
+             "DIR"),
+        option(&C::sync_ref_model, "sync_ref_model", group::reference,
+               "move the reference towards the policy every ref_model_sync_steps updates (TR-DPO)"),
+        option(&C::ref_model_mixup_alpha, "ref_model_mixup_alpha", group::reference, "the policy's share in that move",
+               {"a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; }}),
+        option(&C::ref_model_sync_steps, "ref_model_sync_steps", group::reference, "updates between two moves",
+               detail::count(1)),
+        option(&C::ref_model_ema_decay, "ref_model_ema_decay", group::reference,
+               "in place of sync_ref_model: the reference is a moving average of the policy with this decay",
+               {"None or a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; }}),
         text(option(&C::adapter_name_or_path, "adapter_name_or_path", group::adapter,
                     "folder of a PEFT LoRA adapter to train on from; it is also the reference, as it was"),
              "DIR"),
@@ -195,6 +226,21 @@ inline void validate(const Arguments& arguments) {
   const bool adapts = script.use_peft || script.adapter_name_or_path;
   if (script.use_peft && script.adapter_name_or_path)
     throw UsageError("use_peft makes a new adapter and adapter_name_or_path trains on one: give one of them");
+  if (int{script.precompute_ref_log_probs} + int{script.sync_ref_model} + int{script.ref_model_ema_decay.has_value()} >
+      1)
+    throw UsageError(
+        "precompute_ref_log_probs holds the reference fixed, sync_ref_model and ref_model_ema_decay move it: give one "
+        "of "
+        "them");
+  if (!script.sync_ref_model && (script.ref_model_mixup_alpha != plain.ref_model_mixup_alpha ||
+                                 script.ref_model_sync_steps != plain.ref_model_sync_steps))
+    throw UsageError("ref_model_mixup_alpha and ref_model_sync_steps need --sync_ref_model");
+  if (!script.precompute_ref_log_probs && (script.precompute_ref_batch_size || script.ref_logps_cache))
+    throw UsageError("precompute_ref_batch_size and ref_logps_cache need --precompute_ref_log_probs");
+  if (script.ref_model_name_or_path && (script.sync_ref_model || script.ref_model_ema_decay))
+    throw UsageError("a reference that follows the policy starts as the policy: leave out --ref_model_name_or_path");
+  if (script.ref_dtype != plain.ref_dtype && adapts && !script.ref_model_name_or_path)
+    throw UsageError("with an adapter the reference shares the base's weights: use --dtype in place of --ref_dtype");
   if (script.lora_task_type != "CAUSAL_LM")
     throw UsageError(concat("lora_task_type \"", script.lora_task_type, "\" is not supported; expected CAUSAL_LM"));
   const bool has_lora_options = script.lora_r != plain.lora_r || script.lora_alpha != plain.lora_alpha ||
@@ -223,6 +269,9 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
   for (std::string* path :
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
     *path = detail::expand_home(*path);
+  for (auto* path : {&arguments.script.adapter_name_or_path, &arguments.script.ref_model_name_or_path,
+                     &arguments.script.ref_logps_cache})
+    if (*path) **path = detail::expand_home(**path);
   validate(arguments);
   return arguments;
 }

@@ -20,7 +20,10 @@
 // Log-probs of completions.
 #include "kto/logprob/completion.hpp"
 // What the policy is held to.
+#include "kto/reference/cache.hpp"
 #include "kto/reference/live.hpp"
+#include "kto/reference/precomputed.hpp"
+#include "kto/reference/synced.hpp"
 // The losses.
 #include "kto/loss/apo_down.hpp"
 #include "kto/loss/apo_zero.hpp"

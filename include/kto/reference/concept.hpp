@@ -25,6 +25,17 @@ concept GivesReferenceLogps = requires(const Reference& reference, const Model& 
 template <class Reference>
 concept HoldsNoGradient = !requires { requires Reference::tracks_gradient; };
 
+/// Optional: `reference.follow(policy, step)` moves the reference after update number `step`, counted from 1.
+template <class Reference, class Model>
+concept FollowsPolicy = requires(Reference& reference, const Model& policy, std::int64_t step) {
+  { reference.follow(policy, step) } -> std::same_as<void>;
+};
+
+/// Optional: `static constexpr bool fixes_kl_pairs = true;` keeps each row's KL partner the same in every epoch and
+/// order.
+template <class Reference>
+concept FixesKlPairs = requires { requires Reference::fixes_kl_pairs; };
+
 template <class Reference, class Model>
 concept ReferencePolicy = GivesReferenceLogps<Reference, Model> && HoldsNoGradient<Reference>;
 

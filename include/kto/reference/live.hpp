@@ -11,6 +11,8 @@ namespace kto {
 template <ModelPolicy Model>
 struct LiveReference {
   Model model;  ///< may differ from the policy's architecture, never from its vocabulary
+  /// The policy starts as this reference: the trainer checks that their first log-probs are the same.
+  bool starts_as_policy = false;
 
   template <class Policy>
   ReferenceLogps log_probs(const Policy&, const Batch& batch) const {
@@ -24,7 +26,7 @@ struct LiveReference {
 /// A reference that is `policy` as it is now: a deep copy without gradient, made by the model's own frozen_copy.
 template <ModelPolicy Model>
 LiveReference<Model> live_reference(const Model& policy) {
-  return {frozen_copy(policy)};
+  return {.model = frozen_copy(policy), .starts_as_policy = true};
 }
 
 }  // namespace kto

@@ -23,11 +23,10 @@ using Picks = std::vector<Pick>;
 
 namespace detail {
 
-/// Micro-batches of `batch_size` units in `order`; KL partners are drawn within runs of `kl_group` units. A unit is a
-/// row, or where `paired` the rows 2u (chosen) and 2u + 1 (rejected): a micro-batch then has all its chosen rows first.
+/// Micro-batches of `batch_size` units in `order`, with the unit that lends its completion to each. A unit is a row, or
+/// where `paired` the rows 2u (chosen) and 2u + 1 (rejected): a micro-batch then has all its chosen rows first.
 inline std::vector<Picks> make_picks(std::span<const Example> rows, const std::vector<std::size_t>& order,
-                                     std::size_t batch_size, std::size_t kl_group, bool paired) {
-  const auto partners = kl_partners(order, kl_group);
+                                     std::size_t batch_size, const std::vector<std::size_t>& partners, bool paired) {
   const auto batches = ranges::views::zip(order, partners) | ranges::views::chunk(batch_size);
   const auto side = [&](auto&& batch, std::size_t stride, std::size_t offset) {
     return batch | ranges::views::transform([&rows, stride, offset](const auto& unit) {
@@ -55,9 +54,16 @@ inline std::size_t num_units(std::span<const Example> rows, bool paired) {
 
 }  // namespace detail
 
-/// The micro-batches of one epoch of training; `paired` as the loss needs it.
+/// How picks are made: as the loss and the reference need it.
+struct PickRules {
+  bool paired = false;    ///< the loss is one of pairs
+  bool fixed_kl = false;  ///< a row's KL partner is that of sequential visiting, in any order
+};
+
+/// The micro-batches of one epoch of training.
 inline std::vector<Picks> train_picks(std::span<const Example> rows, const TrainConfig& config, std::int64_t epoch,
-                                      bool paired = false) {
+                                      PickRules rules = {}) {
+  const bool paired = rules.paired;
   const auto batch_size = static_cast<std::size_t>(config.per_device_train_batch_size);
   const auto seed = static_cast<std::uint64_t>(config.data_seed.value_or(config.seed));
   const std::size_t units = detail::num_units(rows, paired);
@@ -73,7 +79,12 @@ inline std::vector<Picks> train_picks(std::span<const Example> rows, const Train
                                  seed, static_cast<std::uint64_t>(epoch));
   }
   if (config.dataloader_drop_last) order.resize(order.size() / batch_size * batch_size);
-  return detail::make_picks(rows, order, batch_size, detail::kl_group(config), paired);
+  const std::size_t group = detail::kl_group(config);
+  std::vector<std::size_t> partners = kl_partners(rules.fixed_kl ? sequential_order(units) : order, group);
+  if (rules.fixed_kl)
+    partners =
+        order | ranges::views::transform([&](std::size_t unit) { return partners[unit]; }) | ranges::to<std::vector>();
+  return detail::make_picks(rows, order, batch_size, partners, paired);
 }
 
 /// What to know of KL pairs under `config`: a micro-batch of one row has no other row to pair with. Empty when there is
@@ -87,12 +98,19 @@ inline std::string lone_row_note(const TrainConfig& config, std::int64_t num_row
                 "nothing of what was learnt; kl_scope window draws pairs across the update");
 }
 
+/// All rows once in their order, in batches of `batch_size`, with the KL partners of sequential visiting: what a
+/// precomputed reference is asked for.
+inline std::vector<Picks> reference_picks(std::span<const Example> rows, const TrainConfig& config,
+                                          std::int64_t batch_size, bool paired = false) {
+  const auto order = sequential_order(detail::num_units(rows, paired));
+  return detail::make_picks(rows, order, static_cast<std::size_t>(batch_size),
+                            kl_partners(order, detail::kl_group(config)), paired);
+}
+
 /// The micro-batches of an evaluation, in the order of the rows. KL pairs are drawn as in training, so that eval_kl
 /// does not depend on the evaluation's batch size.
 inline std::vector<Picks> eval_picks(std::span<const Example> rows, const TrainConfig& config, bool paired = false) {
-  return detail::make_picks(rows, sequential_order(detail::num_units(rows, paired)),
-                            static_cast<std::size_t>(config.per_device_eval_batch_size), detail::kl_group(config),
-                            paired);
+  return reference_picks(rows, config, config.per_device_eval_batch_size, paired);
 }
 
 }  // namespace kto

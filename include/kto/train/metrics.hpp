@@ -38,7 +38,7 @@ class MetricWindow {
   /// Means over the micro-batches added since the last call, under `prefix` + TRL's names, and forgets them. A mean
   /// over chosen rows is taken over the micro-batches that have some. `num_tokens` is the run's count so far.
   Json take(const std::string& prefix, std::int64_t num_tokens) {
-    enum { reward, logp, logit, scored, entropy, per_side };
+    enum : std::int64_t { reward, logp, logit, scored, entropy, per_side };
     struct Mean {
       double sum = 0;
       int count = 0;
@@ -59,7 +59,7 @@ class MetricWindow {
       const double num_scored = value[i][scored] + value[i][per_side + scored];
       entropy_mean.add(num_scored > 0 ? (value[i][entropy] + value[i][per_side + entropy]) / num_scored : 0);
       for (int s = 0; s < 2; ++s) {
-        const auto at = [&](int which) { return value[i][s * per_side + which]; };
+        const auto at = [&](std::int64_t which) { return value[i][s * per_side + which]; };
         sides[s].reward_sum += at(reward), sides[s].logp_sum += at(logp), sides[s].logit_sum += at(logit);
         sides[s].count += counts[s];
         if (at(scored) > 0) sides[s].logits.add(at(logit) / at(scored));

@@ -19,7 +19,7 @@ namespace detail {
 
 /// "1:02:03", "2:03".
 inline std::string clock_text(double seconds) {
-  const auto whole = static_cast<long>(std::lround(std::max(0.0, seconds)));
+  const auto whole = std::lround(std::max(0.0, seconds));
   char text[32];
   if (whole >= 3600)
     std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);

@@ -87,13 +87,6 @@ void check_terms(const LossTerms<Tensor>& terms, const Batch& batch) {
 
 }  // namespace detail
 
-/// Checks what a loss made of its first micro-batch, before any weight is changed. Throws Error.
-inline void check_first_loss(const LossTerms<Tensor>& terms) {
-  check(terms.loss_B.requires_grad(), "the loss returned a loss_B without gradient: it must depend on policy_logp_B");
-  check(at::isfinite(terms.loss_B).all().item<bool>(),
-        "the loss returned a loss_B that is not finite: ", concat(terms.loss_B.detach()), "; no weight was changed");
-}
-
 /// The part of the window's mean loss that this micro-batch contributes, with gradient where grad mode is on, and its
 /// metrics added to `metrics`; `observe(Observation)` sees its parts. Throws Error, naming the loss's output, when that
 /// has an unexpected shape.

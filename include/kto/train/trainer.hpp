@@ -12,6 +12,7 @@
 
 #include "kto/optim/adamw.hpp"
 #include "kto/optim/schedule.hpp"
+#include "kto/train/check_start.hpp"
 #include "kto/train/contract.hpp"
 #include "kto/train/evaluate.hpp"
 #include "kto/train/options.hpp"
@@ -62,6 +63,7 @@ struct Trainer {
             "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
       const Plan plan = make_plan(config, static_cast<std::int64_t>(detail::num_units(rows, paired)));
       const Schedule schedule{config.lr_scheduler_type, plan.num_warmup_steps, plan.num_steps};
+      check_reference(model, reference);
       FlatParameters parameters = flatten_parameters(model);
       TrainerState state;
       Control control;
@@ -73,7 +75,7 @@ struct Trainer {
       if (config.eval_on_start) evaluate_now(eval_rows, state, control);
 
       for (std::int64_t epoch = 0; state.global_step < plan.num_steps && !control.should_stop; ++epoch) {
-        const std::vector<Picks> batches = train_picks(rows, config, epoch, paired);
+        const std::vector<Picks> batches = train_picks(rows, config, epoch, {paired, FixesKlPairs<Reference>});
         const auto window_size = static_cast<std::size_t>(config.gradient_accumulation_steps);
         for (std::size_t begin = 0; begin < batches.size(); begin += window_size) {
           if (state.global_step == plan.num_steps || control.should_stop) break;
@@ -114,7 +116,9 @@ struct Trainer {
     for (const PreparedBatch& prepared : window) {
       const bool first = state.global_step == 0;
       const Tensor share = micro_batch_loss(model, loss, prepared, config, log.metrics, [&](const Observation& seen) {
-        if (first) check_first_loss(seen.terms);
+        if (!first) return;
+        check_first_logps(seen.input, reference);
+        check_first_loss(seen.terms);
       });
       share.backward();
       log.add_loss(share);
@@ -126,6 +130,8 @@ struct Trainer {
       update.grad_divisor = ((log.grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
     optimizer.step(parameters, update);
     ++state.global_step;
+    if constexpr (requires { reference.starts_as_policy; }) reference.starts_as_policy = false;  // it did
+    if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
   }
 
   void after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,

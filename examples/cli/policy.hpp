@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// From arguments to models: the policy of a folder, of a new adapter or of one trained on, and its reference.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "arguments.hpp"
+#include "kto/kto.hpp"
+
+namespace kto {
+
+inline at::Device choose_device(const std::string& name) {
+  if (name == "auto") return at::hasCUDA() ? at::kCUDA : at::kCPU;
+  const at::Device device(name);
+  check(device.is_cpu() || at::hasCUDA(), "--device ", name, ": this LibTorch sees no such device; use cpu");
+  return device;
+}
+
+/// The policy, and how its reference is made. All weights trained: a frozen copy. A new adapter: the bare model. An
+/// adapter trained on: a frozen copy of it. Adapters share the base's weights with their reference.
+struct Policy {
+  Decoder model;
+  std::function<LiveReference<Decoder>()> copy_reference;  ///< one to hold during training; call it before training
+  std::function<LiveReference<Decoder>()> load_reference;  ///< one for a while, at any time
+  std::optional<LoraConfig> adapter;
+  fs::path base;  ///< folder of the base model
+};
+
+inline Decoder load_model(const Arguments& args, const fs::path& folder) {
+  at::ScalarType dtype = at::kFloat;
+  if (args.script.dtype == ModelDtype::bfloat16) dtype = at::kBFloat16;
+  if (args.script.dtype == ModelDtype::as_stored) dtype = stored_dtype(folder);
+  check(dtype != at::kHalf, folder.string(),
+        ": is stored in float16, and training float16 parameters is not supported; use --dtype float32");
+  Decoder model = load_pretrained(folder, dtype, choose_device(args.script.device));
+  check(args.script.disable_dropout || model.config.attention_dropout == 0, folder.string(),
+        ": config.json has attention_dropout ", model.config.attention_dropout,
+        ", which is not supported in training; leave --disable_dropout True");
+  if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
+  model.recompute = args.train.gradient_checkpointing;
+  return model;
+}
+
+/// A reference's weights in the type that --ref_dtype asks for; shared where that changes nothing.
+inline Decoder to_reference_dtype(Decoder decoder, const Arguments& args) {
+  if (args.script.ref_dtype == ModelDtype::bfloat16)
+    visit_parameters(
+        decoder, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach().to(at::kBFloat16); });
+  return decoder;
+}
+
+/// A few numbers by which a trained decoder is told from an untrained one.
+inline Tensor first_parameter(const Decoder& decoder) { return decoder.norm_D.detach(); }
+
+inline LoraConfig lora_config(const ScriptConfig& script) {
+  LoraConfig out{.r = script.lora_r,
+                 .lora_alpha = static_cast<double>(script.lora_alpha),
+                 .lora_dropout = script.lora_dropout,
+                 .modules_to_save = script.lora_modules_to_save.value_or(std::vector<std::string>{}),
+                 .use_rslora = script.use_rslora,
+                 .use_dora = script.use_dora,
+                 .task_type = script.lora_task_type,
+                 .base_model_name_or_path = script.model_name_or_path};
+  const auto targets = script.lora_target_modules.value_or(std::vector<std::string>{});
+  const bool is_pattern = targets.size() == 1 && (targets[0] == "all-linear" ||
+                                                  targets[0].find_first_of("*+?()[]{}|^$\\") != std::string::npos);
+  if (is_pattern)
+    out.target_pattern = targets[0];
+  else
+    out.target_modules = targets;
+  return out;
+}
+
+/// The folder of the base model that an adapter folder names, which may be relative to the adapter or to here.
+inline fs::path base_of_adapter(const fs::path& adapter) {
+  const fs::path file = adapter / "adapter_config.json";
+  const fs::path named = parse_lora_config(read_json(file), file.string()).base_model_name_or_path;
+  check(!named.empty(), file.string(),
+        ": base_model_name_or_path is missing; give the base as "
+        "--model_name_or_path and this folder as --adapter_name_or_path");
+  for (const fs::path& candidate : {named, adapter / named})
+    if (fs::is_directory(candidate)) return candidate;
+  fail(file.string(), ": base_model_name_or_path \"", named.string(),
+       "\" is no folder here; give the base as "
+       "--model_name_or_path and this folder as --adapter_name_or_path");
+}
+
+inline Policy load_policy(const Arguments& args) {
+  const fs::path folder = args.script.model_name_or_path;
+  std::optional<fs::path> adapter;
+  if (args.script.adapter_name_or_path) adapter = *args.script.adapter_name_or_path;
+  const bool is_adapter = fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json");
+  if (is_adapter) {
+    check(!adapter && !args.script.use_peft, folder.string(),
+          ": is an adapter itself; leave out --adapter_name_or_path and --use_peft");
+    adapter = folder;
+  }
+  const fs::path base_folder = is_adapter ? base_of_adapter(folder) : folder;
+  const Decoder base = load_model(args, base_folder);
+  Policy out{.model = base, .copy_reference = {}, .load_reference = {}, .adapter = std::nullopt, .base = base_folder};
+  if (adapter || args.script.use_peft) {
+    AdaptedDecoder adapted =
+        adapter ? load_adapter(base, *adapter)
+                : with_adapter(base, lora_config(args.script), static_cast<std::uint64_t>(args.train.seed));
+    adapted.config.base_model_name_or_path = base_folder.string();
+    auto reference = adapter ? live_reference(adapted.policy) : live_reference(base);
+    reference.starts_as_policy = args.script.disable_dropout || adapted.config.lora_dropout == 0;
+    if (args.script.disable_dropout) disable_dropout(adapted.policy);
+    out.model = adapted.policy;
+    out.adapter = adapted.config;
+    out.copy_reference = out.load_reference = [reference] { return reference; };
+  } else {
+    out.copy_reference = [base, args] {
+      return LiveReference<Decoder>{.model = to_reference_dtype(frozen_copy(base), args),
+                                    .starts_as_policy = args.script.ref_dtype == ModelDtype::float32};
+    };
+    // Untrained, the policy is its own reference; later the folder still has it.
+    out.load_reference = [base, args, base_folder, untrained = first_parameter(base).clone()] {
+      const bool is_untrained = at::equal(first_parameter(base), untrained);
+      return LiveReference<Decoder>{
+          to_reference_dtype(is_untrained ? base : freeze(load_model(args, base_folder)), args)};
+    };
+  }
+  if (args.script.ref_model_name_or_path) {
+    const fs::path reference_folder = *args.script.ref_model_name_or_path;
+    check(!fs::exists(reference_folder) || !fs::equivalent(reference_folder, folder) || is_adapter,
+          reference_folder.string(),
+          ": is the policy's own folder; leave out --ref_model_name_or_path, the reference is the policy as it starts");
+    const auto load = [args, reference_folder, vocabulary = base.config.vocab_size] {
+      Decoder reference = to_reference_dtype(freeze(load_model(args, reference_folder)), args);
+      check(reference.config.vocab_size == vocabulary, reference_folder.string(), ": has a vocabulary of ",
+            reference.config.vocab_size, " tokens, and the policy one of ", vocabulary,
+            "; a reference must read the same tokens");
+      return LiveReference<Decoder>{reference};
+    };
+    out.copy_reference = out.load_reference = load;
+  }
+  return out;
+}
+
+/// The model's own folder, or where that is an adapter without a tokenizer, its base's.
+inline fs::path tokenizer_folder(const Arguments& args) {
+  const fs::path folder = args.script.model_name_or_path;
+  const bool bare_adapter = fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "tokenizer.json");
+  return bare_adapter ? base_of_adapter(folder) : folder;
+}
+
+}  // namespace kto

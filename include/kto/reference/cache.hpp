@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Precomputed reference log-probs on disk, one file a key. The key is made of all that the numbers depend on: the
+// token ids of every row and its KL partner, max_length, the reference's weights, and the precision it computes in. A
+// changed row, template, tokenizer, weight or option is another key, so nothing stale is ever read.
+#pragma once
+
+#include <bit>
+#include <cstdio>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/io/safetensors.hpp"
+#include "kto/reference/precomputed.hpp"
+
+namespace kto {
+
+namespace detail {
+
+/// A 128-bit content hash: two multiply-and-rotate streams over 8-byte words. Against accidents, not against attacks.
+class ContentHash {
+ public:
+  void add(std::string_view bytes) {
+    add_word(bytes.size());
+    for (; bytes.size() >= 8; bytes.remove_prefix(8)) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, bytes.data(), 8);
+      add_word(word);
+    }
+    std::uint64_t last = 0;
+    std::memcpy(&last, bytes.data(), bytes.size());
+    add_word(last);
+  }
+  template <class T>
+  void add(std::span<const T> values) {
+    add(std::string_view(reinterpret_cast<const char*>(values.data()), values.size_bytes()));
+  }
+  void add(const Tensor& tensor) {
+    const Tensor cpu = tensor.detach().cpu().contiguous();
+    add(concat(cpu.scalar_type(), cpu.sizes()));
+    add(std::string_view(static_cast<const char*>(cpu.const_data_ptr()), static_cast<std::size_t>(cpu.nbytes())));
+  }
+  std::string hex() const {
+    char text[33];
+    std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(finish(a_)),
+                  static_cast<unsigned long long>(finish(b_)));
+    return text;
+  }
+
+ private:
+  void add_word(std::uint64_t word) {
+    a_ = std::rotl((a_ ^ word) * 0x9E3779B97F4A7C15u, 31);
+    b_ = std::rotl((b_ + word) * 0xC2B2AE3D27D4EB4Fu, 29) ^ a_;
+  }
+  static std::uint64_t finish(std::uint64_t x) {
+    x = (x ^ (x >> 33)) * 0xFF51AFD7ED558CCDu;
+    x = (x ^ (x >> 33)) * 0xC4CEB9FE1A85EC53u;
+    return x ^ (x >> 33);
+  }
+  std::uint64_t a_ = 0x243F6A8885A308D3u, b_ = 0x13198A2E03707344u;
+};
+
+inline std::string checksum(const Tensor& logp, const Tensor& kl_logp) {
+  ContentHash hash;
+  hash.add(logp);
+  hash.add(kl_logp);
+  return hash.hex();
+}
+
+inline constexpr const char* reference_cache_format = "kto reference log-probs 1";
+
+}  // namespace detail
+
+/// The key of `batches` under the weights of `reference`; `options` names everything else that changes the numbers.
+template <ModelPolicy Model>
+std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_kl, const Model& reference,
+                          const std::string& options) {
+  detail::ContentHash hash;
+  hash.add(detail::reference_cache_format);
+  hash.add(options);
+  for (const auto& batch : batches)
+    for (const Pick& pick : batch) {
+      const auto add = [&](const std::vector<std::int32_t>& ids) { hash.add(std::span<const std::int32_t>(ids)); };
+      add(pick.example->prompt_ids), add(pick.example->completion_ids);
+      if (with_kl) add(pick.kl_partner->completion_ids);
+    }
+  for (const auto& [name, tensor] : reference.named_parameters()) {
+    hash.add(name);
+    hash.add(tensor);
+  }
+  return hash.hex();
+}
+
+/// The log-probs stored under `key` in `folder`; nothing where there are none. Throws Error, which says why, when the
+/// file is damaged or is no cache of this key.
+inline std::optional<std::vector<RowLogps>> read_reference_cache(const fs::path& folder, const std::string& key,
+                                                                 std::size_t num_rows) {
+  const fs::path path = folder / (key + ".safetensors");
+  if (!fs::exists(path)) return std::nullopt;
+  const SafetensorsFile file(path);
+  const auto refuse = [&](const auto&... why) {
+    fail(path.string(), ": is not the cache that its name says: ", why...,
+         "; delete it, or choose another cache folder");
+  };
+  const auto metadata = file.metadata();
+  const auto entry = [&](const char* name) {
+    const auto found = metadata.find(name);
+    return found == metadata.end() ? std::string("none") : std::string(found->second);
+  };
+  if (entry("kto") != detail::reference_cache_format) refuse("its format is ", entry("kto"));
+  if (entry("key") != key) refuse("its key is ", entry("key"));
+  for (const char* name : {"logp", "kl_logp"})
+    if (!file.contains(name) || file.tensor(name).scalar_type() != at::kDouble ||
+        file.tensor(name).sizes() != at::IntArrayRef({static_cast<std::int64_t>(num_rows)}))
+      refuse("it has no float64 ", name, " of ", num_rows, " rows");
+  const Tensor logp = file.tensor("logp"), kl_logp = file.tensor("kl_logp");
+  if (entry("checksum") != detail::checksum(logp, kl_logp)) refuse("its content is damaged");
+  std::vector<RowLogps> out(num_rows);
+  for (std::size_t i = 0; i < num_rows; ++i)
+    out[i] = {logp.const_data_ptr<double>()[i], kl_logp.const_data_ptr<double>()[i]};
+  return out;
+}
+
+/// Stores log-probs under `key`, whole or not at all. `folder` is made where there is none.
+inline void write_reference_cache(const fs::path& folder, const std::string& key, std::span<const RowLogps> logps) {
+  const auto column = [&](double RowLogps::* field) {
+    Tensor values = at::empty({static_cast<std::int64_t>(logps.size())}, at::kDouble);
+    for (std::size_t i = 0; i < logps.size(); ++i) values.mutable_data_ptr<double>()[i] = logps[i].*field;
+    return values;
+  };
+  const Tensor logp = column(&RowLogps::logp), kl_logp = column(&RowLogps::kl_logp);
+  fs::create_directories(folder);
+  save_safetensors(
+      folder / (key + ".safetensors"), {{"logp", logp}, {"kl_logp", kl_logp}},
+      {{"kto", detail::reference_cache_format}, {"key", key}, {"checksum", detail::checksum(logp, kl_logp)}});
+}
+
+}  // namespace kto

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Precomputed reference: its log-probs of all rows and of their KL pairs, taken in one pass before training, so that
+// the reference model need not be held. A row's KL partner is then fixed, whatever the order in which rows are visited:
+// it is the one that sequential visiting gives it. Rows that were not precomputed are asked of a reference made anew.
+// Use it for long runs where memory is short, and for several runs over the same rows (see cache.hpp).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "kto/collate/concept.hpp"
+#include "kto/reference/live.hpp"
+
+namespace kto {
+
+/// Log-probs of one row under the reference, in nats.
+struct RowLogps {
+  double logp = 0;
+  double kl_logp = 0;  ///< of its prompt with its partner's completion; 0 where the loss needs none
+};
+
+template <ModelPolicy Model>
+struct PrecomputedReference {
+  static constexpr bool fixes_kl_pairs = true;
+
+  /// Makes the reference, for rows that have no entry yet; it is let go again after the call that needed it.
+  std::function<LiveReference<Model>()> make_reference;
+  std::shared_ptr<std::unordered_map<const Example*, RowLogps>> table =
+      std::make_shared<std::unordered_map<const Example*, RowLogps>>();
+
+  /// The log-probs of `batches` of picks, in their order; `progress(done, total)` is called after each batch.
+  template <CollatorPolicy Collator>
+  std::vector<RowLogps> compute(std::span<const std::vector<Pick>> batches, const Collator& collator, bool with_kl,
+                                const std::function<void(std::int64_t, std::int64_t)>& progress = nullptr) const {
+    const LiveReference<Model> reference = make_reference();
+    const at::Device device = reference.model.named_parameters().front().second.device();
+    std::vector<RowLogps> out;
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const Batch batch = to_device(collator(batches[i], with_kl), device);
+      const ReferenceLogps logps = reference.log_probs(reference.model, batch);
+      const Tensor logp_B = logps.logp_B.to(at::kDouble).cpu();
+      const Tensor kl_logp_B = with_kl ? logps.kl_logp_B.to(at::kDouble).cpu() : at::zeros_like(logp_B);
+      for (std::int64_t b = 0; b < logp_B.size(0); ++b)
+        out.push_back({logp_B[b].item<double>(), kl_logp_B[b].item<double>()});
+      if (progress) progress(static_cast<std::int64_t>(i + 1), static_cast<std::int64_t>(batches.size()));
+    }
+    return out;
+  }
+
+  /// Takes the log-probs of `batches`, as compute() gave them. The rows must stay in their place in memory.
+  void fill(std::span<const std::vector<Pick>> batches, std::span<const RowLogps> logps) const {
+    std::size_t at = 0;
+    for (const auto& batch : batches)
+      for (const Pick& pick : batch) (*table)[pick.example] = logps[at++];
+  }
+
+  ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {
+    std::vector<double> logp, kl_logp;
+    for (const Pick& pick : batch.picks) {
+      const auto found = table->find(pick.example);
+      if (found == table->end()) return make_reference().log_probs(policy, batch);
+      logp.push_back(found->second.logp);
+      kl_logp.push_back(found->second.kl_logp);
+    }
+    const auto tensor = [&](const std::vector<double>& values) {
+      return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(batch.sign_B.device());
+    };
+    return {.logp_B = tensor(logp), .kl_logp_B = batch.kl_rows ? tensor(kl_logp) : Tensor()};
+  }
+};
+
+}  // namespace kto

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// References that follow the policy: moved towards it every few updates (TR-DPO, arXiv:2404.09656, equation 5), or an
+// exponential moving average of it. Use them when one fixed reference holds a long run back. With an adapter the
+// adapter's matrices are what moves; the base is shared and stays.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "kto/reference/live.hpp"
+
+namespace kto {
+
+namespace detail {
+
+/// reference = share * policy + (1 - share) * reference, for every parameter that the policy trains. Throws Error when
+/// the reference has no parameter of that name and shape.
+template <ModelPolicy Model>
+void mix_into(const Model& reference, const Model& policy, double share) {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, Tensor> held;
+  for (const auto& [name, tensor] : reference.named_parameters()) held.emplace(name, tensor);
+  for (const auto& [name, tensor] : policy.named_parameters()) {
+    if (!tensor.requires_grad()) continue;
+    const auto found = held.find(name);
+    check(found != held.end() && found->second.sizes() == tensor.sizes(),
+          "the reference cannot follow the policy: it has no ", name, " of shape ", shape_text(tensor.sizes()),
+          "; make it with live_reference(policy)");
+    if (share == 1)
+      found->second.copy_(tensor);
+    else
+      found->second.lerp_(tensor.to(found->second.scalar_type()), share);
+  }
+}
+
+}  // namespace detail
+
+/// Every `every` updates: reference = alpha * policy + (1 - alpha) * reference.
+template <ModelPolicy Model>
+struct SyncedReference {
+  Model model;               ///< a copy of the policy: frozen_copy(policy)
+  double alpha = 0.6;        ///< TRL's ref_model_mixup_alpha
+  std::int64_t every = 512;  ///< TRL's ref_model_sync_steps
+
+  ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {
+    return LiveReference<Model>{model}.log_probs(policy, batch);
+  }
+  void follow(const Model& policy, std::int64_t step) {
+    if (step % every == 0) detail::mix_into(model, policy, alpha);
+  }
+};
+
+/// After every update: reference = decay * reference + (1 - decay) * policy.
+template <ModelPolicy Model>
+struct EmaReference {
+  Model model;  ///< a copy of the policy: frozen_copy(policy)
+  double decay = 0.99;
+
+  ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {
+    return LiveReference<Model>{model}.log_probs(policy, batch);
+  }
+  void follow(const Model& policy, std::int64_t) { detail::mix_into(model, policy, 1 - decay); }
+};
+
+}  // namespace kto

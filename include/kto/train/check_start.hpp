@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks before a run changes anything: a wrong reference trains without a word and is the field's worst silent
+// failure.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "kto/loss/concept.hpp"
+#include "kto/reference/concept.hpp"
+
+namespace kto {
+
+// Shapes: B examples of a micro-batch.
+
+/// Throws Error when a reference that holds a model shares a trained tensor with the policy (it would move along), or
+/// records gradients.
+template <class Model, class Reference>
+void check_reference(const Model& policy, const Reference& reference) {
+  if constexpr (requires { reference.model.named_parameters(); }) {
+    std::map<const void*, std::string> trained;
+    for (const auto& [name, tensor] : policy.named_parameters())
+      if (tensor.requires_grad() && tensor.numel() > 0) trained.emplace(tensor.const_data_ptr(), name);
+    for (const auto& [name, tensor] : reference.model.named_parameters()) {
+      const auto shared = tensor.numel() > 0 ? trained.find(tensor.const_data_ptr()) : trained.end();
+      check(shared == trained.end(), "the reference is the policy itself: they share ",
+            shared == trained.end() ? "" : shared->second,
+            ", which is trained; make it with kto::live_reference(model)");
+      check(!tensor.requires_grad(), "the reference records gradients (", name,
+            "); make it with kto::live_reference(model), or freeze it");
+    }
+  }
+}
+
+/// Throws Error when policy and reference differ on the first micro-batch although the one was made from the other.
+template <class Reference>
+void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) {
+  if constexpr (requires { reference.starts_as_policy; }) {
+    if (!reference.starts_as_policy) return;
+    const Tensor policy_B = in.policy_logp_B.detach();
+    const double gap =
+        ((policy_B - in.reference_logp_B).abs() / (in.reference_logp_B.abs() + 1)).max().template item<double>();
+    check(gap < 1e-3, "policy and reference give other log-probs for the first rows (",
+          policy_B[0].template item<double>(), " and ", in.reference_logp_B[0].template item<double>(),
+          "), although the reference was made from the policy: one of them was changed since, or they compute in other "
+          "precisions");
+  }
+}
+
+/// Throws Error when a loss makes something useless of its first micro-batch.
+inline void check_first_loss(const LossTerms<Tensor>& terms) {
+  check(terms.loss_B.requires_grad(), "the loss returned a loss_B without gradient: it must depend on policy_logp_B");
+  check(at::isfinite(terms.loss_B).all().item<bool>(),
+        "the loss returned a loss_B that is not finite: ", concat(terms.loss_B.detach()), "; no weight was changed");
+}
+
+}  // namespace kto
