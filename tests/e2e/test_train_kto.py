@@ -81,6 +81,28 @@ with tempfile.TemporaryDirectory() as tmp:
         got = losses("--train_sampling_strategy", sampling)
         case(f"{sampling} sampling trains with KL", len(got) == 3 and got[0] == 0.5, got)
 
+    # Precomputed reference, cached
+    cache = at("cache")
+    pre = ["--precompute_ref_log_probs", "--ref_logps_cache", cache]
+    got = losses(*pre)
+    case("precomputed reference: the same losses", close(got, plain), (got, plain))
+    kept = os.listdir(cache) if os.path.isdir(cache) else []
+    case("and one file in the cache", len(kept) == 1, kept)
+
+    def said(*flags, d=rows):
+        shutil.rmtree(at("path"), ignore_errors=True)
+        return run(*to(o=at("path"), d=d), *pre, *flags)
+
+    case("a second run reads it", "read from" in said().stderr)
+    other = at("other.jsonl")
+    open(other, "w").write(open(rows).read().replace("alpha", "omega", 1))
+    case("a changed row is computed anew", "read from" not in said(d=other).stderr and len(os.listdir(cache)) == 2)
+    case("another max_length too", "read from" not in said("--max_length", "40").stderr)
+    content = open(os.path.join(cache, kept[0]), "rb").read()
+    open(os.path.join(cache, kept[0]), "wb").write(content[:-8] + bytes(8))
+    result = said()
+    case("a damaged cache is refused with a reason", result.returncode == 1 and "damaged" in result.stderr, result.stderr[-300:])
+
     # Usage: status 2, before any file is written
     new = at("new")
     refused("an unknown flag names the nearest", 2, r"--learning_rate", [*to(o=new), "--learnin_rate", "1"], new)
