@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-# Finds what kto needs and gives it imported targets. Used by the build and by an installed kto's config file.
+# What kto::light needs. Included by the build of kto, where everything must be there, and by an installed kto's config
+# file, where the caller of find_package(kto) says whether it must.
 include(CMakeFindDependencyMacro)
-find_dependency(Threads)
-find_dependency(Eigen3 3.4)
-find_dependency(range-v3)
-find_dependency(nlohmann_json 3.9)
-find_dependency(Torch)
-
-# LibTorch, marked SYSTEM so that its headers raise no warnings in the user's build.
-if(NOT TARGET kto::torch)
-  add_library(kto::torch INTERFACE IMPORTED)
-  set_property(TARGET kto::torch PROPERTY INTERFACE_LINK_LIBRARIES ${TORCH_LIBRARIES})
-  set_property(TARGET kto::torch PROPERTY INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${TORCH_INCLUDE_DIRS})
+if(CMAKE_FIND_PACKAGE_NAME STREQUAL "kto")
+  set(kto_required "")
+else()
+  set(kto_required REQUIRED)
 endif()
+find_dependency(Threads ${kto_required})
+find_dependency(Eigen3 3.4 ${kto_required})
+find_dependency(range-v3 ${kto_required})
+find_dependency(nlohmann_json 3.9 ${kto_required})
 
 # Debian's packages of these two carry no CMake config.
 function(kto_find_library target header library package)
@@ -23,7 +21,13 @@ function(kto_find_library target header library package)
   find_library(KTO_${target}_LIBRARY ${library})
   mark_as_advanced(KTO_${target}_INCLUDE_DIR KTO_${target}_LIBRARY)
   if(NOT KTO_${target}_INCLUDE_DIR OR NOT KTO_${target}_LIBRARY)
-    message(FATAL_ERROR "kto needs ${header} and lib${library}: install ${package} (Debian) or set CMAKE_PREFIX_PATH")
+    set(message "kto needs ${header} and lib${library}: install ${package} (Debian) or set CMAKE_PREFIX_PATH")
+    if(kto_required)
+      message(FATAL_ERROR "${message}")
+    endif()
+    set(kto_FOUND FALSE PARENT_SCOPE)
+    set(kto_NOT_FOUND_MESSAGE "${message}" PARENT_SCOPE)
+    return()
   endif()
   add_library(kto::${target} INTERFACE IMPORTED)
   set_property(TARGET kto::${target} PROPERTY INTERFACE_LINK_LIBRARIES ${KTO_${target}_LIBRARY})

@@ -4,12 +4,14 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(KTO_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/kto)
 install(DIRECTORY include/kto DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(TARGETS kto kto_light EXPORT kto-targets)
-install(EXPORT kto-targets NAMESPACE kto:: DESTINATION ${KTO_CMAKE_DIR})
-install(FILES cmake/KtoDependencies.cmake DESTINATION ${KTO_CMAKE_DIR})
-file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/kto-config.cmake
-     "include(\${CMAKE_CURRENT_LIST_DIR}/KtoDependencies.cmake)\ninclude(\${CMAKE_CURRENT_LIST_DIR}/kto-targets.cmake)\n")
+install(TARGETS kto_light EXPORT kto-light-targets)
+install(EXPORT kto-light-targets NAMESPACE kto:: DESTINATION ${KTO_CMAKE_DIR})
+if(NOT KTO_LIGHT_ONLY)
+  install(TARGETS kto EXPORT kto-targets)
+  install(EXPORT kto-targets NAMESPACE kto:: DESTINATION ${KTO_CMAKE_DIR})
+endif()
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kto-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake
+install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoTorch.cmake cmake/KtoPrecompile.cmake
+              ${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake
         DESTINATION ${KTO_CMAKE_DIR})

@@ -3,6 +3,7 @@
 //   train_kto --model_name_or_path DIR --dataset_name rows.jsonl --output_dir out --num_train_epochs 1
 // Prints the log at each logging step and leaves the trained model in out/, ready for transformers.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -164,11 +165,18 @@ void train(const Run& run, const Loss& loss) {
   train(run, loss, run.policy.copy_reference());
 }
 
-/// Throws Error when the tokenizer knows ids that the model does not.
+/// Throws Error when the tokenizer knows ids that the model does not; notes when they disagree on the end of a text.
 void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model) {
   const std::int64_t ids = processor.tokenizer().id_end(), vocabulary = model.config.vocab_size;
   kto::check(ids <= vocabulary, "the tokenizer has ids up to ", ids - 1, ", and the model's vocabulary has ",
              vocabulary, " tokens: they do not belong together");
+  const auto& special = processor.config().special_tokens;
+  const auto& ends = model.config.eos_token_ids;
+  if (!special.contains("eos_token") || ends.empty()) return;
+  const auto eos = special["eos_token"].get<std::string>();
+  if (const auto id = processor.tokenizer().id(eos); id && std::ranges::find(ends, *id) == ends.end())
+    note(kto::concat("the tokenizer ends a text with ", eos, " (id ", *id, "), which config.json's eos_token_id (",
+                     ends.front(), ends.size() > 1 ? ", ..." : "", ") does not name: the model may not stop there"));
 }
 
 void run(const kto::Arguments& args) {

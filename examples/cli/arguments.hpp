@@ -10,12 +10,15 @@ namespace kto {
 
 enum class LossType { kto, apo_zero_unpaired };
 enum class CollatorType { packed, padded };
+enum class ReferenceDtype { float32, bfloat16 };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
 
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<LossType>{"kto", "apo_zero_unpaired"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<CollatorType>{"packed", "padded"};
+template <>
+inline constexpr std::array<std::string_view, 2> enum_names<ReferenceDtype>{"float32", "bfloat16"};
 template <>
 inline constexpr std::array<std::string_view, 3> enum_names<ModelDtype>{"float32", "bfloat16", "auto"};
 
@@ -31,7 +34,7 @@ struct ScriptConfig {
   LossType loss_type = LossType::kto;
   double beta = 0.1;
   std::optional<std::string> ref_model_name_or_path = std::nullopt;  ///< another model as reference
-  ModelDtype ref_dtype = ModelDtype::float32;                        ///< type the reference is held in
+  std::optional<ReferenceDtype> ref_dtype = std::nullopt;  ///< type the reference is held in; the policy's when absent
   bool precompute_ref_log_probs = false;
   std::optional<std::int64_t> precompute_ref_batch_size = std::nullopt;
   std::optional<std::string> ref_logps_cache = std::nullopt;  ///< folder; the user's cache folder when absent
@@ -40,6 +43,8 @@ struct ScriptConfig {
   std::int64_t ref_model_sync_steps = 512;
   std::optional<double> ref_model_ema_decay = std::nullopt;
   std::optional<std::string> adapter_name_or_path = std::nullopt;  ///< PEFT folder to train on from
+  std::optional<std::string> model_adapter_name = std::nullopt;    ///< of several adapters in that folder
+  std::optional<std::string> ref_adapter_name = std::nullopt;      ///< the one that the reference uses
   bool use_peft = false;                                           ///< train a new LoRA adapter
   std::int64_t lora_r = 16;
   std::int64_t lora_alpha = 32;
@@ -133,9 +138,8 @@ inline const Options<ScriptConfig>& script_options() {
         text(option(&C::ref_model_name_or_path, "ref_model_name_or_path", group::reference,
                     "folder of another model as reference; None: the policy as it starts"),
              "DIR"),
-        detail::with_refused(option(&C::ref_dtype, "ref_dtype", group::reference,
-                                    "type that a reference of its own weights is held in; auto: as stored"),
-                             "float16", "a float16 reference is not supported"),
+        option(&C::ref_dtype, "ref_dtype", group::reference,
+               "type that a reference with weights of its own is held in; None: the policy's"),
         option(&C::precompute_ref_log_probs, "precompute_ref_log_probs", group::reference,
                "ask the reference once, before training; results are cached on disk"),
         option(&C::precompute_ref_batch_size, "precompute_ref_batch_size", group::reference,
@@ -155,6 +159,12 @@ inline const Options<ScriptConfig>& script_options() {
         text(option(&C::adapter_name_or_path, "adapter_name_or_path", group::adapter,
                     "folder of a PEFT LoRA adapter to train on from; it is also the reference, as it was"),
              "DIR"),
+        text(option(&C::model_adapter_name, "model_adapter_name", group::adapter,
+                    "which adapter of that folder to train: a folder in it, or default for itself"),
+             "NAME"),
+        text(option(&C::ref_adapter_name, "ref_adapter_name", group::adapter,
+                    "which adapter of that folder the reference has; None: the trained one, as it was"),
+             "NAME"),
         option(&C::use_peft, "use_peft", group::adapter, "train a new LoRA adapter; the reference is the bare model"),
         option(&C::lora_r, "lora_r", group::adapter, "rank", detail::count(1)),
         option(&C::lora_alpha, "lora_alpha", group::adapter, "the update is scaled by lora_alpha / lora_r",
@@ -239,8 +249,10 @@ inline void validate(const Arguments& arguments) {
     throw UsageError("precompute_ref_batch_size and ref_logps_cache need --precompute_ref_log_probs");
   if (script.ref_model_name_or_path && (script.sync_ref_model || script.ref_model_ema_decay))
     throw UsageError("a reference that follows the policy starts as the policy: leave out --ref_model_name_or_path");
-  if (script.ref_dtype != plain.ref_dtype && adapts && !script.ref_model_name_or_path)
+  if (script.ref_dtype && adapts && !script.ref_model_name_or_path)
     throw UsageError("with an adapter the reference shares the base's weights: use --dtype in place of --ref_dtype");
+  if (!script.adapter_name_or_path && (script.model_adapter_name || script.ref_adapter_name))
+    throw UsageError("model_adapter_name and ref_adapter_name need --adapter_name_or_path");
   if (script.lora_task_type != "CAUSAL_LM")
     throw UsageError(concat("lora_task_type \"", script.lora_task_type, "\" is not supported; expected CAUSAL_LM"));
   const bool has_lora_options = script.lora_r != plain.lora_r || script.lora_alpha != plain.lora_alpha ||

@@ -46,9 +46,10 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
 
 /// A reference's weights in the type that --ref_dtype asks for; shared where that changes nothing.
 inline Decoder to_reference_dtype(Decoder decoder, const Arguments& args) {
-  if (args.script.ref_dtype == ModelDtype::bfloat16)
-    visit_parameters(
-        decoder, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach().to(at::kBFloat16); });
+  if (!args.script.ref_dtype) return decoder;
+  const at::ScalarType dtype = *args.script.ref_dtype == ReferenceDtype::bfloat16 ? at::kBFloat16 : at::kFloat;
+  visit_parameters(decoder,
+                   [&](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach().to(dtype); });
   return decoder;
 }
 
@@ -88,10 +89,22 @@ inline fs::path base_of_adapter(const fs::path& adapter) {
        "--model_name_or_path and this folder as --adapter_name_or_path");
 }
 
+/// One of the adapters that PEFT saved side by side: `root`/NAME, or for "default" `root` itself.
+inline fs::path named_adapter(const fs::path& root, const std::optional<std::string>& name) {
+  const auto is_adapter = [](const fs::path& folder) { return fs::exists(folder / "adapter_config.json"); };
+  if (!name || (*name == "default" && is_adapter(root))) return root;
+  if (is_adapter(root / *name)) return root / *name;
+  std::string known = is_adapter(root) ? "default" : "";
+  for (const auto& entry : fs::directory_iterator(root))
+    if (is_adapter(entry.path())) known += (known.empty() ? "" : ", ") + entry.path().filename().string();
+  fail(root.string(), ": has no adapter named ", *name, "; it has: ", known.empty() ? "none" : known);
+}
+
 inline Policy load_policy(const Arguments& args) {
   const fs::path folder = args.script.model_name_or_path;
   std::optional<fs::path> adapter;
-  if (args.script.adapter_name_or_path) adapter = *args.script.adapter_name_or_path;
+  if (args.script.adapter_name_or_path)
+    adapter = named_adapter(*args.script.adapter_name_or_path, args.script.model_adapter_name);
   const bool is_adapter = fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json");
   if (is_adapter) {
     check(!adapter && !args.script.use_peft, folder.string(),
@@ -108,6 +121,9 @@ inline Policy load_policy(const Arguments& args) {
     adapted.config.base_model_name_or_path = base_folder.string();
     auto reference = adapter ? live_reference(adapted.policy) : live_reference(base);
     reference.starts_as_policy = args.script.disable_dropout || adapted.config.lora_dropout == 0;
+    if (args.script.ref_adapter_name)
+      reference = LiveReference<Decoder>{frozen_copy(
+          load_adapter(base, named_adapter(*args.script.adapter_name_or_path, args.script.ref_adapter_name)).policy)};
     if (args.script.disable_dropout) disable_dropout(adapted.policy);
     out.model = adapted.policy;
     out.adapter = adapted.config;
@@ -115,7 +131,7 @@ inline Policy load_policy(const Arguments& args) {
   } else {
     out.copy_reference = [base, args] {
       return LiveReference<Decoder>{.model = to_reference_dtype(frozen_copy(base), args),
-                                    .starts_as_policy = args.script.ref_dtype == ModelDtype::float32};
+                                    .starts_as_policy = !args.script.ref_dtype};
     };
     // Untrained, the policy is its own reference; later the folder still has it.
     out.load_reference = [base, args, base_folder, untrained = first_parameter(base).clone()] {

@@ -40,7 +40,7 @@ inline std::vector<std::size_t> length_grouped_order(std::span<const std::int64_
     std::stable_sort(order.begin() + static_cast<std::ptrdiff_t>(begin),
                      order.begin() + static_cast<std::ptrdiff_t>(std::min(begin + run, n)), longer);
   if (n > 0) {
-    const auto longest = std::min_element(order.begin(), order.end(), longer);
+    const auto longest = std::ranges::min_element(order, longer);
     const auto start = (longest - order.begin()) / static_cast<std::ptrdiff_t>(run) * static_cast<std::ptrdiff_t>(run);
     const auto stop = std::min(start + static_cast<std::ptrdiff_t>(run), static_cast<std::ptrdiff_t>(n));
     if (stop - start == static_cast<std::ptrdiff_t>(run))  // a short last run must stay last, or batches lose alignment

@@ -55,7 +55,7 @@ inline Sequences make_sequences(std::span<const TokenPair> pairs, std::optional<
     out.lengths.push_back(length);
     out.num_tokens += length;
   }
-  if (!ids.empty()) out.max_id = *std::max_element(ids.begin(), ids.end());
+  if (!ids.empty()) out.max_id = *std::ranges::max_element(ids);
   out.num_rows = static_cast<std::int64_t>(pairs.size());
   out.ids_N = detail::int64_tensor(ids);
   out.position_N = detail::int64_tensor(positions);

@@ -18,18 +18,16 @@ inline constexpr std::array<std::string_view, 3> data_file_endings{".jsonl", ".j
 namespace detail {
 
 inline bool is_data_file(const fs::path& path) {
-  return std::find(data_file_endings.begin(), data_file_endings.end(), path.extension().string()) !=
-         data_file_endings.end();
+  return std::ranges::find(data_file_endings, path.extension().string()) != data_file_endings.end();
 }
 
 /// Data files right in `folder` whose name begins with `split`, sorted by name.
 inline std::vector<fs::path> split_files(const fs::path& folder, std::string_view split) {
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file() && is_data_file(entry.path()) &&
-        entry.path().filename().string().compare(0, split.size(), split) == 0)
+    if (entry.is_regular_file() && is_data_file(entry.path()) && entry.path().filename().string().starts_with(split))
       files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
+  std::ranges::sort(files);
   return files;
 }
 

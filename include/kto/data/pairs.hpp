@@ -28,8 +28,7 @@ inline std::vector<Example> pair_up(std::vector<Example> rows) {
     Example& other = rows[partner->second];
     check(!other.completion_ids.empty(), "row ", row.row, " has two chosen completions");
     out.push_back(std::move(row));
-    out.push_back(std::move(other));
-    other.completion_ids.clear();
+    out.push_back(std::exchange(other, {}));
   }
   check(!out.empty(), "no row has both a chosen and a rejected completion");
   return out;

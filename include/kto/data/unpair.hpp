@@ -21,7 +21,7 @@ namespace detail {
 
 /// Equal as Python's dicts are: keys in any order. A key that holds null counts as absent.
 inline bool same_json(const Json& a, const Json& b) {
-  if (a.is_array() && b.is_array()) return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_json);
+  if (a.is_array() && b.is_array()) return std::ranges::equal(a, b, same_json);
   if (!a.is_object() || !b.is_object()) return a == b;
   const auto within = [](const Json& part, const Json& whole) {
     for (const auto& [key, value] : part.items()) {

@@ -164,6 +164,7 @@ class SafetensorsFile {
   /// The tensors must fill the data one after another.
   void check_offsets() const {
     std::vector<std::pair<std::pair<std::size_t, std::size_t>, std::string_view>> ranges;
+    ranges.reserve(infos_.size());
     for (const auto& [name, info] : infos_) ranges.push_back({{info.begin, info.end}, name});
     std::ranges::sort(ranges);
     std::size_t expected = 0;

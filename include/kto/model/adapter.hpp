@@ -100,6 +100,7 @@ inline AdaptedDecoder with_adapter(const Decoder& base, LoraConfig config, std::
   modules.insert("lm_head");
   if (config.target_modules.empty() && config.target_pattern.empty()) config.target_modules = default_lora_targets();
   detail::check_targets(config, linears, modules);
+  check(config.lora_alpha != 0, "lora_alpha is 0: the adapter would change nothing");
 
   if (policy.config.tie_word_embeddings && (config.saves("lm_head") || config.saves("model.embed_tokens"))) {
     policy.config.tie_word_embeddings = false;  // one of the two moves on, the other stays

@@ -33,7 +33,8 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;  ///< queries and keys are normalised per head
   bool tie_word_embeddings = false;
-  double attention_dropout = 0;                      ///< as the file says; never applied
+  double attention_dropout = 0;  ///< as the file says; never applied
+  std::vector<std::int64_t> eos_token_ids = {};
   std::optional<std::int64_t> pad_token_id;          ///< its embedding gets no gradient, as in torch.nn.Embedding
   std::vector<std::optional<std::int64_t>> windows;  ///< per layer: how many tokens a token sees, itself included
   RopeConfig rope;
@@ -179,6 +180,9 @@ inline ModelConfig parse_model_config(Json json, const std::string& where) {
   out.qk_norm = family.qk_norm;
   out.tie_word_embeddings = config.flag("tie_word_embeddings", false);
   out.attention_dropout = config.number("attention_dropout", 0);
+  if (const auto eos = json.find("eos_token_id"); eos != json.end())
+    for (const Json& id : eos->is_array() ? *eos : Json::array({*eos}))
+      if (id.is_number_integer()) out.eos_token_ids.push_back(id.get<std::int64_t>());
   if (config.has("pad_token_id")) {
     std::int64_t id = config.integer("pad_token_id");
     if (id < 0) id += out.vocab_size;  // torch.nn.Embedding counts from the end

@@ -61,7 +61,7 @@ inline std::vector<fs::path> tokenizer_files(const fs::path& folder) {
   if (fs::is_directory(folder / templates))
     for (const auto& entry : fs::directory_iterator(folder / templates))
       if (entry.path().extension() == ".jinja") files.push_back(templates / entry.path().filename());
-  std::sort(files.begin(), files.end());
+  std::ranges::sort(files);
   return files;
 }
 

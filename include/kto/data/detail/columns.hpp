@@ -62,7 +62,7 @@ inline void check_message(const Json& message, const std::string& name) {
                  share_gpt ? "the keys role and content in place of from and value" : "a string such as user");
   check(role.is_string() && !role.get_ref<const std::string&>().empty(), name, ".role is ", describe_value(role),
         "; expected a string such as user");
-  for (const auto key : {"tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"})
+  for (const char* key : {"tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"})
     if (find_value(message, key) && !find_value(message, "content")) return;
   const Json& content = need_value(message, "content", name + ".content", "a string");
   check(content.is_string() || content.is_array(), name, ".content is ", describe_value(content),

@@ -48,7 +48,7 @@ inline std::size_t find_invalid_utf8(std::string_view text) {
 
 /// Bytes of the longest common prefix of two valid UTF-8 texts that ends between two code points.
 inline std::size_t common_prefix(std::string_view a, std::string_view b) {
-  auto length = static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+  auto length = static_cast<std::size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
   while (length > 0 && length < a.size() && is_continuation(a[length])) --length;
   return length;
 }

@@ -145,7 +145,7 @@ class Bpe {
         continue;
       }
       const auto byte_id = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
-      if (std::all_of(text.begin(), text.end(), [&](char byte) { return byte_id(byte) >= 0; })) {
+      if (std::ranges::all_of(text, [&](char byte) { return byte_id(byte) >= 0; })) {
         for (const char byte : text) push(byte_id(byte));
         continue;
       }
@@ -170,16 +170,16 @@ class Bpe {
     const auto push = [&](std::int32_t left, std::int32_t right) {
       if (const Candidate found = candidate(left, right); found.result >= 0) {
         heap.push_back(found);
-        std::push_heap(heap.begin(), heap.end(), std::greater<>());
+        std::ranges::push_heap(heap, std::greater<>());
       }
     };
     for (std::size_t i = 0; i + 1 < symbols.size(); ++i)
       if (const Candidate found = candidate(static_cast<std::int32_t>(i), static_cast<std::int32_t>(i + 1));
           found.result >= 0)
         heap.push_back(found);
-    std::make_heap(heap.begin(), heap.end(), std::greater<>());
+    std::ranges::make_heap(heap, std::greater<>());
     while (!heap.empty()) {
-      std::pop_heap(heap.begin(), heap.end(), std::greater<>());
+      std::ranges::pop_heap(heap, std::greater<>());
       const Candidate top = heap.back();
       heap.pop_back();
       Symbol& left = symbols[top.position];

@@ -2,6 +2,7 @@
 // Runs a parsed template: walks its statements and gathers what they print.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -184,7 +185,7 @@ class Interpreter final : Evaluator {
     bool empty = true;  // Jinja runs the else also where every turn ended with break or continue
     Value element;
     while (loop->next(run_, element)) {
-      std::fill(inner->slots.begin(), inner->slots.end(), Value{});
+      std::ranges::fill(inner->slots, Value{});
       inner->slots[0] = make_object(Kind::loop, loop);
       assign(*statement.target, element, *inner);
       const Flow flow = execute(statement.body, *inner);

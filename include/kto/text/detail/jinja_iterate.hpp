@@ -2,6 +2,7 @@
 // Going through values one by one: sequences, characters of text, keys of dicts, generators.
 #pragma once
 
+#include <algorithm>
 #include <string_view>
 #include <vector>
 
@@ -153,7 +154,7 @@ inline Value make_generator(Run& run, std::span<const Value> elements) {
 
 inline Value reversed(Run& run, std::span<const Value> elements) {
   const auto out = run.arena.array<Value>(elements.size());
-  std::reverse_copy(elements.begin(), elements.end(), out.begin());
+  std::ranges::reverse_copy(elements, out.begin());
   return make_list(out);
 }
 

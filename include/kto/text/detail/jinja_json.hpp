@@ -69,7 +69,7 @@ inline Value from_messages(Run& run, const Json& messages) {
     for (const auto& [key, element] : message.get_ref<const Json::object_t&>())
       if (!element.is_null()) pairs.push_back({make_text(key), from_json(run, element)});
     const auto find = [&](std::string_view key) {
-      return std::find_if(pairs.begin(), pairs.end(), [&](const Pair& pair) { return pair.key.text() == key; });
+      return std::ranges::find_if(pairs, [&](const Pair& pair) { return pair.key.text() == key; });
     };
     for (const std::string_view name : {"reasoning_content", "thinking", "reasoning"}) {
       if (const auto found = find(name); found != pairs.end()) {

@@ -172,7 +172,8 @@ class Lexer {
       move_to(end);
       return true;
     }
-    const char letter = source_[at_] == '0' && at_ + 1 < source_.size() ? source_[at_ + 1] | 0x20 : '\0';
+    const char letter =
+        source_[at_] == '0' && at_ + 1 < source_.size() ? static_cast<char>(source_[at_ + 1] | 0x20) : '\0';
     const std::string_view allowed = letter == 'x'   ? "0123456789abcdefABCDEF_"
                                      : letter == 'o' ? "01234567_"
                                      : letter == 'b' ? "01_"

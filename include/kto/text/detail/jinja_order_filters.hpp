@@ -122,7 +122,7 @@ inline Value filter_unique(Run& run, const Value& value, const Arguments& argume
     const Value key = ignore_case(run, path.follow(run, item), is_true(case_sensitive));
     check_hashable(key);
     run.step(static_cast<std::int64_t>(seen.size()));
-    if (std::any_of(seen.begin(), seen.end(), [&](const Value& other) { return is_equal(run, key, other); })) continue;
+    if (std::ranges::any_of(seen, [&](const Value& other) { return is_equal(run, key, other); })) continue;
     seen.push_back(key);
     out.push_back(item);
   }

@@ -85,7 +85,7 @@ class ParserBase {
     for (const Expression* operand : operands) deepen(node, operand);
     return node;
   }
-  void deepen(Expression* node, const Expression* child) {
+  static void deepen(Expression* node, const Expression* child) {
     if (child == nullptr) return;
     node->depth = std::max(node->depth, child->depth + 1);
     check(node->depth <= max_depth, "the expression has more than ", max_depth, " levels");

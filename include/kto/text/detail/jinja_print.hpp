@@ -34,7 +34,7 @@ inline std::string real_text(double real) {
   if (std::isnan(real)) return "nan";
   if (std::isinf(real)) return real < 0 ? "-inf" : "inf";
   char buffer[40];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, real, std::chars_format::scientific).ptr;
+  const char* end = std::to_chars(buffer, buffer + sizeof buffer, real, std::chars_format::scientific).ptr;
   const Decimal decimal = read_scientific({buffer, static_cast<std::size_t>(end - buffer)});
   const std::string& digits = decimal.digits;
   std::string out = decimal.negative ? "-" : "";
@@ -50,7 +50,7 @@ inline std::string real_text(double real) {
   if (exponent < 0) return out + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
   if (exponent >= count - 1)
     return out + digits + std::string(static_cast<std::size_t>(exponent - count + 1), '0') + ".0";
-  const auto point = static_cast<std::size_t>(exponent + 1);
+  const auto point = static_cast<std::size_t>(exponent) + 1;
   return out + digits.substr(0, point) + "." + digits.substr(point);
 }
 

@@ -50,7 +50,7 @@ inline std::vector<std::string_view> rsplit_space(std::string_view text, std::in
     parts.push_back(text.substr(begin));
     text = text.substr(0, begin);
   }
-  std::reverse(parts.begin(), parts.end());
+  std::ranges::reverse(parts);
   return parts;
 }
 
@@ -65,7 +65,7 @@ inline std::vector<std::string_view> split_at(std::string_view text, std::string
     text = from_right ? text.substr(0, at) : text.substr(at + separator.size());
   }
   parts.push_back(text);
-  if (from_right) std::reverse(parts.begin(), parts.end());
+  if (from_right) std::ranges::reverse(parts);
   return parts;
 }
 

@@ -54,7 +54,7 @@ class TemplateParser : TargetParser {
         body.push_back(print(token.line, tuple()));
         expect(Token::variable_end, "'}}'");
       } else {
-        if (std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return is_name(end); })) break;
+        if (std::ranges::any_of(ends, [&](std::string_view end) { return is_name(end); })) break;
         parse_statement(body);
         expect(Token::block_end, "'%}'");
       }
@@ -326,8 +326,7 @@ class TemplateParser : TargetParser {
     take();
     Statement* node = statement(Do::scope);
     const std::string_view name = expect_name();
-    check(std::find(block_names_.begin(), block_names_.end(), name) == block_names_.end(), "the block '", name,
-          "' is defined twice");
+    check(std::ranges::find(block_names_, name) == block_names_.end(), "the block '", name, "' is defined twice");
     block_names_.push_back(name);
     check(!is_name("scoped") && !is_name("required"), "a block that is scoped or required is not supported");
     check(scope_->parent == nullptr, "a block inside of a loop, a macro or another block is not supported");

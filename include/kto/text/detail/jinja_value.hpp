@@ -107,7 +107,7 @@ struct Namespace {
     }
     if (size == storage.size()) {
       const auto larger = run.arena.array<Pair>(size == 0 ? 4 : 2 * size);
-      std::copy(storage.begin(), storage.end(), larger.begin());
+      std::ranges::copy(storage, larger.begin());
       storage = larger;
     }
     storage[size++] = {make_key(name), value};

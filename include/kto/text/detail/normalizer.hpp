@@ -42,8 +42,7 @@ inline bool is_inert_in_normalization(char32_t c) {
       {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
       {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
   };
-  const auto* past = std::upper_bound(std::begin(ranges), std::end(ranges), c,
-                                      [](char32_t value, const auto& range) { return value < range.first; });
+  const auto* past = std::ranges::upper_bound(ranges, c, {}, [](const auto& range) { return range.first; });
   return past != std::begin(ranges) && c <= (past - 1)->second;
 }
 
@@ -52,7 +51,7 @@ struct UnicodeForm {
   bool composed, compatible;
 
   void operator()(NormalText& normal) const {
-    if (std::all_of(normal.text.begin(), normal.text.end(), [&](char c) { return is_unchanged(c); })) return;
+    if (std::ranges::all_of(normal.text, [&](char c) { return is_unchanged(c); })) return;
     std::string out;
     std::size_t begin = 0, at = 0;
     while (at < normal.text.size()) {
@@ -103,7 +102,7 @@ struct UnicodeForm {
       run.clear();
       for (std::size_t at = begin; at < points.size() && mark_class(points[at]) != 0; ++at)
         run.emplace_back(mark_class(points[at]), at, points[at]);
-      std::sort(run.begin(), run.end());
+      std::ranges::sort(run);
       for (const auto& [mark, place, c] : run) points[begin++] = c;
     }
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <ranges>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -108,12 +109,12 @@ class Splitter {
         }
         break;
       case SplitBehavior::merged_with_next:
-        for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
-          if (part->is_match && !previous && spans.size() > first)
-            spans.back().begin = part->begin;
+        for (const Part& part : std::views::reverse(parts)) {
+          if (part.is_match && !previous && spans.size() > first)
+            spans.back().begin = part.begin;
           else
-            emit(*part);
-          previous = part->is_match;
+            emit(part);
+          previous = part.is_match;
         }
         std::reverse(spans.begin() + static_cast<std::ptrdiff_t>(first), spans.end());
         break;

@@ -38,8 +38,8 @@ struct SpecialTokens {
   std::map<std::int32_t, AddedToken> added;               ///< by the id they are said to have
 
   /// Gathers them. `config` is the object of tokenizer_config.json, `spec` that of tokenizer.json.
-  SpecialTokens(const fs::path& folder, const Json& config, const Json& spec, std::string_view class_name)
-      : folder_(folder), where_((folder / "tokenizer_config.json").string()), values_(config) {
+  SpecialTokens(const fs::path& folder, Json config, const Json& spec, std::string_view class_name)
+      : folder_(folder), where_((folder / "tokenizer_config.json").string()), values_(std::move(config)) {
     if (!is_filled("extra_special_tokens") && values_.contains("additional_special_tokens"))
       values_["extra_special_tokens"] = values_["additional_special_tokens"];
     const bool is_legacy = !values_.contains("added_tokens_decoder");
@@ -91,7 +91,7 @@ struct SpecialTokens {
 
   void merge_special_tokens_map() {
     Json map = read_object(folder_ / "special_tokens_map.json");
-    for (auto& [key, value] : map.items()) {
+    for (const auto& [key, value] : map.items()) {
       if (value.is_object() && key != "extra_special_tokens") {
         value["special"] = true;
       } else if (key == "extra_special_tokens" && value.is_array() && values_.contains(key) &&
@@ -131,8 +131,7 @@ struct SpecialTokens {
   void read_legacy_added(const Json& spec) {
     const auto is_special = [&](const std::string& text) {
       const auto same = [&](const AddedToken& token) { return token.content == text; };
-      return std::any_of(extra.begin(), extra.end(), same) ||
-             std::any_of(std::begin(special_token_names), std::end(special_token_names), [&](std::string_view name) {
+      return std::ranges::any_of(extra, same) || std::ranges::any_of(special_token_names, [&](std::string_view name) {
                const auto found = values_.find(std::string(name));
                return found != values_.end() && !found->is_null() && same(token_from(*found, std::string(name)));
              });

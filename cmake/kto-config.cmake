@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+# find_package(kto) gives kto::kto and kto::light; find_package(kto COMPONENTS light) gives kto::light alone and does not
+# look for LibTorch. Both give kto_precompile().
+foreach(kto_component IN LISTS kto_FIND_COMPONENTS)
+  if(NOT kto_component MATCHES "^(kto|light)$")
+    set(kto_FOUND FALSE)
+    set(kto_NOT_FOUND_MESSAGE "kto has no component \"${kto_component}\"; it has kto (all, the default) and light")
+    return()
+  endif()
+endforeach()
+
+include(${CMAKE_CURRENT_LIST_DIR}/KtoPrecompile.cmake)
+include(${CMAKE_CURRENT_LIST_DIR}/KtoDependencies.cmake)
+if(DEFINED kto_FOUND AND NOT kto_FOUND)
+  return()
+endif()
+include(${CMAKE_CURRENT_LIST_DIR}/kto-light-targets.cmake)
+set(kto_light_FOUND TRUE)
+
+if(NOT "${kto_FIND_COMPONENTS}" STREQUAL "light")
+  if(NOT EXISTS ${CMAKE_CURRENT_LIST_DIR}/kto-targets.cmake)
+    set(kto_FOUND FALSE)
+    set(kto_NOT_FOUND_MESSAGE "this kto was installed with KTO_LIGHT_ONLY: ask for find_package(kto COMPONENTS light)")
+    return()
+  endif()
+  include(${CMAKE_CURRENT_LIST_DIR}/KtoTorch.cmake)
+  if(DEFINED kto_FOUND AND NOT kto_FOUND)
+    return()
+  endif()
+  include(${CMAKE_CURRENT_LIST_DIR}/kto-targets.cmake)
+  set(kto_kto_FOUND TRUE)
+endif()
