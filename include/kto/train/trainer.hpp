@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 
+#include "kto/model/weight_grad.hpp"
 #include "kto/optim/adamw.hpp"
 #include "kto/optim/schedule.hpp"
 #include "kto/train/check_start.hpp"
@@ -110,6 +111,21 @@ struct Trainer {
 
  private:
   void step(std::span<const Picks> picks, FlatParameters& parameters, TrainerState& state, RunLog& log) {
+    accumulate_gradients(picks, parameters, state, log);
+    log.grad_norm = parameters.grad_norm();
+    Update update{.learning_rate = log.learning_rate, .grad_divisor = {}};
+    if (config.max_grad_norm > 0)  // divide by norm / max where the norm is larger, by 1 where not
+      update.grad_divisor = ((log.grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
+    optimizer.step(parameters, update);
+    ++state.global_step;
+    if constexpr (requires { reference.starts_as_policy; }) reference.starts_as_policy = false;  // it did
+    if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
+  }
+
+  void accumulate_gradients(std::span<const Picks> picks, FlatParameters& parameters, TrainerState& state,
+                            RunLog& log) {
+    const InPlaceGradients in_place;
+    const CastOnce casts;  // no weight changes in here
     const auto window =
         prepare_window<Loss>(model, reference, make_batches<Loss>(model, collator, picks), config.kl_scope);
     parameters.zero_grad();
@@ -124,14 +140,6 @@ struct Trainer {
       log.add_loss(share);
       state.num_tokens += prepared.batch.rows.num_tokens;
     }
-    log.grad_norm = parameters.grad_norm();
-    Update update{.learning_rate = log.learning_rate, .grad_divisor = {}};
-    if (config.max_grad_norm > 0)  // divide by norm / max where the norm is larger, by 1 where not
-      update.grad_divisor = ((log.grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
-    optimizer.step(parameters, update);
-    ++state.global_step;
-    if constexpr (requires { reference.starts_as_policy; }) reference.starts_as_policy = false;  // it did
-    if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
   }
 
   void after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,
