@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-#include "kto/logprob/token_scores.hpp"
+#include "kto/logprob/tile.hpp"
 #include "kto/model/weight_grad.hpp"
 
 namespace kto {
@@ -64,16 +64,6 @@ struct TileHead {
   }
 };
 
-/// Where the targets of a block lie in a vocabulary slice: column (0 where outside) and whether inside.
-struct TargetsInSlice {
-  Tensor column_c1, inside_c;
-  TargetsInSlice(const Tensor& target_c, std::int64_t begin, std::int64_t size) {
-    const Tensor column_c = target_c - begin;
-    inside_c = (column_c >= 0).logical_and_(column_c < size);
-    column_c1 = (column_c * inside_c).unsqueeze(-1);
-  }
-};
-
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -90,32 +80,16 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
                  mean_logit_C = per_token(statistics);
     tiling.blocks([&](std::int64_t begin, std::int64_t size) {
       const auto block_of = [&](const Tensor& tensor) { return tensor.narrow(0, begin, size); };
-      const Tensor hidden_cD = block_of(hidden_CD), target_c = block_of(target_C), target_logit_c = block_of(logp_C);
-      // running maximum m, sum of exp(z - m), and sum of exp(z - m) z, over the slices so far
-      Tensor max_c, exp_sum_c, exp_logit_sum_c;
+      RunningScores scores(size, statistics, options);
       tiling.slices([&](std::int64_t first, std::int64_t width) {
-        const Tensor logits_cv = head.logits(hidden_cD, first, width);
-        const TargetsInSlice at(target_c, first, width);
-        target_logit_c.add_(logits_cv.gather(-1, at.column_c1).squeeze(-1) * at.inside_c);
-        if (statistics) block_of(mean_logit_C).add_(logits_cv.sum(-1));
-        const Tensor slice_max_c = logits_cv.amax(-1);
-        const Tensor new_max_c = max_c.defined() ? at::maximum(max_c, slice_max_c) : slice_max_c;
-        const Tensor exp_cv = (logits_cv - new_max_c.unsqueeze(-1)).exp_();
-        const Tensor shrink_c = max_c.defined() ? (max_c - new_max_c).exp_() : Tensor();
-        const auto accumulate = [&](Tensor& total_c, const Tensor& sum_c) {
-          total_c = total_c.defined() ? total_c.mul_(shrink_c).add_(sum_c) : sum_c;
-        };
-        accumulate(exp_sum_c, exp_cv.sum(-1));
-        if (statistics) accumulate(exp_logit_sum_c, (logits_cv * exp_cv).sum(-1));
-        max_c = new_max_c;
+        add_tile(scores, head.logits(block_of(hidden_CD), first, width), block_of(target_C), first);
       });
-      const Tensor log_sum_c = exp_sum_c.log().add_(max_c);
+      const Tensor log_sum_c = scores.exp_sum_c.log().add_(scores.max_c);
       block_of(log_sum_C).copy_(log_sum_c);
-      target_logit_c.sub_(log_sum_c);
-      if (statistics) {
-        block_of(entropy_C).copy_(log_sum_c - exp_logit_sum_c / exp_sum_c);
-        block_of(mean_logit_C).div_(static_cast<double>(tiling.vocabulary));
-      }
+      block_of(logp_C).copy_(scores.target_logit_c - log_sum_c);
+      if (!statistics) return;
+      block_of(entropy_C).copy_(log_sum_c - scores.exp_logit_sum_c / scores.exp_sum_c);
+      block_of(mean_logit_C).copy_(scores.logit_sum_c / static_cast<double>(tiling.vocabulary));
     });
     ctx->save_for_backward({hidden_CD, weight_VD, bias_V.value_or(Tensor()), target_C, log_sum_C});
     ctx->saved_data["scale"] = scale;
@@ -154,13 +128,11 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
     tiling.blocks([&](std::int64_t begin, std::int64_t size) {
       const auto block_of = [&](const Tensor& tensor) { return tensor.narrow(0, begin, size); };
       const Tensor hidden_cD = block_of(hidden_CD), target_c = block_of(target_C);
-      const Tensor grad_c1 = block_of(grads[0]).to(wide(hidden_CD)).unsqueeze(-1);
+      const Tensor grad_c = block_of(grads[0]).to(wide(hidden_CD));
       tiling.slices([&](std::int64_t first, std::int64_t width) {
         const Tensor grad_cv = head.logits(hidden_cD, first, width);
         const Tensor slope_cv = head.soft_cap > 0 ? 1 - (grad_cv / head.soft_cap).square_() : Tensor();
-        const TargetsInSlice at(target_c, first, width);
-        grad_cv.sub_(block_of(log_sum_C).unsqueeze(-1)).exp_().mul_(-grad_c1);
-        grad_cv.scatter_add_(-1, at.column_c1, grad_c1 * at.inside_c.unsqueeze(-1));
+        tile_gradient(grad_cv, block_of(log_sum_C), target_c, grad_c, first);
         if (slope_cv.defined()) grad_cv.mul_(slope_cv);
         if (head.scale != 1) grad_cv.mul_(head.scale);
         if (grad_bias_V.defined()) put(grad_bias_V, first, grad_cv.sum(0));
