@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "cli/optimizer.hpp"
 #include "cli/policy.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/kto.hpp"
@@ -31,10 +32,14 @@ void check_output_folder(const kto::TrainConfig& config) {
 std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::string& split,
                                         const kto::Processor& processor) {
   const kto::RowSet rows = kto::read_rows(args.script.dataset_name, split);
+  const kto::Truncation truncation = kto::truncation_of(args.script);
   kto::Encoded encoded =
-      kto::encode_rows(rows, processor.encoder(), {.max_length = args.script.max_length, .num_threads = 0});
+      kto::encode_rows(rows, processor.encoder(),
+                       {.max_length = truncation.parts ? std::nullopt : args.script.max_length, .num_threads = 0});
   for (const auto& notes : {rows.notes, encoded.notes})
     for (const std::string& line : notes) note(split + ": " + line);
+  if (const std::string cut = kto::truncation_note(encoded.examples, truncation); !cut.empty() && truncation.parts)
+    note(split + ": " + cut);
   return std::move(encoded.examples);
 }
 
@@ -67,10 +72,11 @@ void save(const kto::Arguments& args, const kto::Policy& policy, const kto::Trai
 struct Collator {
   static constexpr kto::BatchParts provides{.kl_pairs = true};
   bool padded = false;
-  std::optional<std::int64_t> max_length;
+  kto::Truncation truncation = {};
   kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
-    return padded ? kto::PaddedCollator{.max_length = max_length}(picks, with_kl)
-                  : kto::PackedCollator{.max_length = max_length}(picks, with_kl);
+    const auto& [max_length, parts] = truncation;
+    return padded ? kto::PaddedCollator{.max_length = max_length, .parts = parts}(picks, with_kl)
+                  : kto::PackedCollator{.max_length = max_length, .parts = parts}(picks, with_kl);
   }
 };
 
@@ -90,7 +96,8 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                        .loss = loss,
                        .reference = reference,
                        .config = args.train,
-                       .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false))}};
+                       .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false))},
+                       .optimizer = kto::make_any_optimizer(args.script, args.train)};
   Json eval_metrics = Json::object();
   if (!args.script.do_train) {
     eval_metrics = trainer.evaluate(run.eval_rows);
@@ -128,8 +135,8 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
         rows == &run.train_rows ? args.train.per_device_train_batch_size : args.train.per_device_eval_batch_size);
     const auto batches = kto::reference_picks(*rows, args.train, batch_size);
     const kto::LiveReference<kto::Decoder> reference = out.make_reference();
-    const std::string options = kto::concat("max_length ", args.script.max_length.value_or(-1), ", compute ",
-                                            reference.model.compute, ", config ", reference.model.config.model_type);
+    const std::string options = kto::concat(run.collator.truncation.describe(), ", compute ", reference.model.compute,
+                                            ", config ", reference.model.config.model_type);
     const std::string key = kto::reference_key(batches, Loss::needs.kl_pairs, reference.model, options);
     if (const auto cached = kto::read_reference_cache(folder, key, rows->size())) {
       note(kto::concat("reference log-probs of ", rows->size(), " rows read from ", (folder / key).string(),
@@ -187,7 +194,7 @@ void run(const kto::Arguments& args) {
           .train_rows = load_examples(args, args.script.dataset_train_split, processor),
           .eval_rows = {},
           .policy = {},
-          .collator = {args.script.collator == kto::CollatorType::padded, args.script.max_length}};
+          .collator = {args.script.collator == kto::CollatorType::padded, kto::truncation_of(args.script)}};
   if (evaluates) run.eval_rows = load_examples(args, args.script.dataset_test_split, processor);
   if (const auto advice =
           kto::weight_balance(run.train_rows, args.train.desirable_weight, args.train.undesirable_weight).advice())

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "command_line.hpp"
+#include "kto/data/truncation.hpp"
 #include "kto/train/options.hpp"
 
 namespace kto {
@@ -11,10 +12,16 @@ namespace kto {
 enum class LossType { kto, apo_zero_unpaired };
 enum class CollatorType { packed, padded };
 enum class ReferenceDtype { float32, bfloat16 };
+enum class Optim { adamw_torch_fused, adamw_torch, sgd, rmsprop, adagrad, adafactor };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
 
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<LossType>{"kto", "apo_zero_unpaired"};
+template <>
+inline constexpr std::array<std::string_view, 6> enum_names<Optim>{"adamw_torch_fused", "adamw_torch", "sgd",
+                                                                   "rmsprop",           "adagrad",     "adafactor"};
+template <>
+inline constexpr std::array<std::string_view, 2> enum_names<TruncationMode>{"keep_end", "keep_start"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<CollatorType>{"packed", "padded"};
 template <>
@@ -29,10 +36,15 @@ struct ScriptConfig {
   std::string dataset_name = "";
   std::string dataset_train_split = "train";
   std::string dataset_test_split = "test";
-  std::optional<std::int64_t> max_length = 1024;  ///< tokens
+  std::optional<std::int64_t> max_length = 1024;                     ///< tokens
+  std::optional<std::int64_t> max_prompt_length = std::nullopt;      ///< this and the next two: PartTruncation
+  std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens
+  std::optional<TruncationMode> truncation_mode = std::nullopt;
   CollatorType collator = CollatorType::packed;
   LossType loss_type = LossType::kto;
   double beta = 0.1;
+  Optim optim = Optim::adamw_torch_fused;
+  std::optional<std::string> optim_args = std::nullopt;              ///< "momentum=0.9,nesterov=true"
   std::optional<std::string> ref_model_name_or_path = std::nullopt;  ///< another model as reference
   std::optional<ReferenceDtype> ref_dtype = std::nullopt;  ///< type the reference is held in; the policy's when absent
   bool precompute_ref_log_probs = false;
@@ -67,10 +79,8 @@ struct Arguments {
 };
 
 namespace detail {
-/// optim names the fused AdamW twice; there is nothing to choose yet, so it has no field.
 inline const std::vector<RefusedOptions>& refused_script_options() {
   static const std::vector<RefusedOptions> list{
-      {"only AdamW is supported yet", {{"optim", "adamw_torch_fused|adamw_torch"}}},
       {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
       {"quantized models are not supported yet",
        {{"bnb_4bit_quant_storage", "None"},
@@ -91,12 +101,31 @@ inline const std::vector<RefusedOptions>& refused_script_options() {
   return list;
 }
 
+/// transformers' other optimizers.
+inline constexpr std::string_view other_optimizers =
+    "adamw_torch_xla|adamw_torch_npu_fused|adamw_apex_fused|adamw_anyprecision|adamw_torch_4bit|adamw_torch_8bit|"
+    "ademamix|adamw_bnb_8bit|adamw_8bit|ademamix_8bit|lion_8bit|lion_32bit|paged_adamw_32bit|paged_adamw_8bit|"
+    "paged_ademamix_32bit|paged_ademamix_8bit|paged_lion_32bit|paged_lion_8bit|rmsprop_bnb|rmsprop_bnb_8bit|"
+    "rmsprop_bnb_32bit|galore_adamw|galore_adamw_8bit|galore_adafactor|galore_adamw_layerwise|"
+    "galore_adamw_8bit_layerwise|galore_adafactor_layerwise|lomo|adalomo|grokadamw|schedule_free_radam|"
+    "schedule_free_adamw|schedule_free_sgd|apollo_adamw|apollo_adamw_layerwise|stable_adamw";
+
 /// "~/x" below the home folder, as a shell would write it; other paths as they are.
 inline std::string expand_home(const std::string& path) {
   const char* home = std::getenv("HOME");
   return home != nullptr && (path == "~" || path.starts_with("~/")) ? home + path.substr(1) : path;
 }
 }  // namespace detail
+
+/// How rows are cut.
+inline Truncation truncation_of(const ScriptConfig& script) {
+  Truncation out{.max_length = script.max_length};
+  if (script.max_prompt_length || script.max_completion_length || script.truncation_mode)
+    out.parts = PartTruncation{.mode = script.truncation_mode.value_or(TruncationMode::keep_end),
+                               .max_prompt_length = script.max_prompt_length.value_or(512),
+                               .max_completion_length = script.max_completion_length};
+  return out;
+}
 
 /// The rows for ScriptConfig.
 inline const Options<ScriptConfig>& script_options() {
@@ -132,9 +161,25 @@ inline const Options<ScriptConfig>& script_options() {
         text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on"), "NAME"),
         option(&C::max_length, "max_length", group::data, "rows are cut after this many tokens; None: never",
                {"None or an integer from 2 to 1000000000", [](double x) { return x >= 2 && x <= 1e9; }}),
+        option(
+            &C::max_prompt_length, "max_prompt_length", group::data,
+            "tokens of the prompt of a row that is longer than max_length; None: 512 where another of these three is "
+            "given, else rows are cut from the right and dropped where the prompt fills max_length",
+            detail::count(1)),
+        option(&C::max_completion_length, "max_completion_length", group::data, "tokens of a completion",
+               detail::count(1)),
+        option(&C::truncation_mode, "truncation_mode", group::data, "which end of a prompt that is cut is kept"),
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
         option(&C::loss_type, "loss_type", group::kto, "the loss"),
         option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
+        detail::with_refused(option(&C::optim, "optim", group::optimization, "how weights follow their gradients"),
+                             detail::other_optimizers,
+                             "it needs a Python package or hardware that is not used here, and has no counterpart"),
+        text(option(&C::optim_args, "optim_args", group::optimization,
+                    "of sgd: momentum, dampening, nesterov; of rmsprop: alpha, eps, momentum, centered; of adagrad: "
+                    "lr_decay, eps"),
+             "NAME=X,..."),
+        {.name = "adafactor", .is_flag = true, .alias_of = "optim", .alias_value = "adafactor"},
         text(option(&C::ref_model_name_or_path, "ref_model_name_or_path", group::reference,
                     "folder of another model as reference; None: the policy as it starts"),
              "DIR"),
@@ -233,6 +278,7 @@ inline void validate(const Arguments& arguments) {
   if (!arguments.script.do_train && !arguments.script.do_eval)
     throw UsageError("do_train False leaves nothing to do: add --do_eval");
   const ScriptConfig &script = arguments.script, plain;
+  check_truncation(truncation_of(script));
   const bool adapts = script.use_peft || script.adapter_name_or_path;
   if (script.use_peft && script.adapter_name_or_path)
     throw UsageError("use_peft makes a new adapter and adapter_name_or_path trains on one: give one of them");

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "kto/io/json.hpp"
 #include "kto/optim/schedule.hpp"
 
 namespace kto {
@@ -41,8 +42,9 @@ struct TrainConfig {
   std::int64_t max_steps = -1;  ///< when positive, in place of num_train_epochs
   double learning_rate = 1e-6;
   LrSchedulerType lr_scheduler_type = LrSchedulerType::linear;
-  double warmup_steps = 0;  ///< below 1: a fraction of the run's steps
-  double warmup_ratio = 0;  ///< used while warmup_steps is 0
+  Json lr_scheduler_kwargs = Json::object();  ///< what the type has beside a warm-up, as transformers names it
+  double warmup_steps = 0;                    ///< below 1: a fraction of the run's steps
+  double warmup_ratio = 0;                    ///< used while warmup_steps is 0
 
   // Optimizer
   double weight_decay = 0;

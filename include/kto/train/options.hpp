@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kto/optim/learning_rate.hpp"
 #include "kto/train/config.hpp"
 #include "kto/train/detail/refused_options.hpp"
 #include "kto/train/option.hpp"
@@ -23,8 +24,18 @@ inline constexpr std::array<std::string_view, 3> enum_names<SamplingStrategy>{"s
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<KlScope>{"micro_batch", "window"};
 template <>
-inline constexpr std::array<std::string_view, 4> enum_names<LrSchedulerType>{"linear", "cosine", "constant",
-                                                                             "constant_with_warmup"};
+inline constexpr std::array<std::string_view, 12> enum_names<LrSchedulerType>{"linear",
+                                                                              "cosine",
+                                                                              "cosine_with_restarts",
+                                                                              "polynomial",
+                                                                              "constant",
+                                                                              "constant_with_warmup",
+                                                                              "inverse_sqrt",
+                                                                              "reduce_lr_on_plateau",
+                                                                              "cosine_with_min_lr",
+                                                                              "cosine_warmup_with_min_lr",
+                                                                              "warmup_stable_decay",
+                                                                              "greedy"};
 
 /// Headings of --help, and their order.
 namespace group {
@@ -117,11 +128,10 @@ inline const Options<TrainConfig>& train_options() {
                "leave out the last micro-batch of an epoch when it is short"),
 
         option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate", detail::at_least_zero()),
-        with_refused(option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
-                            "course of the learning rate after the warm-up"),
-                     "cosine_with_restarts|polynomial|inverse_sqrt|reduce_lr_on_plateau|cosine_with_min_lr|"
-                     "cosine_warmup_with_min_lr|warmup_stable_decay|greedy",
-                     "this schedule is not supported yet"),
+        option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
+               "course of the learning rate after the warm-up"),
+        option(&C::lr_scheduler_kwargs, "lr_scheduler_kwargs", group::optimization,
+               "what that course has beside the warm-up, such as {\"num_cycles\": 2}"),
         option(&C::warmup_steps, "warmup_steps", group::optimization,
                "updates in which the learning rate rises from 0; below 1: a fraction of the run",
                detail::steps("0, ", true)),
@@ -185,6 +195,16 @@ inline TrainConfig train_config_from_json(const Json& object, std::string_view w
   return config;
 }
 
+/// The learning rate of a run of `num_steps` updates, the first `num_warmup_steps` of which are a warm-up.
+inline LearningRate learning_rate_of(const TrainConfig& config, std::int64_t num_warmup_steps, std::int64_t num_steps) {
+  return make_learning_rate({.type = config.lr_scheduler_type,
+                             .name = enum_names<LrSchedulerType>[static_cast<std::size_t>(config.lr_scheduler_type)],
+                             .peak = config.learning_rate,
+                             .num_warmup_steps = num_warmup_steps,
+                             .num_steps = num_steps},
+                            config.lr_scheduler_kwargs);
+}
+
 /// Throws UsageError naming the field when one is out of range, is refused, or contradicts another.
 inline void validate(const TrainConfig& config) {
   check_fields(train_options(), config, "TrainConfig");
@@ -197,10 +217,16 @@ inline void validate(const TrainConfig& config) {
           "eval_strategy steps needs eval_steps, or logging_steps above 0");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
-  require(
-      config.lr_scheduler_type != LrSchedulerType::constant || (config.warmup_steps == 0 && config.warmup_ratio == 0),
-      "lr_scheduler_type constant has no warm-up: use constant_with_warmup, or leave warmup_steps and "
-      "warmup_ratio at 0");
+  const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;
+  const bool adaptive = follows_evaluations(config.lr_scheduler_type);
+  require(config.lr_scheduler_type != LrSchedulerType::constant || !has_warmup,
+          "lr_scheduler_type constant has no warm-up: use constant_with_warmup, or leave warmup_steps and "
+          "warmup_ratio at 0");
+  require(!adaptive || !has_warmup,
+          "a learning rate that follows the evaluations has no warm-up: leave warmup_steps and warmup_ratio at 0");
+  require(!adaptive || config.eval_strategy != IntervalStrategy::no,
+          "a learning rate that follows the evaluations needs some: set eval_strategy to steps or epoch");
+  (void)learning_rate_of(config, 0, 1);  // throws for lr_scheduler_kwargs that do not belong to the type
 }
 
 }  // namespace kto

@@ -11,7 +11,6 @@
 #include <string>
 
 #include "kto/optim/adamw.hpp"
-#include "kto/optim/schedule.hpp"
 #include "kto/train/check_start.hpp"
 #include "kto/train/contract.hpp"
 #include "kto/train/evaluate.hpp"
@@ -62,7 +61,7 @@ struct Trainer {
       check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
             "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
       const Plan plan = make_plan(config, static_cast<std::int64_t>(detail::num_units(rows, paired)));
-      const Schedule schedule{config.lr_scheduler_type, plan.num_warmup_steps, plan.num_steps};
+      LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
       check_reference(model, reference);
       FlatParameters parameters = flatten_parameters(model);
       TrainerState state;
@@ -72,7 +71,7 @@ struct Trainer {
       if constexpr (Loss::needs.kl_pairs)
         if (const std::string note = lone_row_note(config, static_cast<std::int64_t>(rows.size())); !note.empty())
           detail::call(callbacks, &Callback::on_note, note);
-      if (config.eval_on_start) evaluate_now(eval_rows, state, control);
+      if (config.eval_on_start) evaluate_now(eval_rows, state, control);  // not for the learning rate to follow
 
       for (std::int64_t epoch = 0; state.global_step < plan.num_steps && !control.should_stop; ++epoch) {
         const std::vector<Picks> batches = train_picks(rows, config, epoch, {paired, FixesKlPairs<Reference>});
@@ -81,11 +80,10 @@ struct Trainer {
           if (state.global_step == plan.num_steps || control.should_stop) break;
           const std::size_t end = std::min(begin + window_size, batches.size());
           detail::call(callbacks, &Callback::on_step_begin, state, control);
-          log.learning_rate =
-              learning_rate ? learning_rate(state.global_step) : config.learning_rate * schedule(state.global_step);
+          log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
           step(std::span(batches).subspan(begin, end - begin), parameters, state, log);
           state.epoch = static_cast<double>(epoch) + static_cast<double>(end) / static_cast<double>(batches.size());
-          after_step(plan, end == batches.size(), eval_rows, state, log, control);
+          after_step(plan, end == batches.size(), eval_rows, state, log, control, schedule);
         }
       }
       const double num_samples = config.max_steps > 0
@@ -135,7 +133,7 @@ struct Trainer {
   }
 
   void after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,
-                  RunLog& log, Control& control) {
+                  RunLog& log, Control& control, LearningRate& schedule) {
     const auto due = [&](IntervalStrategy strategy, std::int64_t every) {
       return (strategy == IntervalStrategy::steps && every > 0 && state.global_step % every == 0) ||
              (strategy == IntervalStrategy::epoch && epoch_ends);
@@ -144,13 +142,15 @@ struct Trainer {
     const bool first = config.logging_first_step && state.global_step == 1;
     if (due(config.logging_strategy, plan.logging_steps) || (first && config.logging_strategy != IntervalStrategy::no))
       append(log.take(state), state, control);
-    if (due(config.eval_strategy, plan.eval_steps)) evaluate_now(eval_rows, state, control);
+    if (due(config.eval_strategy, plan.eval_steps))
+      schedule.observe(evaluate_now(eval_rows, state, control)["eval_loss"].template get<double>());
   }
 
-  void evaluate_now(std::span<const Example> eval_rows, TrainerState& state, Control& control) {
+  Json evaluate_now(std::span<const Example> eval_rows, TrainerState& state, Control& control) {
     const Json metrics = evaluate(eval_rows, "eval_", state.num_tokens);
     append(metrics, state, control);
     detail::call(callbacks, &Callback::on_evaluate, state, metrics, control);
+    return metrics;
   }
 
   void append(Json entry, TrainerState& state, Control& control) {
