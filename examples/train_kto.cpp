@@ -4,6 +4,7 @@
 // Prints the log at each logging step and leaves the trained model in out/, ready for transformers.
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -18,6 +19,11 @@ namespace {
 using kto::Json;
 namespace fs = std::filesystem;
 
+/// Ends the program with this status.
+struct Interrupted {
+  int status;
+};
+
 void note(const std::string& text) { std::cerr << "train_kto: " << text << '\n'; }
 
 /// Refuses a folder that holds something, so that no earlier result is overwritten unasked.
@@ -25,8 +31,14 @@ void check_output_folder(const kto::TrainConfig& config) {
   const fs::path folder = config.output_dir;
   if (!fs::exists(folder)) return;
   kto::check(fs::is_directory(folder), folder.string(), ": is a file; expected a folder for --output_dir");
-  kto::check(fs::is_empty(folder) || config.overwrite_output_dir, folder.string(),
-             ": exists and is not empty; choose another --output_dir, or add --overwrite_output_dir");
+  kto::check(fs::is_empty(folder) || config.overwrite_output_dir || config.resume_from_checkpoint, folder.string(),
+             ": exists and is not empty; choose another --output_dir, add --overwrite_output_dir, or "
+             "--resume_from_checkpoint True");
+}
+
+std::shared_ptr<kto::FolderLock> lock_output(const kto::TrainConfig& config) {
+  fs::create_directories(config.output_dir);
+  return kto::lock_folder(config.output_dir);
 }
 
 std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::string& split,
@@ -43,6 +55,35 @@ std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::s
   return std::move(encoded.examples);
 }
 
+void save_model(const kto::Policy& policy, const fs::path& folder) {
+  if (policy.adapter)
+    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.base);
+  else
+    kto::save_pretrained(policy.model, folder, policy.base);
+}
+
+/// README.md of the trained model. Its base is named where config.json says from which hub it came.
+std::string model_card(const kto::Arguments& args, const kto::Policy& policy) {
+  const std::string base = kto::read_json(policy.base / "config.json").value("_name_or_path", "");
+  const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
+  return kto::to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
+                           .base_model = kto::is_hub_name(base) ? base : "",
+                           .dataset = "",
+                           .library_name = policy.adapter && !args.script.merge_and_unload ? "peft" : "transformers",
+                           .version = KTO_VERSION});
+}
+
+/// Hashes of the files that the rows come from.
+Json hash_rows_files(const kto::Arguments& args, bool evaluates) {
+  Json out = Json::object();
+  std::vector<std::string> splits{args.script.dataset_train_split};
+  if (evaluates) splits.push_back(args.script.dataset_test_split);
+  for (const std::string& split : splits)
+    for (const fs::path& file : kto::data_files(args.script.dataset_name, split))
+      out[file.string()] = kto::detail::file_hash(file);
+  return out;
+}
+
 /// Writes what transformers' Trainer leaves in its output folder.
 void save(const kto::Arguments& args, const kto::Policy& policy, const kto::TrainerState& state, const kto::Plan& plan,
           const Json& eval_metrics) {
@@ -50,12 +91,11 @@ void save(const kto::Arguments& args, const kto::Policy& policy, const kto::Trai
   const auto write = [&](const char* name, const Json& content) {
     kto::write_file(folder / name, content.dump(2) + "\n");
   };
-  if (!policy.adapter)
-    kto::save_pretrained(policy.model, folder, policy.base);
-  else if (args.script.merge_and_unload)
+  if (policy.adapter && args.script.merge_and_unload)
     kto::save_pretrained(kto::merge_and_unload(policy.model), folder, policy.base);
   else
-    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.base);
+    save_model(policy, folder);
+  kto::write_file(folder / "README.md", model_card(args, policy));
   Json results = state.log_history.back();
   results.erase("step");
   write("train_results.json", results);
@@ -86,6 +126,7 @@ struct Run {
   std::vector<kto::Example> train_rows, eval_rows;
   kto::Policy policy;
   Collator collator;
+  Json rows_files;  ///< {path: hash}
 };
 
 template <class Loss, class Reference>
@@ -96,8 +137,13 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                        .loss = loss,
                        .reference = reference,
                        .config = args.train,
-                       .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false))},
-                       .optimizer = kto::make_any_optimizer(args.script, args.train)};
+                       .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)),
+                                     kto::StopSignals::callback()},
+                       .optimizer = kto::make_any_optimizer(args.script, args.train),
+                       .checkpointing = {.save_model = [&](const fs::path& folder) { save_model(run.policy, folder); },
+                                         .arguments = kto::to_json(args),
+                                         .files = run.rows_files,
+                                         .model_card = model_card(args, run.policy)}};
   Json eval_metrics = Json::object();
   if (!args.script.do_train) {
     eval_metrics = trainer.evaluate(run.eval_rows);
@@ -105,7 +151,12 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     kto::write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
     return;
   }
+  const kto::StopSignals signals;
   const kto::TrainerState state = trainer.train(run.train_rows, run.eval_rows);
+  if (state.interrupted) {
+    note(kto::concat("stopped after step ", state.global_step, "; go on with --resume_from_checkpoint True"));
+    throw Interrupted{signals.exit_status()};
+  }
   if (args.script.do_eval) {
     eval_metrics = trainer.evaluate(run.eval_rows, "eval_", state.num_tokens);
     eval_metrics["epoch"] = state.epoch;
@@ -114,6 +165,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   const auto plan = kto::make_plan(args.train, static_cast<std::int64_t>(run.train_rows.size()));
   save(args, run.policy, state, plan, eval_metrics);
   std::cout << "Model saved to " << args.train.output_dir << '\n';
+  if (const int status = signals.exit_status(); status != 0) throw Interrupted{status};
 }
 
 fs::path cache_folder(const kto::ScriptConfig& script) {
@@ -194,14 +246,16 @@ void run(const kto::Arguments& args) {
           .train_rows = load_examples(args, args.script.dataset_train_split, processor),
           .eval_rows = {},
           .policy = {},
-          .collator = {args.script.collator == kto::CollatorType::padded, kto::truncation_of(args.script)}};
+          .collator = {args.script.collator == kto::CollatorType::padded, kto::truncation_of(args.script)},
+          .rows_files = {}};
   if (evaluates) run.eval_rows = load_examples(args, args.script.dataset_test_split, processor);
   if (const auto advice =
           kto::weight_balance(run.train_rows, args.train.desirable_weight, args.train.undesirable_weight).advice())
     note(*advice);
   run.policy = kto::load_policy(args);
   check_vocabulary(processor, run.policy.model);
-  fs::create_directories(args.train.output_dir);
+  run.rows_files = hash_rows_files(args, evaluates);
+  const auto lock = lock_output(args.train);
   switch (args.script.loss_type) {
     case kto::LossType::kto:
       return train(run, kto::Kto{.beta = args.script.beta});
@@ -217,10 +271,13 @@ int main(int argc, char** argv) {
     const auto args = kto::parse_arguments(argc, argv, KTO_VERSION);
     if (!args) return 0;
     kto::keep_freed_memory();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit is then an error that can be told
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
     run(*args);
     return 0;
+  } catch (const Interrupted& interrupted) {
+    return interrupted.status;
   } catch (const kto::UsageError& error) {
     std::cerr << "train_kto: error: " << error.what() << '\n';
     return 2;

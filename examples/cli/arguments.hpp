@@ -75,7 +75,7 @@ struct ScriptConfig {
 
 struct Arguments {
   ScriptConfig script;
-  TrainConfig train;
+  TrainConfig train = {.save_strategy = SaveStrategy::steps};  ///< TRL's default; the library saves when asked to
 };
 
 namespace detail {

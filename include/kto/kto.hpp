@@ -34,5 +34,7 @@
 // The update.
 #include "kto/optim/adamw.hpp"
 // The loop.
+#include "kto/train/model_card.hpp"
 #include "kto/train/progress.hpp"
+#include "kto/train/stop_signals.hpp"
 #include "kto/train/trainer.hpp"

@@ -21,9 +21,22 @@ struct Adafactor {
   struct Squares {
     Tensor row_R, column_C;  ///< float32 or wider, of a matrix
     Tensor all_n;            ///< of anything else
+
+    template <class Archive>
+    void visit_state(Archive& archive) {
+      archive("row_R", row_R);
+      archive("column_C", column_C);
+      archive("all_n", all_n);
+    }
   };
   std::vector<Squares> squares = {};  ///< one a parameter, made at the first step
   std::int64_t num_steps = 0;
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("squares", squares);
+    archive("num_steps", num_steps);
+  }
 
   void step(FlatParameters& parameters, const Update& update) {
     const double kept = 1 - std::pow(static_cast<double>(++num_steps), decay_rate);

@@ -16,6 +16,12 @@ struct Adagrad {
   std::vector<Tensor> square_sums = {};  ///< one a group, made at the first step
   std::int64_t num_steps = 0;
 
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("square_sums", square_sums);
+    archive("num_steps", num_steps);
+  }
+
   void step(FlatParameters& parameters, const Update& update) {
     if (square_sums.empty())
       for (const FlatGroup& group : parameters.groups) square_sums.push_back(at::zeros_like(group.values));

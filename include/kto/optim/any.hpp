@@ -15,6 +15,10 @@ namespace kto {
 struct AnyOptimizer {
   std::variant<AdamW, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};
 
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    std::visit([&](auto& optimizer) { optimizer.visit_state(archive); }, chosen);
+  }
   void step(FlatParameters& parameters, const Update& update) {
     std::visit([&](auto& optimizer) { optimizer.step(parameters, update); }, chosen);
   }

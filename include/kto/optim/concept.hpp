@@ -27,6 +27,8 @@ concept UpdatesParameters = requires(Optimizer& optimizer, FlatParameters& param
   { optimizer.step(parameters, update) } -> std::same_as<void>;
 };
 
+/// Optional: `optimizer.visit_state(archive)` lists what a checkpoint must hold; see kto/io/state.hpp. Without it a run
+/// cannot be saved.
 template <class Optimizer>
 concept OptimizerPolicy = UpdatesParameters<Optimizer>;
 

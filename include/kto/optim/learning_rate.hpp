@@ -118,6 +118,13 @@ class LearningRate {
     if (auto* greedy = std::get_if<GreedyRate>(&course_)) greedy->observe(metric);
   }
 
+  /// Only rates that follow the evaluations have a state.
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    if (auto* plateau = std::get_if<PlateauRate>(&course_)) plateau->visit_state(archive);
+    if (auto* greedy = std::get_if<GreedyRate>(&course_)) greedy->visit_state(archive);
+  }
+
   std::variant<Schedule, PlateauRate, GreedyRate>& course() { return course_; }
 
  private:

@@ -41,6 +41,14 @@ struct PlateauRate {
   std::int64_t num_bad = 0;
   std::int64_t cooling = 0;
 
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("rate", rate);
+    archive("best", best);
+    archive("num_bad", num_bad);
+    archive("cooling", cooling);
+  }
+
   /// Takes an evaluation's metric.
   void observe(double metric) {
     if (improves(metric, best)) {
@@ -80,6 +88,17 @@ struct GreedyRate {
   std::int64_t num_bad = 0, num_good = 0, waiting = 0;
   std::int64_t until_reset = reset_start;
   std::deque<double> window = {};
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("rate", rate);
+    archive("best", best);
+    archive("num_bad", num_bad);
+    archive("num_good", num_good);
+    archive("waiting", waiting);
+    archive("until_reset", until_reset);
+    archive("window", window);
+  }
 
   void observe(double metric) {
     window.push_back(metric);

@@ -17,8 +17,20 @@ struct RmsProp {
 
   struct Averages {
     Tensor square, gradient, velocity;  ///< the last two only where they are used
+
+    template <class Archive>
+    void visit_state(Archive& archive) {
+      archive("square", square);
+      archive("gradient", gradient);
+      archive("velocity", velocity);
+    }
   };
   std::vector<Averages> averages = {};  ///< one a group, made at the first step
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("averages", averages);
+  }
 
   void step(FlatParameters& parameters, const Update& update) {
     if (averages.empty())

@@ -16,6 +16,11 @@ struct Sgd {
 
   std::vector<Tensor> velocity = {};  ///< one a group, made at the first step
 
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("velocity", velocity);
+  }
+
   void step(FlatParameters& parameters, const Update& update) {
     const bool first = velocity.empty();
     for (std::size_t i = 0; i < parameters.groups.size(); ++i) {

@@ -17,6 +17,9 @@ enum class IntervalStrategy { no, steps, epoch };
 enum class SaveStrategy { no, steps, epoch, best };
 enum class SamplingStrategy { sequential, random, group_by_length };
 
+/// What to do with an update whose loss or gradient is not finite: end the run before it, or leave it out.
+enum class NonFiniteLoss { stop, skip };
+
 /// Over which rows the KL baseline z0 and the mean of the loss are taken: each micro-batch by itself, as TRL does, or
 /// the whole window of an update, so that accumulating k micro-batches of b rows is one batch of k * b rows.
 enum class KlScope { micro_batch, window };
@@ -53,14 +56,27 @@ struct TrainConfig {
   double adam_epsilon = 1e-8;
   double max_grad_norm = 1;  ///< 0: no clipping
 
-  // Log, evaluation, checkpoints
+  // Log and evaluation
   IntervalStrategy logging_strategy = IntervalStrategy::steps;
   double logging_steps = 10;  ///< below 1: a fraction of the run's steps
   bool logging_first_step = false;
   IntervalStrategy eval_strategy = IntervalStrategy::no;
   std::optional<double> eval_steps = std::nullopt;  ///< below 1: a fraction; logging_steps when absent
   bool eval_on_start = false;
+
+  // Checkpoints: folders output_dir/checkpoint-N from which a run goes on to the last bit
   SaveStrategy save_strategy = SaveStrategy::no;
+  double save_steps = 500;  ///< below 1: a fraction of the run's steps
+  std::optional<std::int64_t> save_total_limit = std::nullopt;
+  bool save_only_model = false;  ///< smaller checkpoints, not to resume from
+  bool load_best_model_at_end = false;
+  std::optional<std::string> metric_for_best_model = std::nullopt;     ///< of an evaluation; "loss" where one is needed
+  std::optional<bool> greater_is_better = std::nullopt;                ///< when absent: unless the name ends in "loss"
+  std::optional<std::int64_t> early_stopping_patience = std::nullopt;  ///< evaluations without a better metric
+  double early_stopping_threshold = 0;                                 ///< a smaller change is not better
+  std::optional<std::string> resume_from_checkpoint = std::nullopt;    ///< a folder; "True": output_dir's newest
+  bool ignore_data_skip = false;                                       ///< resume at the first row of the epoch
+  NonFiniteLoss nonfinite_loss = NonFiniteLoss::stop;
 
   // Randomness and numbers
   std::int64_t seed = 42;

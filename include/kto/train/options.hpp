@@ -22,6 +22,8 @@ template <>
 inline constexpr std::array<std::string_view, 3> enum_names<SamplingStrategy>{"sequential", "random",
                                                                               "group_by_length"};
 template <>
+inline constexpr std::array<std::string_view, 2> enum_names<NonFiniteLoss>{"stop", "skip"};
+template <>
 inline constexpr std::array<std::string_view, 2> enum_names<KlScope>{"micro_batch", "window"};
 template <>
 inline constexpr std::array<std::string_view, 12> enum_names<LrSchedulerType>{"linear",
@@ -76,6 +78,18 @@ inline Range fraction(std::string_view expects, bool one) {
 inline Range seeds(std::string_view none, double most) {
   return {concat(none, "an integer from 0 to ", most < 1e10 ? "4294967295" : "9007199254740992"),
           [most](double x) { return x >= 0 && x <= most; }};
+}
+
+/// True and False as words, and a folder.
+template <class Config>
+Option<Config> resume_option(Option<Config> row) {
+  row.placeholder = "True|DIR";
+  row.expects = "True, or a folder";
+  row.set = [set = row.set](Config& config, const Json& value) {
+    if (!value.is_boolean()) return set(config, same_value(value, "False") ? Json(nullptr) : value);
+    return set(config, value.get<bool>() ? Json("True") : Json(nullptr));
+  };
+  return row;
 }
 
 /// A row whose enum has, or whose trainer elsewhere has, the values "a|b", which are refused here.
@@ -166,9 +180,30 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::output_dir, "output_dir", group::output, "folder of the trained model and the log"),
         option(&C::overwrite_output_dir, "overwrite_output_dir", group::output,
                "write into output_dir though it is not empty"),
-        with_refused(option(&C::save_strategy, "save_strategy", group::output,
-                            "when to save checkpoints; the trained model is always saved"),
-                     "steps|epoch|best", "checkpoints are not supported yet"),
+        option(&C::save_strategy, "save_strategy", group::output,
+               "when to save checkpoints; the trained model is always saved"),
+        option(&C::save_steps, "save_steps", group::output,
+               "updates between checkpoints; below 1: a fraction of the run", detail::steps("", false)),
+        option(&C::save_total_limit, "save_total_limit", group::output,
+               "checkpoints to keep; the newest and the best are never removed", detail::count(1)),
+        option(&C::save_only_model, "save_only_model", group::output,
+               "checkpoints without what resuming needs (optimizer and so on)"),
+        option(&C::load_best_model_at_end, "load_best_model_at_end", group::output,
+               "end with the best checkpoint's weights, not the last"),
+        option(&C::metric_for_best_model, "metric_for_best_model", group::output,
+               "metric of the evaluation that says which is best; None: loss where one is needed"),
+        option(&C::greater_is_better, "greater_is_better", group::output,
+               "whether more of it is better; None: unless its name ends in loss"),
+        option(&C::early_stopping_patience, "early_stopping_patience", group::output,
+               "stop after so many evaluations without a better metric (EarlyStoppingCallback)", detail::count(1)),
+        option(&C::early_stopping_threshold, "early_stopping_threshold", group::output,
+               "a change smaller than this is not better", detail::at_least_zero()),
+        detail::resume_option(option(&C::resume_from_checkpoint, "resume_from_checkpoint", group::output,
+                                     "checkpoint to go on from; True: the newest in output_dir")),
+        option(&C::ignore_data_skip, "ignore_data_skip", group::output,
+               "resume at the first row of the epoch, not where the run was left"),
+        option(&C::nonfinite_loss, "nonfinite_loss", group::output,
+               "an update whose loss is not finite: stop the run before it, or skip it"),
 
         option(&C::seed, "seed", group::machine, "of everything random", detail::seeds("", 4294967295.0)),
         option(&C::data_seed, "data_seed", group::machine, "of the order of rows; None: seed",
@@ -215,6 +250,25 @@ inline void validate(const TrainConfig& config) {
           "logging_strategy steps needs logging_steps above 0");
   require(config.eval_strategy != IntervalStrategy::steps || config.eval_steps.value_or(config.logging_steps) > 0,
           "eval_strategy steps needs eval_steps, or logging_steps above 0");
+  const bool picks_best = config.load_best_model_at_end || config.early_stopping_patience ||
+                          config.save_strategy == SaveStrategy::best || config.metric_for_best_model;
+  require(!picks_best || config.eval_strategy != IntervalStrategy::no,
+          "load_best_model_at_end, early_stopping_patience, metric_for_best_model and save_strategy best look at "
+          "evaluations: set eval_strategy to steps or epoch");
+  const bool same = (config.save_strategy == SaveStrategy::steps && config.eval_strategy == IntervalStrategy::steps) ||
+                    (config.save_strategy == SaveStrategy::epoch && config.eval_strategy == IntervalStrategy::epoch);
+  require(!config.load_best_model_at_end || same || config.save_strategy == SaveStrategy::best,
+          "load_best_model_at_end needs a checkpoint of what was evaluated: give save_strategy and eval_strategy the "
+          "same value, or set save_strategy to best");
+  const double eval_steps = config.eval_steps.value_or(config.logging_steps);
+  const double ratio = eval_steps > 0 ? config.save_steps / eval_steps : 1;
+  require(
+      !config.load_best_model_at_end || config.save_strategy != SaveStrategy::steps ||
+          (std::abs(ratio - std::round(ratio)) < 1e-6 && ratio > 0.5 && (config.save_steps < 1) == (eval_steps < 1)),
+      "load_best_model_at_end needs save_steps to be a multiple of eval_steps");
+  require(config.early_stopping_threshold == 0 || config.early_stopping_patience,
+          "early_stopping_threshold needs early_stopping_patience");
+  require(!config.ignore_data_skip || config.resume_from_checkpoint, "ignore_data_skip needs resume_from_checkpoint");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
   const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;
