@@ -76,6 +76,7 @@ struct Trainer {
       Control control;
       RunLog log;
       Position position;
+      at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
       if (checkpointer.resumes())
         checkpointer.resume(model, loss, reference, optimizer, schedule, log, state, position);
       detail::call(callbacks, &Callback::on_train_begin, state, plan);
