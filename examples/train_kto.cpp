@@ -45,9 +45,15 @@ std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::s
                                         const kto::Processor& processor) {
   const kto::RowSet rows = kto::read_rows(args.script.dataset_name, split);
   const kto::Truncation truncation = kto::truncation_of(args.script);
+  kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
   kto::Encoded encoded =
       kto::encode_rows(rows, processor.encoder(),
-                       {.max_length = truncation.parts ? std::nullopt : args.script.max_length, .num_threads = 0});
+                       {.max_length = truncation.parts ? std::nullopt : args.script.max_length,
+                        .num_threads = static_cast<std::size_t>(args.script.dataset_num_proc.value_or(0)),
+                        .progress = [&](std::size_t done, std::size_t total) {
+                          bar.draw("tokenize", static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
+                        }});
+  bar.clear();
   for (const auto& notes : {rows.notes, encoded.notes})
     for (const std::string& line : notes) note(split + ": " + line);
   if (const std::string cut = kto::truncation_note(encoded.examples, truncation); !cut.empty() && truncation.parts)
@@ -113,9 +119,14 @@ struct Collator {
   static constexpr kto::BatchParts provides{.kl_pairs = true};
   bool padded = false;
   kto::Truncation truncation = {};
+  std::int64_t pad_id = 0;
+  std::int64_t pad_to_multiple_of = 1;
   kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
     const auto& [max_length, parts] = truncation;
-    return padded ? kto::PaddedCollator{.max_length = max_length, .parts = parts}(picks, with_kl)
+    return padded ? kto::PaddedCollator{.max_length = max_length,
+                                        .parts = parts,
+                                        .pad_id = pad_id,
+                                        .pad_to_multiple_of = pad_to_multiple_of}(picks, with_kl)
                   : kto::PackedCollator{.max_length = max_length, .parts = parts}(picks, with_kl);
   }
 };
@@ -129,6 +140,21 @@ struct Run {
   Json rows_files;  ///< {path: hash}
 };
 
+/// The callbacks of --report_to, and the bar.
+kto::Callbacks make_callbacks(const kto::Arguments& args) {
+  kto::Callbacks out{kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)),
+                     kto::StopSignals::callback()};
+  const fs::path folder = args.train.output_dir;
+  const std::string run_name = args.script.run_name.value_or("");
+  for (const std::string& name : args.script.report_to.value_or(std::vector<std::string>{}))
+    out.push_back(name == "jsonl"
+                      ? kto::report_jsonl(folder / "metrics.jsonl", run_name)
+                      : kto::report_tensorboard(args.script.logging_dir.has_value() ? fs::path(*args.script.logging_dir)
+                                                                                    : folder / "runs" / run_name,
+                                                kto::to_json(args)));
+  return out;
+}
+
 template <class Loss, class Reference>
 void train(const Run& run, const Loss& loss, const Reference& reference) {
   const auto& args = run.args;
@@ -137,16 +163,21 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                        .loss = loss,
                        .reference = reference,
                        .config = args.train,
-                       .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)),
-                                     kto::StopSignals::callback()},
+                       .callbacks = make_callbacks(args),
                        .optimizer = kto::make_any_optimizer(args.script, args.train),
                        .checkpointing = {.save_model = [&](const fs::path& folder) { save_model(run.policy, folder); },
                                          .arguments = kto::to_json(args),
                                          .files = run.rows_files,
                                          .model_card = model_card(args, run.policy)}};
   Json eval_metrics = Json::object();
+  const auto evaluate = [&](std::int64_t num_tokens) {
+    if (!args.script.bf16_full_eval) return trainer.evaluate(run.eval_rows, "eval_", num_tokens);
+    auto evaluator = trainer;
+    evaluator.model = kto::bfloat16_copy(trainer.model);
+    return evaluator.evaluate(run.eval_rows, "eval_", num_tokens);
+  };
   if (!args.script.do_train) {
-    eval_metrics = trainer.evaluate(run.eval_rows);
+    eval_metrics = evaluate(0);
     std::cout << kto::detail::entry_text(eval_metrics) << '\n';
     kto::write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
     return;
@@ -158,7 +189,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     throw Interrupted{signals.exit_status()};
   }
   if (args.script.do_eval) {
-    eval_metrics = trainer.evaluate(run.eval_rows, "eval_", state.num_tokens);
+    eval_metrics = evaluate(state.num_tokens);
     eval_metrics["epoch"] = state.epoch;
     std::cout << kto::detail::entry_text(eval_metrics) << '\n';
   }
@@ -238,7 +269,16 @@ void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model
                      ends.front(), ends.size() > 1 ? ", ..." : "", ") does not name: the model may not stop there"));
 }
 
+/// What the tokenizer's padding is, as an id; 0 where it has none: padding is never looked at.
+std::int64_t pad_id(const kto::ScriptConfig& script, const kto::Processor& processor) {
+  if (script.padding_value) return *script.padding_value;
+  const auto& special = processor.config().special_tokens;
+  if (!special.contains("pad_token")) return 0;
+  return processor.tokenizer().id(special["pad_token"].get<std::string>()).value_or(0);
+}
+
 void run(const kto::Arguments& args) {
+  (void)kto::make_any_optimizer(args.script, args.train);  // throws for optim_args that do not belong
   check_output_folder(args.train);
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
   const kto::Processor processor(kto::tokenizer_folder(args));
@@ -246,7 +286,8 @@ void run(const kto::Arguments& args) {
           .train_rows = load_examples(args, args.script.dataset_train_split, processor),
           .eval_rows = {},
           .policy = {},
-          .collator = {args.script.collator == kto::CollatorType::padded, kto::truncation_of(args.script)},
+          .collator = {args.script.collator == kto::CollatorType::padded, kto::truncation_of(args.script),
+                       pad_id(args.script, processor), args.script.pad_to_multiple_of.value_or(1)},
           .rows_files = {}};
   if (evaluates) run.eval_rows = load_examples(args, args.script.dataset_test_split, processor);
   if (const auto advice =
@@ -254,6 +295,8 @@ void run(const kto::Arguments& args) {
     note(*advice);
   run.policy = kto::load_policy(args);
   check_vocabulary(processor, run.policy.model);
+  kto::check(run.collator.pad_id < run.policy.model.config.vocab_size, "padding_value is ", run.collator.pad_id,
+             ", and the model's vocabulary has ", run.policy.model.config.vocab_size, " tokens");
   run.rows_files = hash_rows_files(args, evaluates);
   const auto lock = lock_output(args.train);
   switch (args.script.loss_type) {
@@ -261,6 +304,21 @@ void run(const kto::Arguments& args) {
       return train(run, kto::Kto{.beta = args.script.beta});
     case kto::LossType::apo_zero_unpaired:
       return train(run, kto::ApoZeroUnpaired{.beta = args.script.beta});
+  }
+}
+
+/// run(), and with --auto_find_batch_size again from the start with half the rows a micro-batch while memory runs out.
+void run_in_memory(kto::Arguments args) {
+  for (;;) {
+    try {
+      return run(args);
+    } catch (const std::exception& error) {
+      std::int64_t& rows = args.train.per_device_train_batch_size;
+      if (!args.script.auto_find_batch_size || !kto::is_memory_error(error) || rows == 1) throw;
+      rows /= 2;
+      args.train.overwrite_output_dir = true;  // what is there is this run's own
+      note(kto::concat("memory ran out; starting anew with --per_device_train_batch_size ", rows));
+    }
   }
 }
 
@@ -274,7 +332,7 @@ int main(int argc, char** argv) {
     std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit is then an error that can be told
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
-    run(*args);
+    run_in_memory(*args);
     return 0;
   } catch (const Interrupted& interrupted) {
     return interrupted.status;

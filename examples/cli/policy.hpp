@@ -41,6 +41,7 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
         ", which is not supported in training; leave --disable_dropout True");
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   model.recompute = args.train.gradient_checkpointing;
+  model.neftune_noise_alpha = args.train.neftune_noise_alpha.value_or(0);
   return model;
 }
 
@@ -50,6 +51,15 @@ inline Decoder to_reference_dtype(Decoder decoder, const Arguments& args) {
   const at::ScalarType dtype = *args.script.ref_dtype == ReferenceDtype::bfloat16 ? at::kBFloat16 : at::kFloat;
   visit_parameters(decoder,
                    [&](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach().to(dtype); });
+  return decoder;
+}
+
+/// A copy whose weights are held and multiplied in bfloat16, for evaluations.
+inline Decoder bfloat16_copy(Decoder decoder) {
+  const auto narrow = [](Tensor& tensor) { tensor = tensor.detach().to(at::kBFloat16); };
+  visit_parameters(decoder, [&](const std::string&, Tensor& tensor, const auto&) { narrow(tensor); });
+  visit_loras(decoder, [&](const std::string&, Tensor& tensor) { narrow(tensor); });
+  decoder.compute = at::kBFloat16;
   return decoder;
 }
 

@@ -96,6 +96,9 @@ struct Decoder {
   at::ScalarType compute = at::kFloat;
   /// Keep only each layer's input for the backward pass and compute the rest once more there.
   bool recompute = false;
+  /// NEFTune (arXiv:2310.05914): where a gradient is asked for, uniform noise of at most alpha / sqrt(T * D) is added
+  /// to the embeddings of a sequence of T tokens; 0: none.
+  double neftune_noise_alpha = 0;
 
   /// States [N, D] after the final norm, of type `compute`.
   Tensor hidden(const Sequences& sequences) const;
@@ -226,6 +229,18 @@ inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() c
   return out;
 }
 
+/// NEFTune's noise [N, D] on the embeddings of `sequences`.
+inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences) {
+  const auto width = static_cast<double>(decoder.config.hidden_size);
+  Tensor noise_ND = at::empty({sequences.ids_N.size(0), decoder.config.hidden_size},
+                              decoder.embedding_VD.options().dtype(wide_type(decoder.compute)).requires_grad(false));
+  for (const Segment& segment : sequences.segments) {
+    const double most = decoder.neftune_noise_alpha / std::sqrt(static_cast<double>(segment.length) * width);
+    noise_ND.narrow(0, segment.begin, segment.length).uniform_(-most, most);
+  }
+  return noise_ND;
+}
+
 inline Tensor Decoder::hidden(const Sequences& sequences) const {
   check(compute == at::kFloat || compute == at::kDouble || compute == at::kBFloat16, "a decoder computes in float32, ",
         "float64 or bfloat16, not in ", compute);
@@ -236,6 +251,7 @@ inline Tensor Decoder::hidden(const Sequences& sequences) const {
                    .segments = sequences.segments});
   Tensor hidden_ND =
       at::embedding(embedding_VD, sequences.ids_N, config.pad_token_id.value_or(-1)).to(wide_type(compute));
+  if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   for (std::size_t i = 0; i < layers.size(); ++i) {
     // Everything by value: with recomputation it runs again in the backward pass.
     const auto run = [context, layer = layers[i], window = config.windows[i]](const Tensor& input_ND) {

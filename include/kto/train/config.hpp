@@ -20,6 +20,9 @@ enum class SamplingStrategy { sequential, random, group_by_length };
 /// What to do with an update whose loss or gradient is not finite: end the run before it, or leave it out.
 enum class NonFiniteLoss { stop, skip };
 
+/// Whether the log tells how many tokens were trained on, and whether padding counts.
+enum class InputTokens { no, all, non_padding };
+
 /// Over which rows the KL baseline z0 and the mean of the loss are taken: each micro-batch by itself, as TRL does, or
 /// the whole window of an update, so that accumulating k micro-batches of b rows is one batch of k * b rows.
 enum class KlScope { micro_batch, window };
@@ -34,6 +37,8 @@ struct TrainConfig {
   std::int64_t gradient_accumulation_steps = 1;
   bool dataloader_drop_last = false;
   SamplingStrategy train_sampling_strategy = SamplingStrategy::sequential;
+  std::int64_t dataloader_num_workers = 0;                                ///< threads that collate ahead; 0: none
+  std::optional<std::int64_t> dataloader_prefetch_factor = std::nullopt;  ///< batches ahead a thread; 2 when absent
 
   // Loss
   double desirable_weight = 1;
@@ -60,9 +65,13 @@ struct TrainConfig {
   IntervalStrategy logging_strategy = IntervalStrategy::steps;
   double logging_steps = 10;  ///< below 1: a fraction of the run's steps
   bool logging_first_step = false;
+  InputTokens include_num_input_tokens_seen = InputTokens::no;
+  bool skip_memory_metrics = true;  ///< no resident memory in the closing log entry
   IntervalStrategy eval_strategy = IntervalStrategy::no;
   std::optional<double> eval_steps = std::nullopt;  ///< below 1: a fraction; logging_steps when absent
+  double eval_delay = 0;  ///< updates (or epochs, as eval_strategy counts) before the first evaluation
   bool eval_on_start = false;
+  bool prediction_loss_only = false;  ///< leave compute_metrics out
 
   // Checkpoints: folders output_dir/checkpoint-N from which a run goes on to the last bit
   SaveStrategy save_strategy = SaveStrategy::no;
@@ -80,9 +89,12 @@ struct TrainConfig {
 
   // Randomness and numbers
   std::int64_t seed = 42;
-  std::optional<std::int64_t> data_seed = std::nullopt;  ///< for the order of rows; seed when absent
-  bool bf16 = false;                                     ///< matrix products in bfloat16, parameters as loaded
-  bool gradient_checkpointing = false;                   ///< activations recomputed layer by layer
+  std::optional<std::int64_t> data_seed = std::nullopt;      ///< for the order of rows; seed when absent
+  bool bf16 = false;                                         ///< matrix products in bfloat16, parameters as loaded
+  bool full_determinism = false;                             ///< refuse kernels whose result differs from run to run
+  bool gradient_checkpointing = false;                       ///< activations recomputed layer by layer
+  std::optional<double> neftune_noise_alpha = std::nullopt;  ///< noise on embeddings (arXiv:2310.05914)
+  std::optional<std::int64_t> torch_empty_cache_steps = std::nullopt;  ///< updates between giving cached memory back
 };
 
 }  // namespace kto

@@ -24,6 +24,8 @@ inline constexpr std::array<std::string_view, 3> enum_names<SamplingStrategy>{"s
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<NonFiniteLoss>{"stop", "skip"};
 template <>
+inline constexpr std::array<std::string_view, 3> enum_names<InputTokens>{"no", "all", "non_padding"};
+template <>
 inline constexpr std::array<std::string_view, 2> enum_names<KlScope>{"micro_batch", "window"};
 template <>
 inline constexpr std::array<std::string_view, 12> enum_names<LrSchedulerType>{"linear",
@@ -109,6 +111,18 @@ Option<Config> with_refused(Option<Config> row, std::string_view refused, std::s
   return row;
 }
 
+/// A row of an enum that other releases have as a boolean.
+template <class Config>
+Option<Config> flag_also(Option<Config> row, std::string_view when_true, std::string_view when_false) {
+  row.is_flag = true;
+  row.set = [set = row.set, when_true, when_false](Config& config, const Json& value) {
+    if (set(config, value)) return true;
+    bool given = false;
+    return decode(value, given) && set(config, Json(given ? when_true : when_false));
+  };
+  return row;
+}
+
 }  // namespace detail
 
 /// The table, in the order in which it is shown.
@@ -140,6 +154,11 @@ inline const Options<TrainConfig>& train_options() {
          .alias_value = "group_by_length"},
         option(&C::dataloader_drop_last, "dataloader_drop_last", group::length,
                "leave out the last micro-batch of an epoch when it is short"),
+        option(&C::dataloader_num_workers, "dataloader_num_workers", group::length,
+               "threads that put batches together ahead of their use; the result is the same for any number",
+               {"an integer from 0 to 256", [](double x) { return x >= 0 && x <= 256; }}),
+        option(&C::dataloader_prefetch_factor, "dataloader_prefetch_factor", group::length,
+               "batches that each of those threads is ahead; None: 2", detail::count(1)),
 
         option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate", detail::at_least_zero()),
         option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
@@ -167,6 +186,10 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::eval_steps, "eval_steps", group::evaluation,
                "updates between evaluations; below 1: a fraction of the run; None: logging_steps",
                detail::steps("None, ", false)),
+        option(&C::eval_delay, "eval_delay", group::evaluation,
+               "updates, or with eval_strategy epoch epochs, before the first evaluation", detail::at_least_zero()),
+        option(&C::prediction_loss_only, "prediction_loss_only", group::evaluation,
+               "leave metrics of your own (compute_metrics) out of evaluations"),
         option(&C::eval_on_start, "eval_on_start", group::evaluation, "evaluate before the first update, too"),
         option(&C::per_device_eval_batch_size, "per_device_eval_batch_size", group::evaluation,
                "rows a batch of an evaluation", detail::count(1)),
@@ -176,6 +199,15 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::logging_steps, "logging_steps", group::evaluation,
                "updates between log entries; below 1: a fraction of the run", detail::steps("0, ", true)),
         option(&C::logging_first_step, "logging_first_step", group::evaluation, "log the first update, too"),
+        detail::flag_also(option(&C::include_num_input_tokens_seen, "include_num_input_tokens_seen", group::evaluation,
+                                 "log how many tokens were trained on; all counts padding, too"),
+                          "all", "no"),
+        {.name = "include_tokens_per_second",
+         .is_flag = true,
+         .alias_of = "include_num_input_tokens_seen",
+         .alias_value = "non_padding"},
+        option(&C::skip_memory_metrics, "skip_memory_metrics", group::evaluation,
+               "leave the memory that training took out of the last log entry"),
 
         option(&C::output_dir, "output_dir", group::output, "folder of the trained model and the log"),
         option(&C::overwrite_output_dir, "overwrite_output_dir", group::output,
@@ -211,6 +243,13 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"),
         option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
                "recompute activations in the backward pass: less memory, more time"),
+        option(&C::full_determinism, "full_determinism", group::machine,
+               "end with an error where an operation has no kernel that gives the same bits each time (on the CPU all "
+               "do)"),
+        option(&C::neftune_noise_alpha, "neftune_noise_alpha", group::optimization,
+               "noise on the embeddings in training (NEFTune); 5 is common", detail::at_least_zero()),
+        option(&C::torch_empty_cache_steps, "torch_empty_cache_steps", group::machine,
+               "updates between giving unused cached memory back to the system; None: never", detail::count(1)),
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
     };
     detail::add_refused(rows, detail::refused_train_options());
@@ -280,6 +319,10 @@ inline void validate(const TrainConfig& config) {
           "a learning rate that follows the evaluations has no warm-up: leave warmup_steps and warmup_ratio at 0");
   require(!adaptive || config.eval_strategy != IntervalStrategy::no,
           "a learning rate that follows the evaluations needs some: set eval_strategy to steps or epoch");
+  require(!config.dataloader_prefetch_factor || config.dataloader_num_workers > 0,
+          "dataloader_prefetch_factor needs dataloader_num_workers above 0");
+  require(config.eval_delay == 0 || config.eval_strategy != IntervalStrategy::no,
+          "eval_delay needs eval_strategy steps or epoch");
   (void)learning_rate_of(config, 0, 1);  // throws for lr_scheduler_kwargs that do not belong to the type
 }
 

@@ -15,6 +15,7 @@ class RunLog {
   MetricWindow metrics = {};
   Tensor grad_norm = {};  ///< of the last step, before clipping
   double learning_rate = 0;
+  std::int64_t num_input_tokens = 0;  ///< as include_num_input_tokens_seen counts
 
   /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping.
   void add_step(const std::vector<Tensor>& shares, const Tensor& norm) {
@@ -66,6 +67,7 @@ class RunLog {
     archive("metrics", metrics);
     archive("grad_norm", grad_norm);
     archive("learning_rate", learning_rate);
+    archive("num_input_tokens", num_input_tokens);
     archive("loss_sum", loss_sum_);
     archive("total_loss", total_loss_);
     archive("last_step", last_step_);

@@ -15,7 +15,8 @@ namespace kto {
 struct TrainerState {
   std::int64_t global_step = 0;  ///< updates made
   double epoch = 0;
-  std::int64_t num_tokens = 0;  ///< tokens of the rows trained on so far, without KL pairs and padding
+  std::int64_t num_tokens = 0;             ///< tokens of the rows trained on so far, without KL pairs and padding
+  std::int64_t num_input_tokens_seen = 0;  ///< as include_num_input_tokens_seen counts; 0 when it does not
   Json log_history = Json::array();
   double train_loss = 0;     ///< mean loss over all steps
   double train_runtime = 0;  ///< seconds

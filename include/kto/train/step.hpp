@@ -25,15 +25,6 @@ struct PreparedBatch {
   double row_share = 0;  ///< what one row's weighted loss contributes to the window's mean
 };
 
-/// Collates `picks` and moves the batches to the model's device.
-template <class Loss, class Model, class Collator>
-std::vector<Batch> make_batches(const Model& model, const Collator& collator, std::span<const Picks> picks) {
-  const at::Device device = model.named_parameters().front().second.device();
-  std::vector<Batch> batches;
-  for (const Picks& batch : picks) batches.push_back(to_device(collator(batch, Loss::needs.kl_pairs), device));
-  return batches;
-}
-
 /// Asks the reference, and makes z0 = max(0, mean(log pi(y'|x) - log pi_ref(y'|x))) over the mismatched pairs of each
 /// micro-batch (KlScope::micro_batch, TRL's way) or of the window. A window is the micro-batches of one update.
 template <class Loss, class Model, class Reference>

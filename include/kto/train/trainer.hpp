@@ -18,7 +18,9 @@
 #include "kto/train/evaluate.hpp"
 #include "kto/train/finite.hpp"
 #include "kto/train/options.hpp"
+#include "kto/train/prefetch.hpp"
 #include "kto/train/run_log.hpp"
+#include "kto/train/run_setup.hpp"
 
 namespace kto {
 
@@ -68,6 +70,7 @@ struct Trainer {
             "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
       const Plan plan = make_plan(config, static_cast<std::int64_t>(detail::num_units(rows, paired)));
       LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
+      const RunSetup setup(config);
       check_reference(model, reference);
       Checkpointer checkpointer(config, checkpointing, plan);
       if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
@@ -89,13 +92,18 @@ struct Trainer {
       for (; state.global_step < plan.num_steps && !control.should_stop; position = {position.epoch + 1, 0}) {
         const std::int64_t epoch = position.epoch;
         const std::vector<Picks> batches = train_picks(rows, config, epoch, {paired, FixesKlPairs<Reference>});
+        BatchSource source(collator, std::span(batches).subspan(static_cast<std::size_t>(position.batch)),
+                           Loss::needs.kl_pairs, config.dataloader_num_workers,
+                           config.dataloader_prefetch_factor.value_or(2));
         const auto window_size = static_cast<std::size_t>(config.gradient_accumulation_steps);
         for (auto begin = static_cast<std::size_t>(position.batch); begin < batches.size(); begin += window_size) {
           if (state.global_step == plan.num_steps || control.should_stop) break;
           const std::size_t end = std::min(begin + window_size, batches.size());
           detail::call(callbacks, &Callback::on_step_begin, state, control);
           log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
-          step(std::span(batches).subspan(begin, end - begin), parameters, state, log);
+          std::vector<Batch> window;
+          for (std::size_t i = begin; i < end; ++i) window.push_back(to_device(source.next(), device()));
+          step(std::move(window), parameters, state, log);
           state.epoch = static_cast<double>(epoch) + static_cast<double>(end) / static_cast<double>(batches.size());
           position.batch = static_cast<std::int64_t>(end);
           const bool save = after_step(plan, end == batches.size(), eval_rows, state, log, control, schedule);
@@ -112,7 +120,9 @@ struct Trainer {
                                      ? static_cast<double>(state.global_step * config.per_device_train_batch_size *
                                                            config.gradient_accumulation_steps)
                                      : static_cast<double>(rows.size()) * config.num_train_epochs;
-      append(log.finish(state, num_samples), state, control);
+      Json closing = log.finish(state, num_samples);
+      closing.update(setup.memory_metrics());
+      append(std::move(closing), state, control);
       detail::call(callbacks, &Callback::on_train_end, state);
       return state;
     } else {
@@ -129,9 +139,10 @@ struct Trainer {
   }
 
  private:
-  void step(std::span<const Picks> picks, FlatParameters& parameters, TrainerState& state, RunLog& log) {
-    const auto window =
-        prepare_window<Loss>(model, reference, make_batches<Loss>(model, collator, picks), config.kl_scope);
+  at::Device device() const { return model.named_parameters().front().second.device(); }
+
+  void step(std::vector<Batch> batches, FlatParameters& parameters, TrainerState& state, RunLog& log) {
+    const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
     parameters.zero_grad();
     const std::size_t mark = log.metrics.size();
     std::vector<Tensor> losses, shares;  // [B] and without dimensions
@@ -146,7 +157,11 @@ struct Trainer {
       });
       share.backward();
       shares.push_back(share.detach());
-      state.num_tokens += prepared.batch.rows.num_tokens;
+      const Sequences& rows = prepared.batch.rows;
+      state.num_tokens += rows.num_tokens;
+      if (config.include_num_input_tokens_seen != InputTokens::no)
+        state.num_input_tokens_seen = log.num_input_tokens +=
+            config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
     }
     const Tensor grad_norm = parameters.grad_norm();
     ++state.global_step;
@@ -161,6 +176,8 @@ struct Trainer {
         update.grad_divisor = ((grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
       optimizer.step(parameters, update);
     }
+    if (config.torch_empty_cache_steps && state.global_step % *config.torch_empty_cache_steps == 0)
+      release_cached_memory(device());
     if constexpr (requires { reference.starts_as_policy; }) reference.starts_as_policy = false;  // it did
     if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
   }
@@ -183,27 +200,32 @@ struct Trainer {
   /// Logs and evaluates when due; true when a checkpoint is due.
   bool after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,
                   RunLog& log, Control& control, LearningRate& schedule) {
+    const bool run_ends = state.global_step == plan.num_steps;  // an epoch that it breaks off ends, too
     const auto due = [&](IntervalStrategy strategy, std::int64_t every) {
       return (strategy == IntervalStrategy::steps && every > 0 && state.global_step % every == 0) ||
-             (strategy == IntervalStrategy::epoch && epoch_ends);
+             (strategy == IntervalStrategy::epoch &&
+              (epoch_ends || run_ends || (control.should_stop && !control.interrupted)));
     };
     detail::call(callbacks, &Callback::on_step_end, state, control);
     const bool first = config.logging_first_step && state.global_step == 1;
     if (due(config.logging_strategy, plan.logging_steps) || (first && config.logging_strategy != IntervalStrategy::no))
       append(log.take(state), state, control);
-    const bool last = state.global_step == plan.num_steps;
     bool is_best = false;
-    if (due(config.eval_strategy, plan.eval_steps) || (last && config.eval_strategy == IntervalStrategy::steps)) {
+    const double waited =
+        config.eval_strategy == IntervalStrategy::epoch ? state.epoch : static_cast<double>(state.global_step);
+    const bool last = run_ends && config.eval_strategy == IntervalStrategy::steps;
+    if (waited >= config.eval_delay && (last || due(config.eval_strategy, plan.eval_steps))) {
       const Json metrics = evaluate_now(eval_rows, state, control);
-      schedule.observe(metrics["eval_loss"].template get<double>());
       const Judgement judgement = judge(metrics, config, state);
+      const std::string followed = best_metric_name(config);
+      schedule.observe(metrics[followed.empty() ? "eval_loss" : followed].template get<double>());
       is_best = judgement.is_best;
       control.should_stop = control.should_stop || judgement.should_stop;
     }
     const bool asked = std::exchange(control.should_save, false);
     return asked || (config.save_strategy == SaveStrategy::best && is_best) ||
            (config.save_strategy == SaveStrategy::epoch && epoch_ends) ||
-           (config.save_strategy == SaveStrategy::steps && (last || state.global_step % plan.save_steps == 0));
+           (config.save_strategy == SaveStrategy::steps && (run_ends || state.global_step % plan.save_steps == 0));
   }
 
   Json evaluate_now(std::span<const Example> eval_rows, TrainerState& state, Control& control) {
@@ -215,6 +237,8 @@ struct Trainer {
 
   void append(Json entry, TrainerState& state, Control& control) {
     entry["epoch"] = state.epoch;
+    if (config.include_num_input_tokens_seen != InputTokens::no)
+      entry["num_input_tokens_seen"] = state.num_input_tokens_seen;
     entry["step"] = state.global_step;
     detail::call(callbacks, &Callback::on_log, state, entry, control);
     state.log_history.push_back(std::move(entry));
