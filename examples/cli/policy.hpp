@@ -41,7 +41,6 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
         ", which is not supported in training; leave --disable_dropout True");
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   model.recompute = args.train.gradient_checkpointing;
-  model.neftune_noise_alpha = args.train.neftune_noise_alpha.value_or(0);
   return model;
 }
 

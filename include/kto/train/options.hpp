@@ -111,6 +111,13 @@ Option<Config> with_refused(Option<Config> row, std::string_view refused, std::s
   return row;
 }
 
+/// A row whose value has this name in --help.
+template <class Config>
+Option<Config> named(Option<Config> row, std::string placeholder) {
+  row.placeholder = std::move(placeholder);
+  return row;
+}
+
 /// A row of an enum that other releases have as a boolean.
 template <class Config>
 Option<Config> flag_also(Option<Config> row, std::string_view when_true, std::string_view when_false) {
@@ -161,8 +168,11 @@ inline const Options<TrainConfig>& train_options() {
                "batches that each of those threads is ahead; None: 2", detail::count(1)),
 
         option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate", detail::at_least_zero()),
-        option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
-               "course of the learning rate after the warm-up"),
+        detail::named(option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
+                             "course of the learning rate after the warm-up: linear, cosine, cosine_with_restarts, "
+                             "polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "
+                             "cosine_with_min_lr, cosine_warmup_with_min_lr, warmup_stable_decay, greedy"),
+                      "NAME"),
         option(&C::lr_scheduler_kwargs, "lr_scheduler_kwargs", group::optimization,
                "what that course has beside the warm-up, such as {\"num_cycles\": 2}"),
         option(&C::warmup_steps, "warmup_steps", group::optimization,

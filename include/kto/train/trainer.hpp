@@ -71,6 +71,7 @@ struct Trainer {
       const Plan plan = make_plan(config, static_cast<std::int64_t>(detail::num_units(rows, paired)));
       LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
       const RunSetup setup(config);
+      set_neftune();
       check_reference(model, reference);
       Checkpointer checkpointer(config, checkpointing, plan);
       if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
@@ -139,6 +140,13 @@ struct Trainer {
   }
 
  private:
+  void set_neftune() {
+    if constexpr (requires { model.neftune_noise_alpha = 0.0; })
+      model.neftune_noise_alpha = config.neftune_noise_alpha.value_or(0);
+    else
+      check(!config.neftune_noise_alpha, "neftune_noise_alpha is given, and your model has no such member");
+  }
+
   at::Device device() const { return model.named_parameters().front().second.device(); }
 
   void step(std::vector<Batch> batches, FlatParameters& parameters, TrainerState& state, RunLog& log) {
@@ -152,7 +160,7 @@ struct Trainer {
       const Tensor share = micro_batch_loss(model, loss, prepared, config, log.metrics, [&](const Observation& seen) {
         losses.push_back(seen.terms.loss_B.detach());
         if (!first) return;
-        check_first_logps(seen.input, reference);
+        if (!config.neftune_noise_alpha) check_first_logps(seen.input, reference);
         check_first_loss(seen.terms);
       });
       share.backward();
