@@ -340,7 +340,13 @@ int main(int argc, char** argv) {
     std::cerr << "train_kto: error: " << error.what() << '\n';
     return 2;
   } catch (const std::exception& error) {
-    std::cerr << "train_kto: error: " << error.what() << '\n';
+    const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+    const std::string text = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
+    std::cerr << "train_kto: error: " << text << '\n';
+    if (kto::is_memory_error(error))
+      std::cerr
+          << "memory ran out: lower --per_device_train_batch_size or --max_length, or add --gradient_checkpointing "
+             "or --auto_find_batch_size\n";
     return 1;
   }
 }
