@@ -16,7 +16,6 @@ class RunSetup {
   explicit RunSetup(const TrainConfig& config)
       : measures_memory_(!config.skip_memory_metrics),
         was_deterministic_(at::globalContext().deterministicAlgorithms()) {
-    at::manual_seed(static_cast<std::uint64_t>(config.seed));
     if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     if (!measures_memory_) return;
     reset_memory_peak();
