@@ -2,7 +2,7 @@
 // The products of both back ends against at::linear, values and gradients.
 
 #include "catch.hpp"
-#include "kto/model/matmul.hpp"
+#include "kto/model/affine.hpp"
 
 namespace kto::test {
 namespace {

@@ -3,7 +3,7 @@
 // are covered by test_decoder.cpp.
 #include "catch.hpp"
 #include "kto/model/config.hpp"
-#include "kto/model/rope.hpp"
+#include "kto/model/rotate.hpp"
 
 namespace kto::test {
 namespace {
@@ -26,7 +26,7 @@ TEST_CASE("rotation keeps the pairs (i, i + d / 2) together") {
   const RopeConfig rope;
   const RopeTables tables = rope_tables(rope, 4, at::tensor({0, 3}, at::kLong));
   const Tensor x = at::tensor({1.0, 2.0, 3.0, 4.0}).expand({2, 1, 4});
-  const Tensor y = apply_rope(x, tables);
+  const Tensor y = apply_rope(x, tables, at::kFloat);
   CHECK(at::equal(y[0], x[0]));
   CHECK(y[1][0][0].item<double>() == Approx(1 * std::cos(3.0) - 3 * std::sin(3.0)));
   CHECK(y[1][0][2].item<double>() == Approx(3 * std::cos(3.0) + 1 * std::sin(3.0)));

@@ -42,6 +42,13 @@ struct Sequences {
   std::int64_t max_id = -1;           ///< the largest id, known without asking the device
 };
 
+/// A batch's sequences in which a prompt is there once for all completions that follow it; see make_shared_prompts.
+struct SharedPrompts {
+  Sequences rows;                     ///< (prompt, completion) of each example
+  std::optional<Sequences> kl_tails;  ///< the completions of the KL pairs alone, their prefixes tokens of `rows`;
+                                      ///< predict_C counts on: i < N is token i of `rows`, N + i token i of these
+};
+
 /// One place of a batch: a row, and the row whose completion follows its prompt in the KL pair.
 struct Pick {
   const Example* example = nullptr;
@@ -50,11 +57,12 @@ struct Pick {
 
 /// One micro-batch.
 struct Batch {
-  Sequences rows;                    ///< (prompt, completion) of each example
-  std::optional<Sequences> kl_rows;  ///< (prompt, another row's completion), the same prompts in the same order
-  Tensor sign_B;                     ///< float64, +1 desirable, -1 undesirable
-  std::int64_t num_chosen = 0;       ///< rows with sign +1, known without asking the device
-  std::vector<Pick> picks;           ///< the rows it was made of, for references that look values up, and for messages
+  Sequences rows;                       ///< (prompt, completion) of each example
+  std::optional<Sequences> kl_rows;     ///< (prompt, another row's completion), the same prompts in the same order
+  std::optional<SharedPrompts> shared;  ///< the same with each prompt once, for models that can (KeepsPrefix)
+  Tensor sign_B;                        ///< float64, +1 desirable, -1 undesirable
+  std::int64_t num_chosen = 0;          ///< rows with sign +1, known without asking the device
+  std::vector<Pick> picks;  ///< the rows it was made of, for references that look values up, and for messages
 };
 
 /// The same on `device`; no copy where it is there already.
@@ -67,6 +75,10 @@ inline Sequences to_device(Sequences sequences, at::Device device) {
 inline Batch to_device(Batch batch, at::Device device) {
   batch.rows = to_device(std::move(batch.rows), device);
   if (batch.kl_rows) batch.kl_rows = to_device(std::move(*batch.kl_rows), device);
+  if (batch.shared) {
+    batch.shared->rows = to_device(std::move(batch.shared->rows), device);
+    if (batch.shared->kl_tails) batch.shared->kl_tails = to_device(std::move(*batch.shared->kl_tails), device);
+  }
   batch.sign_B = batch.sign_B.to(device);
   return batch;
 }

@@ -10,7 +10,7 @@
 #include <algorithm>
 
 #include "kto/logprob/token_scores.hpp"
-#include "kto/model/matmul.hpp"
+#include "kto/model/weight_grad.hpp"
 
 namespace kto {
 
@@ -49,8 +49,8 @@ struct TileHead {
   double scale, soft_cap;
 
   TileHead(const Tensor& hidden_CD, const Tensor& weight, const Tensor& bias, double scale_in, double soft_cap_in)
-      : weight_VD(weight.to(hidden_CD.scalar_type())),
-        bias_V(bias.defined() ? bias.to(hidden_CD.scalar_type()) : bias),
+      : weight_VD(CastOnce::cast(weight, hidden_CD.scalar_type())),
+        bias_V(bias.defined() ? CastOnce::cast(bias, hidden_CD.scalar_type()) : bias),
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
@@ -141,7 +141,8 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
     };
     const Tensor grad_hidden_CD =
         ctx->needs_input_grad(0) ? at::zeros_like(hidden_CD, hidden_CD.options().dtype(wide(hidden_CD))) : Tensor();
-    const Tensor grad_weight_VD = ctx->needs_input_grad(1) ? grad_like(weight_VD) : Tensor();
+    const bool in_place = InPlaceGradients::take(weight_VD);
+    const Tensor grad_weight_VD = ctx->needs_input_grad(1) && !in_place ? grad_like(weight_VD) : Tensor();
     const Tensor grad_bias_V = bias_V.defined() && ctx->needs_input_grad(2) ? grad_like(bias_V) : Tensor();
     const auto put = [&](const Tensor& total, std::int64_t first, const Tensor& part) {
       const Tensor target = total.narrow(0, first, part.size(0));
@@ -167,6 +168,8 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
         if (grad_hidden_CD.defined())
           block_of(grad_hidden_CD).add_(matmul_transposed(narrow_cv, head.weight_VD.narrow(0, first, width).t()));
         if (grad_weight_VD.defined()) put(grad_weight_VD, first, matmul_transposed(narrow_cv.t(), hidden_cD.t()));
+        if (ctx->needs_input_grad(1) && in_place)
+          add_product(weight_VD.grad().narrow(0, first, width), narrow_cv.t(), hidden_cD);
       });
     });
     return {grad_hidden_CD.defined() ? grad_hidden_CD.to(hidden_CD.scalar_type()) : grad_hidden_CD,

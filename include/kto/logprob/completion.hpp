@@ -34,25 +34,9 @@ Tensor completion_logits(const Model& model, const Sequences& sequences) {
     return model.logits(sequences).index_select(0, sequences.predict_C);
 }
 
-/// Scores the completions of `sequences`. Throws Error when the model's output has an unexpected shape or dtype.
-template <ModelPolicy Model>
-CompletionScores score_completions(const Model& model, const Sequences& sequences, bool statistics = false) {
-  TokenScores scores;
-  if constexpr (GivesHidden<Model>) {
-    detail::check_vocabulary(sequences, model.head().weight_VD.size(0));
-    const Tensor hidden_ND = model.hidden(sequences);
-    check(hidden_ND.dim() == 2 && hidden_ND.size(0) == sequences.ids_N.size(0), "model.hidden() returned shape ",
-          shape_text(hidden_ND.sizes()), ", expected [", sequences.ids_N.size(0), ", width]");
-    scores = chunked_token_scores(hidden_ND.index_select(0, sequences.predict_C), model.head(), sequences.target_C,
-                                  statistics);
-  } else {
-    const Tensor logits_NV = model.logits(sequences);
-    check(logits_NV.dim() == 2 && logits_NV.size(0) == sequences.ids_N.size(0) && logits_NV.is_floating_point(),
-          "model.logits() returned ", logits_NV.dtype().name(), " of shape ", shape_text(logits_NV.sizes()),
-          ", expected floating-point [", sequences.ids_N.size(0), ", vocabulary]");
-    detail::check_vocabulary(sequences, logits_NV.size(1));
-    scores = full_token_scores(logits_NV.index_select(0, sequences.predict_C), sequences.target_C, statistics);
-  }
+namespace detail {
+
+inline CompletionScores sum_by_row(const TokenScores& scores, const Sequences& sequences, bool statistics) {
   const auto sum_rows = [&](const Tensor& values_C) {
     const Tensor wide_C = values_C.to(at::kDouble);  // log-ratios are small differences of these sums
     return at::zeros({sequences.num_rows}, wide_C.options()).index_add(0, sequences.row_C, wide_C);
@@ -63,6 +47,76 @@ CompletionScores score_completions(const Model& model, const Sequences& sequence
     out.entropy_B = sum_rows(scores.entropy_C);
     out.mean_logit_B = sum_rows(scores.mean_logit_C);
   }
+  return out;
+}
+
+/// Scores from the states [N, D] that `sequences.predict_C` counts.
+template <GivesHidden Model>
+CompletionScores score_hidden(const Model& model, const Tensor& hidden_ND, const Sequences& sequences,
+                              bool statistics) {
+  const Head head = model.head();
+  check_vocabulary(sequences, head.weight_VD.size(0));
+  return sum_by_row(
+      chunked_token_scores(hidden_ND.index_select(0, sequences.predict_C), head, sequences.target_C, statistics),
+      sequences, statistics);
+}
+
+template <GivesHidden Model>
+Tensor checked_hidden(const Model& model, const Sequences& sequences, auto*... kept) {
+  const Tensor hidden_ND = model.hidden(sequences, kept...);
+  check(hidden_ND.dim() == 2 && hidden_ND.size(0) == sequences.ids_N.size(0), "model.hidden() returned shape ",
+        shape_text(hidden_ND.sizes()), ", expected [", sequences.ids_N.size(0), ", width]");
+  return hidden_ND;
+}
+
+}  // namespace detail
+
+/// Scores the completions of `sequences`. Throws Error when the model's output has an unexpected shape or dtype.
+template <ModelPolicy Model>
+CompletionScores score_completions(const Model& model, const Sequences& sequences, bool statistics = false) {
+  if constexpr (GivesHidden<Model>) {
+    return detail::score_hidden(model, detail::checked_hidden(model, sequences), sequences, statistics);
+  } else {
+    const Tensor logits_NV = model.logits(sequences);
+    check(logits_NV.dim() == 2 && logits_NV.size(0) == sequences.ids_N.size(0) && logits_NV.is_floating_point(),
+          "model.logits() returned ", logits_NV.dtype().name(), " of shape ", shape_text(logits_NV.sizes()),
+          ", expected floating-point [", sequences.ids_N.size(0), ", vocabulary]");
+    detail::check_vocabulary(sequences, logits_NV.size(1));
+    return detail::sum_by_row(
+        full_token_scores(logits_NV.index_select(0, sequences.predict_C), sequences.target_C, statistics), sequences,
+        statistics);
+  }
+}
+
+/// The scores of a batch's rows, and the log-probs of its KL pairs, without gradient.
+struct BatchScores {
+  CompletionScores rows;
+  Tensor kl_logp_B;  ///< undefined where the batch has none or they were not asked for
+};
+
+/// Scores `batch`, and its KL pairs where `with_kl`. A model that can encodes each prompt once: the KL pairs'
+/// completions then run on the keys and values that the rows' pass made.
+template <ModelPolicy Model>
+BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bool statistics = false) {
+  if constexpr (KeepsPrefix<Model>) {
+    if (batch.shared && model.has_steady_prefix()) {
+      const auto& [rows, kl_tails] = *batch.shared;
+      typename Model::Prefix prefix;
+      const Tensor hidden_ND =
+          with_kl && kl_tails ? detail::checked_hidden(model, rows, &prefix) : detail::checked_hidden(model, rows);
+      BatchScores out{.rows = detail::score_hidden(model, hidden_ND, rows, statistics), .kl_logp_B = {}};
+      if (!with_kl || !kl_tails) return out;
+      const at::NoGradGuard no_grad;
+      const Tensor tails_ND = model.hidden_after(*kl_tails, prefix);
+      out.kl_logp_B =
+          detail::score_hidden(model, at::cat({hidden_ND.detach(), tails_ND}), *kl_tails, /*statistics=*/false).logp_B;
+      return out;
+    }
+  }
+  BatchScores out{.rows = score_completions(model, batch.rows, statistics), .kl_logp_B = {}};
+  if (!with_kl || !batch.kl_rows) return out;
+  const at::NoGradGuard no_grad;
+  out.kl_logp_B = score_completions(model, *batch.kl_rows).logp_B;
   return out;
 }
 

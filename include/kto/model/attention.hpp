@@ -13,6 +13,11 @@ namespace kto {
 // Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension; S segments of equal
 // length L; P prefix tokens.
 
+/// Keys and values of one layer for the tokens of a row, keys turned by their positions.
+struct KeysValues {
+  Tensor k_NKd, v_NKd;
+};
+
 namespace detail {
 
 /// [L, P + L] of bool, true where query i (at position P + i) sees key j: 0 <= P + i - j < window.
@@ -45,9 +50,11 @@ inline bool equal_and_plain(const std::vector<Segment>& segments) {
 }  // namespace detail
 
 /// softmax(scale q k^T) v with each token attending as its Segment says; with a window, to itself and the window - 1
-/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d].
+/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d]. `prefix` holds the
+/// keys and values that prefixes are of: those of the row itself when it is empty.
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                               const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale) {
+                               const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale,
+                               const KeysValues& prefix = {}) {
   if (segments.empty()) return q_NHd;
   if (detail::equal_and_plain(segments)) {
     const auto stacked = [&](const Tensor& x) {
@@ -70,8 +77,10 @@ inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const T
                                  : at::cat({row.narrow(0, segment.prefix_begin, segment.prefix_length), part});
       return batched.unsqueeze(0);
     };
-    out.push_back(detail::attend(q[s].unsqueeze(0), with_prefix(k_NKd, k[s]), with_prefix(v_NKd, v[s]), window, scale)
-                      .squeeze(0));
+    const bool own = !prefix.k_NKd.defined();
+    const Tensor keys = with_prefix(own ? k_NKd : prefix.k_NKd, k[s]),
+                 values = with_prefix(own ? v_NKd : prefix.v_NKd, v[s]);
+    out.push_back(detail::attend(q[s].unsqueeze(0), keys, values, window, scale).squeeze(0));
   }
   return at::cat(out);
 }

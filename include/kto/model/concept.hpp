@@ -30,6 +30,16 @@ concept GivesHidden = requires(const Model& model, const Sequences& sequences) {
   { model.head() } -> std::same_as<Head>;
 };
 
+/// Optional: `model.hidden(sequences, &prefix)` also keeps what `model.hidden_after(tails, prefix)` needs to run tokens
+/// that follow those of `sequences`; has_steady_prefix() says whether that is the same as running both at once.
+template <class Model>
+concept KeepsPrefix =
+    GivesHidden<Model> && requires(const Model& model, const Sequences& sequences, typename Model::Prefix& prefix) {
+      { model.hidden(sequences, &prefix) } -> std::same_as<Tensor>;
+      { model.hidden_after(sequences, prefix) } -> std::same_as<Tensor>;
+      { model.has_steady_prefix() } -> std::same_as<bool>;
+    };
+
 /// `model.logits(sequences)` gives the [N, V] logits.
 template <class Model>
 concept GivesLogits = requires(const Model& model, const Sequences& sequences) {

@@ -13,12 +13,12 @@
 
 #include "kto/collate/batch.hpp"
 #include "kto/model/attention.hpp"
+#include "kto/model/blocks.hpp"
 #include "kto/model/config.hpp"
+#include "kto/model/embedding.hpp"
 #include "kto/model/head.hpp"
-#include "kto/model/linear.hpp"
-#include "kto/model/norm.hpp"
 #include "kto/model/recompute.hpp"
-#include "kto/model/rope.hpp"
+#include "kto/model/rotate.hpp"
 
 namespace kto {
 
@@ -31,24 +31,6 @@ struct DecoderLayer {
   Tensor input_norm_D, post_attention_norm_D;
 };
 
-inline Tensor activate(Activation activation, const Tensor& x) {
-  switch (activation) {
-    case Activation::gelu:
-      return at::gelu(x);
-    case Activation::gelu_tanh:
-      return at::gelu(x, "tanh");
-    case Activation::quick_gelu:
-      return x * at::sigmoid(1.702 * x);
-    case Activation::relu:
-      return at::relu(x);
-    case Activation::relu2:
-      return at::relu(x).square();
-    case Activation::silu:
-      break;
-  }
-  return at::silu(x);
-}
-
 /// What all layers of a decoder share in one forward pass.
 struct LayerContext {
   ModelConfig config;
@@ -57,29 +39,30 @@ struct LayerContext {
   std::vector<Segment> segments;
 };
 
-/// One layer: states [N, D] in, states out, in float32 or wider.
+/// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes are of `prefix`, or of the row
+/// itself when that is empty. Where `kept` is given, it gets the row's keys and values, without gradient.
 inline Tensor layer_forward(const LayerContext& context, const DecoderLayer& layer, std::optional<std::int64_t> window,
-                            const Tensor& hidden_ND) {
+                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
   const ModelConfig& config = context.config;
-  const double eps = config.rms_norm_eps;
+  const at::ScalarType compute = context.compute;
+  const double eps = config.rms_norm_eps, scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
   const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, config.head_dim}); };
-  const auto cast = [&](const Tensor& x) { return x.to(context.compute); };
+  const auto turned = [&](const Tensor& x_NHd, const Tensor& norm_d) {
+    const Tensor normed = config.qk_norm ? rms_norm(x_NHd, norm_d, eps, wide_type(compute)) : x_NHd;
+    return apply_rope(normed, context.rope, compute);
+  };
 
-  Tensor x_ND = cast(rms_norm(hidden_ND, layer.input_norm_D, eps));
-  Tensor q_NHd = heads(layer.q_proj(x_ND)), k_NKd = heads(layer.k_proj(x_ND));
-  const Tensor v_NKd = heads(layer.v_proj(x_ND));
-  if (config.qk_norm) {
-    q_NHd = rms_norm(q_NHd, layer.q_norm_d, eps);
-    k_NKd = rms_norm(k_NKd, layer.k_norm_d, eps);
-  }
-  const double scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
-  const Tensor attended_NHd =
-      causal_attention(cast(apply_rope(q_NHd, context.rope)), cast(apply_rope(k_NKd, context.rope)), v_NKd,
-                       context.segments, window, scale);
+  const auto qkv =
+      normed_linears(hidden_ND, layer.input_norm_D, eps, compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj});
+  const Tensor q_NHd = turned(heads(qkv[0]), layer.q_norm_d), k_NKd = turned(heads(qkv[1]), layer.k_norm_d),
+               v_NKd = heads(qkv[2]);
+  if (kept != nullptr) *kept = {k_NKd.detach(), v_NKd.detach()};
+  const Tensor attended_NHd = causal_attention(q_NHd, k_NKd, v_NKd, context.segments, window, scale, prefix);
   const Tensor middle_ND = hidden_ND + layer.o_proj(attended_NHd.flatten(-2));
 
-  x_ND = cast(rms_norm(middle_ND, layer.post_attention_norm_D, eps));
-  return middle_ND + layer.down_proj(activate(config.activation, layer.gate_proj(x_ND)) * layer.up_proj(x_ND));
+  const auto gate_up =
+      normed_linears(middle_ND, layer.post_attention_norm_D, eps, compute, {&layer.gate_proj, &layer.up_proj});
+  return middle_ND + gated_down(config.activation, gate_up[0], gate_up[1], layer.down_proj);
 }
 
 struct Decoder {
@@ -100,8 +83,17 @@ struct Decoder {
   /// to the embeddings of a sequence of T tokens; 0: none.
   double neftune_noise_alpha = 0;
 
-  /// States [N, D] after the final norm, of type `compute`.
-  Tensor hidden(const Sequences& sequences) const;
+  /// What a row leaves for tokens that follow its own: each layer's keys and values.
+  using Prefix = std::vector<KeysValues>;
+
+  /// States [N, D] after the final norm, of type `compute`. `kept` gets the row's keys and values where it is given.
+  Tensor hidden(const Sequences& sequences, Prefix* kept = nullptr) const { return run(sequences, {}, kept); }
+  /// The same for tokens whose segments' prefixes are of the row that `prefix` was kept of.
+  Tensor hidden_after(const Sequences& sequences, const Prefix& prefix) const {
+    return run(sequences, prefix, nullptr);
+  }
+  /// Tokens see the same keys and values with gradient and without: dropout would part them.
+  bool has_steady_prefix() const;
 
   Head head() const {
     const Tensor& weight_VD = lm_head_VD.defined() ? lm_head_VD : embedding_VD;
@@ -111,6 +103,9 @@ struct Decoder {
   /// The live parameters under their names in transformers, a tied head not named, and then those of adapters under
   /// PEFT's names.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
+
+ private:
+  Tensor run(const Sequences& sequences, const Prefix& prefix, Prefix* kept) const;
 };
 
 namespace detail {
@@ -241,7 +236,16 @@ inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences
   return noise_ND;
 }
 
-inline Tensor Decoder::hidden(const Sequences& sequences) const {
+inline bool Decoder::has_steady_prefix() const {
+  bool steady = neftune_noise_alpha == 0;
+  for (const DecoderLayer& layer : layers)
+    detail::visit_linears(config, layer, "", [&](const std::string&, const Linear& linear, auto...) {
+      steady = steady && (!linear.lora || linear.lora->dropout == 0);
+    });
+  return steady;
+}
+
+inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Prefix* kept) const {
   check(compute == at::kFloat || compute == at::kDouble || compute == at::kBFloat16, "a decoder computes in float32, ",
         "float64 or bfloat16, not in ", compute);
   const auto context = std::make_shared<const LayerContext>(
@@ -249,17 +253,27 @@ inline Tensor Decoder::hidden(const Sequences& sequences) const {
                    .compute = compute,
                    .rope = rope_tables(config.rope, config.head_dim, sequences.position_N),
                    .segments = sequences.segments});
-  Tensor hidden_ND =
-      at::embedding(embedding_VD, sequences.ids_N, config.pad_token_id.value_or(-1)).to(wide_type(compute));
+  if (kept != nullptr) kept->assign(layers.size(), {});
+  Tensor hidden_ND = embed(embedding_VD, sequences.ids_N, config.pad_token_id.value_or(-1)).to(wide_type(compute));
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    // Everything by value: with recomputation it runs again in the backward pass.
-    const auto run = [context, layer = layers[i], window = config.windows[i]](const Tensor& input_ND) {
-      return layer_forward(*context, layer, window, input_ND);
+    KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
+    const KeysValues before = prefix.empty() ? KeysValues{} : prefix[i];
+    // All else by value: with recomputation it runs again in the backward pass, and then keeps nothing.
+    const auto forward = [context, layer = layers[i], window = config.windows[i], before](const Tensor& input_ND,
+                                                                                          KeysValues* keeps_now) {
+      return layer_forward(*context, layer, window, input_ND, before, keeps_now);
     };
-    hidden_ND = recompute ? recomputed(run, hidden_ND, detail::trained_parameters(config, layers[i])) : run(hidden_ND);
+    if (!recompute) {
+      hidden_ND = forward(hidden_ND, keeps);
+      continue;
+    }
+    const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
+      return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
+    };
+    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(config, layers[i]));
   }
-  return rms_norm(hidden_ND, norm_D, config.rms_norm_eps).to(compute);
+  return rms_norm(hidden_ND, norm_D, config.rms_norm_eps, compute);
 }
 
 }  // namespace kto

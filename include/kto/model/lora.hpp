@@ -5,7 +5,7 @@
 
 #include <optional>
 
-#include "kto/model/matmul.hpp"
+#include "kto/model/affine.hpp"
 
 namespace kto {
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one matrix product of the models, x w^T (+ b), with the library behind it chosen at run time. LibTorch's wheels
-// send float32 products to MKL, which runs at half speed on AMD processors; oneDNN, in the same library, does not.
+// The one matrix product of the models, x w^T (+ b), without autograd, and the library behind it, chosen at run time.
+// LibTorch's wheels send float32 products to MKL, which runs at half speed on AMD processors; oneDNN, in the same
+// library, does not.
 #pragma once
 
 #include <cstdlib>
@@ -69,34 +70,6 @@ inline Tensor matmul_transposed(const Tensor& x_NI, const Tensor& weight_OI,
                       weight_OI.scalar_type() == at::kFloat && x_NI.is_cpu() && x_NI.numel() > 0;
   if (!onednn || !detail::onednn_linear()) return at::linear(x_NI, weight_OI, bias_O);
   return detail::onednn_linear()->call(x_NI, weight_OI, bias_O, "none", c10::List<std::optional<at::Scalar>>(), "");
-}
-
-namespace detail {
-
-struct Affine : torch::autograd::Function<Affine> {
-  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x_NI, const Tensor& weight_OI,
-                        const std::optional<Tensor>& bias_O) {
-    ctx->save_for_backward({x_NI, weight_OI});
-    ctx->saved_data["has_bias"] = bias_O.has_value();
-    return matmul_transposed(x_NI, weight_OI, bias_O);
-  }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 const torch::autograd::variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
-    const Tensor &x_NI = saved[0], &weight_OI = saved[1], &grad_NO = grads[0];
-    const bool bias_grad = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2);
-    return {ctx->needs_input_grad(0) ? apply(grad_NO, weight_OI.t(), std::nullopt) : Tensor(),
-            ctx->needs_input_grad(1) ? apply(grad_NO.t(), x_NI.t(), std::nullopt) : Tensor(),
-            bias_grad ? grad_NO.sum(0) : Tensor()};
-  }
-};
-
-}  // namespace detail
-
-/// x_NI w_OI^T + b_O with autograd. Weight and bias are brought to x's type.
-inline Tensor affine(const Tensor& x_NI, const Tensor& weight_OI, const std::optional<Tensor>& bias_O = std::nullopt) {
-  const auto type = x_NI.scalar_type();
-  return detail::Affine::apply(x_NI, weight_OI.to(type), bias_O ? std::optional(bias_O->to(type)) : std::nullopt);
 }
 
 }  // namespace kto

@@ -12,7 +12,7 @@
 
 namespace kto {
 
-// Shapes: N tokens, H heads, d head dimension, F = d / 2 frequencies.
+// Shapes: N tokens, d head dimension, F = d / 2 frequencies.
 
 /// Cosines and sines of every token's angles.
 struct RopeTables {
@@ -94,13 +94,6 @@ inline RopeTables rope_tables(const RopeConfig& rope, std::int64_t head_dim, con
   const Tensor angle_NF = position_N.unsqueeze(-1).to(at::kFloat) * frequency_F;
   const Tensor angle_Nd = at::cat({angle_NF, angle_NF}, -1);
   return {angle_Nd.cos() * rope.attention_scaling, angle_Nd.sin() * rope.attention_scaling};
-}
-
-/// Rotates x_NHd: coordinate pairs are (i, i + d / 2).
-inline Tensor apply_rope(const Tensor& x_NHd, const RopeTables& tables) {
-  const std::int64_t half = x_NHd.size(-1) / 2;
-  const Tensor rotated_NHd = at::cat({-x_NHd.narrow(-1, half, half), x_NHd.narrow(-1, 0, half)}, -1);
-  return x_NHd * tables.cos_Nd.unsqueeze(1) + rotated_NHd * tables.sin_Nd.unsqueeze(1);
 }
 
 }  // namespace kto

@@ -17,9 +17,8 @@ struct LiveReference {
   template <class Policy>
   ReferenceLogps log_probs(const Policy&, const Batch& batch) const {
     const at::NoGradGuard no_grad;
-    ReferenceLogps out{.logp_B = score_completions(model, batch.rows).logp_B, .kl_logp_B = {}};
-    if (batch.kl_rows) out.kl_logp_B = score_completions(model, *batch.kl_rows).logp_B;
-    return out;
+    const BatchScores scores = score_batch(model, batch, /*with_kl=*/true);
+    return {.logp_B = scores.rows.logp_B, .kl_logp_B = scores.kl_logp_B};
   }
 };
 

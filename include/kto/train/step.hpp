@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The forward side of a step: KL baselines first, for the whole window and without gradient, then the loss of one
+// The forward side of a step: the reference first, for the whole window and without gradient, then the loss of one
 // micro-batch. Weights and reduction are applied here and nowhere else.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "kto/collate/concept.hpp"
@@ -21,34 +22,45 @@ namespace kto {
 struct PreparedBatch {
   Batch batch;
   Tensor reference_logp_B;
-  Tensor baseline;       ///< z0 without dimensions, >= 0
-  double row_share = 0;  ///< what one row's weighted loss contributes to the window's mean
+  Tensor reference_kl_logp_B;  ///< defined where the micro-batch makes its own baseline in its forward pass
+  Tensor baseline;             ///< z0 without dimensions, >= 0; undefined where reference_kl_logp_B is not
+  double row_share = 0;        ///< what one row's weighted loss contributes to the window's mean
 };
 
-/// Asks the reference, and makes z0 = max(0, mean(log pi(y'|x) - log pi_ref(y'|x))) over the mismatched pairs of each
-/// micro-batch (KlScope::micro_batch, TRL's way) or of the window. A window is the micro-batches of one update.
+/// z0 = max(0, mean(log pi(y'|x) - log pi_ref(y'|x))) over mismatched pairs.
+inline Tensor kl_baseline(const Tensor& policy_kl_logp_B, const Tensor& reference_kl_logp_B) {
+  return (policy_kl_logp_B - reference_kl_logp_B).mean().clamp_min(0);
+}
+
+/// Asks the reference and, where the baseline z0 is the window's (KlScope::window), makes it: that takes the policy's
+/// KL log-probs of all micro-batches before any loss, so their prompts are encoded once more. A baseline of a
+/// micro-batch's own (KlScope::micro_batch, TRL's way) is left to its forward pass, whose keys and values its KL pairs
+/// then use. A window is the micro-batches of one update.
 template <class Loss, class Model, class Reference>
 std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& reference, std::vector<Batch> batches,
                                           KlScope scope) {
   const at::NoGradGuard no_grad;
+  const bool one_baseline = Loss::needs.kl_pairs && scope == KlScope::window && batches.size() > 1;
   std::vector<PreparedBatch> window;
-  std::vector<Tensor> kl;  // [B] each
+  std::vector<Tensor> policy_kl, reference_kl;  // [B] each
   std::int64_t num_rows = 0;
   for (Batch& batch : batches) {
+    if (one_baseline) batch.shared.reset();  // policy and reference take the same path, or they differ by rounding
     ReferenceLogps reference_logps = reference.log_probs(model, batch);
-    const Tensor kl_B = Loss::needs.kl_pairs
-                            ? score_completions(model, *batch.kl_rows).logp_B - reference_logps.kl_logp_B
-                            : at::zeros({1}, reference_logps.logp_B.options());
     num_rows += batch.rows.num_rows;
-    kl.push_back(kl_B);
+    if (one_baseline) {
+      policy_kl.push_back(score_completions(model, *batch.kl_rows).logp_B);
+      reference_kl.push_back(std::exchange(reference_logps.kl_logp_B, {}));
+    }
     window.push_back({.batch = std::move(batch),
                       .reference_logp_B = std::move(reference_logps.logp_B),
-                      .baseline = kl_B.mean().clamp_min(0),
+                      .reference_kl_logp_B = std::move(reference_logps.kl_logp_B),
+                      .baseline = {},
                       .row_share = 0});
   }
-  const Tensor window_baseline = at::cat(kl).mean().clamp_min(0);
   for (PreparedBatch& prepared : window) {
-    if (scope == KlScope::window) prepared.baseline = window_baseline;
+    if (one_baseline) prepared.baseline = kl_baseline(at::cat(policy_kl), at::cat(reference_kl));
+    if (!Loss::needs.kl_pairs) prepared.baseline = at::zeros({}, prepared.reference_logp_B.options());
     prepared.row_share = scope == KlScope::window ? 1.0 / static_cast<double>(num_rows)
                                                   : 1.0 / static_cast<double>(prepared.batch.rows.num_rows) /
                                                         static_cast<double>(window.size());
@@ -85,17 +97,19 @@ template <class Loss, class Model, class Observe>
 Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& prepared, const TrainConfig& config,
                         MetricWindow& metrics, const Observe& observe) {
   const Batch& batch = prepared.batch;
-  const CompletionScores scores = score_completions(model, batch.rows, /*statistics=*/true);
+  const bool makes_baseline = !prepared.baseline.defined();
+  const auto [scores, kl_logp_B] = score_batch(model, batch, makes_baseline, /*statistics=*/true);
+  const Tensor baseline = makes_baseline ? kl_baseline(kl_logp_B, prepared.reference_kl_logp_B) : prepared.baseline;
   const LossInput<Tensor> input{.policy_logp_B = scores.logp_B,
                                 .reference_logp_B = prepared.reference_logp_B,
                                 .sign_B = batch.sign_B,
                                 .length_B = scores.num_scored_B,
-                                .baseline = prepared.baseline};
+                                .baseline = baseline};
   if constexpr (Observes<Loss, Tensor>)
     if (at::GradMode::is_enabled()) loss.observe(input);
   const LossTerms<Tensor> terms = loss(input);
   detail::check_terms<std::remove_const_t<Loss>>(terms, batch);
-  metrics.add(batch, scores, terms, prepared.baseline);
+  metrics.add(batch, scores, terms, baseline);
   observe(Observation{batch, input, terms});
   if constexpr (ReportsMetrics<Loss, Tensor>) metrics.add(loss.metrics(input, terms));
   if constexpr (Loss::needs.chosen_rejected) return terms.loss_B.sum() * (2 * prepared.row_share);

@@ -7,9 +7,11 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "kto/model/weight_grad.hpp"
 #include "kto/optim/adamw.hpp"
 #include "kto/train/best.hpp"
 #include "kto/train/check_start.hpp"
@@ -150,6 +152,8 @@ struct Trainer {
   at::Device device() const { return model.named_parameters().front().second.device(); }
 
   void step(std::vector<Batch> batches, FlatParameters& parameters, TrainerState& state, RunLog& log) {
+    std::optional<InPlaceGradients> in_place(std::in_place);
+    std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone
     const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
     parameters.zero_grad();
     const std::size_t mark = log.metrics.size();
@@ -171,6 +175,7 @@ struct Trainer {
         state.num_input_tokens_seen = log.num_input_tokens +=
             config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
     }
+    casts.reset(), in_place.reset();
     const Tensor grad_norm = parameters.grad_norm();
     ++state.global_step;
     if (const auto problem = not_finite(window, losses, grad_norm)) {

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loops over arrays of numbers as fast as this processor can run them, from headers that are compiled for any: each
+// loop is compiled for several instruction sets and the widest that the processor has is chosen at run time.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+
+#include "kto/core/torch.hpp"
+
+namespace kto {
+
+/// Whether the kernels written with these loops take `tensor`: float32 or bfloat16 on the CPU.
+inline bool takes_vectorized(const Tensor& tensor) {
+  return tensor.is_cpu() && (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+}
+
+namespace detail {
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+inline int vector_level() {
+  static const int level = [] {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+      return 2;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
+  }();
+  return level;
+}
+
+template <class Body>
+[[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"), gnu::flatten]] void run_avx512(const Body& body,
+                                                                                             std::int64_t begin,
+                                                                                             std::int64_t end) {
+  body(begin, end);
+}
+template <class Body>
+[[gnu::target("avx2,fma"), gnu::flatten]] void run_avx2(const Body& body, std::int64_t begin, std::int64_t end) {
+  body(begin, end);
+}
+
+#endif
+
+/// body(begin, end) in the calling thread. All that `body` calls must be inline, and free of LibTorch.
+template <class Body>
+void run_vectorized(const Body& body, std::int64_t begin, std::int64_t end) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  const int level = vector_level();
+  if (level == 2) return run_avx512(body, begin, end);
+  if (level == 1) return run_avx2(body, begin, end);
+#endif
+  body(begin, end);
+}
+
+/// Numbers are read as float32 and rounded to their own type, to nearest even, when written.
+inline float load(const float& x) { return x; }
+inline float load(const at::BFloat16& x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.x) << 16); }
+inline void store(float& to, float value) { to = value; }
+inline void store(at::BFloat16& to, float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+  to.x = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
+}
+/// value as T holds it.
+template <class T>
+float rounded_to(float value) {
+  T held;
+  store(held, value);
+  return load(held);
+}
+
+/// exp(x) to 2 units in the last place; x is held in [-87.3, 88].
+inline float vector_exp(float x) {
+  x = x < -87.3F ? -87.3F : x;
+  x = x > 88.0F ? 88.0F : x;
+  constexpr float magic = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
+  const float shifted = x * 1.44269504F + magic, n = shifted - magic;
+  const float r = x - n * 0.693359375F + n * 2.12194440e-4F;
+  float p = 1.9875691500e-4F;
+  p = p * r + 1.3981999507e-3F;
+  p = p * r + 8.3334519073e-3F;
+  p = p * r + 4.1665795894e-2F;
+  p = p * r + 1.6666665459e-1F;
+  p = p * r + 5.0000001201e-1F;
+  const auto exponent = (std::bit_cast<std::int32_t>(shifted) - 0x4B400000 + 127) << 23;
+  return (p * r * r + r + 1.0F) * std::bit_cast<float>(exponent);
+}
+
+/// The sum of term(i) over [0, n), in 16 running sums.
+template <class Term>
+float vector_sum(std::int64_t n, const Term& term) {
+  float lanes[16] = {};
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; ++j) lanes[j] += term(i + j);
+  for (; i < n; ++i) lanes[0] += term(i);
+  for (int width = 8; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) lanes[j] += lanes[j + width];
+  return lanes[0];
+}
+
+/// The largest value(i) over [0, n), which is not empty.
+template <class Value>
+float vector_max(std::int64_t n, const Value& value) {
+  float lanes[16];
+  for (float& lane : lanes) lane = value(0);
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; ++j) lanes[j] = lanes[j] > value(i + j) ? lanes[j] : value(i + j);
+  for (; i < n; ++i) lanes[0] = lanes[0] > value(i) ? lanes[0] : value(i);
+  for (int width = 8; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) lanes[j] = lanes[j] > lanes[j + width] ? lanes[j] : lanes[j + width];
+  return lanes[0];
+}
+
+/// Calls visit with a null pointer of the C++ type that `type` (float32 or bfloat16) is held in.
+template <class Visit>
+decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
+  if (type == at::kBFloat16) return visit(static_cast<at::BFloat16*>(nullptr));
+  return visit(static_cast<float*>(nullptr));
+}
+
+}  // namespace detail
+
+/// body(begin, end) over [0, size) in all threads, in pieces of at least `grain`.
+template <class Body>
+void vectorized(std::int64_t size, std::int64_t grain, const Body& body) {
+  at::parallel_for(0, size, std::max<std::int64_t>(grain, 1),
+                   [&](std::int64_t begin, std::int64_t end) { detail::run_vectorized(body, begin, end); });
+}
+
+}  // namespace kto

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The token embedding, whose gradient touches no more rows than the batch has tokens when it may be added in place.
+#pragma once
+
+#include "kto/model/weight_grad.hpp"
+
+namespace kto {
+
+// Shapes: N tokens, V vocabulary, D width.
+
+namespace detail {
+
+struct Embedding : torch::autograd::Function<Embedding> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& weight_VD, const Tensor& ids_N,
+                        std::int64_t pad_id) {
+    ctx->save_for_backward({weight_VD, ids_N});
+    ctx->saved_data["pad_id"] = pad_id;
+    return at::embedding(weight_VD, ids_N, pad_id);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &weight_VD = saved[0], &ids_N = saved[1];
+    const std::int64_t pad_id = ctx->saved_data["pad_id"].toInt();
+    if (!InPlaceGradients::take(weight_VD))
+      return {at::embedding_dense_backward(grads[0], ids_N, weight_VD.size(0), pad_id, false), {}, {}};
+    const Tensor grad_ND = grads[0].to(weight_VD.scalar_type());
+    weight_VD.grad().index_add_(0, ids_N, pad_id < 0 ? grad_ND : grad_ND * (ids_N != pad_id).unsqueeze(-1));
+    return {Tensor(), {}, {}};
+  }
+};
+
+}  // namespace detail
+
+/// Rows `ids_N` (int64) of weight_VD; the row `pad_id` gets no gradient, none is left out when it is negative.
+inline Tensor embed(const Tensor& weight_VD, const Tensor& ids_N, std::int64_t pad_id = -1) {
+  return detail::Embedding::apply(weight_VD, ids_N, pad_id);
+}
+
+}  // namespace kto
