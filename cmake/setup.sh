@@ -30,7 +30,7 @@ missing_packages() {
   local package
   command -v dpkg-query >/dev/null || return 0 # not Debian: CMake names the library that is missing
   for package in libeigen3-dev librange-v3-dev catch2 libbenchmark-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev \
-      libcli11-dev libyaml-cpp-dev; do
+      libcli11-dev libyaml-cpp-dev zlib1g-dev libzstd-dev; do # the last two: rows in .gz and .zst; kto builds without
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
   done
 }

@@ -4,10 +4,12 @@
 // Prints the log at each logging step and leaves the trained model in out/, ready for transformers.
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
 
+#include "cli/optimizer.hpp"
 #include "cli/policy.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/kto.hpp"
@@ -17,6 +19,11 @@ namespace {
 using kto::Json;
 namespace fs = std::filesystem;
 
+/// Ends the program with this status.
+struct Interrupted {
+  int status;
+};
+
 void note(const std::string& text) { std::cerr << "train_kto: " << text << '\n'; }
 
 /// Refuses a folder that holds something, so that no earlier result is overwritten unasked.
@@ -24,18 +31,63 @@ void check_output_folder(const kto::TrainConfig& config) {
   const fs::path folder = config.output_dir;
   if (!fs::exists(folder)) return;
   kto::check(fs::is_directory(folder), folder.string(), ": is a file; expected a folder for --output_dir");
-  kto::check(fs::is_empty(folder) || config.overwrite_output_dir, folder.string(),
-             ": exists and is not empty; choose another --output_dir, or add --overwrite_output_dir");
+  kto::check(fs::is_empty(folder) || config.overwrite_output_dir || config.resume_from_checkpoint, folder.string(),
+             ": exists and is not empty; choose another --output_dir, add --overwrite_output_dir, or "
+             "--resume_from_checkpoint True");
+}
+
+std::shared_ptr<kto::FolderLock> lock_output(const kto::TrainConfig& config) {
+  fs::create_directories(config.output_dir);
+  return kto::lock_folder(config.output_dir);
 }
 
 std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::string& split,
                                         const kto::Processor& processor) {
   const kto::RowSet rows = kto::read_rows(args.script.dataset_name, split);
+  const kto::Truncation truncation = kto::truncation_of(args.script);
+  kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
   kto::Encoded encoded =
-      kto::encode_rows(rows, processor.encoder(), {.max_length = args.script.max_length, .num_threads = 0});
+      kto::encode_rows(rows, processor.encoder(),
+                       {.max_length = truncation.parts ? std::nullopt : args.script.max_length,
+                        .num_threads = static_cast<std::size_t>(args.script.dataset_num_proc.value_or(0)),
+                        .progress = [&](std::size_t done, std::size_t total) {
+                          bar.draw("tokenize", static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
+                        }});
+  bar.clear();
   for (const auto& notes : {rows.notes, encoded.notes})
     for (const std::string& line : notes) note(split + ": " + line);
+  if (const std::string cut = kto::truncation_note(encoded.examples, truncation); !cut.empty() && truncation.parts)
+    note(split + ": " + cut);
   return std::move(encoded.examples);
+}
+
+void save_model(const kto::Policy& policy, const fs::path& folder) {
+  if (policy.adapter)
+    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.base);
+  else
+    kto::save_pretrained(policy.model, folder, policy.base);
+}
+
+/// README.md of the trained model. Its base is named where config.json says from which hub it came.
+std::string model_card(const kto::Arguments& args, const kto::Policy& policy) {
+  const std::string base = kto::read_json(policy.base / "config.json").value("_name_or_path", "");
+  const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
+  return kto::to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
+                           .base_model = kto::is_hub_name(base) ? base : "",
+                           .dataset = "",
+                           .library_name = policy.adapter && !args.script.merge_and_unload ? "peft" : "transformers",
+                           .version = KTO_VERSION});
+}
+
+/// Hashes of the files that the rows come from.
+Json hash_rows_files(const kto::Arguments& args, bool evaluates) {
+  Json out = Json::object();
+  std::vector<std::string> splits{args.script.dataset_train_split};
+  if (evaluates) splits.push_back(args.script.dataset_test_split);
+  for (const std::string& split : splits)
+    for (const fs::path& file : kto::data_files(args.script.dataset_name, split))
+      out[file.string()] = kto::detail::file_hash(file);
+  return out;
 }
 
 /// Writes what transformers' Trainer leaves in its output folder.
@@ -45,12 +97,11 @@ void save(const kto::Arguments& args, const kto::Policy& policy, const kto::Trai
   const auto write = [&](const char* name, const Json& content) {
     kto::write_file(folder / name, content.dump(2) + "\n");
   };
-  if (!policy.adapter)
-    kto::save_pretrained(policy.model, folder, policy.base);
-  else if (args.script.merge_and_unload)
+  if (policy.adapter && args.script.merge_and_unload)
     kto::save_pretrained(kto::merge_and_unload(policy.model), folder, policy.base);
   else
-    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.base);
+    save_model(policy, folder);
+  kto::write_file(folder / "README.md", model_card(args, policy));
   Json results = state.log_history.back();
   results.erase("step");
   write("train_results.json", results);
@@ -67,10 +118,16 @@ void save(const kto::Arguments& args, const kto::Policy& policy, const kto::Trai
 struct Collator {
   static constexpr kto::BatchParts provides{.kl_pairs = true};
   bool padded = false;
-  std::optional<std::int64_t> max_length;
+  kto::Truncation truncation = {};
+  std::int64_t pad_id = 0;
+  std::int64_t pad_to_multiple_of = 1;
   kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
-    return padded ? kto::PaddedCollator{.max_length = max_length}(picks, with_kl)
-                  : kto::PackedCollator{.max_length = max_length}(picks, with_kl);
+    const auto& [max_length, parts] = truncation;
+    return padded ? kto::PaddedCollator{.max_length = max_length,
+                                        .parts = parts,
+                                        .pad_id = pad_id,
+                                        .pad_to_multiple_of = pad_to_multiple_of}(picks, with_kl)
+                  : kto::PackedCollator{.max_length = max_length, .parts = parts}(picks, with_kl);
   }
 };
 
@@ -80,7 +137,23 @@ struct Run {
   std::vector<kto::Example> train_rows, eval_rows;
   kto::Policy policy;
   Collator collator;
+  Json rows_files;  ///< {path: hash}
 };
+
+/// The callbacks of --report_to, and the bar.
+kto::Callbacks make_callbacks(const kto::Arguments& args) {
+  kto::Callbacks out{kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)),
+                     kto::StopSignals::callback()};
+  const fs::path folder = args.train.output_dir;
+  const std::string run_name = args.script.run_name.value_or("");
+  for (const std::string& name : args.script.report_to.value_or(std::vector<std::string>{}))
+    out.push_back(name == "jsonl"
+                      ? kto::report_jsonl(folder / "metrics.jsonl", run_name)
+                      : kto::report_tensorboard(args.script.logging_dir.has_value() ? fs::path(*args.script.logging_dir)
+                                                                                    : folder / "runs" / run_name,
+                                                kto::to_json(args)));
+  return out;
+}
 
 template <class Loss, class Reference>
 void train(const Run& run, const Loss& loss, const Reference& reference) {
@@ -90,23 +163,40 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                        .loss = loss,
                        .reference = reference,
                        .config = args.train,
-                       .callbacks = {kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false))}};
+                       .callbacks = make_callbacks(args),
+                       .optimizer = kto::make_any_optimizer(args.script, args.train),
+                       .checkpointing = {.save_model = [&](const fs::path& folder) { save_model(run.policy, folder); },
+                                         .arguments = kto::to_json(args),
+                                         .files = run.rows_files,
+                                         .model_card = model_card(args, run.policy)}};
   Json eval_metrics = Json::object();
+  const auto evaluate = [&](std::int64_t num_tokens) {
+    if (!args.script.bf16_full_eval) return trainer.evaluate(run.eval_rows, "eval_", num_tokens);
+    auto evaluator = trainer;
+    evaluator.model = kto::bfloat16_copy(trainer.model);
+    return evaluator.evaluate(run.eval_rows, "eval_", num_tokens);
+  };
   if (!args.script.do_train) {
-    eval_metrics = trainer.evaluate(run.eval_rows);
+    eval_metrics = evaluate(0);
     std::cout << kto::detail::entry_text(eval_metrics) << '\n';
     kto::write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
     return;
   }
+  const kto::StopSignals signals;
   const kto::TrainerState state = trainer.train(run.train_rows, run.eval_rows);
+  if (state.interrupted) {
+    note(kto::concat("stopped after step ", state.global_step, "; go on with --resume_from_checkpoint True"));
+    throw Interrupted{signals.exit_status()};
+  }
   if (args.script.do_eval) {
-    eval_metrics = trainer.evaluate(run.eval_rows, "eval_", state.num_tokens);
+    eval_metrics = evaluate(state.num_tokens);
     eval_metrics["epoch"] = state.epoch;
     std::cout << kto::detail::entry_text(eval_metrics) << '\n';
   }
   const auto plan = kto::make_plan(args.train, static_cast<std::int64_t>(run.train_rows.size()));
   save(args, run.policy, state, plan, eval_metrics);
   std::cout << "Model saved to " << args.train.output_dir << '\n';
+  if (const int status = signals.exit_status(); status != 0) throw Interrupted{status};
 }
 
 fs::path cache_folder(const kto::ScriptConfig& script) {
@@ -128,8 +218,8 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
         rows == &run.train_rows ? args.train.per_device_train_batch_size : args.train.per_device_eval_batch_size);
     const auto batches = kto::reference_picks(*rows, args.train, batch_size);
     const kto::LiveReference<kto::Decoder> reference = out.make_reference();
-    const std::string options = kto::concat("max_length ", args.script.max_length.value_or(-1), ", compute ",
-                                            reference.model.compute, ", config ", reference.model.config.model_type);
+    const std::string options = kto::concat(run.collator.truncation.describe(), ", compute ", reference.model.compute,
+                                            ", config ", reference.model.config.model_type);
     const std::string key = kto::reference_key(batches, Loss::needs.kl_pairs, reference.model, options);
     if (const auto cached = kto::read_reference_cache(folder, key, rows->size())) {
       note(kto::concat("reference log-probs of ", rows->size(), " rows read from ", (folder / key).string(),
@@ -179,7 +269,16 @@ void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model
                      ends.front(), ends.size() > 1 ? ", ..." : "", ") does not name: the model may not stop there"));
 }
 
+/// What the tokenizer's padding is, as an id; 0 where it has none: padding is never looked at.
+std::int64_t pad_id(const kto::ScriptConfig& script, const kto::Processor& processor) {
+  if (script.padding_value) return *script.padding_value;
+  const auto& special = processor.config().special_tokens;
+  if (!special.contains("pad_token")) return 0;
+  return processor.tokenizer().id(special["pad_token"].get<std::string>()).value_or(0);
+}
+
 void run(const kto::Arguments& args) {
+  (void)kto::make_any_optimizer(args.script, args.train);  // throws for optim_args that do not belong
   check_output_folder(args.train);
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
   const kto::Processor processor(kto::tokenizer_folder(args));
@@ -187,19 +286,39 @@ void run(const kto::Arguments& args) {
           .train_rows = load_examples(args, args.script.dataset_train_split, processor),
           .eval_rows = {},
           .policy = {},
-          .collator = {args.script.collator == kto::CollatorType::padded, args.script.max_length}};
+          .collator = {args.script.collator == kto::CollatorType::padded, kto::truncation_of(args.script),
+                       pad_id(args.script, processor), args.script.pad_to_multiple_of.value_or(1)},
+          .rows_files = {}};
   if (evaluates) run.eval_rows = load_examples(args, args.script.dataset_test_split, processor);
   if (const auto advice =
           kto::weight_balance(run.train_rows, args.train.desirable_weight, args.train.undesirable_weight).advice())
     note(*advice);
   run.policy = kto::load_policy(args);
   check_vocabulary(processor, run.policy.model);
-  fs::create_directories(args.train.output_dir);
+  kto::check(run.collator.pad_id < run.policy.model.config.vocab_size, "padding_value is ", run.collator.pad_id,
+             ", and the model's vocabulary has ", run.policy.model.config.vocab_size, " tokens");
+  run.rows_files = hash_rows_files(args, evaluates);
+  const auto lock = lock_output(args.train);
   switch (args.script.loss_type) {
     case kto::LossType::kto:
       return train(run, kto::Kto{.beta = args.script.beta});
     case kto::LossType::apo_zero_unpaired:
       return train(run, kto::ApoZeroUnpaired{.beta = args.script.beta});
+  }
+}
+
+/// run(), and with --auto_find_batch_size again from the start with half the rows a micro-batch while memory runs out.
+void run_in_memory(kto::Arguments args) {
+  for (;;) {
+    try {
+      return run(args);
+    } catch (const std::exception& error) {
+      std::int64_t& rows = args.train.per_device_train_batch_size;
+      if (!args.script.auto_find_batch_size || !kto::is_memory_error(error) || rows == 1) throw;
+      rows /= 2;
+      args.train.overwrite_output_dir = true;  // what is there is this run's own
+      note(kto::concat("memory ran out; starting anew with --per_device_train_batch_size ", rows));
+    }
   }
 }
 
@@ -210,15 +329,24 @@ int main(int argc, char** argv) {
     const auto args = kto::parse_arguments(argc, argv, KTO_VERSION);
     if (!args) return 0;
     kto::keep_freed_memory();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit is then an error that can be told
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
-    run(*args);
+    run_in_memory(*args);
     return 0;
+  } catch (const Interrupted& interrupted) {
+    return interrupted.status;
   } catch (const kto::UsageError& error) {
     std::cerr << "train_kto: error: " << error.what() << '\n';
     return 2;
   } catch (const std::exception& error) {
-    std::cerr << "train_kto: error: " << error.what() << '\n';
+    const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+    const std::string text = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
+    std::cerr << "train_kto: error: " << text << '\n';
+    if (kto::is_memory_error(error))
+      std::cerr
+          << "memory ran out: lower --per_device_train_batch_size or --max_length, or add --gradient_checkpointing "
+             "or --auto_find_batch_size\n";
     return 1;
   }
 }

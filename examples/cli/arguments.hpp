@@ -4,6 +4,7 @@
 #pragma once
 
 #include "command_line.hpp"
+#include "kto/data/truncation.hpp"
 #include "kto/train/options.hpp"
 
 namespace kto {
@@ -11,10 +12,16 @@ namespace kto {
 enum class LossType { kto, apo_zero_unpaired };
 enum class CollatorType { packed, padded };
 enum class ReferenceDtype { float32, bfloat16 };
+enum class Optim { adamw_torch_fused, adamw_torch, sgd, rmsprop, adagrad, adafactor };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
 
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<LossType>{"kto", "apo_zero_unpaired"};
+template <>
+inline constexpr std::array<std::string_view, 6> enum_names<Optim>{"adamw_torch_fused", "adamw_torch", "sgd",
+                                                                   "rmsprop",           "adagrad",     "adafactor"};
+template <>
+inline constexpr std::array<std::string_view, 2> enum_names<TruncationMode>{"keep_end", "keep_start"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<CollatorType>{"packed", "padded"};
 template <>
@@ -29,10 +36,18 @@ struct ScriptConfig {
   std::string dataset_name = "";
   std::string dataset_train_split = "train";
   std::string dataset_test_split = "test";
-  std::optional<std::int64_t> max_length = 1024;  ///< tokens
+  std::optional<std::int64_t> max_length = 1024;                     ///< tokens
+  std::optional<std::int64_t> max_prompt_length = std::nullopt;      ///< this and the next two: PartTruncation
+  std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens
+  std::optional<TruncationMode> truncation_mode = std::nullopt;
   CollatorType collator = CollatorType::packed;
+  std::optional<std::int64_t> padding_value = std::nullopt;  ///< token id; the tokenizer's pad token when absent
+  std::optional<std::int64_t> pad_to_multiple_of = std::nullopt;
+  std::optional<std::int64_t> dataset_num_proc = std::nullopt;  ///< threads that tokenize; all cores when absent
   LossType loss_type = LossType::kto;
   double beta = 0.1;
+  Optim optim = Optim::adamw_torch_fused;
+  std::optional<std::string> optim_args = std::nullopt;              ///< "momentum=0.9,nesterov=true"
   std::optional<std::string> ref_model_name_or_path = std::nullopt;  ///< another model as reference
   std::optional<ReferenceDtype> ref_dtype = std::nullopt;  ///< type the reference is held in; the policy's when absent
   bool precompute_ref_log_probs = false;
@@ -56,21 +71,26 @@ struct ScriptConfig {
   bool use_dora = false;
   bool merge_and_unload = false;  ///< save the adapter worked into the model, not by itself
   bool do_train = true;
-  bool do_eval = false;                             ///< evaluate the test split at the end, whatever eval_strategy is
+  bool do_eval = false;               ///< evaluate the test split at the end, whatever eval_strategy is
+  bool bf16_full_eval = false;        ///< evaluations outside training with the policy in bfloat16
+  bool auto_find_batch_size = false;  ///< halve per_device_train_batch_size when memory runs out
+  Json model_init_kwargs = Json::object();
+  Json ref_model_init_kwargs = Json::object();
+  std::optional<std::vector<std::string>> report_to = std::nullopt;  ///< jsonl, tensorboard
+  std::optional<std::string> logging_dir = std::nullopt;             ///< of TensorBoard; output_dir/runs when absent
+  std::optional<std::string> run_name = std::nullopt;
   std::string device = "auto";                      ///< auto, cpu, cuda, cuda:N
   std::optional<bool> disable_tqdm = std::nullopt;  ///< no progress bar; only on a terminal when absent
 };
 
 struct Arguments {
   ScriptConfig script;
-  TrainConfig train;
+  TrainConfig train = {.save_strategy = SaveStrategy::steps};  ///< TRL's default; the library saves when asked to
 };
 
 namespace detail {
-/// optim names the fused AdamW twice; there is nothing to choose yet, so it has no field.
 inline const std::vector<RefusedOptions>& refused_script_options() {
   static const std::vector<RefusedOptions> list{
-      {"only AdamW is supported yet", {{"optim", "adamw_torch_fused|adamw_torch"}}},
       {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
       {"quantized models are not supported yet",
        {{"bnb_4bit_quant_storage", "None"},
@@ -91,12 +111,84 @@ inline const std::vector<RefusedOptions>& refused_script_options() {
   return list;
 }
 
+/// transformers' other optimizers.
+inline constexpr std::string_view other_optimizers =
+    "adamw_torch_xla|adamw_torch_npu_fused|adamw_apex_fused|adamw_anyprecision|adamw_torch_4bit|adamw_torch_8bit|"
+    "ademamix|adamw_bnb_8bit|adamw_8bit|ademamix_8bit|lion_8bit|lion_32bit|paged_adamw_32bit|paged_adamw_8bit|"
+    "paged_ademamix_32bit|paged_ademamix_8bit|paged_lion_32bit|paged_lion_8bit|rmsprop_bnb|rmsprop_bnb_8bit|"
+    "rmsprop_bnb_32bit|galore_adamw|galore_adamw_8bit|galore_adafactor|galore_adamw_layerwise|"
+    "galore_adamw_8bit_layerwise|galore_adafactor_layerwise|lomo|adalomo|grokadamw|schedule_free_radam|"
+    "schedule_free_adamw|schedule_free_sgd|apollo_adamw|apollo_adamw_layerwise|stable_adamw";
+
 /// "~/x" below the home folder, as a shell would write it; other paths as they are.
 inline std::string expand_home(const std::string& path) {
   const char* home = std::getenv("HOME");
   return home != nullptr && (path == "~" || path.starts_with("~/")) ? home + path.substr(1) : path;
 }
 }  // namespace detail
+
+inline const Options<ScriptConfig>& script_options();
+
+namespace detail {
+/// A row of an optional value that other trainers also leave out by the word `none`.
+template <class Config>
+Option<Config> none_also(Option<Config> row, std::string_view none) {
+  row.set = [set = row.set, none](Config& config, const Json& value) {
+    return set(config, value == none ? Json(nullptr) : value);
+  };
+  return row;
+}
+
+/// report_to: the names of writers of metrics; "none" and "all" stand for no and every one.
+inline Option<ScriptConfig> report_option() {
+  Option<ScriptConfig> row =
+      option(&ScriptConfig::report_to, "report_to", group::output,
+             "also write the log while it grows: as metrics.jsonl, as TensorBoard's event files");
+  row.placeholder = "none|all|jsonl|tensorboard...";
+  row.expects = "none, all, or one or more of jsonl and tensorboard (nothing is sent to a tracker)";
+  row.set = [](ScriptConfig& config, const Json& value) {
+    if (is_none(value) || value == Json::array() || value == "[]" || value == Json::array({"none"}))
+      return config.report_to.reset(), true;
+    std::optional<std::vector<std::string>> names;
+    if (!decode(value, names)) return false;
+    if (*names == std::vector<std::string>{"all"}) names = {"jsonl", "tensorboard"};
+    for (const std::string& name : *names)
+      if (name != "jsonl" && name != "tensorboard") return false;
+    config.report_to = std::move(names);
+    return true;
+  };
+  return row;
+}
+
+/// Takes "dtype" out of model_init_kwargs or ref_model_init_kwargs into the option that `target` is.
+inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const std::string& name,
+                              std::string_view target) {
+  for (const auto& [key, value] : kwargs.items()) {
+    const std::string where = name + ": " + key;
+    const bool is_dtype = key == "dtype" || key == "torch_dtype";
+    if (is_dtype) {
+      const Json text = value.is_string() && value.get_ref<const std::string&>().starts_with("torch.")
+                            ? Json(value.get<std::string>().substr(6))
+                            : value;
+      assign(script_options(), *find_option(script_options(), target), script, text, where);
+    } else if (!(key == "revision" && (value == "main" || value.is_null()))) {
+      throw UsageError(
+          concat(where, ": expected \"dtype\", or \"revision\" main: models are read from a folder, which has no ",
+                 "revisions, and nothing else of from_pretrained has a counterpart"));
+    }
+  }
+}
+}  // namespace detail
+
+/// How rows are cut.
+inline Truncation truncation_of(const ScriptConfig& script) {
+  Truncation out{.max_length = script.max_length};
+  if (script.max_prompt_length || script.max_completion_length || script.truncation_mode)
+    out.parts = PartTruncation{.mode = script.truncation_mode.value_or(TruncationMode::keep_end),
+                               .max_prompt_length = script.max_prompt_length.value_or(512),
+                               .max_completion_length = script.max_completion_length};
+  return out;
+}
 
 /// The rows for ScriptConfig.
 inline const Options<ScriptConfig>& script_options() {
@@ -132,9 +224,34 @@ inline const Options<ScriptConfig>& script_options() {
         text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on"), "NAME"),
         option(&C::max_length, "max_length", group::data, "rows are cut after this many tokens; None: never",
                {"None or an integer from 2 to 1000000000", [](double x) { return x >= 2 && x <= 1e9; }}),
+        option(
+            &C::max_prompt_length, "max_prompt_length", group::data,
+            "tokens of the prompt of a row that is longer than max_length; None: 512 where another of these three is "
+            "given, else rows are cut from the right and dropped where the prompt fills max_length",
+            detail::count(1)),
+        option(&C::max_completion_length, "max_completion_length", group::data, "tokens of a completion",
+               detail::count(1)),
+        option(&C::truncation_mode, "truncation_mode", group::data, "which end of a prompt that is cut is kept"),
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
+        option(&C::padding_value, "padding_value", group::data,
+               "token id that rows are padded with; None: the tokenizer's pad token", detail::count(0)),
+        detail::none_also(
+            option(&C::pad_to_multiple_of, "pad_to_multiple_of", group::data,
+                   "padded rows have a multiple of this many tokens; None or auto: no such", detail::count(1)),
+            "auto"),
+        option(&C::dataset_num_proc, "dataset_num_proc", group::data,
+               "threads that tokenize; None: all cores; the result is the same for any number",
+               {"None or an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),
         option(&C::loss_type, "loss_type", group::kto, "the loss"),
         option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
+        detail::with_refused(option(&C::optim, "optim", group::optimization, "how weights follow their gradients"),
+                             detail::other_optimizers,
+                             "it needs a Python package or hardware that is not used here, and has no counterpart"),
+        text(option(&C::optim_args, "optim_args", group::optimization,
+                    "of sgd: momentum, dampening, nesterov; of rmsprop: alpha, eps, momentum, centered; of adagrad: "
+                    "lr_decay, eps"),
+             "NAME=X,..."),
+        {.name = "adafactor", .is_flag = true, .alias_of = "optim", .alias_value = "adafactor"},
         text(option(&C::ref_model_name_or_path, "ref_model_name_or_path", group::reference,
                     "folder of another model as reference; None: the policy as it starts"),
              "DIR"),
@@ -184,6 +301,22 @@ inline const Options<ScriptConfig>& script_options() {
                "save the trained adapter worked into the model"),
         option(&C::do_train, "do_train", group::length, "train; False with --do_eval: only evaluate"),
         option(&C::do_eval, "do_eval", group::evaluation, "evaluate at the end, whatever eval_strategy is"),
+        option(&C::bf16_full_eval, "bf16_full_eval", group::evaluation,
+               "hold the policy in bfloat16 in evaluations outside training (--do_eval)"),
+        option(&C::auto_find_batch_size, "auto_find_batch_size", group::length,
+               "when memory runs out, start anew with half of per_device_train_batch_size"),
+        option(&C::model_init_kwargs, "model_init_kwargs", group::model,
+               "\"dtype\" in place of --dtype; revision main"),
+        option(&C::ref_model_init_kwargs, "ref_model_init_kwargs", group::reference,
+               "\"dtype\" in place of --ref_dtype"),
+        detail::report_option(),
+        text(
+            option(
+                &C::logging_dir, "logging_dir", group::output,
+                "folder of TensorBoard's event files; None: runs in output_dir, and in that run_name, if there is one"),
+            "DIR"),
+        text(option(&C::run_name, "run_name", group::output, "name of this run in metrics.jsonl and for TensorBoard"),
+             "NAME"),
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
         device,
         {.name = "use_cpu", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
@@ -233,6 +366,7 @@ inline void validate(const Arguments& arguments) {
   if (!arguments.script.do_train && !arguments.script.do_eval)
     throw UsageError("do_train False leaves nothing to do: add --do_eval");
   const ScriptConfig &script = arguments.script, plain;
+  check_truncation(truncation_of(script));
   const bool adapts = script.use_peft || script.adapter_name_or_path;
   if (script.use_peft && script.adapter_name_or_path)
     throw UsageError("use_peft makes a new adapter and adapter_name_or_path trains on one: give one of them");
@@ -262,6 +396,14 @@ inline void validate(const Arguments& arguments) {
     throw UsageError("lora_* options, use_rslora and use_dora make a new adapter: add --use_peft");
   if (script.merge_and_unload && !adapts)
     throw UsageError("merge_and_unload needs --use_peft or --adapter_name_or_path");
+  if ((script.padding_value || script.pad_to_multiple_of) && script.collator != CollatorType::padded)
+    throw UsageError("padding_value and pad_to_multiple_of need --collator padded: packed rows have no padding");
+  const bool tensorboard =
+      script.report_to && std::ranges::find(*script.report_to, "tensorboard") != script.report_to->end();
+  if (script.logging_dir && !tensorboard) throw UsageError("logging_dir needs --report_to tensorboard");
+  if (script.run_name && !script.report_to) throw UsageError("run_name needs --report_to jsonl or tensorboard");
+  if (script.bf16_full_eval && !script.do_eval)
+    throw UsageError("bf16_full_eval is of evaluations outside training: add --do_eval");
   if (arguments.train.gradient_checkpointing && !script.disable_dropout && script.use_peft && script.lora_dropout > 0)
     throw UsageError("gradient_checkpointing with lora_dropout is not supported: set one of them to 0 or False");
   if (arguments.train.eval_on_start && !evaluates)
@@ -282,8 +424,11 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
     *path = detail::expand_home(*path);
   for (auto* path : {&arguments.script.adapter_name_or_path, &arguments.script.ref_model_name_or_path,
-                     &arguments.script.ref_logps_cache})
+                     &arguments.script.ref_logps_cache, &arguments.script.logging_dir})
     if (*path) **path = detail::expand_home(**path);
+  detail::apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype");
+  detail::apply_init_kwargs(arguments.script, arguments.script.ref_model_init_kwargs, "ref_model_init_kwargs",
+                            "ref_dtype");
   validate(arguments);
   return arguments;
 }

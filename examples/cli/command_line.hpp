@@ -88,6 +88,7 @@ bool parse_command_line(const Options<Config>& options, const Program& program, 
   const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   for (const std::string& word : words) {
     if (word == "--help" || word == "-h") return show_help(options, program, out), false;
+    if (word == "--help=markdown") return show_markdown(options, program, out), false;
     if (word == "--version") return out << program.name << ' ' << program.version << '\n', false;
   }
   std::optional<std::string> path;

@@ -80,7 +80,7 @@ void show_help(const Options<Config>& options, const Program& program, std::ostr
                0, 0);
   out << "\nGeneral:\n";
   detail::show_row(out, "  --config FILE", "YAML file of options; those on the command line go before it");
-  detail::show_row(out, "  --help, --version", "print and exit");
+  detail::show_row(out, "  --help, --version", "print and exit; --help=markdown: the whole table");
   std::vector<std::string_view> groups, reasons;
   const auto add = [](std::vector<std::string_view>& names, std::string_view name) {
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
@@ -103,6 +103,54 @@ void show_help(const Options<Config>& options, const Program& program, std::ostr
       if (row.is_refused() && row.reason == reason) words.append(" ").append(row.name);
     detail::wrap(out, words, 4, 2);
   }
+}
+
+namespace detail {
+
+/// For a cell of a Markdown table.
+inline std::string markdown_cell(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += c == '|' ? "\\|" : std::string(1, c);
+  return out;
+}
+
+}  // namespace detail
+
+/// The whole table of options as a page in Markdown: name, default, meaning, and what becomes of it here.
+template <class Config>
+void show_markdown(const Options<Config>& options, const Program& program, std::ostream& out) {
+  using detail::markdown_cell;
+  out << "# Options of " << program.name << "\n\n"
+      << "Written by `" << program.name
+      << " --help=markdown`; a test compares it with this file. Options that work have a "
+         "value in the third column, aliases the option that they stand for, and of refused ones only the default may "
+         "be "
+         "given.\n";
+  std::vector<std::string_view> groups;
+  for (const Option<Config>& row : options)
+    if (row.works() && std::find(groups.begin(), groups.end(), row.group) == groups.end()) groups.push_back(row.group);
+  for (const std::string_view group : groups) {
+    out << "\n## " << group << "\n\n| option | default | takes | meaning |\n|---|---|---|---|\n";
+    for (const Option<Config>& row : options) {
+      if (!row.works() || row.group != group) continue;
+      out << "| `" << row.name << "` | "
+          << markdown_cell(row.required ? "required" : detail::value_text(row.get(Config{}))) << " | "
+          << markdown_cell(row.expects) << " | " << markdown_cell(row.help);
+      if (!row.refused.empty())
+        out << "; refused, for " << markdown_cell(row.reason) << ": " << markdown_cell(row.refused);
+      out << " |\n";
+    }
+  }
+  out << "\n## Aliases\n\n| option | stands for |\n|---|---|\n";
+  for (const Option<Config>& row : options)
+    if (!row.alias_of.empty())
+      out << "| `" << row.name << "` | `" << row.alias_of << (row.alias_value.empty() ? "" : " ") << row.alias_value
+          << "` |\n";
+  out << "\n## Refused\n\n| option | default | because |\n|---|---|---|\n";
+  for (const Option<Config>& row : options)
+    if (row.is_refused())
+      out << "| `" << row.name << "` | " << markdown_cell(row.defaults.empty() ? "(empty)" : row.defaults) << " | "
+          << markdown_cell(row.reason) << " |\n";
 }
 
 }  // namespace kto

@@ -53,6 +53,15 @@ inline Decoder to_reference_dtype(Decoder decoder, const Arguments& args) {
   return decoder;
 }
 
+/// A copy whose weights are held and multiplied in bfloat16, for evaluations.
+inline Decoder bfloat16_copy(Decoder decoder) {
+  const auto narrow = [](Tensor& tensor) { tensor = tensor.detach().to(at::kBFloat16); };
+  visit_parameters(decoder, [&](const std::string&, Tensor& tensor, const auto&) { narrow(tensor); });
+  visit_loras(decoder, [&](const std::string&, Tensor& tensor) { narrow(tensor); });
+  decoder.compute = at::kBFloat16;
+  return decoder;
+}
+
 /// A few numbers by which a trained decoder is told from an untrained one.
 inline Tensor first_parameter(const Decoder& decoder) { return decoder.norm_D.detach(); }
 

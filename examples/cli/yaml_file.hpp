@@ -53,17 +53,43 @@ inline std::string yaml_place(const fs::path& path, const YAML::Node& node) {
   return concat(path.string(), ": line ", node.Mark().line + 1);
 }
 
-/// Plain and quoted scalars as text, except that a plain null is null; lists of them; any other thing as "{...}".
+/// What a node inside a mapping is in JSON: plain scalars are booleans and numbers where they read so.
+inline Json yaml_json(const YAML::Node& node) {
+  if (node.IsNull()) return nullptr;
+  Json out;
+  if (node.IsMap()) {
+    out = Json::object();
+    for (const auto& entry : node) out[entry.first.IsScalar() ? entry.first.Scalar() : "?"] = yaml_json(entry.second);
+  } else if (node.IsSequence()) {
+    out = Json::array();
+    for (const YAML::Node& item : node) out.push_back(yaml_json(item));
+  } else {
+    out = node.Scalar();
+    std::int64_t whole = 0;
+    double number = 0;
+    const std::string text = lower(node.Scalar());
+    if (node.Tag() != "?") return out;
+    if (text == "true" || text == "false")
+      out = text == "true";
+    else if (decode_number(node.Scalar(), whole))
+      out = whole;
+    else if (decode_number(node.Scalar(), number))
+      out = number;
+  }
+  return out;
+}
+
+/// Plain and quoted scalars as text, except that a plain null is null; lists of them; mappings as JSON.
 inline Json yaml_value(const YAML::Node& node) {
   if (node.IsNull()) return nullptr;
   if (node.IsScalar()) return node.Scalar();
-  if (node.IsMap()) return node.size() == 0 ? "{}" : "{...}";
+  if (node.IsMap()) return yaml_json(node);
   Json list = Json::array();
   for (const YAML::Node& item : node)
     if (item.IsScalar())
       list.push_back(item.Scalar());
     else
-      list.push_back(item.IsNull() ? "None" : "{...}");
+      list.push_back(item.IsNull() ? Json("None") : yaml_json(item));
   return list;
 }
 

@@ -32,7 +32,10 @@
 #include "kto/loss/ipo.hpp"
 #include "kto/loss/kto.hpp"
 // The update.
-#include "kto/optim/adamw.hpp"
+#include "kto/optim/any.hpp"
 // The loop.
+#include "kto/train/model_card.hpp"
 #include "kto/train/progress.hpp"
+#include "kto/train/report.hpp"
+#include "kto/train/stop_signals.hpp"
 #include "kto/train/trainer.hpp"

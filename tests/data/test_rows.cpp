@@ -85,7 +85,7 @@ TEST_CASE("rows: files that hold no rows", "[data]") {
   CHECK_THAT(message("a.jsonl", ""), KTO_CONTAINS("a.jsonl: no rows; expected one JSON object a line"));
   CHECK_THAT(message("a.jsonl", "\n \r\n"), KTO_CONTAINS("no rows"));
   CHECK_THAT(message("a.json", "[ ]"), KTO_CONTAINS("no rows"));
-  CHECK_THAT(message("a.parquet", "PAR1"), KTO_CONTAINS("unknown kind of data file; expected .jsonl or .json"));
+  CHECK_THAT(message("a.parquet", "PAR1"), KTO_CONTAINS("unknown kind of data file; expected .jsonl, .json or .csv"));
   CHECK_THAT(message("a.jsonl", "\xFF\xFE{"), KTO_CONTAINS("line 1, byte 1: UTF-16; save the file as UTF-8"));
   CHECK_THAT(message("a.json", "{\n \"data\": []}"),
              KTO_CONTAINS("line 1: a JSON value that goes on over several lines"));
@@ -206,4 +206,81 @@ TEST_CASE("rows: columns that templates take are kept, others are named", "[data
   CHECK(set.rows[0].completion[0].contains("tool_calls"));
   REQUIRE(set.notes.size() == 1);
   CHECK(set.notes[0] == "columns that are not used: id, score");
+}
+
+TEST_CASE("rows: CSV, quoted cells, and what is wrong with each record", "[data]") {
+  const TemporaryFolder folder;
+  const auto rows = kto::read_rows(folder.write(
+      "a.csv", "prompt,completion,label\r\n\"say \"\"hi\"\", please\",\"two\nlines\",True\r\nb,c,0\r\n\r\nd,,false\n"));
+  REQUIRE(rows.rows.size() == 3);
+  CHECK(rows.rows[0].prompt == "say \"hi\", please");
+  CHECK(rows.rows[0].completion == "two\nlines");
+  CHECK(rows.rows[0].label);
+  CHECK_FALSE(rows.rows[1].label);
+  CHECK(rows.rows[1].source.line == 4);
+  CHECK(rows.rows[2].completion == "");
+  const std::string message = error_of(
+      [&] { kto::read_rows(folder.write("b.csv", "prompt,completion,label\na,b\na,b,yes\na,\"b\"x,1\n\"a,b,1\n")); });
+  CHECK_THAT(message, KTO_CONTAINS("line 2: has 2 cells, and the header 3") && KTO_CONTAINS("line 3: \"label\"") &&
+                          KTO_CONTAINS("line 4: text follows the closing quote") &&
+                          KTO_CONTAINS("line 5: a quoted cell"));
+}
+
+TEST_CASE("rows: files that a pattern matches, in the order of their names", "[data]") {
+  const TemporaryFolder folder;
+  const auto row = [](const char* prompt) {
+    return std::string(R"({"prompt": ")") + prompt + R"(", "completion": "c", "label": true})" + "\n";
+  };
+  folder.write("part-2.jsonl", row("second"));
+  folder.write("part-1.jsonl", row("first"));
+  folder.write("other.txt", "x");
+  const auto rows = kto::read_rows(folder.path() / "part-*.jsonl");
+  REQUIRE(rows.rows.size() == 2);
+  CHECK(rows.rows[0].prompt == "first");
+  CHECK(rows.files.size() == 2);
+  CHECK_THAT(error_of([&] { kto::read_rows(folder.path() / "none-*.jsonl"); }), KTO_CONTAINS("no file matches"));
+  CHECK_THAT(error_of([&] { kto::read_rows(folder.path() / "*"); }), KTO_CONTAINS("unknown kind of data file"));
+}
+
+namespace {
+/// {"prompt": "p", "completion": "c", "label": true} and a line break, as gzip -n and zstd write it.
+const std::string row_gz(
+    "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xab\x56\x2a\x28\xca\xcf\x2d\x28\x51\xb2\x52\x50\x2a\x50\xd2"
+    "\x51\x50\x4a\x06\xf2\x72\x52\x4b\x32\xf3\xf3\x40\x42\xc9\x20\xa1\x9c\xc4\xa4\xd4\x1c\x20\xaf\xa4\xa8"
+    "\x34\xb5\x96\x0b\x00\xe1\x2d\xf4\x56\x32\x00\x00\x00",
+    63);
+const std::string row_zst(
+    "\x28\xb5\x2f\xfd\x00\x68\x91\x01\x00\x7b\x22\x70\x72\x6f\x6d\x70\x74\x22\x3a\x20\x22\x70\x22\x2c\x20"
+    "\x22\x63\x6f\x6d\x70\x6c\x65\x74\x69\x6f\x6e\x22\x3a\x20\x22\x63\x22\x2c\x20\x22\x6c\x61\x62\x65\x6c"
+    "\x22\x3a\x20\x74\x72\x75\x65\x7d\x0a",
+    59);
+}  // namespace
+
+TEST_CASE("rows: compressed files, several members in one, and damaged ones", "[data]") {
+  const TemporaryFolder folder;
+#if defined(KTO_HAS_ZLIB)
+  CHECK(kto::read_rows(folder.write("a.jsonl.gz", row_gz)).rows.size() == 1);
+  CHECK(kto::read_rows(folder.write("b.jsonl.gz", row_gz + row_gz)).rows.size() == 2);
+  for (const std::string& bad : {row_gz.substr(0, row_gz.size() - 9), std::string("no gzip at all"), std::string()})
+    CHECK_THAT(error_of([&] { kto::read_rows(folder.write("c.jsonl.gz", bad)); }),
+               KTO_CONTAINS("is not a whole gzip file"));
+#else
+  CHECK_THAT(error_of([&] { kto::read_rows(folder.write("a.jsonl.gz", row_gz)); }), KTO_CONTAINS("built without zlib"));
+#endif
+#if defined(KTO_HAS_ZSTD)
+  CHECK(kto::read_rows(folder.write("a.jsonl.zst", row_zst)).rows.size() == 1);
+  CHECK(kto::read_rows(folder.write("b.jsonl.zst", row_zst + row_zst)).rows.size() == 2);
+  for (const std::string& bad : {row_zst.substr(0, row_zst.size() - 4), std::string("no zstd at all"), std::string()})
+    CHECK_THAT(error_of([&] { kto::read_rows(folder.write("c.jsonl.zst", bad)); }),
+               KTO_CONTAINS("is not a whole zstd file"));
+#else
+  CHECK_THAT(error_of([&] { kto::read_rows(folder.write("a.jsonl.zst", row_zst)); }),
+             KTO_CONTAINS("built without zstd"));
+#endif
+  const auto files = [&] {
+    folder.write("set/train-1.jsonl.gz", row_gz);
+    folder.write("set/train-0.csv", "prompt,completion,label\nx,y,1\n");
+    return kto::data_files(folder.path() / "set");
+  }();
+  CHECK(files.size() == 2);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "catch.hpp"
 #include "kto/optim/adamw.hpp"
-#include "kto/optim/schedule.hpp"
 
 using at::Tensor;
 
@@ -77,22 +76,4 @@ TEST_CASE("AdamW with clipping against the published update, in float64") {
     CHECK(at::allclose(model.weight, plain[0].value, 1e-6, 1e-8));
     CHECK(at::allclose(model.norm, plain[1].value, 1e-6, 1e-8));
   }
-}
-
-TEST_CASE("schedules: transformers' factors") {
-  using kto::LrSchedulerType;
-  const kto::Schedule linear{LrSchedulerType::linear, 2, 6};
-  CHECK(linear(0) == 0.0);
-  CHECK(linear(1) == 0.5);
-  CHECK(linear(2) == 1.0);
-  CHECK(linear(4) == 0.5);
-  CHECK(linear(6) == 0.0);
-  const kto::Schedule cosine{LrSchedulerType::cosine, 0, 4};
-  CHECK(cosine(0) == 1.0);
-  CHECK(cosine(1) == Approx(0.8535533905932737));
-  CHECK(cosine(2) == Approx(0.5));
-  CHECK(kto::Schedule{LrSchedulerType::constant, 5, 6}(0) == 1.0);
-  const kto::Schedule warm{LrSchedulerType::constant_with_warmup, 4, 6};
-  CHECK(warm(1) == 0.25);
-  CHECK(warm(5) == 1.0);
 }

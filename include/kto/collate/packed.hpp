@@ -9,13 +9,17 @@ namespace kto {
 
 struct PackedCollator {
   static constexpr BatchParts provides{.kl_pairs = true};
-  std::optional<std::int64_t> max_length = 1024;  ///< tokens of prompt and completion; cut from the right
-  bool share_prompt = true;  ///< a prompt of several completions is encoded once, where model and trainer can
+  std::optional<std::int64_t> max_length = 1024;       ///< tokens of prompt and completion
+  std::optional<PartTruncation> parts = std::nullopt;  ///< how longer ones are cut; from the right when absent
+  /// A prompt of several completions is encoded once, where model and trainer can; not with `parts`, which cut it anew
+  /// for each completion.
+  bool share_prompt = true;
 
   Batch operator()(std::span<const Pick> picks, bool with_kl) const {
-    Batch batch = detail::make_batch(
-        picks, with_kl, [&](const std::vector<TokenPair>& pairs) { return make_sequences(pairs, max_length); });
-    if (share_prompt) batch.shared = make_shared_prompts(picks, max_length, with_kl);
+    Batch batch = detail::make_batch(picks, with_kl, [&](const std::vector<TokenPair>& pairs) {
+      return make_sequences(pairs, {max_length, parts});
+    });
+    if (share_prompt && !parts) batch.shared = make_shared_prompts(picks, max_length, with_kl);
     return batch;
   }
 };

@@ -9,19 +9,21 @@ namespace kto {
 
 struct PaddedCollator {
   static constexpr BatchParts provides{.kl_pairs = true, .padded_rows = true};
-  std::optional<std::int64_t> max_length = 1024;  ///< tokens of prompt and completion; cut from the right
+  std::optional<std::int64_t> max_length = 1024;       ///< tokens of prompt and completion
+  std::optional<PartTruncation> parts = std::nullopt;  ///< how longer ones are cut; from the right when absent
   std::int64_t pad_id = 0;
   std::int64_t pad_to_multiple_of = 1;
 
   Batch operator()(std::span<const Pick> picks, bool with_kl) const {
     return detail::make_batch(picks, with_kl, [&](const std::vector<TokenPair>& pairs) {
       std::int64_t longest = 1;
+      const Truncation truncation{max_length, parts};
       for (const TokenPair& pair : pairs) {
-        const auto whole = static_cast<std::int64_t>(pair.prompt.size() + pair.completion.size());
-        longest = std::max(longest, std::min(whole, max_length.value_or(whole)));
+        const TokenPair kept = truncation(pair);
+        longest = std::max(longest, static_cast<std::int64_t>(kept.prompt.size() + kept.completion.size()));
       }
       const auto multiple = std::max<std::int64_t>(pad_to_multiple_of, 1);
-      return make_sequences(pairs, max_length, (longest + multiple - 1) / multiple * multiple, pad_id);
+      return make_sequences(pairs, truncation, (longest + multiple - 1) / multiple * multiple, pad_id);
     });
   }
 };

@@ -4,22 +4,15 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <optional>
 #include <range/v3/view/concat.hpp>
 #include <range/v3/view/enumerate.hpp>
-#include <range/v3/view/take.hpp>
 #include <span>
 #include <vector>
 
 #include "kto/collate/concept.hpp"
+#include "kto/data/truncation.hpp"
 
 namespace kto {
-
-/// A prompt and the completion that follows it; either may belong to another row.
-struct TokenPair {
-  std::span<const std::int32_t> prompt;
-  std::span<const std::int32_t> completion;
-};
 
 namespace detail {
 
@@ -29,20 +22,19 @@ inline Tensor int64_tensor(const std::vector<std::int64_t>& values) {
 
 }  // namespace detail
 
-/// One row of tokens from `pairs`, in order. Each pair is cut from the right at `max_length` tokens; the completion
-/// tokens that are left are scored (but never a sequence's first token: nothing predicts it). Every segment is then
-/// filled up with `pad_id` to `padded_length` tokens; 0 leaves it as it is (packed).
-inline Sequences make_sequences(std::span<const TokenPair> pairs, std::optional<std::int64_t> max_length,
+/// One row of tokens from `pairs`, in order, each cut as `truncation` says; the completion tokens that are left are
+/// scored (but never a sequence's first token: nothing predicts it). Every segment is then filled up with `pad_id` to
+/// `padded_length` tokens; 0 leaves it as it is (packed).
+inline Sequences make_sequences(std::span<const TokenPair> pairs, const Truncation& truncation,
                                 std::int64_t padded_length = 0, std::int64_t pad_id = 0) {
   Sequences out;
   std::vector<std::int64_t> ids, positions, predict, target, row;
-  for (const auto& [b, pair] : ranges::views::enumerate(pairs)) {
+  for (const auto& [b, whole_pair] : ranges::views::enumerate(pairs)) {
+    const TokenPair pair = truncation(whole_pair);
     const auto begin = static_cast<std::int64_t>(ids.size());
     const auto prompt_length = static_cast<std::int64_t>(pair.prompt.size());
-    const auto whole = prompt_length + static_cast<std::int64_t>(pair.completion.size());
-    const auto length = std::min(whole, max_length.value_or(whole));
-    for (const auto id : ranges::views::concat(pair.prompt, pair.completion) | ranges::views::take(length))
-      ids.push_back(id);
+    const auto length = prompt_length + static_cast<std::int64_t>(pair.completion.size());
+    for (const auto id : ranges::views::concat(pair.prompt, pair.completion)) ids.push_back(id);
     for (std::int64_t t = std::max<std::int64_t>(prompt_length, 1); t < length; ++t) {
       predict.push_back(begin + t - 1);
       target.push_back(ids[static_cast<std::size_t>(begin + t)]);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads a data set: JSON Lines or JSON arrays of TRL's unpaired or paired preference rows, checked one by one. All that
-// is wrong is told in one Error before anything is trained on. Flow: files -> here -> encode.
+// Reads a data set: JSON Lines, JSON arrays or CSV, compressed or not, of TRL's unpaired or paired preference rows,
+// checked one by one. All that is wrong is told in one Error before anything is trained on. Flow: files -> here ->
+// encode.
 #pragma once
 
 #include <optional>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "kto/data/detail/columns.hpp"
+#include "kto/data/detail/csv.hpp"
 #include "kto/data/detail/json_texts.hpp"
 #include "kto/data/detail/problems.hpp"
 #include "kto/data/files.hpp"
@@ -26,11 +28,17 @@ class RowReader {
  public:
   void read(const fs::path& path) {
     files_.push_back(path.string());
-    const MappedFile file(path);
-    std::string_view content = file.bytes();
+    std::optional<MappedFile> file;
+    std::string unpacked;
+    if (is_compressed(path))
+      unpacked = read_compressed(path);
+    else
+      file.emplace(path);
+    std::string_view content = file ? file->bytes() : unpacked;
     check(content.substr(0, 2) != "\xFF\xFE" && content.substr(0, 2) != "\xFE\xFF", path.string(),
           ": line 1, byte 1: UTF-16; save the file as UTF-8, for example with iconv -f UTF-16 -t UTF-8");
     if (content.substr(0, 3) == "\xEF\xBB\xBF") content.remove_prefix(3);
+    if ((is_compressed(path) ? path.stem() : path).extension() == ".csv") return read_csv(content);
     const auto take_row = [this](const JsonText& text) { take(text); };
     const std::size_t first = content.find_first_not_of(json_spaces);
     if (first == std::string_view::npos) return;
@@ -65,6 +73,19 @@ class RowReader {
   }
 
  private:
+  void read_csv(std::string_view content) {
+    std::optional<CsvRecord> header;
+    split_csv(content, [&](CsvRecord record) {
+      if (!header) return void(header = std::move(record));
+      const RowSource source{.number = ++number_, .file = files_.size() - 1, .line = record.line};
+      try {
+        take(csv_row(*header, std::move(record)), source);
+      } catch (const Error& error) {
+        problems_.add(source.number, concat(files_.back(), ": line ", source.line, ": ", error.what()));
+      }
+    });
+  }
+
   void take(const JsonText& text) {
     const RowSource source{.number = ++number_, .file = files_.size() - 1, .line = text.line};
     Json row;

@@ -37,6 +37,16 @@ class FileHandle {
   int fd_;
 };
 
+/// Writes all of `bytes` to `file`, which is `path` in messages.
+inline void append(const FileHandle& file, const fs::path& path, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(file.get(), bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) fail(path.string(), ": cannot be written: ", std::strerror(errno));
+    bytes.remove_prefix(static_cast<std::size_t>(put));
+  }
+}
+
 /// A whole file, mapped read-only. Pages are loaded when touched.
 class MappedFile {
  public:
@@ -92,14 +102,7 @@ class AtomicFile {
     if (!committed_) ::unlink(temporary_.c_str());
   }
 
-  void write(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t put = ::write(file_.get(), bytes.data(), bytes.size());
-      if (put < 0 && errno == EINTR) continue;
-      if (put <= 0) fail(path_.string(), ": cannot be written: ", std::strerror(errno));
-      bytes.remove_prefix(static_cast<std::size_t>(put));
-    }
-  }
+  void write(std::string_view bytes) { append(file_, path_, bytes); }
 
   void commit() {
     if (::fsync(file_.get()) != 0) fail(path_.string(), ": cannot be written: ", std::strerror(errno));

@@ -16,6 +16,12 @@ struct BcoUnpaired {
   double delta = 0;     ///< running mean of the rewards
   double num_rows = 0;  ///< rows that delta is the mean of
 
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("delta", delta);
+    archive("num_rows", num_rows);
+  }
+
   template <class Array>
   void observe(const LossInput<Array>& in) {
     const Array log_ratio_B = in.policy_logp_B - in.reference_logp_B;

@@ -61,6 +61,8 @@ concept MapsInputToTerms = requires(const Loss& loss, const LossInput<Array>& in
 };
 
 /// Optional: `loss.observe(input)` lets a loss update state of its own; called before `loss(input)`, in training only.
+/// `template <class Archive> void visit_state(Archive&)` lists that state, so that a run can be saved
+/// (kto/io/state.hpp).
 template <class Loss, class Array>
 concept Observes = requires(Loss& loss, const LossInput<Array>& in) {
   { loss.observe(in) } -> std::same_as<void>;

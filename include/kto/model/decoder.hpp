@@ -79,6 +79,9 @@ struct Decoder {
   at::ScalarType compute = at::kFloat;
   /// Keep only each layer's input for the backward pass and compute the rest once more there.
   bool recompute = false;
+  /// NEFTune (arXiv:2310.05914): where a gradient is asked for, uniform noise of at most alpha / sqrt(T * D) is added
+  /// to the embeddings of a sequence of T tokens; 0: none.
+  double neftune_noise_alpha = 0;
 
   /// What a row leaves for tokens that follow its own: each layer's keys and values.
   using Prefix = std::vector<KeysValues>;
@@ -221,8 +224,20 @@ inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() c
   return out;
 }
 
+/// NEFTune's noise [N, D] on the embeddings of `sequences`.
+inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences) {
+  const auto width = static_cast<double>(decoder.config.hidden_size);
+  Tensor noise_ND = at::empty({sequences.ids_N.size(0), decoder.config.hidden_size},
+                              decoder.embedding_VD.options().dtype(wide_type(decoder.compute)).requires_grad(false));
+  for (const Segment& segment : sequences.segments) {
+    const double most = decoder.neftune_noise_alpha / std::sqrt(static_cast<double>(segment.length) * width);
+    noise_ND.narrow(0, segment.begin, segment.length).uniform_(-most, most);
+  }
+  return noise_ND;
+}
+
 inline bool Decoder::has_steady_prefix() const {
-  bool steady = true;
+  bool steady = neftune_noise_alpha == 0;
   for (const DecoderLayer& layer : layers)
     detail::visit_linears(config, layer, "", [&](const std::string&, const Linear& linear, auto...) {
       steady = steady && (!linear.lora || linear.lora->dropout == 0);
@@ -240,6 +255,7 @@ inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Pre
                    .segments = sequences.segments});
   if (kept != nullptr) kept->assign(layers.size(), {});
   Tensor hidden_ND = embed(embedding_VD, sequences.ids_N, config.pad_token_id.value_or(-1)).to(wide_type(compute));
+  if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   for (std::size_t i = 0; i < layers.size(); ++i) {
     KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const KeysValues before = prefix.empty() ? KeysValues{} : prefix[i];

@@ -17,8 +17,20 @@ struct AdamW {
   struct Moments {
     Tensor first, second;
     Tensor num_steps;  ///< float32 without dimensions
+
+    template <class Archive>
+    void visit_state(Archive& archive) {
+      archive("first", first);
+      archive("second", second);
+      archive("num_steps", num_steps);
+    }
   };
   std::vector<Moments> moments = {};  ///< one a group, made at the first step
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("moments", moments);
+  }
 
   void step(FlatParameters& parameters, const Update& update) {
     if (moments.empty())

@@ -13,11 +13,22 @@
 
 namespace kto {
 
+/// One parameter's place in a flat buffer.
+struct FlatSlice {
+  std::int64_t begin = 0;
+  std::vector<std::int64_t> sizes;
+  std::int64_t numel = 0;
+
+  /// The parameter's part of `flat_n`, in its shape.
+  Tensor view(const Tensor& flat_n) const { return flat_n.narrow(0, begin, numel).view(sizes); }
+};
+
 /// Parameters of one dtype and device, with or without weight decay.
 struct FlatGroup {
   Tensor values;  ///< [n], the parameters one after another, each padded with zeros to a multiple of `alignment`
   Tensor grads;   ///< [n], their gradients
   bool decay = true;
+  std::vector<FlatSlice> slices = {};  ///< the parameters, in order
 };
 
 struct FlatParameters {
@@ -68,12 +79,10 @@ FlatParameters flatten_parameters(const Model& model,
     FlatGroup group{.values = at::zeros({size}, options), .grads = at::zeros({size}, options), .decay = key.second};
     std::int64_t begin = 0;
     for (const Tensor& parameter : parameters) {
-      const auto view = [&](const Tensor& flat_n) {
-        return flat_n.narrow(0, begin, parameter.numel()).view(parameter.sizes());
-      };
-      view(group.values).copy_(parameter.detach());
-      parameter.set_data(view(group.values));
-      parameter.mutable_grad() = view(group.grads);
+      const FlatSlice& slice = group.slices.emplace_back(FlatSlice{begin, parameter.sizes().vec(), parameter.numel()});
+      slice.view(group.values).copy_(parameter.detach());
+      parameter.set_data(slice.view(group.values));
+      parameter.mutable_grad() = slice.view(group.grads);
       begin += padded(parameter.numel(), FlatParameters::alignment);
     }
     flat.groups.push_back(std::move(group));

@@ -4,63 +4,18 @@
 // changed row, template, tokenizer, weight or option is another key, so nothing stale is ever read.
 #pragma once
 
-#include <bit>
-#include <cstdio>
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "kto/io/content_hash.hpp"
 #include "kto/io/safetensors.hpp"
 #include "kto/reference/precomputed.hpp"
 
 namespace kto {
 
 namespace detail {
-
-/// A 128-bit content hash: two multiply-and-rotate streams over 8-byte words. Against accidents, not against attacks.
-class ContentHash {
- public:
-  void add(std::string_view bytes) {
-    add_word(bytes.size());
-    for (; bytes.size() >= 8; bytes.remove_prefix(8)) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, bytes.data(), 8);
-      add_word(word);
-    }
-    std::uint64_t last = 0;
-    std::memcpy(&last, bytes.data(), bytes.size());
-    add_word(last);
-  }
-  template <class T>
-  void add(std::span<const T> values) {
-    add(std::string_view(reinterpret_cast<const char*>(values.data()), values.size_bytes()));
-  }
-  void add(const Tensor& tensor) {
-    const Tensor cpu = tensor.detach().cpu().contiguous();
-    add(concat(cpu.scalar_type(), cpu.sizes()));
-    add(std::string_view(static_cast<const char*>(cpu.const_data_ptr()), static_cast<std::size_t>(cpu.nbytes())));
-  }
-  std::string hex() const {
-    char text[33];
-    std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(finish(a_)),
-                  static_cast<unsigned long long>(finish(b_)));
-    return text;
-  }
-
- private:
-  void add_word(std::uint64_t word) {
-    a_ = std::rotl((a_ ^ word) * 0x9E3779B97F4A7C15u, 31);
-    b_ = std::rotl((b_ + word) * 0xC2B2AE3D27D4EB4Fu, 29) ^ a_;
-  }
-  static std::uint64_t finish(std::uint64_t x) {
-    x = (x ^ (x >> 33)) * 0xFF51AFD7ED558CCDu;
-    x = (x ^ (x >> 33)) * 0xC4CEB9FE1A85EC53u;
-    return x ^ (x >> 33);
-  }
-  std::uint64_t a_ = 0x243F6A8885A308D3u, b_ = 0x13198A2E03707344u;
-};
 
 inline std::string checksum(const Tensor& logp, const Tensor& kl_logp) {
   ContentHash hash;
@@ -77,7 +32,7 @@ inline constexpr const char* reference_cache_format = "kto reference log-probs 1
 template <ModelPolicy Model>
 std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_kl, const Model& reference,
                           const std::string& options) {
-  detail::ContentHash hash;
+  ContentHash hash;
   hash.add(detail::reference_cache_format);
   hash.add(options);
   for (const auto& batch : batches)

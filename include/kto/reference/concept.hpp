@@ -5,6 +5,7 @@
 
 #include <concepts>
 
+#include "kto/io/state.hpp"
 #include "kto/logprob/completion.hpp"
 
 namespace kto {
@@ -29,6 +30,13 @@ concept HoldsNoGradient = !requires { requires Reference::tracks_gradient; };
 template <class Reference, class Model>
 concept FollowsPolicy = requires(Reference& reference, const Model& policy, std::int64_t step) {
   { reference.follow(policy, step) } -> std::same_as<void>;
+};
+
+/// Optional: `template <class Archive> void visit_state(Archive&, const Model& policy)` lists what has moved, so that a
+/// run can be saved (kto/io/state.hpp).
+template <class Reference, class Model>
+concept ReferenceHasState = requires(Reference& reference, StateWriter& archive, const Model& policy) {
+  reference.visit_state(archive, policy);
 };
 
 /// Optional: `static constexpr bool fixes_kl_pairs = true;` keeps each row's KL partner the same in every epoch and

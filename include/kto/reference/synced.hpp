@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "kto/reference/live.hpp"
@@ -33,6 +34,16 @@ void mix_into(const Model& reference, const Model& policy, double share) {
   }
 }
 
+/// The parameters that follow the policy, for a checkpoint.
+template <class Archive, ModelPolicy Model>
+void visit_followers(Archive& archive, const Model& reference, const Model& policy) {
+  std::set<std::string> followed;
+  for (const auto& [name, tensor] : policy.named_parameters())
+    if (tensor.requires_grad()) followed.insert(name);
+  for (auto& [name, tensor] : reference.named_parameters())
+    if (followed.contains(name)) archive(name, tensor);
+}
+
 }  // namespace detail
 
 /// Every `every` updates: reference = alpha * policy + (1 - alpha) * reference.
@@ -48,6 +59,10 @@ struct SyncedReference {
   void follow(const Model& policy, std::int64_t step) {
     if (step % every == 0) detail::mix_into(model, policy, alpha);
   }
+  template <class Archive>
+  void visit_state(Archive& archive, const Model& policy) {
+    detail::visit_followers(archive, model, policy);
+  }
 };
 
 /// After every update: reference = decay * reference + (1 - decay) * policy.
@@ -60,6 +75,10 @@ struct EmaReference {
     return LiveReference<Model>{model}.log_probs(policy, batch);
   }
   void follow(const Model& policy, std::int64_t) { detail::mix_into(model, policy, 1 - decay); }
+  template <class Archive>
+  void visit_state(Archive& archive, const Model& policy) {
+    detail::visit_followers(archive, model, policy);
+  }
 };
 
 }  // namespace kto

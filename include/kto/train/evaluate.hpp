@@ -10,6 +10,7 @@
 
 #include "kto/train/callbacks.hpp"
 #include "kto/train/loader.hpp"
+#include "kto/train/prefetch.hpp"
 #include "kto/train/step.hpp"
 
 namespace kto {
@@ -75,14 +76,19 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
   const at::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
   const std::vector<Picks> batches = eval_picks(rows, config, Loss::needs.chosen_rejected);
+  BatchSource source(collator, batches, Loss::needs.kl_pairs, config.dataloader_num_workers,
+                     config.dataloader_prefetch_factor.value_or(2));
+  const at::Device device = model.named_parameters().front().second.device();
+  const bool has_metrics = hooks.compute_metrics && !config.prediction_loss_only;
   MetricWindow metrics;
   detail::Predictions predictions;
   Tensor loss_sum;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    const auto window = prepare_window<Loss>(model, reference, make_batches<Loss>(model, collator, {&batches[i], 1}),
-                                             KlScope::micro_batch);
+    std::vector<Batch> single;
+    single.push_back(to_device(source.next(), device));
+    const auto window = prepare_window<Loss>(model, reference, std::move(single), KlScope::micro_batch);
     const auto observe = [&](const Observation& seen) {
-      if (hooks.compute_metrics) predictions.add(model, hooks, seen);
+      if (has_metrics) predictions.add(model, hooks, seen);
     };
     const Tensor mean = micro_batch_loss(model, loss, window[0], config, metrics, observe);
     const Tensor sum = mean * static_cast<double>(batches[i].size());
@@ -97,7 +103,7 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
   out[prefix + "samples_per_second"] = num_rows / seconds;
   out[prefix + "steps_per_second"] = static_cast<double>(batches.size()) / seconds;
   out.update(metrics.take(prefix, num_tokens));
-  if (hooks.compute_metrics) {
+  if (has_metrics) {
     const Json own = hooks.compute_metrics(predictions.take());
     check(own.is_object(), "compute_metrics returned ", own.dump(), ", expected an object of names and values");
     for (const auto& [name, value] : own.items()) out[prefix + name] = value;

@@ -30,6 +30,14 @@ class MetricWindow {
     num_rejected_.push_back(batch.rows.num_rows - batch.num_chosen);
   }
 
+  /// Micro-batches added since the last take().
+  std::size_t size() const { return values_.size(); }
+  /// Forgets all but the first `count` micro-batches.
+  void resize(std::size_t count) {
+    values_.resize(count), num_chosen_.resize(count), num_rejected_.resize(count);
+    for (auto& [name, values] : own_) values.resize(std::min(count, values.size()));
+  }
+
   /// Adds scalars of the loss's own.
   void add(const NamedScalars<Tensor>& named) {
     for (const auto& [name, value] : named) own_[name].push_back(value.detach().to(at::kDouble).reshape({}));
@@ -96,6 +104,14 @@ class MetricWindow {
       out[prefix + "count/" + names[s]] = sides[s].count;
     }
     return out;
+  }
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("values", values_);
+    archive("num_chosen", num_chosen_);
+    archive("num_rejected", num_rejected_);
+    archive("own", own_);
   }
 
  private:

@@ -87,6 +87,12 @@ template <class T>
 inline constexpr bool is_list =
     std::same_as<T, std::vector<std::string>> || std::same_as<T, std::optional<std::vector<std::string>>>;
 
+/// Whether `value` is absent: null, or the text None.
+inline bool is_none(const Json& value) {
+  return value.is_null() || (value.is_string() && (lower(value.get_ref<const std::string&>()) == "none" ||
+                                                   lower(value.get_ref<const std::string&>()) == "null"));
+}
+
 template <class Number>
 bool decode_number(std::string_view text, Number& out) {
   if (text.starts_with('+') && text.substr(1, 1) != "-") text.remove_prefix(1);
@@ -138,6 +144,15 @@ inline bool decode(const Json& value, std::vector<std::string>& out) {
   return !out.empty();
 }
 
+/// An object, also as its JSON text; none of it is an empty one.
+inline bool decode(const Json& value, Json& out) {
+  Json object = is_none(value) ? Json::object() : value;
+  if (object.is_string()) object = Json::parse(object.get_ref<const std::string&>(), nullptr, false);
+  if (!object.is_object()) return false;
+  out = std::move(object);
+  return true;
+}
+
 template <class Enum>
   requires std::is_enum_v<Enum>
 bool decode(const Json& value, Enum& out) {
@@ -151,10 +166,7 @@ bool decode(const Json& value, Enum& out) {
 
 template <class T>
 bool decode(const Json& value, std::optional<T>& out) {
-  if (value.is_null()) return out.reset(), true;
-  if (value.is_string())
-    if (const std::string text = lower(value.get_ref<const std::string&>()); text == "none" || text == "null")
-      return out.reset(), true;
+  if (is_none(value)) return out.reset(), true;
   T inner{};
   if (!decode(value, inner)) return false;
   out = std::move(inner);
@@ -176,6 +188,7 @@ inline std::string value_text(const Json& value) {
   if (value.is_null()) return "None";
   if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
   if (value.is_string()) return value.get<std::string>();
+  if (value.is_object() && value.empty()) return "None";
   if (value.is_array() && !value.empty()) {
     std::string joined;
     for (const Json& item : value) joined += (joined.empty() ? "" : " ") + value_text(item);
@@ -226,6 +239,8 @@ Range default_range() {
     return {"one or more texts", {}};
   else if constexpr (std::same_as<T, std::string>)
     return {"a text that is not empty", {}};
+  else if constexpr (std::same_as<T, Json>)
+    return {"None or a JSON object such as {\"name\": 1}", {}};
   else
     return {std::integral<T> ? "an integer" : "a finite number", {}};
 }
@@ -241,7 +256,11 @@ std::string default_placeholder() {
     for (const std::string_view name : enum_names<T>) all.append(all.empty() ? "" : "|").append(name);
     return all;
   } else
-    return is_list<T> ? "TEXT..." : std::same_as<T, std::string> ? "TEXT" : std::integral<T> ? "N" : "X";
+    return is_list<T>                     ? "TEXT..."
+           : std::same_as<T, std::string> ? "TEXT"
+           : std::same_as<T, Json>        ? "JSON"
+           : std::integral<T>             ? "N"
+                                          : "X";
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kto/optim/learning_rate.hpp"
 #include "kto/train/config.hpp"
 #include "kto/train/detail/refused_options.hpp"
 #include "kto/train/option.hpp"
@@ -21,10 +22,24 @@ template <>
 inline constexpr std::array<std::string_view, 3> enum_names<SamplingStrategy>{"sequential", "random",
                                                                               "group_by_length"};
 template <>
+inline constexpr std::array<std::string_view, 2> enum_names<NonFiniteLoss>{"stop", "skip"};
+template <>
+inline constexpr std::array<std::string_view, 3> enum_names<InputTokens>{"no", "all", "non_padding"};
+template <>
 inline constexpr std::array<std::string_view, 2> enum_names<KlScope>{"micro_batch", "window"};
 template <>
-inline constexpr std::array<std::string_view, 4> enum_names<LrSchedulerType>{"linear", "cosine", "constant",
-                                                                             "constant_with_warmup"};
+inline constexpr std::array<std::string_view, 12> enum_names<LrSchedulerType>{"linear",
+                                                                              "cosine",
+                                                                              "cosine_with_restarts",
+                                                                              "polynomial",
+                                                                              "constant",
+                                                                              "constant_with_warmup",
+                                                                              "inverse_sqrt",
+                                                                              "reduce_lr_on_plateau",
+                                                                              "cosine_with_min_lr",
+                                                                              "cosine_warmup_with_min_lr",
+                                                                              "warmup_stable_decay",
+                                                                              "greedy"};
 
 /// Headings of --help, and their order.
 namespace group {
@@ -67,6 +82,18 @@ inline Range seeds(std::string_view none, double most) {
           [most](double x) { return x >= 0 && x <= most; }};
 }
 
+/// True and False as words, and a folder.
+template <class Config>
+Option<Config> resume_option(Option<Config> row) {
+  row.placeholder = "True|DIR";
+  row.expects = "True, or a folder";
+  row.set = [set = row.set](Config& config, const Json& value) {
+    if (!value.is_boolean()) return set(config, same_value(value, "False") ? Json(nullptr) : value);
+    return set(config, value.get<bool>() ? Json("True") : Json(nullptr));
+  };
+  return row;
+}
+
 /// A row whose enum has, or whose trainer elsewhere has, the values "a|b", which are refused here.
 template <class Config>
 Option<Config> with_refused(Option<Config> row, std::string_view refused, std::string_view reason) {
@@ -81,6 +108,25 @@ Option<Config> with_refused(Option<Config> row, std::string_view refused, std::s
   row.placeholder = placeholder;
   row.refused = refused;
   row.reason = reason;
+  return row;
+}
+
+/// A row whose value has this name in --help.
+template <class Config>
+Option<Config> named(Option<Config> row, std::string placeholder) {
+  row.placeholder = std::move(placeholder);
+  return row;
+}
+
+/// A row of an enum that other releases have as a boolean.
+template <class Config>
+Option<Config> flag_also(Option<Config> row, std::string_view when_true, std::string_view when_false) {
+  row.is_flag = true;
+  row.set = [set = row.set, when_true, when_false](Config& config, const Json& value) {
+    if (set(config, value)) return true;
+    bool given = false;
+    return decode(value, given) && set(config, Json(given ? when_true : when_false));
+  };
   return row;
 }
 
@@ -115,13 +161,20 @@ inline const Options<TrainConfig>& train_options() {
          .alias_value = "group_by_length"},
         option(&C::dataloader_drop_last, "dataloader_drop_last", group::length,
                "leave out the last micro-batch of an epoch when it is short"),
+        option(&C::dataloader_num_workers, "dataloader_num_workers", group::length,
+               "threads that put batches together ahead of their use; the result is the same for any number",
+               {"an integer from 0 to 256", [](double x) { return x >= 0 && x <= 256; }}),
+        option(&C::dataloader_prefetch_factor, "dataloader_prefetch_factor", group::length,
+               "batches that each of those threads is ahead; None: 2", detail::count(1)),
 
         option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate", detail::at_least_zero()),
-        with_refused(option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
-                            "course of the learning rate after the warm-up"),
-                     "cosine_with_restarts|polynomial|inverse_sqrt|reduce_lr_on_plateau|cosine_with_min_lr|"
-                     "cosine_warmup_with_min_lr|warmup_stable_decay|greedy",
-                     "this schedule is not supported yet"),
+        detail::named(option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
+                             "course of the learning rate after the warm-up: linear, cosine, cosine_with_restarts, "
+                             "polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "
+                             "cosine_with_min_lr, cosine_warmup_with_min_lr, warmup_stable_decay, greedy"),
+                      "NAME"),
+        option(&C::lr_scheduler_kwargs, "lr_scheduler_kwargs", group::optimization,
+               "what that course has beside the warm-up, such as {\"num_cycles\": 2}"),
         option(&C::warmup_steps, "warmup_steps", group::optimization,
                "updates in which the learning rate rises from 0; below 1: a fraction of the run",
                detail::steps("0, ", true)),
@@ -143,6 +196,10 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::eval_steps, "eval_steps", group::evaluation,
                "updates between evaluations; below 1: a fraction of the run; None: logging_steps",
                detail::steps("None, ", false)),
+        option(&C::eval_delay, "eval_delay", group::evaluation,
+               "updates, or with eval_strategy epoch epochs, before the first evaluation", detail::at_least_zero()),
+        option(&C::prediction_loss_only, "prediction_loss_only", group::evaluation,
+               "leave metrics of your own (compute_metrics) out of evaluations"),
         option(&C::eval_on_start, "eval_on_start", group::evaluation, "evaluate before the first update, too"),
         option(&C::per_device_eval_batch_size, "per_device_eval_batch_size", group::evaluation,
                "rows a batch of an evaluation", detail::count(1)),
@@ -152,13 +209,43 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::logging_steps, "logging_steps", group::evaluation,
                "updates between log entries; below 1: a fraction of the run", detail::steps("0, ", true)),
         option(&C::logging_first_step, "logging_first_step", group::evaluation, "log the first update, too"),
+        detail::flag_also(option(&C::include_num_input_tokens_seen, "include_num_input_tokens_seen", group::evaluation,
+                                 "log how many tokens were trained on; all counts padding, too"),
+                          "all", "no"),
+        {.name = "include_tokens_per_second",
+         .is_flag = true,
+         .alias_of = "include_num_input_tokens_seen",
+         .alias_value = "non_padding"},
+        option(&C::skip_memory_metrics, "skip_memory_metrics", group::evaluation,
+               "leave the memory that training took out of the last log entry"),
 
         option(&C::output_dir, "output_dir", group::output, "folder of the trained model and the log"),
         option(&C::overwrite_output_dir, "overwrite_output_dir", group::output,
                "write into output_dir though it is not empty"),
-        with_refused(option(&C::save_strategy, "save_strategy", group::output,
-                            "when to save checkpoints; the trained model is always saved"),
-                     "steps|epoch|best", "checkpoints are not supported yet"),
+        option(&C::save_strategy, "save_strategy", group::output,
+               "when to save checkpoints; the trained model is always saved"),
+        option(&C::save_steps, "save_steps", group::output,
+               "updates between checkpoints; below 1: a fraction of the run", detail::steps("", false)),
+        option(&C::save_total_limit, "save_total_limit", group::output,
+               "checkpoints to keep; the newest and the best are never removed", detail::count(1)),
+        option(&C::save_only_model, "save_only_model", group::output,
+               "checkpoints without what resuming needs (optimizer and so on)"),
+        option(&C::load_best_model_at_end, "load_best_model_at_end", group::output,
+               "end with the best checkpoint's weights, not the last"),
+        option(&C::metric_for_best_model, "metric_for_best_model", group::output,
+               "metric of the evaluation that says which is best; None: loss where one is needed"),
+        option(&C::greater_is_better, "greater_is_better", group::output,
+               "whether more of it is better; None: unless its name ends in loss"),
+        option(&C::early_stopping_patience, "early_stopping_patience", group::output,
+               "stop after so many evaluations without a better metric (EarlyStoppingCallback)", detail::count(1)),
+        option(&C::early_stopping_threshold, "early_stopping_threshold", group::output,
+               "a change smaller than this is not better", detail::at_least_zero()),
+        detail::resume_option(option(&C::resume_from_checkpoint, "resume_from_checkpoint", group::output,
+                                     "checkpoint to go on from; True: the newest in output_dir")),
+        option(&C::ignore_data_skip, "ignore_data_skip", group::output,
+               "resume at the first row of the epoch, not where the run was left"),
+        option(&C::nonfinite_loss, "nonfinite_loss", group::output,
+               "an update whose loss is not finite: stop the run before it, or skip it"),
 
         option(&C::seed, "seed", group::machine, "of everything random", detail::seeds("", 4294967295.0)),
         option(&C::data_seed, "data_seed", group::machine, "of the order of rows; None: seed",
@@ -166,6 +253,13 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"),
         option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
                "recompute activations in the backward pass: less memory, more time"),
+        option(&C::full_determinism, "full_determinism", group::machine,
+               "end with an error where an operation has no kernel that gives the same bits each time (on the CPU all "
+               "do)"),
+        option(&C::neftune_noise_alpha, "neftune_noise_alpha", group::optimization,
+               "noise on the embeddings in training (NEFTune); 5 is common", detail::at_least_zero()),
+        option(&C::torch_empty_cache_steps, "torch_empty_cache_steps", group::machine,
+               "updates between giving unused cached memory back to the system; None: never", detail::count(1)),
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
     };
     detail::add_refused(rows, detail::refused_train_options());
@@ -185,6 +279,16 @@ inline TrainConfig train_config_from_json(const Json& object, std::string_view w
   return config;
 }
 
+/// The learning rate of a run of `num_steps` updates, the first `num_warmup_steps` of which are a warm-up.
+inline LearningRate learning_rate_of(const TrainConfig& config, std::int64_t num_warmup_steps, std::int64_t num_steps) {
+  return make_learning_rate({.type = config.lr_scheduler_type,
+                             .name = enum_names<LrSchedulerType>[static_cast<std::size_t>(config.lr_scheduler_type)],
+                             .peak = config.learning_rate,
+                             .num_warmup_steps = num_warmup_steps,
+                             .num_steps = num_steps},
+                            config.lr_scheduler_kwargs);
+}
+
 /// Throws UsageError naming the field when one is out of range, is refused, or contradicts another.
 inline void validate(const TrainConfig& config) {
   check_fields(train_options(), config, "TrainConfig");
@@ -195,12 +299,41 @@ inline void validate(const TrainConfig& config) {
           "logging_strategy steps needs logging_steps above 0");
   require(config.eval_strategy != IntervalStrategy::steps || config.eval_steps.value_or(config.logging_steps) > 0,
           "eval_strategy steps needs eval_steps, or logging_steps above 0");
+  const bool picks_best = config.load_best_model_at_end || config.early_stopping_patience ||
+                          config.save_strategy == SaveStrategy::best || config.metric_for_best_model;
+  require(!picks_best || config.eval_strategy != IntervalStrategy::no,
+          "load_best_model_at_end, early_stopping_patience, metric_for_best_model and save_strategy best look at "
+          "evaluations: set eval_strategy to steps or epoch");
+  const bool same = (config.save_strategy == SaveStrategy::steps && config.eval_strategy == IntervalStrategy::steps) ||
+                    (config.save_strategy == SaveStrategy::epoch && config.eval_strategy == IntervalStrategy::epoch);
+  require(!config.load_best_model_at_end || same || config.save_strategy == SaveStrategy::best,
+          "load_best_model_at_end needs a checkpoint of what was evaluated: give save_strategy and eval_strategy the "
+          "same value, or set save_strategy to best");
+  const double eval_steps = config.eval_steps.value_or(config.logging_steps);
+  const double ratio = eval_steps > 0 ? config.save_steps / eval_steps : 1;
+  require(
+      !config.load_best_model_at_end || config.save_strategy != SaveStrategy::steps ||
+          (std::abs(ratio - std::round(ratio)) < 1e-6 && ratio > 0.5 && (config.save_steps < 1) == (eval_steps < 1)),
+      "load_best_model_at_end needs save_steps to be a multiple of eval_steps");
+  require(config.early_stopping_threshold == 0 || config.early_stopping_patience,
+          "early_stopping_threshold needs early_stopping_patience");
+  require(!config.ignore_data_skip || config.resume_from_checkpoint, "ignore_data_skip needs resume_from_checkpoint");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
-  require(
-      config.lr_scheduler_type != LrSchedulerType::constant || (config.warmup_steps == 0 && config.warmup_ratio == 0),
-      "lr_scheduler_type constant has no warm-up: use constant_with_warmup, or leave warmup_steps and "
-      "warmup_ratio at 0");
+  const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;
+  const bool adaptive = follows_evaluations(config.lr_scheduler_type);
+  require(config.lr_scheduler_type != LrSchedulerType::constant || !has_warmup,
+          "lr_scheduler_type constant has no warm-up: use constant_with_warmup, or leave warmup_steps and "
+          "warmup_ratio at 0");
+  require(!adaptive || !has_warmup,
+          "a learning rate that follows the evaluations has no warm-up: leave warmup_steps and warmup_ratio at 0");
+  require(!adaptive || config.eval_strategy != IntervalStrategy::no,
+          "a learning rate that follows the evaluations needs some: set eval_strategy to steps or epoch");
+  require(!config.dataloader_prefetch_factor || config.dataloader_num_workers > 0,
+          "dataloader_prefetch_factor needs dataloader_num_workers above 0");
+  require(config.eval_delay == 0 || config.eval_strategy != IntervalStrategy::no,
+          "eval_delay needs eval_strategy steps or epoch");
+  (void)learning_rate_of(config, 0, 1);  // throws for lr_scheduler_kwargs that do not belong to the type
 }
 
 }  // namespace kto

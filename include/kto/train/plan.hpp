@@ -18,6 +18,7 @@ struct Plan {
   std::int64_t num_warmup_steps = 0;
   std::int64_t logging_steps = 0;  ///< 0: never by steps
   std::int64_t eval_steps = 0;     ///< 0: never by steps
+  std::int64_t save_steps = 0;     ///< 0: never by steps
 };
 
 namespace detail {
@@ -55,6 +56,8 @@ inline Plan make_plan(const TrainConfig& config, std::int64_t num_rows) {
     plan.logging_steps = detail::resolve_steps(config.logging_steps, plan.num_steps);
   if (config.eval_strategy == IntervalStrategy::steps)
     plan.eval_steps = detail::resolve_steps(config.eval_steps.value_or(config.logging_steps), plan.num_steps);
+  if (config.save_strategy == SaveStrategy::steps)
+    plan.save_steps = detail::resolve_steps(config.save_steps, plan.num_steps);
   return plan;
 }
 

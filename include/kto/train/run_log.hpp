@@ -15,20 +15,37 @@ class RunLog {
   MetricWindow metrics = {};
   Tensor grad_norm = {};  ///< of the last step, before clipping
   double learning_rate = 0;
+  std::int64_t num_input_tokens = 0;  ///< as include_num_input_tokens_seen counts
 
-  void add_loss(const Tensor& share) { loss_sum_ = loss_sum_.defined() ? loss_sum_ + share.detach() : share.detach(); }
+  /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping.
+  void add_step(const std::vector<Tensor>& shares, const Tensor& norm) {
+    for (const Tensor& share : shares) loss_sum_ = loss_sum_.defined() ? loss_sum_ + share : share;
+    grad_norm = norm;
+    num_skipped_in_a_row = 0;
+  }
+  /// A step that was left out: it has no loss.
+  void skip_step() {
+    ++num_skipped_;
+    ++num_skipped_in_all_;
+    ++num_skipped_in_a_row;
+  }
+  std::int64_t num_skipped_in_all() const { return num_skipped_in_all_; }
+  int num_skipped_in_a_row = 0;
 
-  /// A log entry on the steps since the last one. The one place in a run that waits for the device. Throws Error when
-  /// the loss is not finite.
+  /// A log entry on the steps since the last one. Throws Error when the loss is not finite.
   Json take(const TrainerState& state) {
     const double loss_sum = take_loss();
     check(std::isfinite(loss_sum), "the loss is not finite: step ", state.global_step,
           " or one since the last log entry; lower learning_rate, or look at the rows of those steps");
-    Json entry = {{"loss", loss_sum / static_cast<double>(state.global_step - last_step_)},
-                  {"grad_norm", grad_norm.item<double>()},
-                  {"learning_rate", learning_rate}};
-    entry.update(metrics.take("", state.num_tokens));
+    const std::int64_t num_steps = state.global_step - last_step_ - num_skipped_;
+    Json entry = Json::object();
+    if (num_steps > 0)
+      entry = {{"loss", loss_sum / static_cast<double>(num_steps)}, {"grad_norm", grad_norm.item<double>()}};
+    entry["learning_rate"] = learning_rate;
+    if (num_steps > 0) entry.update(metrics.take("", state.num_tokens));
+    if (num_skipped_ > 0) entry["skipped_steps"] = num_skipped_;
     last_step_ = state.global_step;
+    num_skipped_ = 0;
     return entry;
   }
 
@@ -36,15 +53,35 @@ class RunLog {
   Json finish(TrainerState& state, double num_samples) {
     take_loss();
     const auto steps = static_cast<double>(state.global_step);
-    state.train_runtime = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    state.train_loss = total_loss_ / std::max(1.0, steps);
+    state.train_runtime = seconds();
+    state.train_loss = total_loss_ / std::max(1.0, steps - static_cast<double>(num_skipped_in_all_));
     return {{"train_runtime", state.train_runtime},
             {"train_samples_per_second", num_samples / state.train_runtime},
             {"train_steps_per_second", steps / state.train_runtime},
             {"train_loss", state.train_loss}};
   }
 
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    double run_time = seconds();
+    archive("metrics", metrics);
+    archive("grad_norm", grad_norm);
+    archive("learning_rate", learning_rate);
+    archive("num_input_tokens", num_input_tokens);
+    archive("loss_sum", loss_sum_);
+    archive("total_loss", total_loss_);
+    archive("last_step", last_step_);
+    archive("num_skipped", num_skipped_);
+    archive("num_skipped_in_a_row", num_skipped_in_a_row);
+    archive("num_skipped_in_all", num_skipped_in_all_);
+    archive("seconds", run_time);
+    earlier_seconds_ += run_time - seconds();
+  }
+
  private:
+  double seconds() const {
+    return earlier_seconds_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
   double take_loss() {
     if (!loss_sum_.defined()) return 0;
     const double sum = loss_sum_.item<double>();
@@ -56,6 +93,8 @@ class RunLog {
   Tensor loss_sum_ = {};
   double total_loss_ = 0;
   std::int64_t last_step_ = 0;
+  std::int64_t num_skipped_ = 0, num_skipped_in_all_ = 0;
+  double earlier_seconds_ = 0;  ///< before the run was stopped and went on
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 

@@ -3,9 +3,11 @@
 // read ours.
 #pragma once
 
-#include <cstdint>
+#include <optional>
+#include <string>
 
 #include "kto/io/json.hpp"
+#include "kto/train/config.hpp"
 #include "kto/train/plan.hpp"
 
 namespace kto {
@@ -13,17 +15,42 @@ namespace kto {
 struct TrainerState {
   std::int64_t global_step = 0;  ///< updates made
   double epoch = 0;
-  std::int64_t num_tokens = 0;  ///< tokens of the rows trained on so far, without KL pairs and padding
+  std::int64_t num_tokens = 0;             ///< tokens of the rows trained on so far, without KL pairs and padding
+  std::int64_t num_input_tokens_seen = 0;  ///< as include_num_input_tokens_seen counts; 0 when it does not
   Json log_history = Json::array();
   double train_loss = 0;     ///< mean loss over all steps
   double train_runtime = 0;  ///< seconds
+  bool interrupted = false;  ///< the run was stopped to go on another day
+
+  std::optional<double> best_metric = std::nullopt;
+  std::optional<std::int64_t> best_global_step = std::nullopt;
+  std::optional<std::string> best_model_checkpoint = std::nullopt;  ///< folder
+  std::int64_t num_not_better = 0;                                  ///< evaluations in a row without a better metric
 };
+
+namespace detail {
+
+template <class T>
+Json json_or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+inline Json stateful_callbacks(const TrainerState& state, const TrainConfig& config) {
+  if (!config.early_stopping_patience) return Json::object();
+  return {{"EarlyStoppingCallback",
+           {{"args",
+             {{"early_stopping_patience", *config.early_stopping_patience},
+              {"early_stopping_threshold", config.early_stopping_threshold}}},
+            {"attributes", {{"early_stopping_patience_counter", state.num_not_better}}}}}};
+}
+
+}  // namespace detail
 
 /// trainer_state.json.
 inline Json to_json(const TrainerState& state, const Plan& plan, const TrainConfig& config) {
-  return {{"best_global_step", nullptr},
-          {"best_metric", nullptr},
-          {"best_model_checkpoint", nullptr},
+  return {{"best_global_step", detail::json_or_null(state.best_global_step)},
+          {"best_metric", detail::json_or_null(state.best_metric)},
+          {"best_model_checkpoint", detail::json_or_null(state.best_model_checkpoint)},
           {"epoch", state.epoch},
           {"eval_steps", plan.eval_steps > 0 ? plan.eval_steps : 500},
           {"global_step", state.global_step},
@@ -35,12 +62,34 @@ inline Json to_json(const TrainerState& state, const Plan& plan, const TrainConf
           {"max_steps", plan.num_steps},
           {"num_input_tokens_seen", state.num_tokens},
           {"num_train_epochs", plan.num_epochs},
-          {"save_steps", 500},
-          {"stateful_callbacks", Json::object()},
+          {"save_steps", plan.save_steps > 0 ? plan.save_steps : 500},
+          {"stateful_callbacks", detail::stateful_callbacks(state, config)},
           {"total_flos", 0.0},
           {"train_batch_size", config.per_device_train_batch_size},
           {"trial_name", nullptr},
           {"trial_params", nullptr}};
+}
+
+/// What to_json wrote. Throws Error, which begins with `where` (a path), when something is missing or no number.
+inline TrainerState trainer_state_from_json(const Json& object, const std::string& where) {
+  check(object.is_object() && object.contains("log_history") && object["log_history"].is_array(), where,
+        ": is no trainer state: it has no log_history");
+  TrainerState state;
+  state.global_step = json_value<std::int64_t>(object, "global_step", 0, where);
+  state.epoch = json_value<double>(object, "epoch", 0, where);
+  state.num_tokens = json_value<std::int64_t>(object, "num_input_tokens_seen", 0, where);
+  state.log_history = object["log_history"];
+  const auto optional = [&]<class T>(const char* key, std::optional<T>& field) {
+    if (object.contains(key) && !object[key].is_null()) field = json_value<T>(object, key, T{}, where);
+  };
+  optional("best_metric", state.best_metric);
+  optional("best_global_step", state.best_global_step);
+  optional("best_model_checkpoint", state.best_model_checkpoint);
+  const Json::json_pointer counter(
+      "/stateful_callbacks/EarlyStoppingCallback/attributes/early_stopping_patience_counter");
+  if (object.contains(counter) && object[counter].is_number_integer())
+    state.num_not_better = object[counter].get<std::int64_t>();
+  return state;
 }
 
 }  // namespace kto

@@ -32,15 +32,6 @@ inline Tensor kl_baseline(const Tensor& policy_kl_logp_B, const Tensor& referenc
   return (policy_kl_logp_B - reference_kl_logp_B).mean().clamp_min(0);
 }
 
-/// Collates `picks` and moves the batches to the model's device.
-template <class Loss, class Model, class Collator>
-std::vector<Batch> make_batches(const Model& model, const Collator& collator, std::span<const Picks> picks) {
-  const at::Device device = model.named_parameters().front().second.device();
-  std::vector<Batch> batches;
-  for (const Picks& batch : picks) batches.push_back(to_device(collator(batch, Loss::needs.kl_pairs), device));
-  return batches;
-}
-
 /// Asks the reference and, where the baseline z0 is the window's (KlScope::window), makes it: that takes the policy's
 /// KL log-probs of all micro-batches before any loss, so their prompts are encoded once more. A baseline of a
 /// micro-batch's own (KlScope::micro_batch, TRL's way) is left to its forward pass, whose keys and values its KL pairs

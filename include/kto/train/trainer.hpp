@@ -7,17 +7,22 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "kto/model/weight_grad.hpp"
 #include "kto/optim/adamw.hpp"
-#include "kto/optim/schedule.hpp"
+#include "kto/train/best.hpp"
 #include "kto/train/check_start.hpp"
+#include "kto/train/checkpoint.hpp"
 #include "kto/train/contract.hpp"
 #include "kto/train/evaluate.hpp"
+#include "kto/train/finite.hpp"
 #include "kto/train/options.hpp"
+#include "kto/train/prefetch.hpp"
 #include "kto/train/run_log.hpp"
+#include "kto/train/run_setup.hpp"
 
 namespace kto {
 
@@ -52,10 +57,13 @@ struct Trainer {
   Optimizer optimizer = make_optimizer<Optimizer>(config);
   /// Learning rate of update number `step`, counted from 0; config's schedule when empty.
   std::function<double(std::int64_t step)> learning_rate = {};
+  /// How checkpoints are written; config says when.
+  Checkpointing checkpointing = {};
 
   /// Trains on `rows`, and evaluates on `eval_rows` when config.eval_strategy says so. Where the loss is one of pairs,
   /// rows are chosen, rejected, chosen, rejected, ... Throws Error on rows that make no batch, on a model without
-  /// trained parameters, and on a loss that is not finite; UsageError on a config out of range.
+  /// trained parameters, on a loss that is not finite (see config.nonfinite_loss), and on a checkpoint that cannot be
+  /// written or resumed from; UsageError on a config out of range.
   TrainerState train(std::span<const Example> rows, std::span<const Example> eval_rows = {}) {
     if constexpr (is_sound) {
       validate(config);
@@ -63,37 +71,61 @@ struct Trainer {
       check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
             "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
       const Plan plan = make_plan(config, static_cast<std::int64_t>(detail::num_units(rows, paired)));
-      const Schedule schedule{config.lr_scheduler_type, plan.num_warmup_steps, plan.num_steps};
+      LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
+      const RunSetup setup(config);
+      set_neftune();
       check_reference(model, reference);
+      Checkpointer checkpointer(config, checkpointing, plan);
+      if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
       FlatParameters parameters = flatten_parameters(model);
       TrainerState state;
       Control control;
       RunLog log;
+      Position position;
+      at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
+      if (checkpointer.resumes())
+        checkpointer.resume(model, loss, reference, optimizer, schedule, log, state, position);
       detail::call(callbacks, &Callback::on_train_begin, state, plan);
       if constexpr (Loss::needs.kl_pairs)
         if (const std::string note = lone_row_note(config, static_cast<std::int64_t>(rows.size())); !note.empty())
           detail::call(callbacks, &Callback::on_note, note);
-      if (config.eval_on_start) evaluate_now(eval_rows, state, control);
+      if (config.eval_on_start && state.global_step == 0)
+        evaluate_now(eval_rows, state, control);  // not for the learning rate to follow
 
-      for (std::int64_t epoch = 0; state.global_step < plan.num_steps && !control.should_stop; ++epoch) {
+      for (; state.global_step < plan.num_steps && !control.should_stop; position = {position.epoch + 1, 0}) {
+        const std::int64_t epoch = position.epoch;
         const std::vector<Picks> batches = train_picks(rows, config, epoch, {paired, FixesKlPairs<Reference>});
+        BatchSource source(collator, std::span(batches).subspan(static_cast<std::size_t>(position.batch)),
+                           Loss::needs.kl_pairs, config.dataloader_num_workers,
+                           config.dataloader_prefetch_factor.value_or(2));
         const auto window_size = static_cast<std::size_t>(config.gradient_accumulation_steps);
-        for (std::size_t begin = 0; begin < batches.size(); begin += window_size) {
+        for (auto begin = static_cast<std::size_t>(position.batch); begin < batches.size(); begin += window_size) {
           if (state.global_step == plan.num_steps || control.should_stop) break;
           const std::size_t end = std::min(begin + window_size, batches.size());
           detail::call(callbacks, &Callback::on_step_begin, state, control);
-          log.learning_rate =
-              learning_rate ? learning_rate(state.global_step) : config.learning_rate * schedule(state.global_step);
-          step(std::span(batches).subspan(begin, end - begin), parameters, state, log);
+          log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
+          std::vector<Batch> window;
+          for (std::size_t i = begin; i < end; ++i) window.push_back(to_device(source.next(), device()));
+          step(std::move(window), parameters, state, log);
           state.epoch = static_cast<double>(epoch) + static_cast<double>(end) / static_cast<double>(batches.size());
-          after_step(plan, end == batches.size(), eval_rows, state, log, control);
+          position.batch = static_cast<std::int64_t>(end);
+          const bool save = after_step(plan, end == batches.size(), eval_rows, state, log, control, schedule);
+          if (save && !checkpointer.has_saved(state.global_step))
+            detail::call(callbacks, &Callback::on_save, state,
+                         checkpointer.save(model, loss, reference, optimizer, schedule, log, state, position));
         }
       }
+      state.interrupted = control.interrupted && state.global_step < plan.num_steps;
+      if (state.interrupted) return state;
+      if (config.load_best_model_at_end && state.best_model_checkpoint)
+        restore_parameters(model, *state.best_model_checkpoint);
       const double num_samples = config.max_steps > 0
                                      ? static_cast<double>(state.global_step * config.per_device_train_batch_size *
                                                            config.gradient_accumulation_steps)
                                      : static_cast<double>(rows.size()) * config.num_train_epochs;
-      append(log.finish(state, num_samples), state, control);
+      Json closing = log.finish(state, num_samples);
+      closing.update(setup.memory_metrics());
+      append(std::move(closing), state, control);
       detail::call(callbacks, &Callback::on_train_end, state);
       return state;
     } else {
@@ -110,59 +142,116 @@ struct Trainer {
   }
 
  private:
-  void step(std::span<const Picks> picks, FlatParameters& parameters, TrainerState& state, RunLog& log) {
-    accumulate_gradients(picks, parameters, state, log);
-    log.grad_norm = parameters.grad_norm();
-    Update update{.learning_rate = log.learning_rate, .grad_divisor = {}};
-    if (config.max_grad_norm > 0)  // divide by norm / max where the norm is larger, by 1 where not
-      update.grad_divisor = ((log.grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
-    optimizer.step(parameters, update);
+  void set_neftune() {
+    if constexpr (requires { model.neftune_noise_alpha = 0.0; })
+      model.neftune_noise_alpha = config.neftune_noise_alpha.value_or(0);
+    else
+      check(!config.neftune_noise_alpha, "neftune_noise_alpha is given, and your model has no such member");
+  }
+
+  at::Device device() const { return model.named_parameters().front().second.device(); }
+
+  void step(std::vector<Batch> batches, FlatParameters& parameters, TrainerState& state, RunLog& log) {
+    std::optional<InPlaceGradients> in_place(std::in_place);
+    std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone
+    const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
+    parameters.zero_grad();
+    const std::size_t mark = log.metrics.size();
+    std::vector<Tensor> losses, shares;  // [B] and without dimensions
+    const Loss before = loss;
+    for (const PreparedBatch& prepared : window) {
+      const bool first = state.global_step == 0;
+      const Tensor share = micro_batch_loss(model, loss, prepared, config, log.metrics, [&](const Observation& seen) {
+        losses.push_back(seen.terms.loss_B.detach());
+        if (!first) return;
+        if (!config.neftune_noise_alpha) check_first_logps(seen.input, reference);
+        check_first_loss(seen.terms);
+      });
+      share.backward();
+      shares.push_back(share.detach());
+      const Sequences& rows = prepared.batch.rows;
+      state.num_tokens += rows.num_tokens;
+      if (config.include_num_input_tokens_seen != InputTokens::no)
+        state.num_input_tokens_seen = log.num_input_tokens +=
+            config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
+    }
+    casts.reset(), in_place.reset();
+    const Tensor grad_norm = parameters.grad_norm();
     ++state.global_step;
+    if (const auto problem = not_finite(window, losses, grad_norm)) {
+      log.metrics.resize(mark);
+      loss = before;
+      skip(*problem, state, log);
+    } else {
+      log.add_step(shares, grad_norm);
+      Update update{.learning_rate = log.learning_rate, .grad_divisor = {}};
+      if (config.max_grad_norm > 0)  // divide by norm / max where the norm is larger, by 1 where not
+        update.grad_divisor = ((grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
+      optimizer.step(parameters, update);
+    }
+    if (config.torch_empty_cache_steps && state.global_step % *config.torch_empty_cache_steps == 0)
+      release_cached_memory(device());
     if constexpr (requires { reference.starts_as_policy; }) reference.starts_as_policy = false;  // it did
     if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
   }
 
-  void accumulate_gradients(std::span<const Picks> picks, FlatParameters& parameters, TrainerState& state,
-                            RunLog& log) {
-    const InPlaceGradients in_place;
-    const CastOnce casts;  // no weight changes in here
-    const auto window =
-        prepare_window<Loss>(model, reference, make_batches<Loss>(model, collator, picks), config.kl_scope);
-    parameters.zero_grad();
-    for (const PreparedBatch& prepared : window) {
-      const bool first = state.global_step == 0;
-      const Tensor share = micro_batch_loss(model, loss, prepared, config, log.metrics, [&](const Observation& seen) {
-        if (!first) return;
-        check_first_logps(seen.input, reference);
-        check_first_loss(seen.terms);
-      });
-      share.backward();
-      log.add_loss(share);
-      state.num_tokens += prepared.batch.rows.num_tokens;
-    }
+  /// Leaves an update out where config allows that.
+  void skip(const std::string& problem, const TrainerState& state, RunLog& log) {
+    constexpr int most = 10;
+    log.skip_step();
+    check(config.nonfinite_loss == NonFiniteLoss::skip, "step ", state.global_step, ": ", problem,
+          "; no weight was changed by this step. Lower learning_rate, look at those rows, or leave such steps out with "
+          "nonfinite_loss skip");
+    check(log.num_skipped_in_a_row < most, "step ", state.global_step, ": ", problem, ", as in the ", most - 1,
+          " steps before it: the weights are damaged, or learning_rate is far too high");
+    if (log.num_skipped_in_all() == 1)
+      detail::call(callbacks, &Callback::on_note,
+                   concat("step ", state.global_step, ": ", problem,
+                          "; the step is left out. Others may follow without a note: see skipped_steps in the log"));
   }
 
-  void after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,
-                  RunLog& log, Control& control) {
+  /// Logs and evaluates when due; true when a checkpoint is due.
+  bool after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,
+                  RunLog& log, Control& control, LearningRate& schedule) {
+    const bool run_ends = state.global_step == plan.num_steps;  // an epoch that it breaks off ends, too
     const auto due = [&](IntervalStrategy strategy, std::int64_t every) {
       return (strategy == IntervalStrategy::steps && every > 0 && state.global_step % every == 0) ||
-             (strategy == IntervalStrategy::epoch && epoch_ends);
+             (strategy == IntervalStrategy::epoch &&
+              (epoch_ends || run_ends || (control.should_stop && !control.interrupted)));
     };
     detail::call(callbacks, &Callback::on_step_end, state, control);
     const bool first = config.logging_first_step && state.global_step == 1;
     if (due(config.logging_strategy, plan.logging_steps) || (first && config.logging_strategy != IntervalStrategy::no))
       append(log.take(state), state, control);
-    if (due(config.eval_strategy, plan.eval_steps)) evaluate_now(eval_rows, state, control);
+    bool is_best = false;
+    const double waited =
+        config.eval_strategy == IntervalStrategy::epoch ? state.epoch : static_cast<double>(state.global_step);
+    const bool last = run_ends && config.eval_strategy == IntervalStrategy::steps;
+    if (waited >= config.eval_delay && (last || due(config.eval_strategy, plan.eval_steps))) {
+      const Json metrics = evaluate_now(eval_rows, state, control);
+      const Judgement judgement = judge(metrics, config, state);
+      const std::string followed = best_metric_name(config);
+      schedule.observe(metrics[followed.empty() ? "eval_loss" : followed].template get<double>());
+      is_best = judgement.is_best;
+      control.should_stop = control.should_stop || judgement.should_stop;
+    }
+    const bool asked = std::exchange(control.should_save, false);
+    return asked || (config.save_strategy == SaveStrategy::best && is_best) ||
+           (config.save_strategy == SaveStrategy::epoch && epoch_ends) ||
+           (config.save_strategy == SaveStrategy::steps && (run_ends || state.global_step % plan.save_steps == 0));
   }
 
-  void evaluate_now(std::span<const Example> eval_rows, TrainerState& state, Control& control) {
+  Json evaluate_now(std::span<const Example> eval_rows, TrainerState& state, Control& control) {
     const Json metrics = evaluate(eval_rows, "eval_", state.num_tokens);
     append(metrics, state, control);
     detail::call(callbacks, &Callback::on_evaluate, state, metrics, control);
+    return metrics;
   }
 
   void append(Json entry, TrainerState& state, Control& control) {
     entry["epoch"] = state.epoch;
+    if (config.include_num_input_tokens_seen != InputTokens::no)
+      entry["num_input_tokens_seen"] = state.num_input_tokens_seen;
     entry["step"] = state.global_step;
     detail::call(callbacks, &Callback::on_log, state, entry, control);
     state.log_history.push_back(std::move(entry));

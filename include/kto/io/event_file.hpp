@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// TensorBoard's event files: TFRecords of the protobuf messages Event and Summary, as far as scalars and a text need
+// them. An event is in the file when the call returns, so that a running TensorBoard shows it.
+#pragma once
+
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+#include "kto/io/file.hpp"
+
+namespace kto {
+
+namespace detail {
+
+/// CRC-32C (Castagnoli), masked as TFRecord stores it.
+inline std::uint32_t masked_crc(std::string_view bytes) {
+  static const auto table = [] {
+    std::array<std::uint32_t, 256> out{};
+    for (std::uint32_t i = 0; i < 256; ++i) {
+      std::uint32_t value = i;
+      for (int bit = 0; bit < 8; ++bit) value = (value >> 1U) ^ ((value & 1U) != 0 ? 0x82F63B78U : 0U);
+      out[i] = value;
+    }
+    return out;
+  }();
+  std::uint32_t crc = 0xFFFFFFFFU;
+  for (const char c : bytes) crc = table[(crc ^ static_cast<unsigned char>(c)) & 0xFFU] ^ (crc >> 8U);
+  crc ^= 0xFFFFFFFFU;
+  return ((crc >> 15U) | (crc << 17U)) + 0xA282EAD8U;
+}
+
+template <class T>
+std::string little_endian(T value) {
+  std::string bytes(sizeof value, '\0');
+  std::memcpy(bytes.data(), &value, sizeof value);  // x86 and ARM are
+  return bytes;
+}
+
+/// Protobuf's wire format, field by field.
+class ProtoMessage {
+ public:
+  ProtoMessage& number(unsigned field, double value) { return add(field, 1, little_endian(value)); }
+  ProtoMessage& number(unsigned field, float value) { return add(field, 5, little_endian(value)); }
+  ProtoMessage& integer(unsigned field, std::int64_t value) {
+    return add(field, 0, varint(static_cast<std::uint64_t>(value)));
+  }
+  ProtoMessage& text(unsigned field, std::string_view value) {
+    return add(field, 2, varint(value.size()).append(value));
+  }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  static std::string varint(std::uint64_t value) {
+    std::string out;
+    for (; value >= 0x80; value >>= 7U) out += static_cast<char>((value & 0x7FU) | 0x80U);
+    return out + static_cast<char>(value);
+  }
+  ProtoMessage& add(unsigned field, unsigned wire_type, std::string_view payload) {
+    bytes_.append(varint(field << 3U | wire_type)).append(payload);
+    return *this;
+  }
+  std::string bytes_;
+};
+
+}  // namespace detail
+
+class EventFile {
+ public:
+  /// Makes a new event file in `folder`, which is made where there is none.
+  explicit EventFile(const fs::path& folder) : path_(new_path(folder)), file_(path_, O_WRONLY | O_CREAT | O_APPEND) {
+    write(detail::ProtoMessage().number(1, now()).text(3, "brain.Event:2"));
+  }
+
+  void add_scalar(std::string_view tag, double value, std::int64_t step) {
+    add_value(detail::ProtoMessage().text(1, tag).number(2, static_cast<float>(value)), step);
+  }
+
+  /// For TensorBoard's text tab, in Markdown.
+  void add_text(std::string_view tag, std::string_view text, std::int64_t step) {
+    constexpr std::int64_t string_type = 7;  // DT_STRING
+    const auto plugin = detail::ProtoMessage().text(1, "text");
+    const auto shape = detail::ProtoMessage().text(2, detail::ProtoMessage().integer(1, 1).bytes());
+    const auto tensor = detail::ProtoMessage().integer(1, string_type).text(2, shape.bytes()).text(8, text);
+    add_value(detail::ProtoMessage()
+                  .text(1, std::string(tag) + "/text_summary")
+                  .text(8, tensor.bytes())
+                  .text(9, detail::ProtoMessage().text(1, plugin.bytes()).bytes()),
+              step);
+  }
+
+  const fs::path& path() const { return path_; }
+
+ private:
+  static double now() {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  }
+  static fs::path new_path(const fs::path& folder) {
+    fs::create_directories(folder);
+    char host[256] = "localhost";
+    ::gethostname(host, sizeof host - 1);
+    const std::string start =
+        concat("events.out.tfevents.", static_cast<std::int64_t>(now()), '.', host, '.', ::getpid());
+    int count = 0;
+    while (fs::exists(folder / concat(start, '.', count))) ++count;
+    return folder / concat(start, '.', count);
+  }
+  void add_value(const detail::ProtoMessage& value, std::int64_t step) {
+    const auto summary = detail::ProtoMessage().text(1, value.bytes());
+    write(detail::ProtoMessage().number(1, now()).integer(2, step).text(5, summary.bytes()));
+  }
+  void write(const detail::ProtoMessage& event) {
+    const std::string& data = event.bytes();
+    const std::string length = detail::little_endian(static_cast<std::uint64_t>(data.size()));
+    append(file_, path_,
+           length + detail::little_endian(detail::masked_crc(length)) + data +
+               detail::little_endian(detail::masked_crc(data)));
+  }
+
+  fs::path path_;
+  FileHandle file_;
+};
+
+}  // namespace kto

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// State that must survive a stop: tensors and numbers under names. A type that keeps some lists it once,
+//   template <class Archive> void visit_state(Archive& archive) { archive("velocity", velocity); }
+// and is saved by a StateWriter and restored by a StateReader. Needs no include: losses stay free of LibTorch.
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <deque>
+#include <map>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kto/core/torch.hpp"
+#include "kto/io/json.hpp"
+
+namespace kto {
+
+/// What a StateWriter gathered: tensors for a safetensors file, everything else for a JSON file.
+struct SavedState {
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  Json values = Json::object();
+};
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_sequence = false;
+template <class T>
+inline constexpr bool is_sequence<std::vector<T>> = true;
+template <class T>
+inline constexpr bool is_sequence<std::deque<T>> = true;
+
+template <class T>
+inline constexpr bool is_named_map = false;
+template <class T>
+inline constexpr bool is_named_map<std::map<std::string, T>> = true;
+
+inline std::string joined_name(const std::string& prefix, std::string_view name) {
+  return prefix.empty() ? std::string(name) : concat(prefix, '.', name);
+}
+
+}  // namespace detail
+
+class StateWriter {
+ public:
+  template <class T>
+  void operator()(std::string_view name, const T& value) {
+    const std::string path = detail::joined_name(prefix_, name);
+    if constexpr (std::same_as<T, Tensor>) {
+      if (value.defined()) state_.tensors.emplace_back(path, value.detach());
+    } else if constexpr (detail::is_sequence<T>) {
+      state_.values[path] = value.size();
+      for (std::size_t i = 0; i < value.size(); ++i) (*this)(concat(name, '.', i), value[i]);
+    } else if constexpr (detail::is_named_map<T>) {
+      Json names = Json::array();
+      for (const auto& item : value) names.push_back(item.first);
+      state_.values[path] = names;
+      for (const auto& [key, item] : value) (*this)(concat(name, '.', key), item);
+    } else if constexpr (std::floating_point<T>) {  // JSON has no infinity and no NaN
+      state_.values[path] = std::isfinite(value) ? Json(value) : Json(concat(value));
+    } else if constexpr (std::is_arithmetic_v<T> || std::same_as<T, Json>) {
+      state_.values[path] = value;
+    } else {
+      const std::string outer = std::exchange(prefix_, path);
+      const_cast<T&>(value).visit_state(*this);  // one function lists the state for both directions
+      prefix_ = outer;
+    }
+  }
+
+  SavedState take() { return std::move(state_); }
+
+ private:
+  std::string prefix_;
+  SavedState state_;
+};
+
+/// Restores what a StateWriter saved. A tensor that is there is overwritten in place, one that is not is made on
+/// `device`. Throws Error, which begins with `where`, for what is missing or has another shape or type.
+class StateReader {
+ public:
+  StateReader(SavedState state, at::Device device, std::string where)
+      : values_(std::move(state.values)), device_(device), where_(std::move(where)) {
+    for (auto& [name, tensor] : state.tensors) tensors_.emplace(name, std::move(tensor));
+  }
+
+  template <class T>
+  void operator()(std::string_view name, T& value) {
+    const std::string path = detail::joined_name(prefix_, name);
+    if constexpr (std::same_as<T, Tensor>) {
+      restore(path, value);
+    } else if constexpr (detail::is_sequence<T>) {
+      value.resize(get<std::size_t>(path));
+      for (std::size_t i = 0; i < value.size(); ++i) (*this)(concat(name, '.', i), value[i]);
+    } else if constexpr (detail::is_named_map<T>) {
+      value.clear();
+      for (const auto& key : get<std::vector<std::string>>(path)) (*this)(concat(name, '.', key), value[key]);
+    } else if constexpr (std::floating_point<T>) {
+      const Json& stored = find(path);
+      value =
+          stored.is_string() ? static_cast<T>(std::strtod(stored.get<std::string>().c_str(), nullptr)) : get<T>(path);
+    } else if constexpr (std::is_arithmetic_v<T> || std::same_as<T, Json>) {
+      value = get<T>(path);
+    } else {
+      const std::string outer = std::exchange(prefix_, path);
+      value.visit_state(*this);
+      prefix_ = outer;
+    }
+  }
+
+ private:
+  const Json& find(const std::string& path) const {
+    const auto found = values_.find(path);
+    check(found != values_.end(), where_, ": has no ", path, ": it is of a run with other policies");
+    return *found;
+  }
+
+  template <class T>
+  T get(const std::string& path) const {
+    try {
+      return find(path).template get<T>();
+    } catch (const Json::exception&) {
+      fail(where_, ": ", path, " has the unexpected value ", find(path).dump());
+    }
+  }
+
+  void restore(const std::string& path, Tensor& value) {
+    const at::NoGradGuard no_grad;
+    const auto found = tensors_.find(path);
+    if (found == tensors_.end()) {
+      check(!value.defined(), where_, ": has no tensor ", path, ": it is of a run with other policies");
+      return;
+    }
+    const Tensor& stored = found->second;
+    if (!value.defined()) {
+      value = stored.to(device_, stored.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+      return;
+    }
+    check(value.sizes() == stored.sizes() && value.scalar_type() == stored.scalar_type(), where_, ": ", path, " is ",
+          stored.scalar_type(), ' ', shape_text(stored.sizes()), ", expected ", value.scalar_type(), ' ',
+          shape_text(value.sizes()));
+    value.copy_(stored);
+  }
+
+  std::string prefix_;
+  Json values_;
+  std::map<std::string, Tensor> tensors_;
+  at::Device device_;
+  std::string where_;
+};
+
+/// A type that lists its state.
+template <class T>
+concept HasState = requires(T& holder, StateWriter& archive) { holder.visit_state(archive); };
+
+}  // namespace kto

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adafactor (arXiv:1804.04235) as transformers' Trainer runs it: the learning rate is the schedule's, not its own
+// (scale_parameter and relative_step off). The squares of a matrix's gradient are kept as a row and a column.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "kto/optim/concept.hpp"
+
+namespace kto {
+
+// Shapes: a parameter is [R, C], or [n].
+
+struct Adafactor {
+  double epsilon = 1e-30;     ///< added to squares
+  double clip_threshold = 1;  ///< updates whose root mean square is larger are scaled down to it
+  double decay_rate = -0.8;   ///< step^decay_rate is what the average of squares forgets
+  double weight_decay = 0;
+
+  struct Squares {
+    Tensor row_R, column_C;  ///< float32 or wider, of a matrix
+    Tensor all_n;            ///< of anything else
+
+    template <class Archive>
+    void visit_state(Archive& archive) {
+      archive("row_R", row_R);
+      archive("column_C", column_C);
+      archive("all_n", all_n);
+    }
+  };
+  std::vector<Squares> squares = {};  ///< one a parameter, made at the first step
+  std::int64_t num_steps = 0;
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("squares", squares);
+    archive("num_steps", num_steps);
+  }
+
+  void step(FlatParameters& parameters, const Update& update) {
+    const double kept = 1 - std::pow(static_cast<double>(++num_steps), decay_rate);
+    std::size_t i = 0;
+    for (FlatGroup& group : parameters.groups) {
+      const Tensor grads = prepared_gradient(group, update, 0);
+      for (const FlatSlice& slice : group.slices) {
+        if (squares.size() <= i) squares.push_back(empty_squares(slice.view(grads)));
+        const Tensor value = slice.view(group.values);
+        const Tensor change = scaled(slice.view(grads), squares[i++], kept).mul_(update.learning_rate);
+        if (group.decay && weight_decay != 0) value.mul_(1 - weight_decay * update.learning_rate);
+        value.sub_(change);
+      }
+    }
+  }
+
+ private:
+  static Tensor wide(const Tensor& grad) {
+    return at::isReducedFloatingType(grad.scalar_type()) ? grad.to(at::kFloat) : grad;
+  }
+
+  static Squares empty_squares(const Tensor& grad) {
+    const auto options = wide(grad).options();
+    if (grad.dim() < 2) return {{}, {}, at::zeros(grad.sizes(), options)};
+    const auto sizes = grad.sizes();
+    std::vector<std::int64_t> column(sizes.begin(), sizes.end() - 2);
+    column.push_back(sizes.back());
+    return {at::zeros(sizes.slice(0, sizes.size() - 1), options), at::zeros(column, options), {}};
+  }
+
+  Tensor scaled(const Tensor& stored_grad, Squares& square, double kept) const {
+    const Tensor grad = wide(stored_grad);
+    const Tensor now = grad.square().add_(epsilon);
+    Tensor change;
+    if (square.all_n.defined()) {
+      change = square.all_n.mul_(kept).add_(now, 1 - kept).rsqrt().mul_(grad);
+    } else {
+      square.row_R.mul_(kept).add_(now.mean(-1), 1 - kept);
+      square.column_C.mul_(kept).add_(now.mean(-2), 1 - kept);
+      const Tensor row = square.row_R.div(square.row_R.mean(-1, /*keepdim=*/true)).rsqrt_().unsqueeze(-1);
+      change = row.mul(square.column_C.unsqueeze(-2).rsqrt()).mul_(grad);
+    }
+    const Tensor root_mean_square = change.norm() / std::sqrt(static_cast<double>(change.numel()));
+    return change.div_((root_mean_square / clip_threshold).clamp_min_(1));
+  }
+};
+
+}  // namespace kto

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// An optimizer chosen at run time, for programs: one trainer to compile in place of five.
+#pragma once
+
+#include <variant>
+
+#include "kto/optim/adafactor.hpp"
+#include "kto/optim/adagrad.hpp"
+#include "kto/optim/adamw.hpp"
+#include "kto/optim/rmsprop.hpp"
+#include "kto/optim/sgd.hpp"
+
+namespace kto {
+
+struct AnyOptimizer {
+  std::variant<AdamW, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    std::visit([&](auto& optimizer) { optimizer.visit_state(archive); }, chosen);
+  }
+  void step(FlatParameters& parameters, const Update& update) {
+    std::visit([&](auto& optimizer) { optimizer.step(parameters, update); }, chosen);
+  }
+};
+
+}  // namespace kto

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// RMSprop, as torch.optim.RMSprop: gradients over the root of a moving average of their squares.
+#pragma once
+
+#include <vector>
+
+#include "kto/optim/concept.hpp"
+
+namespace kto {
+
+struct RmsProp {
+  double alpha = 0.99;  ///< decay of the average
+  double epsilon = 1e-8;
+  double momentum = 0;
+  bool centered = false;  ///< squares are taken around the gradient's own average
+  double weight_decay = 0;
+
+  struct Averages {
+    Tensor square, gradient, velocity;  ///< the last two only where they are used
+
+    template <class Archive>
+    void visit_state(Archive& archive) {
+      archive("square", square);
+      archive("gradient", gradient);
+      archive("velocity", velocity);
+    }
+  };
+  std::vector<Averages> averages = {};  ///< one a group, made at the first step
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("averages", averages);
+  }
+
+  void step(FlatParameters& parameters, const Update& update) {
+    if (averages.empty())
+      for (const FlatGroup& group : parameters.groups)
+        averages.push_back({at::zeros_like(group.values), centered ? at::zeros_like(group.values) : Tensor(),
+                            momentum != 0 ? at::zeros_like(group.values) : Tensor()});
+    for (std::size_t i = 0; i < averages.size(); ++i) {
+      FlatGroup& group = parameters.groups[i];
+      Averages& average = averages[i];
+      const Tensor grad = prepared_gradient(group, update, weight_decay);
+      average.square.mul_(alpha).addcmul_(grad, grad, 1 - alpha);
+      Tensor root;
+      if (centered) {
+        average.gradient.lerp_(grad, 1 - alpha);
+        root = average.square.addcmul(average.gradient, average.gradient, -1).sqrt_().add_(epsilon);
+      } else {
+        root = average.square.sqrt().add_(epsilon);
+      }
+      if (momentum != 0) {
+        average.velocity.mul_(momentum).addcdiv_(grad, root);
+        group.values.sub_(average.velocity, update.learning_rate);
+      } else {
+        group.values.addcdiv_(grad, root, -update.learning_rate);
+      }
+    }
+  }
+};
+
+}  // namespace kto

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// Saving a run and going on with it: model, optimizer, learning rate, reference, random generators, the place in the
+// data and the unfinished part of the log. A resumed run is the uninterrupted one to the last bit.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kto/io/folder_lock.hpp"
+#include "kto/loss/concept.hpp"
+#include "kto/optim/concept.hpp"
+#include "kto/reference/concept.hpp"
+#include "kto/train/checkpoint_folder.hpp"
+#include "kto/train/identity.hpp"
+#include "kto/train/options.hpp"
+#include "kto/train/state.hpp"
+
+namespace kto {
+
+/// What a program adds to its checkpoints. All fields may stay empty.
+struct Checkpointing {
+  /// Saves the model into an existing folder, as save_pretrained or save_adapter do; without it the model's parameters
+  /// are written to model.safetensors. What it writes must hold every trained parameter under its name.
+  std::function<void(const fs::path& folder)> save_model = {};
+  Json arguments = {};          ///< of the program, for training_args.json; the TrainConfig when null
+  Json files = Json::object();  ///< {path: file_hash(path)} of the rows, so that a change is told by name
+  std::string model_card = "";  ///< README.md
+};
+
+/// Where the next window begins: the sampler's state, since an epoch's order depends on (seed, epoch) alone.
+struct Position {
+  std::int64_t epoch = 0;
+  std::int64_t batch = 0;  ///< micro-batch of the epoch
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("epoch", epoch);
+    archive("batch", batch);
+  }
+};
+
+namespace detail {
+
+/// The random generators that a run draws from: the processor's, and the model's device's.
+struct Generators {
+  at::Device device;
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    visit(archive, "cpu", at::kCPU);
+    if (!device.is_cpu()) visit(archive, "device", device);
+  }
+
+ private:
+  template <class Archive>
+  void visit(Archive& archive, const char* name, at::Device of) {
+    at::Generator generator = at::globalContext().defaultGenerator(of);
+    const std::lock_guard guard(generator.mutex());
+    Tensor state = generator.get_state();
+    archive(name, state);
+    generator.set_state(state);
+  }
+};
+
+/// Calls visit(part, object with visit_state) for everything a run holds beside the model and its log history. Throws
+/// Error for a policy that keeps state without listing it.
+template <class Model, class Loss, class Reference, class Optimizer, class Visit>
+void visit_run(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, const Visit& visit) {
+  if constexpr (HasState<Optimizer>)
+    visit("optimizer", optimizer);
+  else
+    check(std::is_empty_v<Optimizer>,
+          "this optimizer cannot be saved: write `template <class Archive> void "
+          "visit_state(Archive&)` in it; see kto/io/state.hpp");
+  if constexpr (HasState<Loss>)
+    visit("loss", loss);
+  else
+    check(!Observes<Loss, Tensor>,
+          "this loss observes and cannot be saved: write `template <class Archive> void "
+          "visit_state(Archive&)` in it; see kto/io/state.hpp");
+  if constexpr (ReferenceHasState<Reference, Model>) {
+    struct Bound {
+      Reference& reference;
+      const Model& policy;
+      void visit_state(StateWriter& archive) { reference.visit_state(archive, policy); }
+      void visit_state(StateReader& archive) { reference.visit_state(archive, policy); }
+    } bound{reference, model};
+    visit("reference", bound);
+  } else {
+    check(!FollowsPolicy<Reference, Model>,
+          "this reference moves and cannot be saved: write `template <class Archive> void visit_state(Archive&, const "
+          "Model& policy)` in it; see kto/reference/concept.hpp");
+  }
+}
+
+}  // namespace detail
+
+/// Copies the trained parameters of a saved model, or of an adapter, into `model`. Throws Error naming what is missing
+/// or misshapen.
+template <HasParameters Model>
+void restore_parameters(const Model& model, const fs::path& folder) {
+  const at::NoGradGuard no_grad;
+  const bool adapter =
+      fs::exists(folder / "adapter_model.safetensors") || fs::exists(folder / "adapter_model.safetensors.index.json");
+  const Checkpoint stored(folder, adapter ? "adapter_model" : "model");
+  for (auto& [name, tensor] : model.named_parameters()) {
+    if (!tensor.requires_grad()) continue;
+    const std::string in_peft = "base_model.model." + name;
+    const std::string& found = !stored.contains(name) && stored.contains(in_peft) ? in_peft : name;
+    check(stored.contains(found), folder.string(), ": has no weights of ", name, ", which is trained");
+    const Tensor saved = stored.tensor(found);
+    check(saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(), folder.string(), ": ", name,
+          " is ", saved.scalar_type(), ' ', shape_text(saved.sizes()), ", expected ", tensor.scalar_type(), ' ',
+          shape_text(tensor.sizes()));
+    tensor.copy_(saved);
+  }
+}
+
+/// The folder to resume from, or nothing. Throws Error when the newest is asked for and there is none.
+inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
+  if (!config.resume_from_checkpoint) return std::nullopt;
+  if (*config.resume_from_checkpoint != "True" && *config.resume_from_checkpoint != "true")
+    return fs::path(*config.resume_from_checkpoint);
+  const auto checkpoints = list_checkpoints(config.output_dir);
+  check(!checkpoints.empty(), config.output_dir,
+        ": has no checkpoint-N to resume from; leave out --resume_from_checkpoint to begin anew");
+  return checkpoints.rbegin()->second;
+}
+
+/// Saves and restores the runs of one Trainer::train call.
+class Checkpointer {
+ public:
+  Checkpointer(const TrainConfig& config, const Checkpointing& how, Plan plan)
+      : config_(config), how_(how), plan_(plan), from_(checkpoint_to_resume(config)) {
+    if (!is_on()) return;
+    fs::create_directories(config.output_dir);
+    lock_ = lock_folder(config.output_dir);
+    remove_unfinished_checkpoints(config.output_dir);
+    check(from_ || config.overwrite_output_dir || list_checkpoints(config.output_dir).empty(), config.output_dir,
+          ": has checkpoints of an earlier run; resume it (resume_from_checkpoint), choose another output_dir, or set "
+          "overwrite_output_dir");
+  }
+
+  /// Whether anything can be saved or is to be resumed.
+  bool is_on() const { return config_.save_strategy != SaveStrategy::no || how_.save_model || from_; }
+  bool resumes() const { return from_.has_value(); }
+
+  /// Must be told before the model is trained or restored.
+  template <class Model, class Reference>
+  void identify(const Model& model, const Reference& reference, std::span<const Example> rows,
+                std::span<const Example> eval_rows) {
+    identity_ = run_identity(model, reference, rows, eval_rows,
+                             how_.arguments.is_null() ? to_json(config_) : how_.arguments, how_.files);
+  }
+
+  /// Brings everything to where the checkpoint left it.
+  template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
+  void resume(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, Log& log,
+              TrainerState& state, Position& position) {
+    const CheckpointFolder saved = open_checkpoint(*from_);
+    const auto differences = identity_differences(saved.manifest.value("identity", Json()), identity_);
+    if (!differences.empty()) {
+      std::string list;
+      for (const std::string& each : differences) list += "\n  " + each;
+      fail(from_->string(), ": is a checkpoint of another run:", list,
+           "\nGive what it was made with, or begin a new run from its weights with --model_name_or_path");
+    }
+    const at::Device device = model.named_parameters().front().second.device();
+    const auto read = [&](const char* part, auto& holder) {
+      StateReader archive(saved.state(part), device, (from_->string() + ": ") + part);
+      holder.visit_state(archive);
+    };
+    restore_parameters(model, *from_);
+    detail::visit_run(model, loss, reference, optimizer, read);
+    detail::Generators generators{device};
+    StateReader archive(saved.state("rng_state"), at::kCPU, from_->string() + ": rng_state");
+    generators.visit_state(archive);
+    read("scheduler", rate), read("log", log), read("sampler", position);
+    const fs::path file = *from_ / "trainer_state.json";
+    state = trainer_state_from_json(read_json(file), file.string());
+    if (state.best_global_step) {  // the folder may have moved
+      const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
+      if (fs::exists(best)) state.best_model_checkpoint = best.string();
+    }
+    if (config_.ignore_data_skip) position.batch = 0;
+    saved_step_ = state.global_step;
+  }
+
+  /// Saves checkpoint-N, N being state.global_step, and removes those that save_total_limit leaves no room for. Returns
+  /// its folder.
+  template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
+  fs::path save(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, Log& log,
+                TrainerState& state, Position& position) {
+    check(is_on(),
+          "a checkpoint was asked for in a run that can save none: set save_strategy, or give "
+          "Trainer::checkpointing a save_model");
+    const fs::path output_dir = config_.output_dir;
+    if (state.best_global_step) {
+      const fs::path best = output_dir / concat(detail::checkpoint_prefix, *state.best_global_step);
+      if (*state.best_global_step == state.global_step || fs::exists(best)) state.best_model_checkpoint = best.string();
+    }
+    CheckpointContent content;
+    content.save_model = how_.save_model ? how_.save_model : [&](const fs::path& folder) {
+      save_checkpoint(folder, model.named_parameters());
+    };
+    content.texts = {{"trainer_state.json", to_json(state, plan_, config_).dump(2) + "\n"},
+                     {"training_args.json", identity_["options"].dump(2) + "\n"}};
+    if (!how_.model_card.empty()) content.texts["README.md"] = how_.model_card;
+    if (!config_.save_only_model) {
+      const auto write = [&](const char* part, auto& holder) {
+        StateWriter archive;
+        holder.visit_state(archive);
+        content.states[part] = archive.take();
+      };
+      detail::visit_run(model, loss, reference, optimizer, write);
+      detail::Generators generators{model.named_parameters().front().second.device()};
+      write("rng_state", generators), write("scheduler", rate), write("log", log), write("sampler", position);
+    }
+    content.manifest = {{"global_step", state.global_step}, {"identity", identity_}};
+    const fs::path folder = write_checkpoint_folder(output_dir, state.global_step, std::move(content));
+    saved_step_ = state.global_step;
+    remove_old(output_dir, state);
+    return folder;
+  }
+
+  /// Whether the state as it is now lies in a checkpoint.
+  bool has_saved(std::int64_t step) const { return saved_step_ == step; }
+
+ private:
+  void remove_old(const fs::path& output_dir, const TrainerState& state) {
+    std::set<std::int64_t> kept{state.global_step};
+    if (state.best_global_step && state.best_model_checkpoint)
+      if (const auto step = detail::checkpoint_step(fs::path(*state.best_model_checkpoint).filename().string()))
+        kept.insert(*step);
+    if (!from_ && !replaced_earlier_run_) {  // overwrite_output_dir: what another run left must not be resumed from
+      for (const auto& [step, folder] : list_checkpoints(output_dir))
+        if (step != state.global_step) remove_checkpoint(folder);
+      replaced_earlier_run_ = true;
+    }
+    if (config_.save_total_limit) rotate_checkpoints(output_dir, *config_.save_total_limit, kept);
+  }
+
+  const TrainConfig& config_;
+  const Checkpointing& how_;
+  Plan plan_;
+  std::optional<fs::path> from_;
+  std::shared_ptr<FolderLock> lock_;
+  Json identity_;
+  std::int64_t saved_step_ = -1;
+  bool replaced_earlier_run_ = false;
+};
+
+}  // namespace kto

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checkpoint on disk: a folder checkpoint-N that is complete or absent. It is written under another name, flushed and
+// renamed; kto_checkpoint.json in it names every file with its size and hash, so that damage is found before it is
+// read.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/io/checkpoint.hpp"
+#include "kto/io/content_hash.hpp"
+#include "kto/io/state.hpp"
+
+namespace kto {
+
+inline constexpr const char* checkpoint_manifest = "kto_checkpoint.json";
+inline constexpr const char* checkpoint_format = "kto checkpoint 1";
+
+namespace detail {
+
+inline constexpr std::string_view checkpoint_prefix = "checkpoint-";
+inline constexpr std::string_view unfinished_prefix = ".unfinished-checkpoint-";  ///< being written or being removed
+
+/// N of "checkpoint-N".
+inline std::optional<std::int64_t> checkpoint_step(const std::string& name) {
+  if (!name.starts_with(checkpoint_prefix)) return std::nullopt;
+  const std::string digits = name.substr(checkpoint_prefix.size());
+  if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos)
+    return std::nullopt;
+  return std::stoll(digits);
+}
+
+inline void sync_folder(const fs::path& folder) {
+  const FileHandle handle(folder, O_RDONLY | O_DIRECTORY);
+  ::fsync(handle.get());  // some file systems cannot
+}
+
+inline std::string file_hash(const fs::path& path) {
+  ContentHash hash;
+  hash.add(MappedFile(path).bytes());
+  return hash.hex();
+}
+
+inline std::string text_hash(const std::string& text) {
+  ContentHash hash;
+  hash.add(std::string_view(text));
+  return hash.hex();
+}
+
+/// {name: {size, hash}} of all files below `folder`, in the order of their names.
+inline Json file_list(const fs::path& folder) {
+  std::map<std::string, Json> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file() && entry.path().filename() != checkpoint_manifest)
+      files[fs::relative(entry.path(), folder).generic_string()] = {{"size", entry.file_size()},
+                                                                    {"hash", file_hash(entry.path())}};
+  Json out = Json::object();
+  for (auto& [name, file] : files) out[name] = std::move(file);
+  return out;
+}
+
+/// Gives a complete folder its name, in place of one that may be there, which goes.
+inline void put_in_place(const fs::path& unfinished, const fs::path& folder) {
+  if (fs::exists(folder)) {
+#if defined(RENAME_EXCHANGE)
+    if (::renameat2(AT_FDCWD, unfinished.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
+      sync_folder(folder.parent_path());
+      fs::remove_all(unfinished);
+      return;
+    }
+#endif
+    const fs::path old = unfinished.string() + "-old";
+    fs::remove_all(old);
+    fs::rename(folder, old);
+    fs::rename(unfinished, folder);
+    fs::remove_all(old);
+  } else if (::rename(unfinished.c_str(), folder.c_str()) != 0) {
+    fail(folder.string(), ": cannot be written: ", std::strerror(errno));
+  }
+  sync_folder(folder.parent_path());
+}
+
+}  // namespace detail
+
+/// Checkpoints in `output_dir`: steps and folders, the oldest first.
+inline std::map<std::int64_t, fs::path> list_checkpoints(const fs::path& output_dir) {
+  std::map<std::int64_t, fs::path> out;
+  if (fs::is_directory(output_dir))
+    for (const auto& entry : fs::directory_iterator(output_dir))
+      if (const auto step = detail::checkpoint_step(entry.path().filename().string()); step && entry.is_directory())
+        out[*step] = entry.path();
+  return out;
+}
+
+/// Removes a checkpoint so that at no moment a part of it bears its name.
+inline void remove_checkpoint(const fs::path& folder) {
+  const fs::path doomed =
+      folder.parent_path() / concat(detail::unfinished_prefix, folder.filename().string(), "-removed");
+  fs::remove_all(doomed);
+  fs::rename(folder, doomed);
+  fs::remove_all(doomed);
+}
+
+/// Removes what a killed program left half-written or half-removed.
+inline void remove_unfinished_checkpoints(const fs::path& output_dir) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(output_dir))
+    if (entry.path().filename().string().starts_with(detail::unfinished_prefix)) found.push_back(entry.path());
+  for (const fs::path& path : found) fs::remove_all(path);
+}
+
+/// Removes the oldest checkpoints until `limit` are left; those at the steps `kept` stay.
+inline void rotate_checkpoints(const fs::path& output_dir, std::int64_t limit, const std::set<std::int64_t>& kept) {
+  const auto checkpoints = list_checkpoints(output_dir);
+  auto left = static_cast<std::int64_t>(checkpoints.size());
+  for (const auto& [step, folder] : checkpoints) {
+    if (left <= limit) return;
+    if (kept.contains(step)) continue;
+    remove_checkpoint(folder);
+    --left;
+  }
+}
+
+/// What a checkpoint is made of.
+struct CheckpointContent {
+  std::function<void(const fs::path& folder)> save_model;
+  std::map<std::string, std::string> texts;  ///< file name: content
+  std::map<std::string, SavedState> states;  ///< of the optimizer and so on; none where the model alone is saved
+  Json manifest = Json::object();
+};
+
+/// Writes `output_dir`/checkpoint-`step`, whole or not at all. Throws Error, and leaves what is there, when it cannot.
+inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t step, CheckpointContent content) {
+  const fs::path folder = output_dir / concat(detail::checkpoint_prefix, step);
+  const fs::path unfinished = output_dir / concat(detail::unfinished_prefix, step);
+  try {
+    check(fs::is_directory(output_dir), output_dir.string(), ": is no folder any more");
+    fs::remove_all(unfinished);
+    fs::create_directory(unfinished);
+    content.save_model(unfinished);
+    Json values = Json::object();
+    for (auto& [part, state] : content.states) {
+      if (!state.tensors.empty()) save_safetensors(unfinished / (part + ".safetensors"), state.tensors);
+      values[part] = state.values;
+    }
+    for (const auto& [name, text] : content.texts) write_file(unfinished / name, text);
+    Json manifest = {{"format", checkpoint_format}};
+    manifest.update(content.manifest);
+    manifest["values"] = std::move(values);
+    manifest["files"] = detail::file_list(unfinished);
+    manifest["checksum"] = detail::text_hash(manifest.dump());
+    write_file(unfinished / checkpoint_manifest, manifest.dump(2) + "\n");
+    detail::put_in_place(unfinished, folder);
+  } catch (const std::exception& error) {
+    std::error_code ignored;
+    fs::remove_all(unfinished, ignored);
+    fail(folder.string(), ": the checkpoint could not be saved: ", error.what(),
+         "; checkpoints saved earlier are untouched");
+  }
+  return folder;
+}
+
+/// A checkpoint that was found whole.
+struct CheckpointFolder {
+  fs::path path;
+  Json manifest;
+
+  /// What a StateWriter wrote under `part`.
+  SavedState state(const std::string& part) const {
+    SavedState out;
+    const fs::path file = path / (part + ".safetensors");
+    if (fs::exists(file)) {
+      const SafetensorsFile tensors(file);
+      for (const std::string& name : tensors.names()) out.tensors.emplace_back(name, tensors.tensor(name));
+    }
+    const Json& values = manifest.at("values");
+    if (values.contains(part)) out.values = values.at(part);
+    return out;
+  }
+};
+
+/// Opens a checkpoint to resume from. Throws Error, which says why, when the folder is none, is damaged, or holds the
+/// model alone.
+inline CheckpointFolder open_checkpoint(const fs::path& folder) {
+  check(fs::is_directory(folder), folder.string(), ": is no folder; expected a checkpoint-N to resume from");
+  const fs::path file = folder / checkpoint_manifest;
+  check(fs::exists(file), folder.string(), ": has no ", checkpoint_manifest,
+        ", so it is no checkpoint of this program; a model folder can be the start of a new run as "
+        "--model_name_or_path");
+  Json manifest = read_json(file);
+  const auto damaged = [&](const auto&... what) {
+    fail(what..., "; the checkpoint cannot be used: delete it, or resume from an earlier one");
+  };
+  if (!manifest.is_object() || !manifest.contains("checksum") || !manifest.contains("files"))
+    damaged(file.string(), ": is damaged");
+  if (manifest.value("format", "") != checkpoint_format)
+    damaged(file.string(), ": has the format \"", manifest.value("format", ""), "\", expected \"", checkpoint_format,
+            '"');
+  Json content = manifest;
+  content.erase("checksum");
+  if (manifest["checksum"] != detail::text_hash(content.dump())) damaged(file.string(), ": is damaged");
+  for (const auto& [name, want] : manifest["files"].items()) {
+    const fs::path path = folder / name;
+    if (!fs::is_regular_file(path)) damaged(path.string(), ": is missing");
+    if (const auto size = fs::file_size(path); size != want.value("size", std::uintmax_t{0}))
+      damaged(path.string(), ": has ", size, " bytes, and had ", want["size"].dump(), " when it was saved");
+    if (detail::file_hash(path) != want.value("hash", "")) damaged(path.string(), ": is damaged");
+  }
+  check(manifest.contains("values") && !manifest["values"].empty(), folder.string(),
+        ": holds the model alone (save_only_model): it can be the start of a new run as --model_name_or_path, but "
+        "there is nothing to resume");
+  return {folder, std::move(manifest)};
+}
+
+}  // namespace kto

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// An update whose loss or gradient is not finite is found before it reaches the weights, and told with its rows.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kto/train/step.hpp"
+
+namespace kto {
+
+// Shapes: B examples of a micro-batch.
+
+/// What is not finite in a window, for a message; nothing when all is well. `losses` has the loss_B of each
+/// micro-batch. Waits for the device.
+inline std::optional<std::string> not_finite(std::span<const PreparedBatch> window, std::span<const Tensor> losses,
+                                             const Tensor& grad_norm) {
+  const at::NoGradGuard no_grad;
+  Tensor sum = grad_norm.to(at::kDouble);
+  for (const Tensor& loss_B : losses) sum = sum + loss_B.sum().to(grad_norm.device(), at::kDouble);
+  if (std::isfinite(sum.item<double>())) return std::nullopt;
+  std::string rows;
+  std::size_t count = 0;
+  for (std::size_t m = 0; m < losses.size(); ++m) {
+    const Tensor bad_B = at::isfinite(losses[m]).logical_not().cpu();
+    for (std::int64_t b = 0; b < bad_B.size(0); ++b)
+      if (bad_B[b].item<bool>() && ++count <= 10)
+        rows += concat(count > 1 ? ", " : "", window[m].batch.picks[static_cast<std::size_t>(b)].example->row);
+  }
+  if (count == 0) return concat("the gradient is not finite (its norm is ", grad_norm.item<double>(), ")");
+  return concat("the loss is not finite for ", count > 1 ? "the rows " : "row ", rows,
+                count > 10 ? concat(" and ", count - 10, " more") : "");
+}
+
+}  // namespace kto

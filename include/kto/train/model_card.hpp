@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// The README.md of a trained model, with the front matter that TRL's model cards have.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/core/error.hpp"
+
+namespace kto {
+
+struct ModelCard {
+  std::string model_name;                     ///< of the trained model
+  std::string base_model;                     ///< its name on the hub, or empty
+  std::string dataset;                        ///< the same of the rows
+  std::string library_name = "transformers";  ///< "peft" for an adapter
+  std::vector<std::string> tags = {"kto"};    ///< beside generated_from_trainer
+  std::string method = "KTO";                 ///< how it was trained
+  std::string paper_title = "KTO: Model Alignment as Prospect Theoretic Optimization";
+  std::string paper_id = "2402.01306";  ///< on arXiv
+  std::string version;                  ///< of this library
+};
+
+/// Whether `name` can be one on the hub: "owner/name".
+inline bool is_hub_name(std::string_view name) {
+  const auto slash = name.find('/');
+  return slash != std::string_view::npos && slash > 0 && slash + 1 < name.size() &&
+         name.find('/', slash + 1) == std::string_view::npos && name.front() != '.' && name.front() != '~';
+}
+
+namespace detail {
+
+/// A YAML scalar in single quotes.
+inline std::string yaml_text(std::string_view text) {
+  std::string out = "'";
+  for (const char c : text) out += c == '\'' ? std::string("''") : c == '\n' ? std::string(" ") : std::string(1, c);
+  return out + "'";
+}
+
+}  // namespace detail
+
+/// The text of README.md.
+inline std::string to_markdown(const ModelCard& card) {
+  std::string out = "---\n";
+  const auto line = [&](const char* key, const std::string& value) {
+    if (!value.empty()) out += concat(key, ": ", detail::yaml_text(value), '\n');
+  };
+  line("base_model", card.base_model);
+  line("datasets", card.dataset);
+  line("library_name", card.library_name);
+  line("model_name", card.model_name);
+  out += "tags:\n- generated_from_trainer\n";
+  for (const std::string& tag : card.tags) out += "- " + tag + "\n";
+  out += "licence: license\n---\n\n# Model Card for " + card.model_name + "\n\n";
+  const auto link = [](const std::string& kind, const std::string& name) {
+    return concat('[', name, "](https://huggingface.co/", kind, name, ')');
+  };
+  out += "This model is a fine-tuned version of ";
+  out += card.base_model.empty() ? std::string("another model") : link("", card.base_model);
+  if (!card.dataset.empty()) out += " on the " + link("datasets/", card.dataset) + " dataset";
+  out += ".\n\n## Training procedure\n\nThis model was trained with " + card.method;
+  if (!card.paper_id.empty())
+    out +=
+        concat(", a method introduced in [", card.paper_title, "](https://huggingface.co/papers/", card.paper_id, ")");
+  out += concat(", by kto ", card.version,
+                ". The options are in `training_args.json`, the log in `trainer_state.json`.\n");
+  return out;
+}
+
+}  // namespace kto

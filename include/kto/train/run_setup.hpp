@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run sets for its process while it lasts: the seed of noise and dropout, deterministic kernels, and the start
+// of its memory metrics.
+#pragma once
+
+#include <algorithm>
+
+#include "kto/core/memory.hpp"
+#include "kto/io/json.hpp"
+#include "kto/train/config.hpp"
+
+namespace kto {
+
+class RunSetup {
+ public:
+  explicit RunSetup(const TrainConfig& config)
+      : measures_memory_(!config.skip_memory_metrics),
+        was_deterministic_(at::globalContext().deterministicAlgorithms()) {
+    if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    if (!measures_memory_) return;
+    reset_memory_peak();
+    start_ = memory_use();
+  }
+  RunSetup(const RunSetup&) = delete;
+  RunSetup& operator=(const RunSetup&) = delete;
+  ~RunSetup() { at::globalContext().setDeterministicAlgorithms(was_deterministic_, /*warn_only=*/false); }
+
+  /// Bytes under transformers' names: how much more is held now than at the start, and how much more than either was
+  /// held in between. Empty where they are not asked for.
+  Json memory_metrics() const {
+    if (!measures_memory_) return Json::object();
+    const MemoryUse end = memory_use();
+    return {
+        {"train_mem_cpu_alloc_delta", end.resident - start_.resident},
+        {"train_mem_cpu_peaked_delta", std::max<std::int64_t>(0, end.peak - std::max(start_.resident, end.resident))}};
+  }
+
+ private:
+  bool measures_memory_;
+  bool was_deterministic_;
+  MemoryUse start_ = {};
+};
+
+}  // namespace kto

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""recorded_runs.py TRAIN_KTO SOURCE_ROOT: the runs of TRL in tests/golden/runs, replayed. Standard library only."""
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+
+from tiny_model import make_model
+
+train_kto, root = sys.argv[1:3]
+runs = json.load(open(os.path.join(root, "tests", "golden", "runs", "runs.json")))
+rows = open(os.path.join(root, "examples", "data", "train.jsonl"), encoding="utf-8").readlines()
+failed = 0
+
+
+def tolerance(key, want, step):
+    if key in ("step", "num_tokens", "num_input_tokens_seen"):
+        return 0
+    if key in ("epoch", "learning_rate"):
+        return 1e-6 * max(1e-12, abs(want)) + 1e-12
+    return (2e-4 if step <= 2 else 2e-3) * max(1.0, abs(want))  # Adam makes whole steps of rounding noise
+
+
+def compare(got, want):
+    got = [entry for entry in got if "loss" in entry or "eval_loss" in entry]
+    if len(got) != len(want):
+        return [f"{len(got)} log entries, expected {len(want)}"]
+    return [f"step {w['step']}: {key} = {g.get(key)}, expected {value}" for g, w in zip(got, want) for key, value in w.items()
+            if not isinstance(g.get(key), (int, float)) or not math.isfinite(g[key]) or abs(g[key] - value) > tolerance(key, value, w["step"])]
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    model = make_model(os.path.join(tmp, "model"), root)
+    for run in runs:
+        data, out = os.path.join(tmp, run["name"]), os.path.join(tmp, run["name"], "out")
+        os.makedirs(data)
+        for split, chosen in (("train", rows[:run["num_rows"]]), ("test", rows[len(rows) - run["num_eval_rows"]:])):
+            if chosen:
+                with open(os.path.join(data, split + ".jsonl"), "w", encoding="utf-8") as file:
+                    file.writelines(chosen)
+        flags = [word for name, value in run["flags"].items() for word in ("--" + name, value)]
+        if run["flags"].get("include_num_input_tokens_seen") == "all":
+            flags += ["--collator", "padded"]  # TRL's rows are
+        result = subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", out, *flags],
+                                capture_output=True, text=True, timeout=300)
+        bad = [result.stderr.strip()[-300:]] if result.returncode else compare(json.load(open(os.path.join(out, "trainer_state.json")))["log_history"], run["log"])
+        failed += bool(bad)
+        print(("FAIL " if bad else "ok   ") + run["name"], "; ".join(bad[:3]), flush=True)
+print(f"{len(runs) - failed} passed, {failed} failed")
+sys.exit(failed > 0)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of interrupted runs share: a tiny model and rows, and runs that can be compared to the last bit."""
+import json
+import os
+import subprocess
+
+from tiny_model import make_model, make_rows
+
+
+class Runs:
+    """Runs of train_kto on a tiny model in the folder `tmp`."""
+
+    def __init__(self, train_kto, root, tmp):
+        self.train_kto, self.tmp = train_kto, tmp
+        self.model = make_model(self.at("model"), root)
+        os.makedirs(self.at("data"))
+        make_rows(self.at("data", "train.jsonl"), 24)
+        make_rows(self.at("data", "test.jsonl"), 4)
+        self.passed = self.failed = 0
+        self.environment = dict(os.environ, OMP_NUM_THREADS="1")
+
+    def at(self, *parts):
+        return os.path.join(self.tmp, *parts)
+
+    def command(self, out, *flags, model=None, data=None):
+        return [self.train_kto, "--model_name_or_path", model or self.model, "--dataset_name", data or self.at("data"), "--output_dir",
+                self.at(out), "--per_device_train_batch_size", "4", "--learning_rate", "1e-2", "--logging_steps", "2",
+                "--save_steps", "1", *flags]
+
+    def run(self, out, *flags, **where):
+        return subprocess.run(self.command(out, *flags, **where), capture_output=True, text=True, timeout=300, env=self.environment)
+
+    def start(self, out, *flags):
+        return subprocess.Popen(self.command(out, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment)
+
+    def checkpoints(self, out):
+        folder = self.at(out)
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        return sorted(int(name[len("checkpoint-"):]) for name in names if name.startswith("checkpoint-"))
+
+    def finish(self, out, *flags):
+        """Goes on with a run, or begins it anew where there is nothing to go on from."""
+        how = ["--resume_from_checkpoint", "True"] if self.checkpoints(out) else ["--overwrite_output_dir"]
+        return self.run(out, *flags, *how)
+
+    def result(self, out):
+        """The trained weights, and the log without what a clock measured."""
+        weights = {name: open(self.at(out, name), "rb").read() for name in os.listdir(self.at(out)) if name.endswith(".safetensors")}
+        log = json.load(open(self.at(out, "trainer_state.json")))["log_history"]
+        clock = ("runtime", "_per_second")
+        return weights, [{k: v for k, v in entry.items() if not k.endswith(clock)} for entry in log]
+
+    def same(self, name, out, reference):
+        if not os.path.exists(self.at(out, "trainer_state.json")):
+            return self.case(name, False, "the run did not finish")
+        (weights, log), (want_weights, want_log) = self.result(out), self.result(reference)
+        differ = [(a, b) for a, b in zip(log, want_log) if a != b][:1]
+        self.case(name, weights == want_weights and log == want_log,
+                  f"weights {'equal' if weights == want_weights else 'differ'}, {len(log)} of {len(want_log)} entries, {differ}")
+
+    def case(self, name, condition, detail=""):
+        self.passed, self.failed = self.passed + bool(condition), self.failed + (not condition)
+        print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
+
+    def report(self):
+        print(f"{self.passed} passed, {self.failed} failed")
+        return int(self.failed > 0)

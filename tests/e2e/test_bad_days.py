@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""test_bad_days.py TRAIN_KTO SOURCE_ROOT: signals, full disks, folders that vanish, damaged and foreign checkpoints, changed
+rows, two runs in one folder, numbers that are not finite: one clear error each, and what was saved stays. Standard library
+only."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from runs import Runs
+from tiny_model import make_model, make_rows
+
+train_kto, root = sys.argv[1:3]
+STEPS = 40
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    runs = Runs(train_kto, root, tmp)
+    case, at = runs.case, runs.at
+    flags = ["--max_steps", "6"]
+    many = ["--max_steps", str(STEPS), "--save_steps", "2"]
+    resume = ["--resume_from_checkpoint", "True"]
+
+    def fails(name, result, pattern, status=1):
+        lines = result.stderr.strip().splitlines()
+        good = result.returncode == status and re.search(pattern, result.stderr) and any(line.startswith("train_kto: error: ") for line in lines)
+        case(name, good, f"status {result.returncode}, stderr: {result.stderr.strip()[-500:]}")
+
+    # Signals
+    assert runs.run("whole", *many).returncode == 0
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        name, out = signal.Signals(number).name, f"signal{number}"
+        process = subprocess.Popen(runs.command(out, *many, "--save_strategy", "no"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, env=runs.environment)
+        process.stdout.readline()  # the first log entry
+        process.send_signal(number)
+        err = process.communicate()[1]
+        saved = runs.checkpoints(out)
+        case(f"{name}: the step is finished and saved, status {status}", process.returncode == status and len(saved) == 1 and
+             saved[0] < STEPS and "resume_from_checkpoint True" in err, (process.returncode, saved, err[-300:]))
+        result = runs.run(out, *many, *resume)
+        if result.returncode:
+            case(f"{name}: and it goes on", False, result.stderr[-300:])
+        else:
+            runs.same(f"{name}: resumed, it is the uninterrupted run", out, "whole")
+    process = subprocess.Popen(runs.command("twice", "--max_steps", "100000", "--save_strategy", "no"), stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, env=runs.environment)
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)  # so that both signals arrive within one step
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    process.stdout.close()
+    case("a second signal ends the program at once", process.wait(timeout=60) in (130, 143) and not runs.checkpoints("twice"),
+         (process.returncode, runs.checkpoints("twice")))
+
+    # Two runs in one folder
+    process = subprocess.Popen(runs.command("shared", "--max_steps", "100000", "--save_strategy", "no"), stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, env=runs.environment)
+    process.stdout.readline()
+    fails("a second run in the same folder is refused", runs.run("shared", *flags, "--overwrite_output_dir"), r"another run is writing")
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    case("the killed one leaves no lock", runs.run("shared", *flags, "--overwrite_output_dir").returncode == 0)
+
+    # Rotation
+    best = ["--eval_strategy", "steps", "--eval_steps", "1", "--metric_for_best_model", "loss", "--save_total_limit", "2"]
+    assert runs.run("rotated", *flags, *best, "--greater_is_better", "True").returncode == 0
+    state = json.load(open(at("rotated", "trainer_state.json")))
+    kept = runs.checkpoints("rotated")
+    case("rotation keeps the newest and the best", kept == sorted({state["best_global_step"], 6} | ({5} if state["best_global_step"] == 6 else set()))
+         and os.path.basename(state["best_model_checkpoint"]) == f"checkpoint-{state['best_global_step']}", (kept, state["best_global_step"]))
+    assert runs.run("best_alone", *flags, *best, "--greater_is_better", "True", "--save_strategy", "best").returncode == 0
+    evaluated = [(e["step"], e["eval_loss"]) for e in json.load(open(at("best_alone", "trainer_state.json")))["log_history"] if "eval_loss" in e]
+    records = [step for i, (step, loss) in enumerate(evaluated) if all(loss > other for _, other in evaluated[:i])]
+    case("save_strategy best saves the records alone", runs.checkpoints("best_alone") == records[-2:], (runs.checkpoints("best_alone"), records))
+    result = runs.run("early", "--max_steps", "50", *best, "--greater_is_better", "True", "--early_stopping_patience", "2")
+    state = json.load(open(at("early", "trainer_state.json")))
+    evaluated = [(e["step"], e["eval_loss"]) for e in state["log_history"] if "eval_loss" in e]
+    peak = max(evaluated, key=lambda e: e[1])[0]
+    case("early stopping: two evaluations after the best", state["global_step"] == peak + 2 == state["best_global_step"] + 2 < 50, (evaluated, state["global_step"]))
+    assert runs.run("fraction", *flags, "--save_steps", "0.5").returncode == 0
+    case("save_steps 0.5: twice a run", runs.checkpoints("fraction") == [3, 6], runs.checkpoints("fraction"))
+    assert runs.run("epochs", "--num_train_epochs", "2", "--save_strategy", "epoch").returncode == 0
+    case("save_strategy epoch", runs.checkpoints("epochs") == [6, 12], runs.checkpoints("epochs"))
+
+    # What a checkpoint may be: whole, this run's, with its rows
+    assert runs.run("good", *flags, "--save_total_limit", "3").returncode == 0
+    case("a run that is done resumes to its end", runs.run("good", *flags, *resume).returncode == 0)
+
+    def spoiled(change, checkpoint="checkpoint-5"):
+        shutil.rmtree(at("spoiled"), ignore_errors=True)
+        shutil.copytree(at("good", checkpoint), at("spoiled", checkpoint))
+        change(at("spoiled", checkpoint))
+        return ["--resume_from_checkpoint", at("spoiled", checkpoint)]
+
+    def edit(name, function):
+        def change(folder):
+            path = os.path.join(folder, name)
+            content = bytearray(open(path, "rb").read())
+            open(path, "wb").write(function(content))
+        return change
+
+    def flip(content):
+        content[len(content) // 2] ^= 1
+        return content
+
+    def refused(name, change, pattern, *more):
+        shutil.rmtree(at("new"), ignore_errors=True)
+        fails(name, runs.run("new", *flags, *spoiled(change), *more), pattern)
+
+    for name in sorted(os.listdir(at("good", "checkpoint-5"))):
+        refused(f"a truncated {name}", edit(name, lambda content: content[:-3]), name.replace(".", r"\."))
+        refused(f"a flipped bit in {name}", edit(name, flip), name.replace(".", r"\."))
+    refused("a missing file", lambda folder: os.remove(os.path.join(folder, "optimizer.safetensors")), r"optimizer\.safetensors: is missing")
+    refused("a foreign checkpoint", lambda folder: os.remove(os.path.join(folder, "kto_checkpoint.json")), r"no checkpoint of this program")
+    fails("a checkpoint that is not there", runs.run("new2", *flags, "--resume_from_checkpoint", at("nowhere")), r"nowhere")
+    fails("nothing to resume from", runs.run("new2", *flags, *resume), r"no checkpoint-N")
+    assert runs.run("only_model", *flags, "--save_only_model").returncode == 0
+    fails("a checkpoint of the model alone", runs.run("only_model", *flags, *resume), r"save_only_model")
+    keep = lambda folder: None
+    refused("other options are named", keep, r"beta is \"0\.2\" and was \"0\.1\"", "--beta", "0.2")
+    refused("all of them", keep, r"learning_rate(.|\n)*seed|seed(.|\n)*learning_rate", "--seed", "7", "--learning_rate", "1e-3")
+    other = make_model(at("other_model"), root, seed=2)
+    fails("another model of the same shape", runs.run("new", *flags, *spoiled(keep), model=other), r"other weights")
+    wider = make_model(at("wider"), root, intermediate_size=32)
+    fails("another model of another shape", runs.run("new", *flags, *spoiled(keep), model=wider), r"other parameters")
+    fails("another reference", runs.run("new", *flags, *spoiled(keep), "--ref_model_name_or_path", other), r"reference is another")
+    shutil.copytree(at("data"), at("moved"))
+    shutil.rmtree(at("new"), ignore_errors=True)
+    case("moved rows are the same rows", runs.run("new", *flags, *spoiled(keep), data=at("moved")).returncode == 0)
+    text = open(at("moved", "train.jsonl")).read()
+    open(at("moved", "train.jsonl"), "w").write(text.replace("alpha", "omega", 1))
+    fails("a changed rows file is named", runs.run("new", *flags, *spoiled(keep), data=at("moved"), ), r"rows file .*train\.jsonl has changed")
+
+    # Folders and disks that fail in mid-run
+    def in_mid_run(out, act):
+        process = subprocess.Popen(runs.command(out, "--max_steps", "100000", "--save_steps", "2"), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True, env=runs.environment)
+        assert wait_for(lambda: len(runs.checkpoints(out)) > 1)
+        act()
+        err = process.communicate(timeout=60)[1]
+        return subprocess.CompletedProcess([], process.returncode, "", err)
+
+    def remove(out):
+        os.rename(at(out), at(out + "_away"))  # as a removed folder, without a race against its writer
+
+    fails("an output folder that is gone", in_mid_run("gone", lambda: remove("gone")), r"gone: is no folder any more")
+    if os.geteuid() != 0:
+        result = in_mid_run("sealed", lambda: os.chmod(at("sealed"), 0o500))
+        os.chmod(at("sealed"), 0o700)
+        fails("an output folder that became read-only", result, r"could not be saved")
+    full = runs.command("full", "--max_steps", "4", "--save_steps", "2")
+    assert subprocess.run(full, stdout=subprocess.DEVNULL, env=runs.environment).returncode == 0
+    before = {name: open(at("full", "checkpoint-2", name), "rb").read() for name in os.listdir(at("full", "checkpoint-2"))}
+    shutil.rmtree(at("full", "checkpoint-4"))
+    result = subprocess.run(["bash", "-c", 'ulimit -f 20; exec "$@"', "_", *full, *resume], capture_output=True, text=True, env=runs.environment)
+    fails("a full disk", result, r"checkpoint-4: the checkpoint could not be saved: .*cannot be written")
+    case("leaves the checkpoint before and no other", runs.checkpoints("full") == [2] and before ==
+         {name: open(at("full", "checkpoint-2", name), "rb").read() for name in before} and not [n for n in os.listdir(at("full")) if n.startswith(".")],
+         os.listdir(at("full")))
+    case("from which the run goes on once there is room", subprocess.run([*full, *resume], stdout=subprocess.DEVNULL, env=runs.environment).returncode == 0)
+
+    def small_disk():
+        os.makedirs(at("disk"), exist_ok=True)
+        return subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "kto_test", at("disk")], capture_output=True).returncode == 0
+
+    if small_disk():
+        try:
+            result = runs.run("disk/out", "--max_steps", "100", "--save_steps", "2")
+            fails("a disk that fills up", result, r"could not be saved.*No space left")
+            steps = runs.checkpoints("disk/out")
+            case("leaves whole checkpoints alone", steps and not [n for n in os.listdir(at("disk", "out")) if n.startswith(".")], steps)
+            result = runs.run("from_disk", "--max_steps", "100", "--save_steps", "200", "--resume_from_checkpoint", at("disk", "out", f"checkpoint-{steps[-1]}"))
+            case("of which the last is good", result.returncode == 0, result.stderr[-300:])
+        finally:
+            subprocess.run(["umount", at("disk")], capture_output=True)
+    else:
+        print("skipped: a small tmpfs (mount is not allowed here)")
+
+    # Numbers that are not finite
+    def plant(folder, value):
+        path = os.path.join(folder, "model.safetensors")
+        content = bytearray(open(path, "rb").read())
+        content[-4:] = value
+        open(path, "wb").write(content)
+
+    poisoned = at("poisoned")
+    shutil.copytree(runs.model, poisoned)
+    plant(poisoned, b"\x00\x00\xc0\x7f")  # a quiet NaN
+    fails("a NaN in a weight", runs.run("nan", *flags, model=poisoned), r"step 1: the loss is not finite for the rows 1, 2, 3, 4; no weight was changed")
+    result = runs.run("nan", "--max_steps", "30", "--nonfinite_loss", "skip", "--overwrite_output_dir", model=poisoned)
+    fails("skipping does not go on for ever", result, r"step 10: .*steps before it")
+    case("and is noted once", result.stdout.count("the step is left out") == 1, result.stdout[-300:])
+    sys.exit(runs.report())

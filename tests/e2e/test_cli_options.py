@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""test_cli_options.py TRAIN_KTO SOURCE_ROOT: options whose effect a user sees outside the log: memory, reports, threads,
+kinds of data files, truncation. Standard library only; with tensorboard installed its reader reads the event file."""
+import gzip
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from tiny_model import make_model
+
+train_kto, root = sys.argv[1:3]
+data = os.path.join(root, "examples", "data")
+passed = failed = 0
+
+
+def case(name, condition, detail=""):
+    global passed, failed
+    passed, failed = passed + bool(condition), failed + (not condition)
+    print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    at = lambda *parts: os.path.join(tmp, *parts)
+    model = make_model(at("model"), root)
+
+    def run(*flags, rows=data, kib=None):
+        shutil.rmtree(at("out"), ignore_errors=True)
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_AS, (kib * 1024, kib * 1024))) if kib else None
+        return subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", at("out"), "--max_steps", "3",
+                               "--logging_steps", "1", "--learning_rate", "1e-3", "--save_strategy", "no", "--per_device_train_batch_size", "4", *flags],
+                              capture_output=True, text=True, timeout=300, preexec_fn=limit, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def losses(*flags, **kwargs):
+        result = run(*flags, **kwargs)
+        if result.returncode:
+            return result.stderr[-300:]
+        return [entry["loss"] for entry in json.load(open(at("out", "trainer_state.json")))["log_history"] if "loss" in entry]
+
+    plain = losses()
+    case("threads that collate change nothing", losses("--dataloader_num_workers", "3") == plain)
+    case("threads that tokenize change nothing", losses("--dataset_num_proc", "1") == losses("--dataset_num_proc", "5") == plain)
+    noisy = losses("--neftune_noise_alpha", "5")
+    case("NEFTune changes the losses, the same way each time", noisy != plain and noisy == losses("--neftune_noise_alpha", "5"), noisy)
+
+    # Memory
+    big = ["--per_device_train_batch_size", "96", "--collator", "padded", "--pad_to_multiple_of", "4096", "--max_steps", "1", "--dataset_num_proc", "1"]
+    result = run(*big, kib=900_000)
+    case("too little memory: a short error with advice",
+         result.returncode == 1 and "--auto_find_batch_size" in result.stderr and len(result.stderr) < 1500, result.stderr[-400:])
+    result = run(*big, "--auto_find_batch_size", kib=900_000)
+    case("--auto_find_batch_size halves until it fits",
+         result.returncode == 0 and "starting anew with --per_device_train_batch_size 48" in result.stderr, result.stderr[-400:])
+
+    # Reports
+    result = run("--report_to", "jsonl", "tensorboard", "--run_name", "night", "--skip_memory_metrics", "False")
+    case("reports: the run ends well", result.returncode == 0, result.stderr[-300:])
+    lines = [json.loads(line) for line in open(at("out", "metrics.jsonl"))]
+    case("metrics.jsonl has a line an entry, with the run's name",
+         [line["loss"] for line in lines if "loss" in line] == plain and all(line["run_name"] == "night" for line in lines), lines[:1])
+    case("the closing entry has the memory", "train_mem_cpu_peaked_delta" in lines[-1], lines[-1])
+    case("one event file", len(os.listdir(at("out", "runs", "night"))) == 1)
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        events = EventAccumulator(at("out", "runs", "night"))
+        events.Reload()
+        seen = [(event.step, event.value) for event in events.Scalars("train/loss")]
+        case("TensorBoard reads it", len(seen) == 3 and all(abs(v - p) < 1e-6 for (_, v), p in zip(seen, plain)), seen)
+        case("and the settings", "args/text_summary" in events.Tags()["tensors"])
+    except ImportError:
+        print("(TensorBoard's reader is not installed)")
+
+    # Data files
+    source = open(os.path.join(data, "train.jsonl"), encoding="utf-8").readlines()
+    with gzip.open(at("rows.jsonl.gz"), "wt", encoding="utf-8") as file:
+        file.writelines(source)
+    packed = losses(rows=at("rows.jsonl.gz"))
+    case("gzip: the same rows (or built without zlib)", packed == plain or "built without zlib" in packed, packed)
+    for i in (0, 1):
+        with open(at(f"part-{i}.jsonl"), "w", encoding="utf-8") as file:
+            file.writelines(source[i * 40:(i + 1) * 40 if i == 0 else None])
+    case("several files by a pattern", losses(rows=at("part-*.jsonl")) == plain)
+
+    # Truncation
+    right, end, start = losses("--max_length", "64"), losses("--max_length", "64", "--truncation_mode", "keep_end", "--max_prompt_length", "16"), \
+        losses("--max_length", "64", "--truncation_mode", "keep_start", "--max_prompt_length", "16")
+    case("the rules of truncation differ, and all train", all(isinstance(x, list) and len(x) == 3 for x in (right, end, start))
+         and len({tuple(right), tuple(end), tuple(start)}) == 3, (right, end, start))
+    case("what is cut is told", "completions are cut (max_length 64, prompt 16" in run("--max_length", "64", "--max_prompt_length", "16").stderr)
+
+    result = run("--optim", "sgd", "--optim_args", "momentun=1")
+    case("optim_args that do not belong: status 2, nothing written",
+         result.returncode == 2 and "momentun" in result.stderr and not os.path.exists(at("out")), result.stderr[-300:])
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed > 0)

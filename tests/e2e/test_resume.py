@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""test_resume.py TRAIN_KTO SOURCE_ROOT: a run that is stopped in its middle and goes on is the uninterrupted run, to the last
+bit of its weights and its log, under every kind of policy that keeps state. Standard library only."""
+import os
+import shutil
+import sys
+import tempfile
+
+from runs import Runs
+
+train_kto, root = sys.argv[1:3]
+with tempfile.TemporaryDirectory() as tmp:
+    runs = Runs(train_kto, root, tmp)
+    common = ["--train_sampling_strategy", "random", "--max_steps", "7", "--gradient_accumulation_steps", "2"]
+    lora = ["--use_peft", "--lora_r", "4", "--lora_dropout", "0.2", "--disable_dropout", "False"]
+    kinds = {
+        "all weights": [],
+        "rows by length, warm-up, cosine": ["--train_sampling_strategy", "group_by_length", "--lr_scheduler_type", "cosine", "--warmup_steps", "2"],
+        "LoRA with dropout": lora,
+        "DoRA with saved modules": [*lora, "--use_dora", "--lora_modules_to_save", "norm"],
+        "TR-DPO": ["--sync_ref_model", "--ref_model_sync_steps", "2"],
+        "a moving average as reference": [*lora, "--ref_model_ema_decay", "0.7"],
+        "precomputed reference": ["--precompute_ref_log_probs", "--ref_logps_cache", runs.at("cache")],
+        "kl_scope window": ["--kl_scope", "window"],
+        "bfloat16": ["--dtype", "bfloat16"],
+        "learning rate on a plateau, evaluations": ["--eval_strategy", "steps", "--eval_steps", "1", "--lr_scheduler_type", "reduce_lr_on_plateau",
+                                                    "--lr_scheduler_kwargs", '{"patience": 0}'],
+        "the best model": ["--eval_strategy", "steps", "--eval_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "rewards/margins"],
+        "SGD": ["--optim", "sgd", "--optim_args", "momentum=0.9"],
+        "RMSprop": ["--optim", "rmsprop"],
+        "Adagrad": ["--optim", "adagrad"],
+        "Adafactor": ["--optim", "adafactor"],
+    }
+    for kind, flags in kinds.items():
+        flags = [*common, *flags]
+        whole = runs.run("whole", *flags)
+        if whole.returncode:
+            runs.case(kind, False, whole.stderr[-300:])
+            continue
+        for step in (3, 6):  # in the middle of a log interval, and in the second epoch or third
+            shutil.rmtree(runs.at("resumed"), ignore_errors=True)
+            result = runs.run("resumed", *flags, "--resume_from_checkpoint", runs.at("whole", f"checkpoint-{step}"))
+            if result.returncode:
+                runs.case(f"{kind}: from step {step}", False, result.stderr[-300:])
+            else:
+                runs.same(f"{kind}: from step {step}", "resumed", "whole")
+        shutil.rmtree(runs.at("whole"))
+    sys.exit(runs.report())

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// NEFTune: noise on embeddings in training, and nowhere else.
+#include "catch.hpp"
+#include "tests/model/model_cases.hpp"
+
+namespace kto::test {
+namespace {
+
+Decoder small_decoder() {
+  const Json config = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/models/llama_plain.json")["config"];
+  return case_decoder(parse_model_config(config, "llama_plain.json"), at::kFloat);
+}
+
+TEST_CASE("NEFTune adds bounded noise where a gradient is asked for") {
+  Decoder decoder = small_decoder();
+  const auto vocab = decoder.config.vocab_size;
+  const Sequences sequences = case_sequences({case_ids(0, 9, vocab), case_ids(1, 4, vocab)}, false);
+  const Tensor plain_ND = decoder.hidden(sequences).detach();
+  decoder.neftune_noise_alpha = 5;
+  {
+    const at::NoGradGuard no_grad;
+    CHECK(at::equal(decoder.hidden(sequences), plain_ND));
+  }
+  at::manual_seed(1);
+  const Tensor noisy_ND = decoder.hidden(sequences).detach();
+  CHECK_FALSE(at::allclose(noisy_ND, plain_ND));
+  at::manual_seed(1);
+  CHECK(at::equal(decoder.hidden(sequences), noisy_ND));
+  CHECK_FALSE(at::equal(decoder.hidden(sequences), noisy_ND));
+
+  const Tensor noise_ND = embedding_noise(decoder, sequences);
+  const auto width = static_cast<double>(decoder.config.hidden_size);
+  for (const Segment& segment : sequences.segments) {
+    const double most = 5 / std::sqrt(static_cast<double>(segment.length) * width);
+    const double seen = noise_ND.narrow(0, segment.begin, segment.length).abs().max().item<double>();
+    CHECK(seen <= most * (1 + 1e-6));
+    CHECK(seen > most / 2);
+  }
+}
+
+TEST_CASE("NEFTune and recomputed activations give the same gradient under one seed") {
+  Decoder decoder = small_decoder();
+  decoder.neftune_noise_alpha = 5;
+  const Sequences sequences = case_sequences({case_ids(0, 9, decoder.config.vocab_size)}, false);
+  const auto run = [&](bool recompute) {
+    decoder.recompute = recompute;
+    at::manual_seed(3);
+    return gradients(decoder, case_loss(case_logp(decoder, decoder.hidden(sequences), sequences)));
+  };
+  const auto kept = run(false), recomputed = run(true);
+  for (std::size_t i = 0; i < kept.size(); ++i) CHECK(at::allclose(kept[i], recomputed[i], 1e-5, 1e-7));
+}
+
+}  // namespace
+}  // namespace kto::test

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of TrainConfig that steer the loop: prefetching, filters of the log, delays, counts, noise.
+#include <thread>
+
+#include "catch.hpp"
+#include "examples/toy.hpp"
+#include "kto/loss/kto.hpp"
+#include "kto/train/report.hpp"
+#include "tests/data/temporary_folder.hpp"
+
+using kto::Tensor;
+
+namespace {
+
+kto::TrainerState run(const kto::TrainConfig& config, kto::Callbacks callbacks = {}, int num_rows = 16) {
+  const auto model = toy::bigram_model();
+  kto::Trainer trainer{.model = model,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::Kto{},
+                       .reference = kto::live_reference(model),
+                       .config = config,
+                       .callbacks = std::move(callbacks)};
+  return trainer.train(toy::rows(num_rows), toy::rows(8));
+}
+
+struct FailingCollator {
+  static constexpr kto::BatchParts provides{.kl_pairs = true, .padded_rows = true};
+  kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
+    if (picks[0].example->row >= 8) kto::fail("row ", picks[0].example->row, " cannot be collated");
+    return kto::PaddedCollator{}(picks, with_kl);
+  }
+};
+
+std::vector<double> column(const kto::TrainerState& state, const std::string& name) {
+  std::vector<double> out;
+  for (const auto& entry : state.log_history)
+    if (entry.contains(name)) out.push_back(entry[name].get<double>());
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("any number of dataloader workers gives the same run") {
+  kto::TrainConfig config{.per_device_train_batch_size = 2,
+                          .gradient_accumulation_steps = 2,
+                          .num_train_epochs = 3,
+                          .learning_rate = 0.05,
+                          .logging_steps = 1,
+                          .eval_strategy = kto::IntervalStrategy::epoch};
+  const auto strip = [](const kto::TrainerState& state) {
+    return std::pair{column(state, "loss"), column(state, "eval_loss")};
+  };
+  const auto none = strip(run(config));
+  CHECK(none.first.size() == 12);
+  for (const std::int64_t workers : {1, 2, 5}) {
+    config.dataloader_num_workers = workers;
+    config.dataloader_prefetch_factor = workers == 2 ? 1 : 3;
+    CHECK(strip(run(config)) == none);
+  }
+}
+
+TEST_CASE("batches come in order from many workers, which stop when they are not wanted any more") {
+  const auto rows = toy::rows(64);
+  const auto picks = kto::train_picks(rows, {.per_device_train_batch_size = 2}, 0);
+  for (const std::size_t take : {std::size_t{0}, std::size_t{3}, picks.size()}) {
+    const kto::PaddedCollator collator;
+    kto::BatchSource source(collator, picks, true, 4, 2);
+    for (std::size_t i = 0; i < take; ++i) CHECK(source.next().picks[0].example == picks[i][0].example);
+  }
+}
+
+TEST_CASE("what a collator throws in a worker ends the run with its message") {
+  auto rows = toy::rows(16);
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i].row = i;
+  const auto model = toy::bigram_model();
+  kto::Trainer trainer{
+      .model = model,
+      .collator = FailingCollator{},
+      .loss = kto::Kto{},
+      .reference = kto::live_reference(model),
+      .config = {.per_device_train_batch_size = 4, .dataloader_num_workers = 2, .num_train_epochs = 1}};
+  CHECK_THROWS_WITH(trainer.train(rows), KTO_CONTAINS("row 8 cannot be collated"));
+}
+
+TEST_CASE("eval_delay counts updates or epochs") {
+  kto::TrainConfig config{.per_device_train_batch_size = 4,
+                          .max_steps = 8,
+                          .eval_strategy = kto::IntervalStrategy::steps,
+                          .eval_steps = 2,
+                          .eval_delay = 5};
+  CHECK(column(run(config), "eval_loss").size() == 2);  // at 6 and 8
+  config.eval_strategy = kto::IntervalStrategy::epoch;
+  config.eval_delay = 2;
+  CHECK(column(run(config), "eval_loss").size() == 1);  // of two epochs
+  CHECK_THROWS_WITH(run({.max_steps = 1, .eval_delay = 2}), KTO_CONTAINS("eval_delay needs eval_strategy"));
+}
+
+TEST_CASE("the last update is evaluated, and an epoch that is broken off counts as one") {
+  kto::TrainConfig config{
+      .per_device_train_batch_size = 4, .max_steps = 7, .eval_strategy = kto::IntervalStrategy::steps, .eval_steps = 4};
+  CHECK(column(run(config), "eval_loss").size() == 2);  // at 4 and 7
+  config.eval_strategy = config.logging_strategy = kto::IntervalStrategy::epoch;
+  const auto state = run(config);
+  CHECK(column(state, "eval_loss").size() == 2);  // epochs of 4 updates
+  CHECK(column(state, "loss").size() == 2);
+}
+
+TEST_CASE("include_num_input_tokens_seen counts with and without padding") {
+  const auto seen = [](kto::InputTokens which) {
+    return column(run({.per_device_train_batch_size = 4,
+                       .max_steps = 3,
+                       .logging_steps = 1,
+                       .include_num_input_tokens_seen = which}),
+                  "num_input_tokens_seen");
+  };
+  const auto all = seen(kto::InputTokens::all), real = seen(kto::InputTokens::non_padding);
+  CHECK(seen(kto::InputTokens::no).empty());
+  REQUIRE(all.size() == 4);  // three steps and the closing entry
+  REQUIRE(real.size() == 4);
+  CHECK(all[0] == 4 * 5);  // rows of 5 tokens at most
+  CHECK(real[0] <= all[0]);
+  CHECK(real[2] > real[0]);
+}
+
+TEST_CASE("memory metrics are in the closing entry when asked for; caches are given back") {
+  const auto state = run({.max_steps = 2, .skip_memory_metrics = false, .torch_empty_cache_steps = 1});
+  CHECK(state.log_history.back().contains("train_mem_cpu_alloc_delta"));
+  CHECK(state.log_history.back()["train_mem_cpu_peaked_delta"].get<std::int64_t>() >= 0);
+  CHECK_FALSE(run({.max_steps = 2}).log_history.back().contains("train_mem_cpu_alloc_delta"));
+}
+
+TEST_CASE("full_determinism holds while the run lasts") {
+  bool during = false;
+  kto::Callback callback;
+  callback.on_step_end = [&](const kto::TrainerState&, kto::Control&) {
+    during = at::globalContext().deterministicAlgorithms();
+  };
+  run({.max_steps = 1, .full_determinism = true}, {callback});
+  CHECK(during);
+  CHECK_FALSE(at::globalContext().deterministicAlgorithms());
+}
+
+TEST_CASE("prediction_loss_only leaves compute_metrics out") {
+  const auto model = toy::bigram_model();
+  kto::Trainer trainer{.model = model,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::Kto{},
+                       .reference = kto::live_reference(model),
+                       .config = {.prediction_loss_only = true}};
+  trainer.evaluation.compute_metrics = [](const kto::EvalPrediction&) { return kto::Json{{"own", 1}}; };
+  CHECK_FALSE(trainer.evaluate(toy::rows(8)).contains("eval_own"));
+  trainer.config.prediction_loss_only = false;
+  CHECK(trainer.evaluate(toy::rows(8)).contains("eval_own"));
+}
+
+TEST_CASE("a learning rate that follows the evaluations falls in a run that does not improve") {
+  const auto state = run({.per_device_train_batch_size = 4,
+                          .max_steps = 4,
+                          .learning_rate = 1e-3,
+                          .lr_scheduler_type = kto::LrSchedulerType::reduce_lr_on_plateau,
+                          .lr_scheduler_kwargs = {{"patience", 0}, {"mode", "max"}, {"threshold", 10}},
+                          .logging_steps = 1,
+                          .eval_strategy = kto::IntervalStrategy::steps,
+                          .eval_steps = 1});
+  const auto rates = column(state, "learning_rate");
+  REQUIRE(rates.size() == 4);
+  CHECK(rates[0] == 1e-3);
+  CHECK(rates[1] == 1e-3);  // the first evaluation is the best so far
+  CHECK(rates[2] == Approx(1e-4));
+  CHECK(rates[3] == Approx(1e-5));
+}
+
+TEST_CASE("reports hold every entry of the log") {
+  const kto_test::TemporaryFolder folder;
+  const auto state = run(
+      {.max_steps = 2, .logging_steps = 1},
+      {kto::report_jsonl(folder.path() / "metrics.jsonl", "night"), kto::report_tensorboard(folder.path() / "runs")});
+  const std::string text = kto::read_file(folder.path() / "metrics.jsonl");
+  CHECK(std::count(text.begin(), text.end(), '\n') == static_cast<std::ptrdiff_t>(state.log_history.size()));
+  const auto first = kto::parse_json(text.substr(0, text.find('\n')), "metrics.jsonl");
+  CHECK(first["run_name"] == "night");
+  CHECK(first["loss"] == state.log_history[0]["loss"]);
+  CHECK(std::distance(kto::fs::directory_iterator(folder.path() / "runs"), {}) == 1);
+}
