@@ -39,3 +39,6 @@
 #include "kto/train/report.hpp"
 #include "kto/train/stop_signals.hpp"
 #include "kto/train/trainer.hpp"
+// Text from what was trained.
+#include "kto/generate/generate.hpp"
+#include "kto/generate/text_stream.hpp"

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// Talks to a model: a folder, or a base with an adapter.
+//   chat --model_name_or_path out             on a terminal; /new begins a new conversation, /exit or end of input ends
+//   echo "Who are you?" | chat --model_name_or_path out --temperature 0
+// Each line of the input is a message; the replies, and nothing else, go to the output as they are made.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+
+#include "cli/policy.hpp"
+#include "kto/core/allocator.hpp"
+#include "kto/generate/generate.hpp"
+#include "kto/generate/text_stream.hpp"
+
+namespace {
+
+struct Options {
+  std::string model, adapter, system, dtype = "float32", device = "auto";
+  std::optional<double> temperature, top_p, repetition_penalty;
+  std::optional<std::int64_t> top_k;
+  std::int64_t max_new_tokens = 512;
+  std::uint64_t seed = 42;
+};
+
+void add_options(CLI::App& app, Options& options) {
+  app.add_option("--model_name_or_path", options.model, "folder of the model, or of an adapter")->required();
+  app.add_option("--adapter_name_or_path", options.adapter, "folder of a PEFT adapter for the model");
+  app.add_option("--system", options.system, "the conversation's system message");
+  app.add_option("--temperature", options.temperature, "0: always the likeliest token; default: the model's own, or 0");
+  app.add_option("--top_k", options.top_k, "draw among so many of the likeliest tokens; 0: all");
+  app.add_option("--top_p", options.top_p, "draw among the likeliest tokens that have this probability together");
+  app.add_option("--repetition_penalty", options.repetition_penalty, "above 1: fewer repetitions");
+  app.add_option("--max_new_tokens", options.max_new_tokens, "longest reply");
+  app.add_option("--seed", options.seed, "of the drawing");
+  app.add_option("--dtype", options.dtype, "type of the weights")
+      ->check(CLI::IsMember({"float32", "bfloat16", "auto"}));
+  app.add_option("--device", options.device, "auto, cpu, cuda, cuda:N");
+}
+
+/// The model with its adapter, if any, and the folder of the base.
+std::pair<kto::Decoder, kto::fs::path> load(const Options& options) {
+  kto::Arguments args;
+  args.script.model_name_or_path = options.model;
+  if (!options.adapter.empty()) args.script.adapter_name_or_path = options.adapter;
+  args.script.device = options.device;
+  args.script.dtype = options.dtype == "float32"    ? kto::ModelDtype::float32
+                      : options.dtype == "bfloat16" ? kto::ModelDtype::bfloat16
+                                                    : kto::ModelDtype::as_stored;
+  const kto::Policy policy = kto::load_policy(args);
+  return {policy.model, policy.base};
+}
+
+/// The tokenizer's folder: the adapter's where it has one, since it was trained with it.
+kto::fs::path tokenizer_folder(const Options& options) {
+  if (!options.adapter.empty() && kto::fs::exists(kto::fs::path(options.adapter) / "tokenizer.json"))
+    return options.adapter;
+  kto::Arguments args;
+  args.script.model_name_or_path = options.model;
+  return kto::tokenizer_folder(args);
+}
+
+kto::GenerationConfig generation_config(const Options& options, const kto::Decoder& model, const kto::fs::path& base) {
+  const kto::fs::path own = options.model;
+  auto config = kto::read_generation_config(kto::fs::exists(own / "generation_config.json") ? own : base, model.config);
+  if (options.temperature) config.temperature = *options.temperature;
+  if (options.top_k) config.top_k = *options.top_k;
+  if (options.top_p) config.top_p = *options.top_p;
+  if (options.repetition_penalty) config.repetition_penalty = *options.repetition_penalty;
+  config.max_new_tokens = options.max_new_tokens;
+  config.seed = options.seed;
+  validate(config);
+  return config;
+}
+
+class Chat {
+ public:
+  Chat(const kto::Decoder& model, const kto::Processor& processor, kto::GenerationConfig config, std::string system)
+      : model_(model), processor_(processor), config_(std::move(config)), system_(std::move(system)) {
+    begin();
+  }
+
+  /// Forgets the conversation, and draws from the seed's beginning again.
+  void begin() {
+    messages_ = kto::Json::array();
+    if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
+    generator_ = at::make_generator<at::CPUGeneratorImpl>(config_.seed);
+  }
+
+  /// Answers, and writes the answer to `out` while it is made.
+  void reply(const std::string& message, std::FILE* out) {
+    messages_.push_back({{"role", "user"}, {"content", message}});
+    kto::TextStream stream(processor_.tokenizer());
+    std::string text;
+    const auto put = [&](const std::string& part) {
+      text += part;
+      std::fwrite(part.data(), 1, part.size(), out);
+      std::fflush(out);
+    };
+    const auto ids = prompt_ids(message);
+    kto::generate(model_, cache_, ids, config_, generator_, [&](std::int32_t id) {
+      put(stream.add(id));
+      return true;
+    });
+    put(stream.finish() + "\n");
+    text.pop_back();
+    messages_.push_back({{"role", "assistant"}, {"content", text}});
+  }
+
+ private:
+  /// The conversation as the chat template renders it; a model without one goes on from the message alone.
+  std::vector<std::int32_t> prompt_ids(const std::string& message) const {
+    const auto encoder = processor_.encoder();
+    if (encoder.chat_template == nullptr) return processor_.tokenizer().encode(message, true);
+    const kto::RowContext row;
+    const std::string text =
+        encoder.chat_template->render(kto::template_variables(messages_, row, encoder.special_tokens, true));
+    return processor_.tokenizer().encode(text, false);
+  }
+
+  const kto::Decoder& model_;
+  const kto::Processor& processor_;
+  kto::GenerationConfig config_;
+  std::string system_;
+  kto::Json messages_;
+  kto::KvCache cache_;
+  at::Generator generator_;
+};
+
+void run(const Options& options) {
+  const auto [model, base] = load(options);
+  const kto::Processor processor(tokenizer_folder(options));
+  Chat chat(model, processor, generation_config(options, model, base), options.system);
+  const bool terminal = ::isatty(STDIN_FILENO) != 0;
+  std::string line;
+  for (;;) {
+    if (terminal) std::cerr << "> " << std::flush;
+    if (!std::getline(std::cin, line) || line == "/exit") break;
+    if (line.ends_with('\r')) line.pop_back();
+    if (line == "/new")
+      chat.begin();
+    else if (!line.empty())
+      chat.reply(line, stdout);
+  }
+  if (terminal) std::cerr << '\n';
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Talks to a model: each line of the input is a message.");
+  Options options;
+  add_options(app, options);
+  try {
+    app.parse(argc, argv);
+    kto::keep_freed_memory();
+    run(options);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error);
+    return status == 0 ? 0 : 2;
+  } catch (const kto::UsageError& error) {
+    std::cerr << "chat: error: " << error.what() << '\n';
+    return 2;
+  } catch (const std::exception& error) {
+    std::cerr << "chat: error: " << error.what() << '\n';
+    return 1;
+  }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Text from a trained decoder, token by token: greedy, or drawn with temperature, top-k and top-p as transformers'
+// generate does it.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <span>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "kto/generate/cached_decoder.hpp"
+#include "kto/io/json.hpp"
+
+namespace kto {
+
+// Shapes: V vocabulary, D width.
+
+struct GenerationConfig {
+  std::int64_t max_new_tokens = 256;
+  double temperature = 0;         ///< 0: always the likeliest token
+  std::int64_t top_k = 0;         ///< draw among the k likeliest tokens; 0: all
+  double top_p = 1;               ///< draw among the likeliest tokens that together have this probability
+  double repetition_penalty = 1;  ///< above 1: tokens that are in the text already become less likely
+  std::uint64_t seed = 42;
+  std::vector<std::int64_t> eos_token_ids = {};  ///< tokens that end the text
+};
+
+/// What a model folder says of generation: generation_config.json (its end-of-text tokens go before those of
+/// config.json), without sampling where it does not ask for it. Throws Error naming the file when it is malformed.
+inline GenerationConfig read_generation_config(const fs::path& folder, const ModelConfig& model) {
+  GenerationConfig out;
+  out.eos_token_ids = model.eos_token_ids;
+  const fs::path file = folder / "generation_config.json";
+  if (!fs::exists(file)) return out;
+  const Json config = read_json(file);
+  const std::string where = file.string();
+  check(config.is_object(), where, ": expected an object");
+  if (config.contains("eos_token_id") && config["eos_token_id"].is_array())
+    out.eos_token_ids = json_value<std::vector<std::int64_t>>(config, "eos_token_id", {}, where);
+  else if (config.contains("eos_token_id") && !config["eos_token_id"].is_null())
+    out.eos_token_ids = {json_value<std::int64_t>(config, "eos_token_id", 0, where)};
+  out.repetition_penalty = json_value<double>(config, "repetition_penalty", 1, where);
+  if (!json_value<bool>(config, "do_sample", false, where)) return out;
+  out.temperature = json_value<double>(config, "temperature", 1, where);
+  out.top_k = json_value<std::int64_t>(config, "top_k", 50, where);
+  out.top_p = json_value<double>(config, "top_p", 1, where);
+  return out;
+}
+
+/// Throws UsageError naming the field that is out of range.
+inline void validate(const GenerationConfig& config) {
+  const auto require = [](bool holds, const char* message) {
+    if (!holds) throw UsageError(message);
+  };
+  require(config.max_new_tokens > 0, "max_new_tokens: expected an integer above 0");
+  require(config.temperature >= 0 && std::isfinite(config.temperature), "temperature: expected a number >= 0");
+  require(config.top_k >= 0, "top_k: expected 0 (all) or more");
+  require(config.top_p > 0 && config.top_p <= 1, "top_p: expected a number above 0 and at most 1");
+  require(config.repetition_penalty > 0, "repetition_penalty: expected a number above 0");
+}
+
+/// Draws or chooses the next token from `logits_V`. `earlier` are the tokens of the text so far.
+inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> earlier, const GenerationConfig& config,
+                               at::Generator& generator) {
+  const at::NoGradGuard no_grad;
+  logits_V = logits_V.to(at::kFloat).cpu().contiguous();
+  if (config.repetition_penalty != 1) {
+    logits_V = logits_V.clone();
+    float* logit = logits_V.mutable_data_ptr<float>();
+    const auto penalty = static_cast<float>(config.repetition_penalty);
+    for (const std::int32_t id : std::unordered_set<std::int32_t>(earlier.begin(), earlier.end()))
+      logit[id] = logit[id] < 0 ? logit[id] * penalty : logit[id] / penalty;
+  }
+  check(at::isfinite(logits_V).all().item<bool>(), "the model's logits are not finite: its weights are damaged");
+  if (config.temperature == 0) return static_cast<std::int32_t>(logits_V.argmax().item<std::int64_t>());
+  logits_V = logits_V / config.temperature;
+  const std::int64_t V = logits_V.size(0), k = config.top_k == 0 ? V : std::min(config.top_k, V);
+  const auto [logits_k, ids_k] = logits_V.topk(k);  // falling
+  Tensor probabilities_k = at::softmax(logits_k, -1);
+  if (config.top_p < 1)  // a token stays while those before it have less than top_p
+    probabilities_k = probabilities_k.masked_fill((probabilities_k.cumsum(-1) - probabilities_k) >= config.top_p, 0);
+  const Tensor drawn = at::multinomial(probabilities_k, 1, false, generator);
+  return static_cast<std::int32_t>(ids_k[drawn.item<std::int64_t>()].item<std::int64_t>());
+}
+
+namespace detail {
+
+inline Tensor last_logits(const Head& head, const Tensor& hidden_LD) {
+  Tensor logits_V = affine(hidden_LD.narrow(0, hidden_LD.size(0) - 1, 1), head.weight_VD, head.bias_V).squeeze(0);
+  if (head.scale != 1) logits_V = logits_V * head.scale;
+  if (head.soft_cap != 0) logits_V = at::tanh(logits_V / head.soft_cap) * head.soft_cap;
+  return logits_V;
+}
+
+}  // namespace detail
+
+/// Goes on from `prompt_ids` and returns the new tokens, an end-of-text token included. `on_token` sees each one as it
+/// comes; false ends the text there. What `cache` holds of the prompt's beginning is not computed again, so that the
+/// turns of a conversation share theirs.
+inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache,
+                                          std::span<const std::int32_t> prompt_ids, const GenerationConfig& config,
+                                          at::Generator& generator,
+                                          const std::function<bool(std::int32_t)>& on_token = nullptr) {
+  const at::NoGradGuard no_grad;
+  validate(config);
+  check(!prompt_ids.empty(), "the prompt has no tokens");
+  const auto known = std::ranges::mismatch(cache.ids(), prompt_ids).in2 - prompt_ids.begin();
+  cache.truncate(std::min<std::int64_t>(known, static_cast<std::int64_t>(prompt_ids.size()) - 1));
+  const Head head = decoder.head();
+  std::vector<std::int32_t> text(prompt_ids.begin(), prompt_ids.end());
+  while (static_cast<std::int64_t>(text.size() - prompt_ids.size()) < config.max_new_tokens) {
+    const Tensor hidden_LD =
+        cached_hidden(decoder, cache, std::span(text).subspan(static_cast<std::size_t>(cache.length())));
+    const std::int32_t id = next_token(detail::last_logits(head, hidden_LD), text, config, generator);
+    text.push_back(id);
+    if ((on_token && !on_token(id)) || std::ranges::find(config.eos_token_ids, id) != config.eos_token_ids.end()) break;
+  }
+  return {text.begin() + static_cast<std::ptrdiff_t>(prompt_ids.size()), text.end()};
+}
+
+/// The same without a cache to keep.
+inline std::vector<std::int32_t> generate(const Decoder& decoder, std::span<const std::int32_t> prompt_ids,
+                                          const GenerationConfig& config = {}) {
+  KvCache cache;
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(config.seed);
+  return generate(decoder, cache, prompt_ids, config, generator);
+}
+
+}  // namespace kto
