@@ -39,7 +39,7 @@ PYTHON
 ensure_packages
 find_torch
 configure -DKTO_BUILD_EXAMPLES=ON
-build --target train_kto inspect_rows
+build --target train_kto inspect_rows chat
 fetch_model
 say "training on examples/data/train.jsonl"
 build/examples/train_kto --model_name_or_path "$model" --dataset_name examples/data --output_dir "$output" \
@@ -51,5 +51,6 @@ cat <<END
 
 The trained model, its tokenizer and the logs lie in $output
 (a Hugging Face folder: AutoModelForCausalLM.from_pretrained takes it). Done in $((SECONDS / 60)) min $((SECONDS % 60)) s.
+Talk to it: build/examples/chat --model_name_or_path $output
 See the rows as the trainer does: build/examples/inspect_rows --model_name_or_path $model --dataset_name examples/data
 END

@@ -142,7 +142,7 @@ struct Run {
 
 /// The callbacks of --report_to, and the bar.
 kto::Callbacks make_callbacks(const kto::Arguments& args) {
-  kto::Callbacks out{kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)),
+  kto::Callbacks out{kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)), kto::watch_collapse(note),
                      kto::StopSignals::callback()};
   const fs::path folder = args.train.output_dir;
   const std::string run_name = args.script.run_name.value_or("");
@@ -297,6 +297,8 @@ void run(const kto::Arguments& args) {
   check_vocabulary(processor, run.policy.model);
   kto::check(run.collator.pad_id < run.policy.model.config.vocab_size, "padding_value is ", run.collator.pad_id,
              ", and the model's vocabulary has ", run.policy.model.config.vocab_size, " tokens");
+  if (args.script.do_train)
+    for (const std::string& advice : kto::config_advice(args.train)) note(advice);
   run.rows_files = hash_rows_files(args, evaluates);
   const auto lock = lock_output(args.train);
   switch (args.script.loss_type) {

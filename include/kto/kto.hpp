@@ -34,6 +34,7 @@
 // The update.
 #include "kto/optim/any.hpp"
 // The loop.
+#include "kto/train/advice.hpp"
 #include "kto/train/model_card.hpp"
 #include "kto/train/progress.hpp"
 #include "kto/train/report.hpp"

@@ -166,12 +166,9 @@ TEST_CASE("refused options take their default only") {
         "and no CPU computes faster in it; use --bf16 (expected only the default, False)");
   CHECK(refusal_of("save_steps", 500) == "");
   CHECK(refusal_of("save_steps", "500.0") == "");
-  CHECK_THAT(refusal_of("save_steps", 100), KTO_CONTAINS("checkpoints are not supported yet"));
-  CHECK(refusal_of("save_strategy", "no") == "");
-  for (const char* strategy : {"steps", "epoch", "best"})
-    CHECK_THAT(refusal_of("save_strategy", strategy), KTO_CONTAINS("checkpoints are not supported yet"));
   CHECK_THAT(refusal_of("gradient_checkpointing_kwargs", Json{{"use_reentrant", false}}),
              KTO_CONTAINS("one form here"));
+  CHECK_THAT(refusal_of("save_on_each_node", true), KTO_CONTAINS("checkpoints hold everything"));
   CHECK(refusal_of("fsdp", "") == "");
 }
 
@@ -194,7 +191,24 @@ TEST_CASE("validate checks fields set in code, and fields against each other") {
              KTO_CONTAINS("TrainConfig: per_device_train_batch_size: expected an integer from 1"));
   CHECK_THAT(invalid([](auto& c) { c.learning_rate = std::numeric_limits<double>::quiet_NaN(); }),
              KTO_CONTAINS("learning_rate"));
-  CHECK_THAT(invalid([](auto& c) { c.save_strategy = SaveStrategy::steps; }), KTO_CONTAINS("checkpoints"));
+  CHECK(invalid([](auto& c) { c.save_strategy = SaveStrategy::steps; }) == "");
+  CHECK_THAT(invalid([](auto& c) { c.save_strategy = SaveStrategy::best; }), KTO_CONTAINS("set eval_strategy"));
+  CHECK_THAT(invalid([](auto& c) { c.load_best_model_at_end = true, c.eval_strategy = IntervalStrategy::epoch; }),
+             KTO_CONTAINS("the same value"));
+  const auto best = [](double save_steps, double eval_steps) {
+    return invalid([&](auto& c) {
+      c.load_best_model_at_end = true, c.eval_strategy = IntervalStrategy::steps, c.save_strategy = SaveStrategy::steps;
+      c.save_steps = save_steps, c.eval_steps = eval_steps;
+    });
+  };
+  CHECK(best(20, 10) == "");
+  CHECK(best(0.5, 0.1) == "");
+  for (const auto& [save_steps, eval_steps] : {std::pair{10.0, 20.0}, {15.0, 10.0}, {20.0, 0.1}})
+    CHECK_THAT(best(save_steps, eval_steps), KTO_CONTAINS("multiple of eval_steps"));
+  CHECK_THAT(invalid([](auto& c) { c.ignore_data_skip = true; }), KTO_CONTAINS("needs resume_from_checkpoint"));
+  CHECK(with("resume_from_checkpoint", true).resume_from_checkpoint == "True");
+  CHECK_FALSE(with("resume_from_checkpoint", "False").resume_from_checkpoint);
+  CHECK(with("resume_from_checkpoint", "out/checkpoint-2").resume_from_checkpoint == "out/checkpoint-2");
   CHECK_THAT(invalid([](auto& c) { c.logging_steps = 0; }), KTO_CONTAINS("logging_steps"));
   CHECK(invalid([](auto& c) { c.logging_steps = 0, c.logging_strategy = IntervalStrategy::no; }) == "");
   CHECK_THAT(invalid([](auto& c) {

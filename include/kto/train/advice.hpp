@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run's settings and its log tell of trouble ahead. Ranges are those that the authors of KTO give
+// (arXiv:2402.01306, and the advice in TRL's documentation).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/train/callbacks.hpp"
+
+namespace kto {
+
+/// Settings out of the usual ranges, a sentence each.
+inline std::vector<std::string> config_advice(const TrainConfig& config) {
+  std::vector<std::string> out;
+  const std::int64_t batch = config.per_device_train_batch_size, effective = batch * config.gradient_accumulation_steps;
+  if (batch < 4 && config.kl_scope == KlScope::micro_batch)
+    out.push_back(concat("per_device_train_batch_size ", batch,
+                         " is below 4: the KL baseline of so few rows is poor; "
+                         "use 4 or more, or kl_scope window"));
+  if (effective < 16 || effective > 128)
+    out.push_back(concat("an update is made of ", effective,
+                         " rows (per_device_train_batch_size * "
+                         "gradient_accumulation_steps); 16 to 128 are usual"));
+  if (config.learning_rate < 5e-7 || config.learning_rate > 5e-6)
+    out.push_back(concat("learning_rate ", config.learning_rate,
+                         " is outside 5e-7 to 5e-6, the usual range with all weights trained (adapters bear more)"));
+  return out;
+}
+
+/// Calls `warn` once when the rewards collapse: kl stays 0 and the reward margin falls over `patience` log entries in a
+/// row, the first entry not counted.
+inline Callback watch_collapse(std::function<void(const std::string&)> warn, int patience = 5) {
+  struct Seen {
+    int num_bad = 0;
+    double margin = 0;
+    bool first = true, told = false;
+  };
+  Callback out;
+  out.on_log = [seen = std::make_shared<Seen>(), warn = std::move(warn), patience](const TrainerState& state,
+                                                                                   const Json& entry, Control&) {
+    if (seen->told || !entry.contains("kl") || !entry.contains("rewards/margins")) return;
+    const double margin = entry["rewards/margins"].get<double>();
+    const bool bad = !seen->first && entry["kl"].get<double>() == 0 && margin < seen->margin;
+    seen->num_bad = bad ? seen->num_bad + 1 : 0;
+    seen->margin = margin;
+    seen->first = false;
+    if (seen->num_bad < patience) return;
+    seen->told = true;
+    warn(concat("step ", state.global_step, ": the rewards collapse: kl is 0 and the reward margin has fallen in ",
+                patience, " log entries in a row; lower learning_rate, or look at the balance of the rows"));
+  };
+  return out;
+}
+
+}  // namespace kto
