@@ -35,6 +35,7 @@ missing_packages() {
   done
 }
 
+# Installs what is missing, and then packages $@ where there are such.
 ensure_packages() {
   [[ ${KTO_SKIP_PACKAGES:-} != 1 ]] || return 0
   local missing
@@ -51,6 +52,10 @@ ensure_packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q </dev/null || say "apt-get update failed; going on with the package lists that are here"
   "${install[@]}" </dev/null || die "apt-get could not install ${missing[*]}"
+  local package
+  for package in "$@"; do # what some checks use; they are skipped without it
+    apt-get install -y --no-install-recommends "$package" </dev/null || say "no $package: checks that need it will be skipped"
+  done
 }
 
 # --- Python -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ find_python() {
     say "no torch and transformers for Python: tests that need them will be skipped"
 }
 
-ensure_packages
+ensure_packages clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19
 find_torch
 find_python
 configure -DKTO_BUILD_TESTS=ON -DKTO_BUILD_EXAMPLES=ON -DKTO_PYTHON="$(command -v "$kto_python" || true)"

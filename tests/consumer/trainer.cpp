@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A user's program on kto::kto: a function of one matrix as the model, a few steps of KTO. Exits with 0 where the reward
-// margin (good - bad) has risen.
+// A user's program on kto::kto: a function of one matrix as the model, a few steps of KTO. Exits with 0 where the
+// reward margin (good - bad) has risen.
 #include <kto/collate/padded.hpp>
 #include <kto/loss/kto.hpp>
 #include <kto/model/module.hpp>

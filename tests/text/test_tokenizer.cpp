@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
@@ -78,6 +79,16 @@ Tokenizer from_text(const std::string& content) {
   const TemporaryFolder folder;
   folder.write("tokenizer.json", content);
   return Tokenizer::from_file(folder.path / "tokenizer.json");
+}
+
+TEST_CASE("JSON that nests absurdly deep is refused before anything walks it") {
+  const TemporaryFolder folder;
+  const std::string deep = R"({"model": )" + std::string(200000, '[') + std::string(200000, ']') + "}";
+  std::ofstream(folder.path / "tokenizer.json") << deep;
+  const auto complaint = KTO_CONTAINS("nested more than 256 deep");
+  CHECK_THROWS_WITH(Tokenizer::from_file(folder.path / "tokenizer.json"), complaint);
+  CHECK_THROWS_WITH(kto::parse_json(deep, "config.json"), complaint);
+  CHECK_NOTHROW(kto::parse_json(std::string(256, '[') + std::string(256, ']'), "config.json"));
 }
 
 }  // namespace

@@ -14,22 +14,54 @@ namespace kto {
 
 using Json = nlohmann::ordered_json;
 
-/// Parses `text`. `where` (a path, or "FILE: line 3") opens the message of the Error thrown when it is not JSON.
-/// Text must be UTF-8; `first_line` is the number of its first line in the file.
+namespace detail {
+
+/// Deeper than any file that is meant to be read. A parsed value is copied and printed recursively.
+inline constexpr std::ptrdiff_t max_json_depth = 256;
+
+/// Offset of the bracket that opens one level more than max_json_depth; npos when none does.
+inline std::size_t find_too_deep(std::string_view text) {
+  const auto opens = [](char c) { return c == '[' || c == '{'; };
+  if (std::count_if(text.begin(), text.end(), opens) <= max_json_depth) return std::string_view::npos;
+  std::ptrdiff_t depth = 0;
+  bool in_string = false;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (in_string && c == '\\')
+      ++at;
+    else if (c == '"')
+      in_string = !in_string;
+    else if (!in_string && opens(c) && ++depth > max_json_depth)
+      return at;
+    else if (!in_string && (c == ']' || c == '}'))
+      --depth;
+  }
+  return std::string_view::npos;
+}
+
+}  // namespace detail
+
+/// Parses `text`. `where` (a path, or "FILE: line 3") opens the message of the Error thrown when it is not JSON,
+/// or nests deeper than max_json_depth. Text must be UTF-8; `first_line` is the number of its first line in the file.
 inline Json parse_json(std::string_view text, std::string_view where, std::size_t first_line = 1) {
+  const auto place = [&](std::size_t at) {
+    const auto before = text.substr(0, at);
+    const auto line = first_line + static_cast<std::size_t>(std::ranges::count(before, '\n'));
+    const std::size_t start = before.rfind('\n') + 1;  // npos + 1 == 0
+    return concat(where, ": line ", line, ", column ", at - start + 1, ": ");
+  };
+  if (const std::size_t deep = detail::find_too_deep(text); deep != std::string_view::npos)
+    fail(place(deep), "lists and objects are nested more than ", detail::max_json_depth, " deep");
   try {
     return Json::parse(text.begin(), text.end());
   } catch (const Json::parse_error& error) {
     const std::size_t at = std::min(error.byte > 0 ? error.byte - 1 : 0, text.size());
-    const auto line = first_line + static_cast<std::size_t>(
-                                       std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
-    const std::size_t start = at == 0 ? 0 : text.rfind('\n', at - 1) + 1;  // npos + 1 == 0
     std::string reason = error.what();
     if (const auto cut = reason.find("; "); cut != std::string::npos)
       reason = reason.substr(cut + 2);
     else if (const auto colon = reason.rfind(": "); colon != std::string::npos)
       reason = reason.substr(colon + 2);
-    fail(where, ": line ", line, ", column ", at - start + 1, ": not valid JSON: ", reason);
+    fail(place(at), "not valid JSON: ", reason);
   }
 }
 

@@ -64,7 +64,7 @@ inline void check_targets(const LoraConfig& config, const std::set<std::string>&
     std::set<std::string> parts;
     for (const std::string& path : known) parts.insert(last_part(path));
     std::vector<std::string> near(parts.begin(), parts.end());
-    std::stable_sort(near.begin(), near.end(), [&](const std::string& a, const std::string& b) {
+    std::ranges::stable_sort(near, [&](const std::string& a, const std::string& b) {
       return name_distance(a, name) < name_distance(b, name);
     });
     std::string list;

@@ -3,6 +3,7 @@
 // PEFT's adapter_config.json. What PEFT has and this library has not is refused by name. Free of LibTorch.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -125,9 +126,8 @@ inline LoraConfig parse_lora_config(const Json& json, const std::string& where) 
       "alpha_pattern", "bias",      "target_modules",  "init_lora_weights", "base_model_name_or_path"};
   for (const auto& [key, value] : json.items()) {
     const auto is = [&present = key](const char* name) { return present == name; };
-    if (std::any_of(known.begin(), known.end(), is) || detail::asks_for_nothing(value)) continue;
-    if (std::any_of(detail::adapter_keys_without_effect.begin(), detail::adapter_keys_without_effect.end(), is))
-      continue;
+    if (std::ranges::any_of(known, is) || detail::asks_for_nothing(value)) continue;
+    if (std::ranges::any_of(detail::adapter_keys_without_effect, is)) continue;
     fail(where, ": \"", key, "\": ", value.dump(), " is not supported");
   }
   return out;

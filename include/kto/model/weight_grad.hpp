@@ -43,7 +43,7 @@ class CastOnce {
 
   /// `weight` in `type`, without gradient.
   static Tensor cast(const Tensor& weight, at::ScalarType type) {
-    const Tensor plain = weight.detach();
+    Tensor plain = weight.detach();
     if (plain.scalar_type() == type) return plain;
     CastOnce* scope = current();
     if (scope == nullptr || !weight.is_leaf()) return plain.to(type);

@@ -59,7 +59,7 @@ inline std::optional<std::vector<RowLogps>> read_reference_cache(const fs::path&
     fail(path.string(), ": is not the cache that its name says: ", why...,
          "; delete it, or choose another cache folder");
   };
-  const auto metadata = file.metadata();
+  const TensorMetadata& metadata = file.metadata();
   const auto entry = [&](const char* name) {
     const auto found = metadata.find(name);
     return found == metadata.end() ? std::string("none") : std::string(found->second);

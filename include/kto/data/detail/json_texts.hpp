@@ -88,26 +88,6 @@ void split_array(std::string_view content, std::string_view where, const Visit& 
   check(at == content.size(), place(), "expected nothing after the array of rows");
 }
 
-/// Offset of the bracket that opens one level more than `max_depth`; npos when none does.
-inline std::size_t find_too_deep(std::string_view text, std::ptrdiff_t max_depth) {
-  const auto opens = [](char c) { return c == '[' || c == '{'; };
-  if (std::count_if(text.begin(), text.end(), opens) <= max_depth) return std::string_view::npos;
-  std::ptrdiff_t depth = 0;
-  bool in_string = false;
-  for (std::size_t at = 0; at < text.size(); ++at) {
-    const char c = text[at];
-    if (in_string && c == '\\')
-      ++at;
-    else if (c == '"')
-      in_string = !in_string;
-    else if (!in_string && opens(c) && ++depth > max_depth)
-      return at;
-    else if (!in_string && (c == ']' || c == '}'))
-      --depth;
-  }
-  return std::string_view::npos;
-}
-
 /// Parses one row. Throws Error that opens with `file`, line and column when it is not UTF-8, nested absurdly deep (a
 /// parsed value is walked recursively), or not JSON.
 inline Json parse_row(const JsonText& row, std::string_view file) {
@@ -123,9 +103,8 @@ inline Json parse_row(const JsonText& row, std::string_view file) {
     fail(place(bad), "not UTF-8 (byte 0x", digits[byte >> 4U], digits[byte & 15U],
          "); save the file as UTF-8, for example with iconv -f LATIN1 -t UTF-8");
   }
-  constexpr std::ptrdiff_t max_depth = 256;
-  if (const std::size_t deep = find_too_deep(row.text, max_depth); deep != std::string_view::npos)
-    fail(place(deep), "lists and objects are nested more than ", max_depth, " deep");
+  if (const std::size_t deep = find_too_deep(row.text); deep != std::string_view::npos)
+    fail(place(deep), "lists and objects are nested more than ", max_json_depth, " deep");
   constexpr std::size_t max_padding = 1 << 20;  // spaces put the row at its column for the message
   try {
     return Json::parse(row.text.begin(), row.text.end());

@@ -106,6 +106,9 @@ class TokenizerJsonFilter {
 /// Reads a file. Throws Error naming the path, and what is malformed or not supported.
 inline TokenizerJson read_tokenizer_json(const fs::path& path) {
   const std::string where = path.string(), text = read_file(path);
+  if (const std::size_t deep = kto::detail::find_too_deep(text); deep != std::string::npos)
+    fail(where, ": byte ", deep + 1, " of the file: lists and objects are nested more than ",
+         kto::detail::max_json_depth, " deep");
   TokenizerJson out;
   out.mentions_byte_level = text.find("\"ByteLevel\"") != std::string::npos;
   try {
