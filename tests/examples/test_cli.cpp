@@ -249,8 +249,7 @@ TEST_CASE("every option of TRL is in the table, and its default is taken") {
       REQUIRE(row != nullptr);
       const std::string text = value.get<std::string>();
       const bool none_is_unset = text == "None" && row->works() && name != "max_length";
-      const bool other_default =
-          name == "max_prompt_length" || name == "truncation_mode" || name == "do_train";
+      const bool other_default = name == "max_prompt_length" || name == "truncation_mode" || name == "do_train";
       if (!none_is_unset && !other_default) CHECK(refusal({"--" + name + "=" + text}) == "");
     }
   std::size_t ours = 0;

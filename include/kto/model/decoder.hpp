@@ -237,6 +237,7 @@ inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences
 }
 
 inline bool Decoder::has_steady_prefix() const {
+  if (!at::GradMode::is_enabled()) return true;  // nothing drops without gradient
   bool steady = neftune_noise_alpha == 0;
   for (const DecoderLayer& layer : layers)
     detail::visit_linears(config, layer, "", [&](const std::string&, const Linear& linear, auto...) {
