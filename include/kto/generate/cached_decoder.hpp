@@ -80,23 +80,22 @@ inline Tensor cached_layer(const Decoder& decoder, std::size_t index, const Rope
                            const Tensor& hidden_LD) {
   const ModelConfig& config = decoder.config;
   const DecoderLayer& layer = decoder.layers[index];
-  const double eps = config.rms_norm_eps;
+  const at::ScalarType compute = decoder.compute;
+  const double eps = config.rms_norm_eps, scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
   const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, config.head_dim}); };
-  const auto cast = [&](const Tensor& x) { return x.to(decoder.compute); };
+  const auto turned = [&](const Tensor& x_LHd, const Tensor& norm_d) {
+    return apply_rope(config.qk_norm ? rms_norm(x_LHd, norm_d, eps, wide_type(compute)) : x_LHd, rope, compute);
+  };
 
-  Tensor x_LD = cast(rms_norm(hidden_LD, layer.input_norm_D, eps));
-  Tensor q_LHd = heads(layer.q_proj(x_LD)), k_LKd = heads(layer.k_proj(x_LD));
-  const Tensor v_LKd = heads(layer.v_proj(x_LD));
-  if (config.qk_norm) {
-    q_LHd = rms_norm(q_LHd, layer.q_norm_d, eps);
-    k_LKd = rms_norm(k_LKd, layer.k_norm_d, eps);
-  }
-  const auto [k_TKd, v_TKd] = cache.extend(index, cast(apply_rope(k_LKd, rope)), v_LKd);
-  const double scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
-  const Tensor attended_LHd = attend_cached(cast(apply_rope(q_LHd, rope)), k_TKd, v_TKd, config.windows[index], scale);
+  const auto qkv =
+      normed_linears(hidden_LD, layer.input_norm_D, eps, compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj});
+  const auto [k_TKd, v_TKd] = cache.extend(index, turned(heads(qkv[1]), layer.k_norm_d), heads(qkv[2]));
+  const Tensor attended_LHd =
+      attend_cached(turned(heads(qkv[0]), layer.q_norm_d), k_TKd, v_TKd, config.windows[index], scale);
   const Tensor middle_LD = hidden_LD + layer.o_proj(attended_LHd.flatten(-2));
-  x_LD = cast(rms_norm(middle_LD, layer.post_attention_norm_D, eps));
-  return middle_LD + layer.down_proj(activate(config.activation, layer.gate_proj(x_LD)) * layer.up_proj(x_LD));
+  const auto gate_up =
+      normed_linears(middle_LD, layer.post_attention_norm_D, eps, compute, {&layer.gate_proj, &layer.up_proj});
+  return middle_LD + gated_down(config.activation, gate_up[0], gate_up[1], layer.down_proj);
 }
 
 }  // namespace detail
@@ -119,7 +118,7 @@ inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<co
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     hidden_LD = detail::cached_layer(decoder, i, rope, cache, hidden_LD);
   cache.add(ids);
-  return rms_norm(hidden_LD, decoder.norm_D, decoder.config.rms_norm_eps).to(decoder.compute);
+  return rms_norm(hidden_LD, decoder.norm_D, decoder.config.rms_norm_eps, decoder.compute);
 }
 
 }  // namespace kto
