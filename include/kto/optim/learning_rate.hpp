@@ -3,6 +3,7 @@
 // step and tells of each evaluation.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -69,7 +70,7 @@ class ScheduleArguments {
     std::string known;
     for (const std::string& name : known_) known += (known.empty() ? "" : ", ") + name;
     for (const auto& [key, value] : values_.items())
-      if (std::find(known_.begin(), known_.end(), key) == known_.end())
+      if (std::ranges::find(known_, key) == known_.end())
         throw UsageError(concat("lr_scheduler_kwargs: ", type, " has no argument ", Json(key).dump(), "; it has ",
                                 known.empty() ? "none" : known));
   }
