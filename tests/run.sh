@@ -3,6 +3,7 @@
 # Installs what is missing, builds, and runs every test.
 #
 # usage: tests/run.sh [more flags of ctest, such as -R NAME]      (environment: see cmake/setup.sh)
+#   KTO_SLOW_CHECKS=ON   also clang-tidy, sanitizers, and every header alone with the main compiler
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . cmake/setup.sh
@@ -20,6 +21,6 @@ find_python() {
 ensure_packages clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19
 find_torch
 find_python
-configure -DKTO_BUILD_TESTS=ON -DKTO_BUILD_EXAMPLES=ON -DKTO_PYTHON="$(command -v "$kto_python" || true)"
+configure -DKTO_BUILD_TESTS=ON -DKTO_BUILD_EXAMPLES=ON -DKTO_SLOW_CHECKS="${KTO_SLOW_CHECKS:-OFF}" -DKTO_PYTHON="$(command -v "$kto_python" || true)"
 build
 ctest --test-dir build --output-on-failure -j2 "$@"

@@ -170,9 +170,11 @@ with tempfile.TemporaryDirectory() as tmp:
         refused(name, 1, pattern, to(m=broken(name.replace(" ", "_"), change), o=new), new)
 
     # Output
-    before = {f: open(os.path.join(out, f), "rb").read() for f in os.listdir(out)}
+    contents = lambda: {os.path.join(folder, f): open(os.path.join(folder, f), "rb").read()
+                        for folder, _, files in os.walk(out) for f in files}
+    before = contents()
     refused("an output folder that is not empty", 1, r"overwrite_output_dir", to(), None)
-    case("and its files are as they were", before == {f: open(os.path.join(out, f), "rb").read() for f in os.listdir(out)})
+    case("and its files are as they were", before == contents())
     case("--overwrite_output_dir replaces them", run(*to(), "--overwrite_output_dir").returncode == 0)
     data("x", "a_file")
     refused("an output folder that is a file", 1, r"a_file", to(o=at("a_file")), None)

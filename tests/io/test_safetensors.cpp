@@ -120,7 +120,7 @@ TEST_CASE("damaged and foreign files are refused with file and reason") {
       {raw(entry(R"([1])"), data), "expected {\"dtype\""},
       {raw(entry(R"({"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]})"), ""), "is too large"},
       {raw(R"({"__metadata__":{"a":1}})", ""), "metadata \"a\" is not a string"},
-      {raw(R"({"a":)" + std::string(1000000, '[') + std::string(1000000, ']') + "}", ""), "expected {\"dtype\""},
+      {raw(R"({"a":)" + std::string(1000000, '[') + std::string(1000000, ']') + "}", ""), "nested more than 256 deep"},
       {raw(R"({"__metadata__":1})", ""), "\"__metadata__\" is not an object"},
   };
   for (const auto& [content, message] : bad) {
