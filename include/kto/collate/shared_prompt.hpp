@@ -32,10 +32,17 @@ struct SequenceWriter {
     out.segments.push_back(segment);
     out.lengths.push_back(segment.length);
   }
-  void score(std::int64_t b, std::int64_t predicted_by, std::int64_t id) {
-    predict.push_back(predicted_by);
-    target.push_back(id);
-    row.push_back(b);
+  /// Scores the completion of pair `b`, whose prompt lies at `prompt_begin` and itself at `begin`: each token is
+  /// predicted by the one before it, nothing by a first token without a prompt.
+  void score(std::size_t b, const TokenPair& kept, std::int64_t prompt_begin, std::int64_t begin) {
+    const auto length = static_cast<std::int64_t>(kept.prompt.size());
+    const auto size = static_cast<std::int64_t>(kept.completion.size());
+    for (std::int64_t t = length == 0 ? 1 : 0; t < size; ++t) {
+      predict.push_back(t == 0 ? prompt_begin + length - 1 : begin + t - 1);
+      target.push_back(kept.completion[static_cast<std::size_t>(t)]);
+      row.push_back(static_cast<std::int64_t>(b));
+    }
+    out.num_tokens += length + size;
   }
   Sequences finish(std::int64_t num_rows) && {
     if (!ids.empty()) out.max_id = *std::ranges::max_element(ids);
@@ -49,18 +56,6 @@ struct SequenceWriter {
   }
 };
 
-/// Tokens of `pair` that are left of its prompt and of its completion within max_length.
-struct KeptPair {
-  std::span<const std::int32_t> prompt, completion;
-  KeptPair(const TokenPair& pair, std::optional<std::int64_t> max_length) : prompt(pair.prompt) {
-    const auto limit = static_cast<std::size_t>(
-        max_length.value_or(static_cast<std::int64_t>(pair.prompt.size() + pair.completion.size())));
-    prompt = prompt.first(std::min(prompt.size(), limit));
-    completion = pair.completion.first(std::min(pair.completion.size(), limit - prompt.size()));
-  }
-  std::int64_t prompt_length() const { return static_cast<std::int64_t>(prompt.size()); }
-};
-
 /// Rows in which a prompt that several pairs have is there once, and where each pair's prompt lies.
 struct SharedRows {
   Sequences rows;
@@ -69,7 +64,7 @@ struct SharedRows {
 
 /// `pairs` as make_sequences lays them out, but with each prompt that two or more of them have once, before their
 /// completions. num_tokens counts it for each of them all the same.
-inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, std::optional<std::int64_t> max_length) {
+inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, const Truncation& truncation) {
   SequenceWriter writer;
   SharedRows out{.rows = {}, .prompt_begin_B = std::vector<std::int64_t>(pairs.size(), -1)};
   for (std::size_t b = 0; b < pairs.size(); ++b) {
@@ -77,11 +72,12 @@ inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, std::option
     const auto same_prompt = [&](const TokenPair& pair) { return std::ranges::equal(pair.prompt, pairs[b].prompt); };
     const bool shared = !pairs[b].prompt.empty() && std::ranges::any_of(pairs.subspan(b + 1), same_prompt);
     const std::int64_t prompt_begin = writer.size();
-    const auto length = KeptPair(pairs[b], max_length).prompt_length();
-    if (shared) writer.put(KeptPair(pairs[b], max_length).prompt, 0, {});
+    const auto prompt = truncation(pairs[b]).prompt;
+    const auto length = static_cast<std::int64_t>(prompt.size());
+    if (shared) writer.put(prompt, 0, {});
     for (std::size_t other = b; other < (shared ? pairs.size() : b + 1); ++other) {
       if (!same_prompt(pairs[other])) continue;
-      const KeptPair kept(pairs[other], max_length);
+      const TokenPair kept = truncation(pairs[other]);
       std::int64_t begin = writer.size();
       if (shared) {
         writer.put(kept.completion, length, {.prefix_begin = prompt_begin, .prefix_length = length});
@@ -91,12 +87,8 @@ inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, std::option
         writer.put(whole, 0, {});
         begin += length;
       }
-      const auto size = static_cast<std::int64_t>(kept.completion.size());
-      for (std::int64_t t = length == 0 ? 1 : 0; t < size; ++t)
-        writer.score(static_cast<std::int64_t>(other), t == 0 ? prompt_begin + length - 1 : begin + t - 1,
-                     kept.completion[static_cast<std::size_t>(t)]);
+      writer.score(other, kept, prompt_begin, begin);
       out.prompt_begin_B[other] = prompt_begin;
-      writer.out.num_tokens += length + size;
     }
   }
   out.rows = std::move(writer).finish(static_cast<std::int64_t>(pairs.size()));
@@ -105,19 +97,15 @@ inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, std::option
 
 /// The completions of `pairs` alone, each after its prompt in `shared`, whose pairs have the same prompts in the same
 /// order.
-inline Sequences make_tails(std::span<const TokenPair> pairs, std::optional<std::int64_t> max_length,
-                            const SharedRows& shared) {
+inline Sequences make_tails(std::span<const TokenPair> pairs, const Truncation& truncation, const SharedRows& shared) {
   SequenceWriter writer;
   const std::int64_t offset = shared.rows.ids_N.size(0);
   for (std::size_t b = 0; b < pairs.size(); ++b) {
-    const KeptPair kept(pairs[b], max_length);
-    const std::int64_t length = kept.prompt_length(), begin = writer.size(), prompt = shared.prompt_begin_B[b];
-    writer.put(kept.completion, length, {.prefix_begin = prompt, .prefix_length = length});
-    const auto size = static_cast<std::int64_t>(kept.completion.size());
-    for (std::int64_t t = length == 0 ? 1 : 0; t < size; ++t)
-      writer.score(static_cast<std::int64_t>(b), t == 0 ? prompt + length - 1 : offset + begin + t - 1,
-                   kept.completion[static_cast<std::size_t>(t)]);
-    writer.out.num_tokens += length + size;
+    const TokenPair kept = truncation(pairs[b]);
+    const auto length = static_cast<std::int64_t>(kept.prompt.size());
+    const std::int64_t begin = offset + writer.size(), prompt_begin = shared.prompt_begin_B[b];
+    writer.put(kept.completion, length, {.prefix_begin = prompt_begin, .prefix_length = length});
+    writer.score(b, kept, prompt_begin, begin);
   }
   return std::move(writer).finish(static_cast<std::int64_t>(pairs.size()));
 }
@@ -128,9 +116,10 @@ inline Sequences make_tails(std::span<const TokenPair> pairs, std::optional<std:
 /// does.
 inline SharedPrompts make_shared_prompts(std::span<const Pick> picks, std::optional<std::int64_t> max_length,
                                          bool with_kl) {
-  detail::SharedRows shared = detail::make_shared_rows(matched_pairs(picks), max_length);
+  const Truncation truncation{max_length};
+  detail::SharedRows shared = detail::make_shared_rows(matched_pairs(picks), truncation);
   SharedPrompts out;
-  if (with_kl) out.kl_tails = detail::make_tails(mismatched_pairs(picks), max_length, shared);
+  if (with_kl) out.kl_tails = detail::make_tails(mismatched_pairs(picks), truncation, shared);
   out.rows = std::move(shared.rows);
   return out;
 }
