@@ -16,6 +16,7 @@
 
 #include "kto/core/allocator.hpp"
 #include "kto/logprob/chunked.hpp"
+#include "kto/model/affine.hpp"
 
 #if defined(__GLIBC__)
 #include <malloc.h>

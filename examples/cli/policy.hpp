@@ -44,9 +44,10 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
   return model;
 }
 
-/// A reference's weights in the type that --ref_dtype asks for; shared where that changes nothing.
+/// A reference's weights in the type that --ref_dtype asks for, or that its products are in; shared where that changes
+/// nothing.
 inline Decoder to_reference_dtype(Decoder decoder, const Arguments& args) {
-  if (!args.script.ref_dtype) return decoder;
+  if (!args.script.ref_dtype) return held_in_compute_type(std::move(decoder));
   const at::ScalarType dtype = *args.script.ref_dtype == ReferenceDtype::bfloat16 ? at::kBFloat16 : at::kFloat;
   visit_parameters(decoder,
                    [&](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach().to(dtype); });

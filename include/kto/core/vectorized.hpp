@@ -7,7 +7,7 @@
 #include <bit>
 #include <cstdint>
 
-#include "kto/core/torch.hpp"
+#include "kto/core/parallel.hpp"
 
 namespace kto {
 
@@ -130,8 +130,8 @@ decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
 /// body(begin, end) over [0, size) in all threads, in pieces of at least `grain`.
 template <class Body>
 void vectorized(std::int64_t size, std::int64_t grain, const Body& body) {
-  at::parallel_for(0, size, std::max<std::int64_t>(grain, 1),
-                   [&](std::int64_t begin, std::int64_t end) { detail::run_vectorized(body, begin, end); });
+  parallel_ranges(size, std::max<std::int64_t>(grain, 1),
+                  [&](std::int64_t begin, std::int64_t end) { detail::run_vectorized(body, begin, end); });
 }
 
 }  // namespace kto

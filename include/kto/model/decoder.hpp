@@ -70,7 +70,7 @@ struct Decoder {
   Tensor embedding_VD;
   std::vector<DecoderLayer> layers;
   Tensor norm_D;
-  Tensor lm_head_VD;  ///< undefined when config.tie_word_embeddings
+  Tensor lm_head_VD;  ///< undefined when config.tie_word_embeddings, but for a head held in another type
   std::optional<LoraWeights> lm_head_lora = std::nullopt;
 
   /// Type of matrix products and attention: float32, float64 or bfloat16. With bfloat16 it is torch's autocast: the
@@ -214,6 +214,26 @@ inline Decoder frozen_copy(const Decoder& decoder) {
   visit_parameters(copy, [&](const std::string&, Tensor& tensor, const auto&) { freeze(tensor); });
   visit_loras(copy, [&](const std::string&, Tensor& tensor) { freeze(tensor); });
   return copy;
+}
+
+/// A frozen decoder with the weights of its products held in `compute`, which they are cast to anyway, where that is
+/// the narrower type: the same numbers from half the memory, and no cast at each step. Norms and the embedding, which
+/// are used in float32, keep their type, and so do weights beside an adapter.
+inline Decoder held_in_compute_type(Decoder decoder) {
+  const auto narrowed = [&](const Tensor& weight) {
+    const bool narrows = weight.defined() && c10::elementSize(decoder.compute) < c10::elementSize(weight.scalar_type());
+    return narrows ? weight.detach().to(decoder.compute) : weight;
+  };
+  for (DecoderLayer& layer : decoder.layers)
+    detail::visit_linears(decoder.config, layer, "", [&](const std::string&, Linear& linear, auto...) {
+      if (linear.lora) return;
+      linear.weight_OI = narrowed(linear.weight_OI);
+      linear.bias_O = narrowed(linear.bias_O);
+    });
+  const Tensor head_VD = decoder.head().weight_VD;
+  if (const Tensor held_VD = narrowed(head_VD); !decoder.lm_head_lora && !held_VD.is_same(head_VD))
+    decoder.lm_head_VD = held_VD;
+  return decoder;
 }
 
 inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() const {
