@@ -24,6 +24,7 @@ inline void keep_freed_memory() {
   ::mallopt(M_MMAP_MAX, 0);  // a higher M_MMAP_THRESHOLD does not do: glibc takes none above 32 MiB
   ::mallopt(M_TRIM_THRESHOLD, -1);
   ::mallopt(M_TOP_PAD, 64 << 20);
+  ::mallopt(M_MXFAST, 0);  // fast bins are swept at each large request
 #endif
 }
 

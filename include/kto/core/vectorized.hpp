@@ -31,6 +31,12 @@ inline int vector_level() {
   return level;
 }
 
+/// Whether the processor multiplies bfloat16 matrices by itself.
+inline bool has_amx_bf16() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("amx-bf16");
+}
+
 template <class Body>
 [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"), gnu::flatten]] void run_avx512(const Body& body,
                                                                                              std::int64_t begin,
@@ -41,6 +47,11 @@ template <class Body>
 [[gnu::target("avx2,fma"), gnu::flatten]] void run_avx2(const Body& body, std::int64_t begin, std::int64_t end) {
   body(begin, end);
 }
+
+#else
+
+inline int vector_level() { return 0; }
+inline bool has_amx_bf16() { return false; }
 
 #endif
 

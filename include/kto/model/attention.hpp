@@ -1,22 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention within the segments of a row, through LibTorch's scaled_dot_product_attention: differentiable, for
-// any device and type, and the oracle of faster kernels.
+// Causal attention within the segments of a row: the kernel of blocked_attention.hpp where it serves, else LibTorch's
+// scaled_dot_product_attention, for any device and type and twice differentiable, which is also the kernel's oracle.
 #pragma once
 
 #include <optional>
 #include <vector>
 
-#include "kto/collate/batch.hpp"
+#include "kto/model/blocked_attention.hpp"
 
 namespace kto {
 
 // Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension; S segments of equal
 // length L; P prefix tokens.
-
-/// Keys and values of one layer for the tokens of a row, keys turned by their positions.
-struct KeysValues {
-  Tensor k_NKd, v_NKd;
-};
 
 namespace detail {
 
@@ -49,12 +44,10 @@ inline bool equal_and_plain(const std::vector<Segment>& segments) {
 
 }  // namespace detail
 
-/// softmax(scale q k^T) v with each token attending as its Segment says; with a window, to itself and the window - 1
-/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d]. `prefix` holds the
-/// keys and values that prefixes are of: those of the row itself when it is empty.
-inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                               const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale,
-                               const KeysValues& prefix = {}) {
+/// causal_attention from LibTorch's operators.
+inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
+                                        const std::vector<Segment>& segments, std::optional<std::int64_t> window,
+                                        double scale, const KeysValues& prefix = {}) {
   if (segments.empty()) return q_NHd;
   if (detail::equal_and_plain(segments)) {
     const auto stacked = [&](const Tensor& x) {
@@ -83,6 +76,17 @@ inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const T
     out.push_back(detail::attend(q[s].unsqueeze(0), keys, values, window, scale).squeeze(0));
   }
   return at::cat(out);
+}
+
+/// softmax(scale q k^T) v with each token attending as its Segment says; with a window, to itself and the window - 1
+/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d]. `prefix` holds the
+/// keys and values that prefixes are of: those of the row itself when it is empty.
+inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
+                               const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale,
+                               const KeysValues& prefix = {}) {
+  if (!detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
+    return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, window, scale, prefix);
+  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, window, scale);
 }
 
 }  // namespace kto

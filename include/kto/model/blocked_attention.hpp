@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention on the CPU in blocks of queries and keys, forward and backward: no [L, L] scores are held, blocks
+// that no query sees are left out, and the keys of a prefix are read where they lie. Sums are in float32. Its oracle is
+// causal_attention_composed. (FlashAttention: arXiv:2205.14135, 2307.08691.)
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kto/collate/batch.hpp"
+#include "kto/core/vectorized.hpp"
+
+namespace kto {
+
+/// Keys and values of one layer for the tokens of a row, keys turned by their positions.
+struct KeysValues {
+  Tensor k_NKd, v_NKd;
+};
+
+}  // namespace kto
+
+namespace kto::detail {
+
+// Shapes: N tokens, H heads, K key/value heads, d head dimension; i a query of a block, j a key of a block. Scores are
+// held with queries side by side, [j][i], so that all that is done to a query is done to 16 at once.
+
+constexpr std::int64_t attention_block = 64;
+
+using Lanes = float __attribute__((vector_size(64)));
+using LanesAnywhere = float __attribute__((vector_size(64), aligned(4), may_alias));
+
+/// R rows and 16 C columns of c (+)= a b, where a's element (m, k) is a[m * row_a + k * step_a].
+template <int R, int C>
+void product_piece(const float* a, std::int64_t row_a, std::int64_t step_a, const float* b, std::int64_t row_b,
+                   float* c, std::int64_t row_c, std::int64_t depth, bool add) {
+  Lanes sum[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < C; ++n)
+      sum[r][n] = add ? *reinterpret_cast<const LanesAnywhere*>(c + r * row_c + 16 * n) : Lanes{};
+  for (std::int64_t k = 0; k < depth; ++k) {
+    Lanes right[C];
+    for (int n = 0; n < C; ++n) right[n] = *reinterpret_cast<const LanesAnywhere*>(b + k * row_b + 16 * n);
+    for (int r = 0; r < R; ++r) {
+      const float left = a[r * row_a + k * step_a];
+      for (int n = 0; n < C; ++n) sum[r][n] += left * right[n];
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < C; ++n) *reinterpret_cast<LanesAnywhere*>(c + r * row_c + 16 * n) = sum[r][n];
+}
+
+/// A matrix in float32 as it lies in memory.
+template <class Number>
+struct Rows {
+  Number* data;
+  std::int64_t stride;  ///< from one row to the next
+  Number* row(std::int64_t i) const { return data + i * stride; }
+};
+
+/// c (+)= a b for any number of rows and a multiple of 16 columns; R and C suit the registers of a processor.
+template <int R, int C>
+void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, const float* a, std::int64_t row_a,
+             std::int64_t step_a, Rows<const float> b, Rows<float> c, bool add) {
+  for (std::int64_t n = 0; n < columns;) {
+    const bool wide = columns - n >= 16 * C;
+    std::int64_t m = 0;
+    for (; m + R <= rows; m += R)
+      if (wide)
+        product_piece<R, C>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+      else
+        product_piece<R, 1>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+    for (; m < rows; ++m)
+      if (wide)
+        product_piece<1, C>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+      else
+        product_piece<1, 1>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+    n += wide ? 16 * C : 16;
+  }
+}
+
+/// Rows in float32: where they are if they are in float32 already, else a copy of `count` of them in `scratch`.
+inline Rows<const float> float_rows(Rows<const float> rows, std::int64_t, std::int64_t, float*) { return rows; }
+inline Rows<const float> float_rows(Rows<const at::BFloat16> rows, std::int64_t count, std::int64_t width,
+                                    float* scratch) {
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < width; ++c) scratch[i * width + c] = load(rows.row(i)[c]);
+  return {scratch, width};
+}
+
+/// [count, width] to [width, 64], the missing columns 0.
+template <class T>
+void transpose_block(Rows<const T> rows, std::int64_t count, std::int64_t width, float* out) {
+  if (count < attention_block) std::fill(out, out + width * attention_block, 0.0F);
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < width; ++c) out[c * attention_block + i] = load(rows.row(i)[c]);
+}
+
+/// What the kernels are given. Pointers are to rows of all heads.
+template <class T>
+struct AttentionInput {
+  const T *q, *k, *v, *prefix_k, *prefix_v;
+  std::int64_t heads, kv_heads, width;
+  std::int64_t window;  ///< keys that a query sees at most, itself included
+  float scale;
+
+  Rows<const T> queries(const T* data, std::int64_t token, std::int64_t head) const {
+    return {data + (token * heads + head) * width, heads * width};
+  }
+  Rows<const T> keys(const T* data, std::int64_t token, std::int64_t head) const {
+    return {data + (token * kv_heads + head / (heads / kv_heads)) * width, kv_heads * width};
+  }
+};
+
+/// A block of keys as a block of queries sees it.
+struct KeyBlock {
+  bool in_prefix;
+  std::int64_t token, count;  ///< rows [token, token + count) of the keys
+  std::int64_t behind;  ///< position of query 0 less that of key 0; query i sees key j if 0 <= behind + i - j < window
+};
+
+/// Calls visit(KeyBlock) for the blocks that any of the queries [first, first + count) of a segment sees.
+template <class Visit>
+void visit_keys(const Segment& segment, std::int64_t first, std::int64_t count, std::int64_t window,
+                const Visit& visit) {
+  const auto range = [&](bool in_prefix, std::int64_t token, std::int64_t size, std::int64_t behind) {
+    // Query `first` sees key j of the range from behind - window + 1 on, the last query up to behind + count - 1.
+    const std::int64_t end = std::min(size, behind + count);
+    std::int64_t begin = std::max<std::int64_t>(0, behind - window + 1) / attention_block * attention_block;
+    for (; begin < end; begin += attention_block)
+      visit(KeyBlock{in_prefix, token + begin, std::min(attention_block, end - begin), behind - begin});
+  };
+  range(true, segment.prefix_begin, segment.prefix_length, segment.prefix_length + first);
+  range(false, segment.begin, segment.length, first);
+}
+
+/// Sets to `value` the scores [j][i] of a block that a query may not see.
+inline void mask_block(const KeyBlock& block, std::int64_t window, float* score, float value) {
+  if (block.behind >= block.count - 1 && block.behind + attention_block - 1 < window) return;
+  for (std::int64_t j = 0; j < block.count; ++j) {
+    const std::int64_t begin = std::clamp<std::int64_t>(j - block.behind, 0, attention_block);
+    const std::int64_t end = std::clamp<std::int64_t>(window + j - block.behind, begin, attention_block);
+    float* row = score + j * attention_block;
+    std::fill(row, row + begin, value);
+    std::fill(row + end, row + attention_block, value);
+  }
+}
+
+/// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
+template <int R, int C, class T>
+void attention_forward_block(const AttentionInput<T>& in, const Segment& segment, std::int64_t head, std::int64_t first,
+                             std::int64_t count, T* out, float* log_sum, float* scratch) {
+  constexpr std::int64_t B = attention_block;
+  const std::int64_t d = in.width;
+  float *q_di = scratch, *score_ji = q_di + d * B, *sum_id = score_ji + B * B, *k_scratch = sum_id + B * d,
+        *v_scratch = k_scratch + B * d, *max_i = v_scratch + B * d, *total_i = max_i + B, *shrink_i = total_i + B;
+  transpose_block(in.queries(in.q, segment.begin + first, head), count, d, q_di);
+  for (std::int64_t n = 0; n < d * B; ++n) q_di[n] *= in.scale;
+  std::fill(sum_id, sum_id + B * d, 0.0F);
+  std::fill(max_i, max_i + B, -1e30F);
+  std::fill(total_i, total_i + B, 0.0F);
+  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+    const auto k =
+        float_rows(in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head), block.count, d, k_scratch);
+    const auto v =
+        float_rows(in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head), block.count, d, v_scratch);
+    product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {score_ji, B}, false);
+    mask_block(block, in.window, score_ji, -1e30F);
+    std::copy(max_i, max_i + B, shrink_i);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) {
+        const float s = score_ji[j * B + i];
+        max_i[i] = s > max_i[i] ? s : max_i[i];
+      }
+    for (std::int64_t i = 0; i < B; ++i) {
+      shrink_i[i] = vector_exp(shrink_i[i] - max_i[i]);
+      total_i[i] *= shrink_i[i];
+    }
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) score_ji[j * B + i] = vector_exp(score_ji[j * B + i] - max_i[i]);
+    mask_block(block, in.window, score_ji, 0.0F);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) total_i[i] += score_ji[j * B + i];
+    for (std::int64_t i = 0; i < count; ++i)
+      for (std::int64_t c = 0; c < d; ++c) sum_id[i * d + c] *= shrink_i[i];
+    product<R, C>(count, d, block.count, score_ji, 1, B, v, {sum_id, d}, true);
+  });
+  for (std::int64_t i = 0; i < count; ++i) {
+    T* to = out + ((segment.begin + first + i) * in.heads + head) * d;
+    const float share = 1 / total_i[i];
+    for (std::int64_t c = 0; c < d; ++c) store(to[c], sum_id[i * d + c] * share);
+    log_sum[(segment.begin + first + i) * in.heads + head] = max_i[i] + std::log(total_i[i]);
+  }
+}
+inline std::int64_t forward_scratch(std::int64_t d) { return attention_block * (4 * d + attention_block + 3); }
+
+/// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
+template <int R, int C, class T>
+void attention_backward_block(const AttentionInput<T>& in, const Segment& segment, std::int64_t head,
+                              std::int64_t first, std::int64_t count, const T* out, const T* grad_out,
+                              const float* log_sum, T* grad_q, float* grad_k, float* grad_v, float* scratch) {
+  constexpr std::int64_t B = attention_block;
+  const std::int64_t d = in.width, token = segment.begin + first;
+  float *q_di = scratch, *grad_di = q_di + d * B, *p_ji = grad_di + d * B, *ds_ji = p_ji + B * B,
+        *dq_id = ds_ji + B * B, *k_scratch = dq_id + B * d, *v_scratch = k_scratch + B * d,
+        *q_scratch = v_scratch + B * d, *grad_scratch = q_scratch + B * d, *log_sum_i = grad_scratch + B * d,
+        *delta_i = log_sum_i + B;
+  const auto q_rows = in.queries(in.q, token, head), grad_rows = in.queries(grad_out, token, head),
+             out_rows = in.queries(out, token, head);
+  const auto q = float_rows(q_rows, count, d, q_scratch), grad = float_rows(grad_rows, count, d, grad_scratch);
+  transpose_block(q_rows, count, d, q_di);
+  transpose_block(grad_rows, count, d, grad_di);
+  std::fill(log_sum_i, log_sum_i + B, 0.0F);
+  std::fill(delta_i, delta_i + B, 0.0F);
+  for (std::int64_t i = 0; i < count; ++i) {
+    log_sum_i[i] = log_sum[(token + i) * in.heads + head];
+    delta_i[i] = vector_sum(d, [&](std::int64_t c) { return load(grad_rows.row(i)[c]) * load(out_rows.row(i)[c]); });
+  }
+  std::fill(dq_id, dq_id + B * d, 0.0F);
+  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+    const auto k =
+        float_rows(in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head), block.count, d, k_scratch);
+    const auto v =
+        float_rows(in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head), block.count, d, v_scratch);
+    product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {p_ji, B}, false);
+    product<R, C>(block.count, B, d, v.data, v.stride, 1, {grad_di, B}, {ds_ji, B}, false);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * in.scale - log_sum_i[i]);
+    mask_block(block, in.window, p_ji, 0.0F);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i)
+        ds_ji[j * B + i] = p_ji[j * B + i] * (ds_ji[j * B + i] - delta_i[i]) * in.scale;
+    product<R, C>(count, d, block.count, ds_ji, 1, B, k, {dq_id, d}, true);
+    if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
+    const std::int64_t place = (block.token * in.kv_heads + head / (in.heads / in.kv_heads)) * d;
+    product<R, C>(block.count, d, count, ds_ji, B, 1, q, {grad_k + place, in.kv_heads * d}, true);
+    product<R, C>(block.count, d, count, p_ji, B, 1, grad, {grad_v + place, in.kv_heads * d}, true);
+  });
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < d; ++c) store(grad_q[((token + i) * in.heads + head) * d + c], dq_id[i * d + c]);
+}
+inline std::int64_t backward_scratch(std::int64_t d) { return attention_block * (7 * d + 2 * attention_block + 2); }
+
+/// kernel.template operator()<R, C>() compiled for this processor, with tiles that suit its registers.
+template <class Kernel>
+void run_for_registers(const Kernel& kernel) {
+  if (vector_level() == 2)
+    run_vectorized([&](std::int64_t, std::int64_t) { kernel.template operator()<8, 2>(); }, 0, 1);
+  else
+    run_vectorized([&](std::int64_t, std::int64_t) { kernel.template operator()<4, 1>(); }, 0, 1);
+}
+
+/// `floats` numbers that the calling thread may write on until its next call.
+inline float* thread_scratch(std::int64_t floats) {
+  thread_local std::vector<float> held;
+  if (held.size() < static_cast<std::size_t>(floats)) held.resize(static_cast<std::size_t>(floats));
+  return held.data();
+}
+
+/// Segments of which one is a prefix of others, or all share one, are one group: they add to the same keys' gradients.
+inline std::vector<std::vector<Segment>> groups_by_prefix(const std::vector<Segment>& segments) {
+  std::vector<std::vector<Segment>> groups;
+  std::vector<std::pair<std::int64_t, std::int64_t>> reach;  // tokens [begin, end) of a group's keys
+  for (const Segment& segment : segments) {
+    std::size_t home = groups.size();
+    if (segment.prefix_length > 0)
+      for (std::size_t g = 0; g < groups.size() && home == groups.size(); ++g)
+        if (segment.prefix_begin < reach[g].second && segment.prefix_begin + segment.prefix_length > reach[g].first)
+          home = g;
+    if (home == groups.size()) {
+      groups.emplace_back();
+      reach.emplace_back(segment.begin, segment.begin + segment.length);
+    }
+    groups[home].push_back(segment);
+  }
+  return groups;
+}
+
+struct AttentionTask {
+  Segment segment;
+  std::int64_t head, first, count;
+};
+
+template <class T>
+AttentionInput<T> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd, const Tensor& prefix_k,
+                                  const Tensor& prefix_v, std::optional<std::int64_t> window, double scale) {
+  return {.q = q_NHd.const_data_ptr<T>(),
+          .k = k_NKd.const_data_ptr<T>(),
+          .v = v_NKd.const_data_ptr<T>(),
+          .prefix_k = prefix_k.const_data_ptr<T>(),
+          .prefix_v = prefix_v.const_data_ptr<T>(),
+          .heads = q_NHd.size(1),
+          .kv_heads = k_NKd.size(1),
+          .width = q_NHd.size(2),
+          .window = window.value_or(std::numeric_limits<std::int64_t>::max() / 2),
+          .scale = static_cast<float>(scale)};
+}
+
+/// What the backward pass needs besides its tensors.
+struct AttentionPlan : torch::CustomClassHolder {
+  std::vector<Segment> segments;
+  std::optional<std::int64_t> window;
+  double scale;
+  bool own_prefix;
+};
+
+struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
+                        const Tensor& v_NKd, const KeysValues& prefix, const std::vector<Segment>& segments,
+                        std::optional<std::int64_t> window, double scale) {
+    const bool own = !prefix.k_NKd.defined();
+    const Tensor q = q_NHd.contiguous(), k = k_NKd.contiguous(), v = v_NKd.contiguous(),
+                 before_k = own ? k : prefix.k_NKd.contiguous(), before_v = own ? v : prefix.v_NKd.contiguous();
+    const Tensor out = at::empty_like(q);
+    const Tensor log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
+    std::vector<AttentionTask> tasks;
+    for (const Segment& segment : segments)
+      for (std::int64_t first = 0; first < segment.length; first += attention_block)
+        for (std::int64_t head = 0; head < q.size(1); ++head)
+          tasks.push_back({segment, head, first, std::min(attention_block, segment.length - first)});
+    visit_type(q.scalar_type(), [&]<class T>(T*) {
+      const auto in = attention_input<T>(q, k, v, before_k, before_v, window, scale);
+      T* to = out.mutable_data_ptr<T>();
+      float* log_sum = log_sum_NH.mutable_data_ptr<float>();
+      parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+        const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+        float* scratch = thread_scratch(forward_scratch(in.width));
+        run_for_registers([&]<int R, int C>() {
+          attention_forward_block<R, C>(in, task.segment, task.head, task.first, task.count, to, log_sum, scratch);
+        });
+      });
+    });
+    ctx->save_for_backward({q, k, v, own ? Tensor() : before_k, own ? Tensor() : before_v, out, log_sum_NH});
+    const auto plan = c10::make_intrusive<AttentionPlan>();
+    plan->segments = segments, plan->window = window, plan->scale = scale, plan->own_prefix = own;
+    ctx->saved_data["plan"] = at::IValue::make_capsule(plan);
+    return out;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    check(!at::GradMode::is_enabled(),
+          "causal_attention has no second derivatives on the CPU: use "
+          "causal_attention_composed");
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[5], &log_sum_NH = saved[6];
+    const auto capsule = ctx->saved_data["plan"].toCapsule();
+    const auto& plan = static_cast<const AttentionPlan&>(*capsule);
+    const Tensor before_k = plan.own_prefix ? k : saved[3], before_v = plan.own_prefix ? v : saved[4];
+    const Tensor grad_out = grads[0].contiguous(), grad_q = at::empty_like(q);
+    const Tensor grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)), grad_v = at::zeros_like(grad_k);
+    // A group of segments and a key head add to gradients that no other task touches.
+    const auto groups = groups_by_prefix(plan.segments);
+    const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
+    visit_type(q.scalar_type(), [&]<class T>(T*) {
+      const auto in = attention_input<T>(q, k, v, before_k, before_v, plan.window, plan.scale);
+      const T *out_data = out.const_data_ptr<T>(), *grad_data = grad_out.const_data_ptr<T>();
+      T* to_q = grad_q.mutable_data_ptr<T>();
+      float *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>();
+      const float* log_sum = log_sum_NH.const_data_ptr<float>();
+      parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
+        const auto& group = groups[static_cast<std::size_t>(n / kv_heads)];
+        float* scratch = thread_scratch(backward_scratch(in.width));
+        for (const Segment& segment : group)
+          for (std::int64_t head = n % kv_heads * per_key_head; head < (n % kv_heads + 1) * per_key_head; ++head)
+            for (std::int64_t first = 0; first < segment.length; first += attention_block) {
+              const std::int64_t count = std::min(attention_block, segment.length - first);
+              run_for_registers([&]<int R, int C>() {
+                attention_backward_block<R, C>(in, segment, head, first, count, out_data, grad_data, log_sum, to_q,
+                                               to_k, to_v, scratch);
+              });
+            }
+      });
+    });
+    return {grad_q, grad_k.to(k.scalar_type()), grad_v.to(v.scalar_type()), {}, {}, {}, {}};
+  }
+};
+
+/// Whether the kernels take it. In bfloat16 a processor with AMX is faster through LibTorch's own attention.
+inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd) {
+  const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
+  return takes_vectorized(q_NHd) && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
+         (q_NHd.scalar_type() == at::kFloat || !has_amx_bf16());
+}
+
+}  // namespace kto::detail

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocked attention against LibTorch's operators in float64: outputs and gradients, over lengths around a block,
+// grouped heads, widths, windows, prefixes in the row and kept from another one.
+#include "catch.hpp"
+#include "kto/model/attention.hpp"
+
+namespace kto::test {
+namespace {
+
+struct Problem {
+  Tensor q_NHd, k_NKd, v_NKd, weight_NHd;
+  std::vector<Segment> segments;
+  KeysValues prefix;
+
+  Problem as(at::ScalarType type) const {
+    Problem out = *this;
+    for (Tensor* tensor : {&out.q_NHd, &out.k_NKd, &out.v_NKd}) *tensor = tensor->to(type).requires_grad_(true);
+    out.weight_NHd = weight_NHd.to(type);
+    if (prefix.k_NKd.defined()) out.prefix = {prefix.k_NKd.to(type), prefix.v_NKd.to(type)};
+    return out;
+  }
+};
+
+Problem make_problem(std::vector<Segment> segments, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
+                     std::int64_t kept = 0) {
+  std::int64_t tokens = 0;
+  for (const Segment& segment : segments) tokens = std::max(tokens, segment.begin + segment.length);
+  const auto random = [&](std::int64_t rows, std::int64_t of_heads) {
+    return at::randn({rows, of_heads, width}).to(at::kBFloat16).to(at::kDouble);  // exact in every type
+  };
+  Problem out{
+      random(tokens, heads), random(tokens, kv_heads), random(tokens, kv_heads), random(tokens, heads), segments, {}};
+  if (kept > 0) out.prefix = {random(kept, kv_heads), random(kept, kv_heads)};
+  return out;
+}
+
+template <class Attention>
+std::vector<Tensor> run(const Attention& attention, const Problem& in, std::optional<std::int64_t> window) {
+  const Tensor out = attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, window, 0.2, in.prefix);
+  auto results = torch::autograd::grad({(out * in.weight_NHd).sum()}, {in.q_NHd, in.k_NKd, in.v_NKd});
+  results.insert(results.begin(), out);
+  return results;
+}
+
+const auto blocked = [](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
+                        std::optional<std::int64_t> window, double scale, const KeysValues& prefix) {
+  return detail::BlockedAttention::apply(q, k, v, prefix, segments, window, scale);
+};
+
+void check_problem(const Problem& problem, std::optional<std::int64_t> window, double tolerance = 2e-5) {
+  const auto expected = run(causal_attention_composed, problem.as(at::kDouble), window);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const auto got = run(blocked, problem.as(type), window);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const Tensor difference = (got[i].to(at::kDouble) - expected[i]).abs();
+      CAPTURE(type, i, difference.max().item<double>());
+      REQUIRE(got[i].scalar_type() == type);
+      const double scale = std::max(1.0, expected[i].abs().max().item<double>());
+      CHECK(difference.max().item<double>() <= scale * (type == at::kFloat ? tolerance : 2e-2));
+    }
+  }
+}
+
+TEST_CASE("blocked attention is attention", "[attention]") {
+  at::manual_seed(3);
+  using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+  for (const auto& [heads, kv_heads, width] : {Shape{2, 2, 16}, Shape{6, 2, 64}, Shape{3, 1, 48}, Shape{4, 4, 128}})
+    for (const std::optional<std::int64_t> window :
+         {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(65),
+          std::optional<std::int64_t>(100)}) {
+      CAPTURE(heads, kv_heads, width, window.value_or(0));
+      check_problem(make_problem({{.begin = 0, .length = 1},
+                                  {.begin = 1, .length = 63},
+                                  {.begin = 64, .length = 64},
+                                  {.begin = 128, .length = 65},
+                                  {.begin = 193, .length = 200}},
+                                 heads, kv_heads, width),
+                    window);
+      // A prompt of 70 tokens with two completions, a row of its own, a prompt with one completion.
+      check_problem(make_problem({{.begin = 0, .length = 70},
+                                  {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                                  {.begin = 100, .length = 90, .prefix_begin = 0, .prefix_length = 70},
+                                  {.begin = 190, .length = 20},
+                                  {.begin = 210, .length = 5},
+                                  {.begin = 215, .length = 66, .prefix_begin = 210, .prefix_length = 5}},
+                                 heads, kv_heads, width),
+                    window);
+      check_problem(make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130},
+                                  {.begin = 40, .length = 70, .prefix_begin = 0, .prefix_length = 1}},
+                                 heads, kv_heads, width, 140),
+                    window);
+    }
+}
+
+TEST_CASE("attention to great scores neither overflows nor forgets", "[attention]") {
+  at::manual_seed(4);
+  Problem problem = make_problem({{.begin = 0, .length = 100}}, 2, 1, 32);
+  problem.q_NHd *= 64;
+  check_problem(problem, std::nullopt, 1e-4);  // scores of hundreds, each rounded
+}
+
+TEST_CASE("what one segment holds never reaches another", "[attention]") {
+  at::manual_seed(5);
+  Problem problem = make_problem({{.begin = 0, .length = 70}, {.begin = 70, .length = 70}}, 2, 2, 16);
+  problem.k_NKd.narrow(0, 70, 70).fill_(std::numeric_limits<double>::quiet_NaN());
+  const auto got = run(blocked, problem.as(at::kFloat), std::nullopt);
+  for (const Tensor& tensor : got) CHECK(tensor.narrow(0, 0, 70).isfinite().all().item<bool>());
+  CHECK(got[0].narrow(0, 70, 70).isnan().all().item<bool>());
+}
+
+TEST_CASE("attention of no tokens, of other types and widths, and twice differentiated", "[attention]") {
+  CHECK(causal_attention(at::zeros({0, 2, 16}), at::zeros({0, 1, 16}), at::zeros({0, 1, 16}), {}, std::nullopt, 1)
+            .sizes() == at::IntArrayRef({0, 2, 16}));
+  const Problem problem = make_problem({{.begin = 0, .length = 20}}, 2, 1, 24);
+  const auto odd = run(causal_attention, problem.as(at::kFloat), std::nullopt);
+  const auto expected = run(causal_attention_composed, problem.as(at::kFloat), std::nullopt);
+  for (std::size_t i = 0; i < odd.size(); ++i) CHECK(at::equal(odd[i], expected[i]));
+  const Problem plain = make_problem({{.begin = 0, .length = 20}}, 2, 1, 16).as(at::kFloat);
+  const Tensor out = causal_attention(plain.q_NHd, plain.k_NKd, plain.v_NKd, plain.segments, std::nullopt, 1);
+  CHECK_THROWS_WITH(torch::autograd::grad({out.sum()}, {plain.q_NHd}, {}, std::nullopt, /*create_graph=*/true),
+                    KTO_CONTAINS("causal_attention_composed"));
+}
+
+}  // namespace
+}  // namespace kto::test
