@@ -118,6 +118,7 @@ void save(const kto::Arguments& args, const kto::Policy& policy, const kto::Trai
 struct Collator {
   static constexpr kto::BatchParts provides{.kl_pairs = true};
   bool padded = false;
+  bool share_prompt = true;
   kto::Truncation truncation = {};
   std::int64_t pad_id = 0;
   std::int64_t pad_to_multiple_of = 1;
@@ -127,7 +128,8 @@ struct Collator {
                                         .parts = parts,
                                         .pad_id = pad_id,
                                         .pad_to_multiple_of = pad_to_multiple_of}(picks, with_kl)
-                  : kto::PackedCollator{.max_length = max_length, .parts = parts}(picks, with_kl);
+                  : kto::PackedCollator{.max_length = max_length, .parts = parts, .share_prompt = share_prompt}(
+                        picks, with_kl);
   }
 };
 
@@ -286,8 +288,9 @@ void run(const kto::Arguments& args) {
           .train_rows = load_examples(args, args.script.dataset_train_split, processor),
           .eval_rows = {},
           .policy = {},
-          .collator = {args.script.collator == kto::CollatorType::padded, kto::truncation_of(args.script),
-                       pad_id(args.script, processor), args.script.pad_to_multiple_of.value_or(1)},
+          .collator = {args.script.collator == kto::CollatorType::padded, args.script.share_prompt,
+                       kto::truncation_of(args.script), pad_id(args.script, processor),
+                       args.script.pad_to_multiple_of.value_or(1)},
           .rows_files = {}};
   if (evaluates) run.eval_rows = load_examples(args, args.script.dataset_test_split, processor);
   if (const auto advice =
@@ -334,6 +337,10 @@ int main(int argc, char** argv) {
     std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit is then an error that can be told
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
+    if (args->script.matmul != kto::MatmulChoice::automatic)
+      kto::matmul_backend() = kto::detail::checked_backend(
+          args->script.matmul == kto::MatmulChoice::onednn ? kto::MatmulBackend::onednn : kto::MatmulBackend::aten,
+          "matmul");
     run_in_memory(*args);
     return 0;
   } catch (const Interrupted& interrupted) {

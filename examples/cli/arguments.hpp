@@ -11,6 +11,7 @@ namespace kto {
 
 enum class LossType { kto, apo_zero_unpaired };
 enum class CollatorType { packed, padded };
+enum class MatmulChoice { automatic, aten, onednn };
 enum class ReferenceDtype { float32, bfloat16 };
 enum class Optim { adamw_torch_fused, adamw_torch, sgd, rmsprop, adagrad, adafactor };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
@@ -24,6 +25,8 @@ template <>
 inline constexpr std::array<std::string_view, 2> enum_names<TruncationMode>{"keep_end", "keep_start"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<CollatorType>{"packed", "padded"};
+template <>
+inline constexpr std::array<std::string_view, 3> enum_names<MatmulChoice>{"auto", "aten", "onednn"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<ReferenceDtype>{"float32", "bfloat16"};
 template <>
@@ -41,6 +44,8 @@ struct ScriptConfig {
   std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens
   std::optional<TruncationMode> truncation_mode = std::nullopt;
   CollatorType collator = CollatorType::packed;
+  bool share_prompt = true;
+  MatmulChoice matmul = MatmulChoice::automatic;
   std::optional<std::int64_t> padding_value = std::nullopt;  ///< token id; the tokenizer's pad token when absent
   std::optional<std::int64_t> pad_to_multiple_of = std::nullopt;
   std::optional<std::int64_t> dataset_num_proc = std::nullopt;  ///< threads that tokenize; all cores when absent
@@ -233,6 +238,10 @@ inline const Options<ScriptConfig>& script_options() {
                detail::count(1)),
         option(&C::truncation_mode, "truncation_mode", group::data, "which end of a prompt that is cut is kept"),
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
+        option(
+            &C::share_prompt, "share_prompt", group::data,
+            "in packed batches, encode a prompt once for all completions that follow it (chosen, rejected, KL pairs); "
+            "the same numbers to rounding"),
         option(&C::padding_value, "padding_value", group::data,
                "token id that rows are padded with; None: the tokenizer's pad token", detail::count(0)),
         detail::none_also(
@@ -319,6 +328,10 @@ inline const Options<ScriptConfig>& script_options() {
              "NAME"),
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
         device,
+        option(
+            &C::matmul, "matmul", group::machine,
+            "library of float32 products on the CPU; auto: as the environment variable KTO_MATMUL says, else oneDNN on "
+            "AMD processors and LibTorch's choice on others"),
         {.name = "use_cpu", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
         {.name = "no_cuda", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
     };

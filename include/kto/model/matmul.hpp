@@ -42,14 +42,20 @@ inline bool is_amd() {
 #endif
 }
 
+/// `backend`, where this LibTorch has it. Throws UsageError, which begins with `asked_by`, where not.
+inline MatmulBackend checked_backend(MatmulBackend backend, std::string_view asked_by) {
+  if (backend == MatmulBackend::onednn && !onednn_linear())
+    throw UsageError(concat(asked_by, ": this LibTorch has no oneDNN"));
+  return backend;
+}
+
 inline MatmulBackend default_matmul_backend() {
   const char* wish = std::getenv("KTO_MATMUL");
   if (wish == nullptr) return is_amd() && onednn_linear() ? MatmulBackend::onednn : MatmulBackend::aten;
+  constexpr std::string_view name = "environment variable KTO_MATMUL";
   if (std::string_view(wish) == "aten") return MatmulBackend::aten;
-  if (std::string_view(wish) != "onednn")
-    throw UsageError(concat("environment variable KTO_MATMUL: expected aten or onednn, got \"", wish, '"'));
-  if (!onednn_linear()) throw UsageError("environment variable KTO_MATMUL: this LibTorch has no oneDNN");
-  return MatmulBackend::onednn;
+  if (std::string_view(wish) == "onednn") return checked_backend(MatmulBackend::onednn, name);
+  throw UsageError(concat(name, ": expected aten or onednn, got \"", wish, '"'));
 }
 
 }  // namespace detail

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batches that hold each prompt once against the same with every (prompt, completion) whole: scores of rows and KL
+// pairs, statistics and gradients.
+#include "catch.hpp"
+#include "kto/collate/packed.hpp"
+#include "kto/logprob/completion.hpp"
+#include "model/model_cases.hpp"
+
+namespace kto::test {
+namespace {
+
+Example example(std::size_t prompt, std::int64_t prompt_length, std::size_t completion, std::int64_t length) {
+  return {.prompt_ids = case_ids(prompt, prompt_length, 60), .completion_ids = case_ids(completion, length, 60)};
+}
+
+void check_batch(const Decoder& decoder, const std::vector<Example>& examples, const std::vector<std::size_t>& partners,
+                 std::int64_t max_length) {
+  std::vector<Pick> picks;
+  for (std::size_t i = 0; i < examples.size(); ++i) picks.push_back({&examples[i], &examples[partners[i]]});
+  const auto score = [&](bool share) {
+    const Batch batch = PackedCollator{.max_length = max_length, .share_prompt = share}(picks, true);
+    REQUIRE(batch.shared.has_value() == share);
+    if (share) CHECK(batch.shared->rows.num_tokens == batch.rows.num_tokens);
+    return score_batch(decoder, batch, /*with_kl=*/true, /*statistics=*/true);
+  };
+  const BatchScores shared = score(true), whole = score(false);
+  CHECK(at::allclose(shared.rows.logp_B, whole.rows.logp_B, 0, 1e-10));
+  CHECK(at::allclose(shared.rows.entropy_B, whole.rows.entropy_B, 0, 1e-10));
+  CHECK(at::equal(shared.rows.num_scored_B, whole.rows.num_scored_B));
+  CHECK(at::allclose(shared.kl_logp_B, whole.kl_logp_B, 0, 1e-10));
+  CHECK(!shared.kl_logp_B.requires_grad());
+  const Tensor weight_B = at::arange(1, static_cast<double>(examples.size()) + 1, at::kDouble);
+  std::vector<Tensor> parameters;
+  for (const auto& [name, parameter] : decoder.named_parameters()) parameters.push_back(parameter);
+  const auto gradients = [&](const BatchScores& scores) {
+    return torch::autograd::grad({(scores.rows.logp_B * weight_B).sum()}, parameters);
+  };
+  const auto got = gradients(shared), expected = gradients(whole);
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::allclose(got[i], expected[i], 0, 1e-9));
+}
+
+TEST_CASE("a batch with each prompt once scores as one with every row whole", "[shared_prompt]") {
+  const Json json = Json::parse(R"({"model_type": "qwen2", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+      "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true})");
+  Decoder decoder = case_decoder(parse_model_config(json, "test"), at::kDouble);
+  // Rows 0, 2 and 3 have one prompt; row 4 has none, row 5 one of a single token.
+  const std::vector<Example> examples{example(0, 9, 10, 5), example(1, 4, 11, 7), example(0, 9, 12, 1),
+                                      example(0, 9, 13, 8), example(2, 0, 14, 6), example(3, 1, 15, 30)};
+  for (const bool recompute : {false, true}) {
+    decoder.recompute = recompute;
+    for (const std::int64_t max_length : {1000, 14, 11}) {
+      CAPTURE(recompute, max_length);
+      check_batch(decoder, examples, {1, 2, 3, 4, 5, 0}, max_length);
+      check_batch(decoder, {examples[1]}, {0}, max_length);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kto::test

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of a decoder's layers against the composition of LibTorch's operators that each says it is, computed in
+// float64: values and gradients, in float32 and bfloat16, of sizes that fill vectors and threads and that do not.
+#include <functional>
+
+#include "catch.hpp"
+#include "kto/logprob/tile.hpp"
+#include "kto/model/blocks.hpp"
+#include "kto/model/embedding.hpp"
+#include "kto/model/rotate.hpp"
+
+namespace kto::test {
+namespace {
+
+using Tensors = std::vector<Tensor>;
+using Function = std::function<Tensors(const Tensors&, at::ScalarType)>;
+
+/// Numbers that every type holds exactly, so that types differ by what is computed alone.
+Tensor exact(at::IntArrayRef shape) { return at::randn(shape).to(at::kBFloat16).to(at::kDouble); }
+
+Tensors as(const Tensors& inputs, at::ScalarType type) {
+  Tensors out;
+  for (const Tensor& input : inputs) out.push_back(input.to(type).requires_grad_(true));
+  return out;
+}
+
+/// Outputs, then the gradients of their sum weighted by `weights`.
+Tensors values_and_gradients(const Function& function, const Tensors& inputs, const Tensors& weights,
+                             at::ScalarType type) {
+  Tensors out = function(inputs, type);
+  Tensor total = at::zeros({}, at::kDouble);
+  for (std::size_t i = 0; i < out.size(); ++i) total = total + (out[i].to(at::kDouble) * weights[i]).sum();
+  const Tensors grads = torch::autograd::grad({total}, inputs);
+  out.insert(out.end(), grads.begin(), grads.end());
+  return out;
+}
+
+void check_close(const Tensors& got, const Tensors& expected, at::ScalarType type) {
+  REQUIRE(got.size() == expected.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double scale = std::max(1.0, expected[i].abs().max().item<double>());
+    CAPTURE(type, i, scale);
+    REQUIRE(got[i].sizes() == expected[i].sizes());
+    CHECK((got[i].to(at::kDouble) - expected[i]).abs().max().item<double>() <=
+          scale * (type == at::kFloat ? 3e-6 : 1.6e-2));
+  }
+}
+
+/// `kernel` on inputs of a type that computes in that type, against `oracle` in float64. The inputs [0, narrow) are of
+/// the type, the others of float32, as parameters are.
+void check_kernel(const Function& kernel, const Function& oracle, const Tensors& inputs, std::size_t narrow) {
+  const Tensors wide = as(inputs, at::kDouble);
+  Tensors weights;
+  for (const Tensor& out : oracle(wide, at::kDouble)) weights.push_back(exact(out.sizes()));
+  const Tensors expected = values_and_gradients(oracle, wide, weights, at::kDouble);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    Tensors held = as(inputs, at::kFloat);
+    for (std::size_t i = 0; i < narrow; ++i) held[i] = inputs[i].to(type).requires_grad_(true);
+    check_close(values_and_gradients(kernel, held, weights, type), expected, type);
+  }
+}
+
+struct Size {
+  std::int64_t tokens, width;
+};
+const std::vector<Size> sizes{{1, 1}, {3, 17}, {7, 64}, {300, 48}, {70, 576}};
+
+TEST_CASE("rms_norm is its composition", "[kernels]") {
+  at::manual_seed(1);
+  for (const auto& [tokens, width] : sizes) {
+    CAPTURE(tokens, width);
+    const auto norm = [](const auto& function) {
+      return [function](const Tensors& in, at::ScalarType type) {
+        return Tensors{function(in[0], in[1], 1e-5, type == at::kDouble ? at::kDouble : at::kFloat)};
+      };
+    };
+    check_kernel(norm(rms_norm), norm(rms_norm_composed), {exact({tokens, width}), exact({width})}, 1);
+    check_kernel(norm(rms_norm), norm(rms_norm_composed), {exact({tokens, 3, width}), exact({width})}, 1);
+  }
+}
+
+TEST_CASE("apply_rope is its composition", "[kernels]") {
+  at::manual_seed(2);
+  for (const std::int64_t width : {2, 34, 64})
+    for (const std::int64_t tokens : {1, 5, 130}) {
+      CAPTURE(tokens, width);
+      const Tensor angle_Nh = at::rand({tokens, width / 2}, at::kDouble) * 6;
+      const auto tables = [&](at::ScalarType type) {
+        const Tensor angle_Nd = at::cat({angle_Nh, angle_Nh}, -1);
+        return RopeTables{.cos_Nd = angle_Nd.cos().to(type), .sin_Nd = angle_Nd.sin().to(type)};
+      };
+      const auto rope = [&](const auto& function) {
+        return [function, tables](const Tensors& in, at::ScalarType type) {
+          return Tensors{function(in[0], tables(wide_type(type)), type)};
+        };
+      };
+      check_kernel(rope(apply_rope), rope(apply_rope_composed), {exact({tokens, 3, width})}, 1);
+    }
+}
+
+TEST_CASE("the gated activation is its composition", "[kernels]") {
+  at::manual_seed(3);
+  const auto gate = [](const auto& function, Activation activation) {
+    return [function, activation](const Tensors& in, at::ScalarType) {
+      return Tensors{function(activation, in[0], in[1])};
+    };
+  };
+  for (const auto& [tokens, width] : sizes)
+    check_kernel(gate(gated, Activation::silu), gate(gated_composed, Activation::silu),
+                 {exact({tokens, width}) * 4, exact({tokens, width})}, 2);
+  for (const Activation activation : {Activation::gelu, Activation::gelu_tanh, Activation::relu2})
+    check_kernel(gate(gated, activation), gate(gated_composed, activation), {exact({5, 9}), exact({5, 9})}, 2);
+  const Tensor great = at::tensor({-1e4F, -90.0F, 90.0F, 1e4F});
+  CHECK(at::allclose(gated(Activation::silu, great, at::ones({4})), at::silu(great)));
+}
+
+/// The two blocks of a layer: norm and three products, of which one has a bias, and the gated product.
+Tensors blocks(const Tensors& in, at::ScalarType type) {
+  const Linear q{.weight_OI = in[2], .bias_O = in[3]}, k{.weight_OI = in[4], .bias_O = {}},
+      v{.weight_OI = in[5], .bias_O = {}}, down{.weight_OI = in[6], .bias_O = in[7]};
+  auto out = normed_linears(in[0], in[1], 1e-5, type, {&q, &k, &v});
+  out.push_back(gated_down(Activation::silu, out[1], out[2], down));
+  return out;
+}
+Tensors blocks_composed(const Tensors& in, at::ScalarType type) {
+  const Tensor x = rms_norm_composed(in[0], in[1], 1e-5, type);
+  const Tensor gate = at::linear(x, in[4]), up = at::linear(x, in[5]);
+  return {at::linear(x, in[2], in[3]), gate, up, at::linear(gated_composed(Activation::silu, gate, up), in[6], in[7])};
+}
+Tensors block_inputs(std::int64_t tokens) {
+  return {exact({tokens, 24}),    exact({24}),
+          exact({10, 24}) * 0.25, exact({10}),
+          exact({40, 24}) * 0.25, exact({40, 24}) * 0.25,
+          exact({24, 40}) * 0.25, exact({24})};
+}
+
+TEST_CASE("the blocks of a layer are their composition", "[kernels]") {
+  at::manual_seed(4);
+  for (const std::int64_t tokens : {1, 19, 200}) {
+    CAPTURE(tokens);
+    check_kernel(blocks, blocks_composed, block_inputs(tokens), 0);
+  }
+}
+
+TEST_CASE("gradients that are added in place, and weights that are cast once, are the same", "[kernels]") {
+  at::manual_seed(5);
+  const Tensors inputs = block_inputs(33);
+  const Tensor ids_N = at::randint(7, {33}, at::kLong);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const auto run = [&](Tensors leaves, bool scopes) {
+      const std::optional<CastOnce> casts = scopes ? std::optional<CastOnce>(std::in_place) : std::nullopt;
+      const std::optional<InPlaceGradients> in_place =
+          scopes ? std::optional<InPlaceGradients>(std::in_place) : std::nullopt;
+      for (int twice = 0; twice < 2; ++twice) {
+        Tensors layer(leaves.begin(), leaves.end() - 1);
+        layer[0] = layer[0] + embed(leaves.back(), ids_N, /*pad_id=*/2);
+        Tensor total = at::zeros({});
+        for (const Tensor& out : blocks(layer, type)) total = total + out.to(at::kFloat).square().sum();
+        total.backward();
+      }
+      Tensors grads;
+      for (const Tensor& leaf : leaves) grads.push_back(leaf.grad().to(at::kDouble));
+      return grads;
+    };
+    const auto leaves = [&] {
+      Tensors out = as(inputs, at::kFloat);
+      at::manual_seed(6);
+      out.push_back(exact({7, 24}).to(at::kFloat).requires_grad_(true));
+      for (Tensor& leaf : out) leaf.mutable_grad() = at::zeros_like(leaf);
+      return out;
+    };
+    const auto in_place = run(leaves(), true);
+    check_close(in_place, run(leaves(), false), type);
+    CHECK(in_place.back()[2].abs().max().item<double>() == 0);
+    CHECK(in_place.back()[3].abs().max().item<double>() > 0);
+  }
+}
+
+TEST_CASE("a tile of logits gives the scores and the gradient of its composition", "[kernels]") {
+  at::manual_seed(7);
+  for (const bool statistics : {false, true})
+    for (const std::int64_t width : {1, 40, 1000}) {
+      CAPTURE(statistics, width);
+      const Tensor logits_cv = at::randn({37, 3 * width}) * 8, target_c = at::randint(3 * width, {37}, at::kLong),
+                   grad_c = at::randn({37});
+      const auto options = logits_cv.options();
+      detail::RunningScores got(37, statistics, options), expected(37, statistics, options.dtype(at::kDouble));
+      for (std::int64_t first = 0; first < 3 * width; first += width) {
+        const Tensor tile_cv = logits_cv.narrow(1, first, width);
+        detail::add_tile(got, tile_cv, target_c, first);
+        detail::add_tile_composed(expected, tile_cv.to(at::kDouble), target_c, first);
+      }
+      const auto parts = [&](const detail::RunningScores& scores) {
+        Tensors out{scores.target_logit_c, scores.max_c, scores.exp_sum_c};
+        if (statistics) out.insert(out.end(), {scores.exp_logit_sum_c, scores.logit_sum_c});
+        return out;
+      };
+      check_close(parts(got), parts(expected), at::kFloat);
+
+      const Tensor log_sum_c = at::logsumexp(logits_cv, {1});
+      Tensor grad_cv = logits_cv.narrow(1, width, width).contiguous(), expected_cv = grad_cv.to(at::kDouble);
+      detail::tile_gradient(grad_cv, log_sum_c, target_c, grad_c, width);
+      detail::tile_gradient_composed(expected_cv, log_sum_c.to(at::kDouble), target_c, grad_c.to(at::kDouble), width);
+      check_close({grad_cv}, {expected_cv}, at::kFloat);
+    }
+}
+
+}  // namespace
+}  // namespace kto::test
