@@ -119,6 +119,7 @@ with tempfile.TemporaryDirectory() as tmp:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
+        plain = losses()  # under the template that the model has now
         source = [json.loads(line) for line in rows]
         parquet.write_table(pyarrow.Table.from_pylist([{key: row[key] for key in ("prompt", "completion", "label")} for row in source]), at("train.parquet"),
                             row_group_size=7)
