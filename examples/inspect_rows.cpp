@@ -13,6 +13,7 @@
 
 #include "kto/data/balance.hpp"
 #include "kto/data/encode.hpp"
+#include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/data/rows.hpp"
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "cli/load_rows.hpp"
 #include "cli/optimizer.hpp"
 #include "cli/policy.hpp"
 #include "kto/core/allocator.hpp"
@@ -41,26 +42,6 @@ std::shared_ptr<kto::FolderLock> lock_output(const kto::TrainConfig& config) {
   return kto::lock_folder(config.output_dir);
 }
 
-std::vector<kto::Example> load_examples(const kto::Arguments& args, const std::string& split,
-                                        const kto::Processor& processor) {
-  const kto::RowSet rows = kto::read_rows(args.script.dataset_name, split);
-  const kto::Truncation truncation = kto::truncation_of(args.script);
-  kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
-  kto::Encoded encoded =
-      kto::encode_rows(rows, processor.encoder(),
-                       {.max_length = truncation.parts ? std::nullopt : args.script.max_length,
-                        .num_threads = static_cast<std::size_t>(args.script.dataset_num_proc.value_or(0)),
-                        .progress = [&](std::size_t done, std::size_t total) {
-                          bar.draw("tokenize", static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
-                        }});
-  bar.clear();
-  for (const auto& notes : {rows.notes, encoded.notes})
-    for (const std::string& line : notes) note(split + ": " + line);
-  if (const std::string cut = kto::truncation_note(encoded.examples, truncation); !cut.empty() && truncation.parts)
-    note(split + ": " + cut);
-  return std::move(encoded.examples);
-}
-
 void save_model(const kto::Policy& policy, const fs::path& folder) {
   if (policy.adapter)
     kto::save_adapter({policy.model, *policy.adapter}, folder, policy.base);
@@ -79,14 +60,21 @@ std::string model_card(const kto::Arguments& args, const kto::Policy& policy) {
                            .version = KTO_VERSION});
 }
 
-/// Hashes of the files that the rows come from.
-Json hash_rows_files(const kto::Arguments& args, bool evaluates) {
+/// Hashes of the files that the rows come from; of those that are streamed, of size and beginning.
+Json hash_rows_files(const kto::LoadedRows& rows) {
+  constexpr std::size_t beginning = 1 << 20;
   Json out = Json::object();
-  std::vector<std::string> splits{args.script.dataset_train_split};
-  if (evaluates) splits.push_back(args.script.dataset_test_split);
-  for (const std::string& split : splits)
-    for (const fs::path& file : kto::data_files(args.script.dataset_name, split))
-      out[file.string()] = kto::detail::file_hash(file);
+  for (const auto& [file, streamed] : rows.files) {
+    if (!streamed) {
+      out[file] = kto::detail::file_hash(file);
+      continue;
+    }
+    const kto::MappedFile mapped(file);
+    kto::ContentHash hash;
+    hash.add(kto::concat(mapped.bytes().size()));
+    hash.add(mapped.bytes().substr(0, beginning));
+    out[file] = hash.hex();
+  }
   return out;
 }
 
@@ -136,10 +124,11 @@ struct Collator {
 /// What all kinds of trainers are made of here.
 struct Run {
   kto::Arguments args;
-  std::vector<kto::Example> train_rows, eval_rows;
+  kto::LoadedRows rows;
   kto::Policy policy;
   Collator collator;
-  Json rows_files;  ///< {path: hash}
+  Json rows_files = Json::object();  ///< {path: hash}
+  const kto::Tokenizer* tokenizer = nullptr;
 };
 
 /// The callbacks of --report_to, and the bar.
@@ -157,6 +146,36 @@ kto::Callbacks make_callbacks(const kto::Arguments& args) {
   return out;
 }
 
+/// The hook of --generate_during_eval. Model and reference are handles: it sees their weights of the day.
+template <class Reference>
+kto::EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference) {
+  const auto& script = run.args.script;
+  if (!script.generate_during_eval) return {};
+  auto config = kto::read_generation_config(run.policy.base, run.policy.model.config);
+  config.max_new_tokens = script.generation_max_new_tokens;
+  config.temperature = script.generation_temperature;
+  config.top_k = 0;
+  config.top_p = 1;
+  config.seed = static_cast<std::uint64_t>(run.args.train.seed);
+  std::optional<kto::Decoder> other;
+  if constexpr (requires { reference.model.layers; })
+    other = reference.model;
+  else
+    note("generate_during_eval: the reference was let go after precompute_ref_log_probs; the policy writes alone");
+  auto prompts = kto::first_prompts(run.rows.evaluation, static_cast<std::size_t>(script.generation_num_prompts));
+  kto::check(!prompts.empty(), "generate_during_eval: no row of the evaluation has a prompt");
+  return {.compute_metrics = {},
+          .preprocess_logits_for_metrics = {},
+          .samples = [policy = run.policy.model, other, config, prompts, &tokenizer = *run.tokenizer] {
+            return kto::sample_replies(policy, other ? &*other : nullptr, tokenizer, prompts, config);
+          }};
+}
+
+void print_evaluation(const Json& metrics) {
+  std::cout << kto::detail::entry_text(metrics) << '\n';
+  if (const auto samples = kto::detail::samples_text(metrics); !samples.empty()) std::cout << samples << '\n';
+}
+
 template <class Loss, class Reference>
 void train(const Run& run, const Loss& loss, const Reference& reference) {
   const auto& args = run.args;
@@ -166,6 +185,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                        .reference = reference,
                        .config = args.train,
                        .callbacks = make_callbacks(args),
+                       .evaluation = evaluation_hooks(run, reference),
                        .optimizer = kto::make_any_optimizer(args.script, args.train),
                        .checkpointing = {.save_model = [&](const fs::path& folder) { save_model(run.policy, folder); },
                                          .arguments = kto::to_json(args),
@@ -173,19 +193,23 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                                          .model_card = model_card(args, run.policy)}};
   Json eval_metrics = Json::object();
   const auto evaluate = [&](std::int64_t num_tokens) {
-    if (!args.script.bf16_full_eval) return trainer.evaluate(run.eval_rows, "eval_", num_tokens);
+    if (!args.script.bf16_full_eval) return trainer.evaluate(run.rows.evaluation, "eval_", num_tokens);
     auto evaluator = trainer;
     evaluator.model = kto::bfloat16_copy(trainer.model);
-    return evaluator.evaluate(run.eval_rows, "eval_", num_tokens);
+    return evaluator.evaluate(run.rows.evaluation, "eval_", num_tokens);
   };
   if (!args.script.do_train) {
     eval_metrics = evaluate(0);
-    std::cout << kto::detail::entry_text(eval_metrics) << '\n';
+    print_evaluation(eval_metrics);
     kto::write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
     return;
   }
   const kto::StopSignals signals;
-  const kto::TrainerState state = trainer.train(run.train_rows, run.eval_rows);
+  const kto::TrainerState state = [&] {
+    if constexpr (!kto::FixesKlPairs<Reference>)
+      if (run.rows.stream) return trainer.train(*run.rows.stream, run.rows.evaluation);
+    return trainer.train(run.rows.train, run.rows.evaluation);
+  }();
   if (state.interrupted) {
     note(kto::concat("stopped after step ", state.global_step, "; go on with --resume_from_checkpoint True"));
     throw Interrupted{signals.exit_status()};
@@ -193,19 +217,15 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   if (args.script.do_eval) {
     eval_metrics = evaluate(state.num_tokens);
     eval_metrics["epoch"] = state.epoch;
-    std::cout << kto::detail::entry_text(eval_metrics) << '\n';
+    print_evaluation(eval_metrics);
   }
-  const auto plan = kto::make_plan(args.train, static_cast<std::int64_t>(run.train_rows.size()));
+  const std::int64_t streamed_rows =
+      args.train.max_steps * args.train.gradient_accumulation_steps * args.train.per_device_train_batch_size;
+  const auto plan =
+      kto::make_plan(args.train, run.rows.stream ? streamed_rows : static_cast<std::int64_t>(run.rows.train.size()));
   save(args, run.policy, state, plan, eval_metrics);
   std::cout << "Model saved to " << args.train.output_dir << '\n';
   if (const int status = signals.exit_status(); status != 0) throw Interrupted{status};
-}
-
-fs::path cache_folder(const kto::ScriptConfig& script) {
-  if (script.ref_logps_cache) return *script.ref_logps_cache;
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
-    return fs::path(cache) / "kto";
-  return fs::path(kto::detail::expand_home("~/.cache")) / "kto";
 }
 
 /// The log-probs of the reference for all rows, from the cache or from one pass over them.
@@ -213,11 +233,12 @@ template <class Loss>
 kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
   const auto& args = run.args;
   const kto::PrecomputedReference<kto::Decoder> out{run.policy.load_reference};
-  const fs::path folder = cache_folder(args.script);
-  for (const auto* rows : {&run.train_rows, &run.eval_rows}) {
-    if (rows->empty() || (rows == &run.train_rows && !args.script.do_train)) continue;
+  const fs::path folder =
+      args.script.ref_logps_cache ? fs::path(*args.script.ref_logps_cache) : kto::user_cache_folder();
+  for (const auto* rows : {&run.rows.train, &run.rows.evaluation}) {
+    if (rows->empty() || (rows == &run.rows.train && !args.script.do_train)) continue;
     const auto batch_size = args.script.precompute_ref_batch_size.value_or(
-        rows == &run.train_rows ? args.train.per_device_train_batch_size : args.train.per_device_eval_batch_size);
+        rows == &run.rows.train ? args.train.per_device_train_batch_size : args.train.per_device_eval_batch_size);
     const auto batches = kto::reference_picks(*rows, args.train, batch_size);
     const kto::LiveReference<kto::Decoder> reference = out.make_reference();
     const std::string options = kto::concat(run.collator.truncation.describe(), ", compute ", reference.model.compute,
@@ -285,16 +306,15 @@ void run(const kto::Arguments& args) {
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
   const kto::Processor processor(kto::tokenizer_folder(args));
   Run run{.args = args,
-          .train_rows = load_examples(args, args.script.dataset_train_split, processor),
-          .eval_rows = {},
+          .rows = kto::load_rows(args, evaluates, kto::tokenizer_folder(args), processor, note),
           .policy = {},
           .collator = {args.script.collator == kto::CollatorType::padded, args.script.share_prompt,
                        kto::truncation_of(args.script), pad_id(args.script, processor),
                        args.script.pad_to_multiple_of.value_or(1)},
-          .rows_files = {}};
-  if (evaluates) run.eval_rows = load_examples(args, args.script.dataset_test_split, processor);
+          .rows_files = {},
+          .tokenizer = &processor.tokenizer()};
   if (const auto advice =
-          kto::weight_balance(run.train_rows, args.train.desirable_weight, args.train.undesirable_weight).advice())
+          kto::weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
     note(*advice);
   run.policy = kto::load_policy(args);
   check_vocabulary(processor, run.policy.model);
@@ -302,7 +322,7 @@ void run(const kto::Arguments& args) {
              ", and the model's vocabulary has ", run.policy.model.config.vocab_size, " tokens");
   if (args.script.do_train)
     for (const std::string& advice : kto::config_advice(args.train)) note(advice);
-  run.rows_files = hash_rows_files(args, evaluates);
+  run.rows_files = hash_rows_files(run.rows);
   const auto lock = lock_output(args.train);
   switch (args.script.loss_type) {
     case kto::LossType::kto:

@@ -6,6 +6,7 @@
 #include "command_line.hpp"
 #include "kto/data/truncation.hpp"
 #include "kto/train/options.hpp"
+#include "mixture.hpp"
 
 namespace kto {
 
@@ -36,7 +37,11 @@ struct ScriptConfig {
   std::string model_name_or_path = "";
   ModelDtype dtype = ModelDtype::float32;
   bool disable_dropout = true;
-  std::string dataset_name = "";
+  std::string dataset_name = "";                            ///< in place of datasets
+  Json datasets = Json::array();                            ///< a mixture: see parse_mixture
+  std::optional<double> test_split_size = std::nullopt;     ///< share of the rows that is held out for evaluations
+  bool dataset_streaming = false;                           ///< read and tokenize rows while training goes on
+  std::optional<std::string> dataset_cache = std::nullopt;  ///< folder; the user's cache folder when absent
   std::string dataset_train_split = "train";
   std::string dataset_test_split = "test";
   std::optional<std::int64_t> max_length = 1024;                     ///< tokens
@@ -78,6 +83,10 @@ struct ScriptConfig {
   bool do_train = true;
   bool do_eval = false;               ///< evaluate the test split at the end, whatever eval_strategy is
   bool bf16_full_eval = false;        ///< evaluations outside training with the policy in bfloat16
+  bool generate_during_eval = false;  ///< replies of policy and reference to prompts of the test split, in the log
+  std::int64_t generation_num_prompts = 4;
+  std::int64_t generation_max_new_tokens = 64;
+  double generation_temperature = 0;  ///< 0: greedy
   bool auto_find_batch_size = false;  ///< halve per_device_train_batch_size when memory runs out
   Json model_init_kwargs = Json::object();
   Json ref_model_init_kwargs = Json::object();
@@ -103,12 +112,7 @@ inline const std::vector<RefusedOptions>& refused_script_options() {
         {"load_in_4bit", "False"},
         {"load_in_8bit", "False"},
         {"use_bnb_nested_quant", "False"}}},
-      {"not supported yet",
-       {{"dataset_config", "None"},
-        {"dataset_streaming", "False"},
-        {"datasets", "[]"},
-        {"streaming", "False"},
-        {"test_split_size", "None"}}},
+      {"a folder of files has no configurations; give the folder of the one you mean", {{"dataset_config", "None"}}},
       {"models are read from a folder, which has no revisions", {{"model_revision", "main"}}},
       {"the library chooses how to compute attention", {{"attn_implementation", "None"}}},
       {"training on several devices is not supported yet", {{"ignore_bias_buffers", "False"}}},
@@ -124,12 +128,6 @@ inline constexpr std::string_view other_optimizers =
     "rmsprop_bnb_32bit|galore_adamw|galore_adamw_8bit|galore_adafactor|galore_adamw_layerwise|"
     "galore_adamw_8bit_layerwise|galore_adafactor_layerwise|lomo|adalomo|grokadamw|schedule_free_radam|"
     "schedule_free_adamw|schedule_free_sgd|apollo_adamw|apollo_adamw_layerwise|stable_adamw";
-
-/// "~/x" below the home folder, as a shell would write it; other paths as they are.
-inline std::string expand_home(const std::string& path) {
-  const char* home = std::getenv("HOME");
-  return home != nullptr && (path == "~" || path.starts_with("~/")) ? home + path.substr(1) : path;
-}
 }  // namespace detail
 
 inline const Options<ScriptConfig>& script_options();
@@ -160,6 +158,28 @@ inline Option<ScriptConfig> report_option() {
     for (const std::string& name : *names)
       if (name != "jsonl" && name != "tensorboard") return false;
     config.report_to = std::move(names);
+    return true;
+  };
+  return row;
+}
+
+/// datasets: a list of mappings, as YAML has it, or its JSON text.
+inline Option<ScriptConfig> datasets_option() {
+  Option<ScriptConfig> row{.name = "datasets",
+                           .group = group::data,
+                           .help =
+                               "a mixture in place of dataset_name: a list of path, data_dir, data_files, split, "
+                               "columns, fraction, as TRL's YAML files have it; the sets come one after another"};
+  row.placeholder = "JSON";
+  row.expects = "a list of mappings such as [{\"path\": \"rows.jsonl\"}]";
+  row.get = [](const ScriptConfig& config) { return config.datasets; };
+  row.set = [](ScriptConfig& config, const Json& value) {
+    Json list = is_none(value) ? Json::array() : value;
+    if (list.is_string()) list = Json::parse(list.get_ref<const std::string&>(), nullptr, false);
+    if (!list.is_array()) return false;
+    for (const Json& item : list)
+      if (!item.is_object()) return false;
+    config.datasets = std::move(list);
     return true;
   };
   return row;
@@ -223,8 +243,26 @@ inline const Options<ScriptConfig>& script_options() {
             "float16", "training float16 parameters is not supported yet"),
         option(&C::disable_dropout, "disable_dropout", group::model, "ignore the dropout of the model's config"),
         text(option(&C::dataset_name, "dataset_name", group::data,
-                    "a .jsonl or .json file, or a folder with train*.jsonl and test*.jsonl"),
-             "PATH", true),
+                    "a .jsonl, .json, .csv or .parquet file, a pattern of files, or a folder with train* and test*; "
+                    "required unless datasets is given"),
+             "PATH"),
+        detail::datasets_option(),
+        option(
+            &C::test_split_size, "test_split_size", group::data,
+            "share of the rows of the train split, drawn by seed, that is held out as the test split; the others are "
+            "shuffled, as datasets' train_test_split does",
+            {"None or a number above 0 and below 1", [](double x) { return x > 0 && x < 1; }}),
+        option(
+            &C::dataset_streaming, "dataset_streaming", group::data,
+            "read and tokenize the rows while training goes on, in bounded memory: needs max_steps; rows are visited "
+            "in the order of the files, again from the first when they end, and are not shuffled (transformers does "
+            "not either); a malformed row ends the run when it is come to; the test split is held in memory"),
+        {.name = "streaming", .is_flag = true, .alias_of = "dataset_streaming", .alias_value = "True"},
+        text(
+            option(&C::dataset_cache, "dataset_cache", group::data,
+                   "folder where tokenized rows are kept under the hash of files, tokenizer and template; None: kto in "
+                   "the user's cache folder, and only sets of 20000 rows or more"),
+            "DIR"),
         text(option(&C::dataset_train_split, "dataset_train_split", group::data, "split to train on"), "NAME"),
         text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on"), "NAME"),
         option(&C::max_length, "max_length", group::data, "rows are cut after this many tokens; None: never",
@@ -312,6 +350,17 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::do_eval, "do_eval", group::evaluation, "evaluate at the end, whatever eval_strategy is"),
         option(&C::bf16_full_eval, "bf16_full_eval", group::evaluation,
                "hold the policy in bfloat16 in evaluations outside training (--do_eval)"),
+        option(&C::generate_during_eval, "generate_during_eval", group::evaluation,
+               "at each evaluation write replies of policy and reference to a few of its prompts into the log, as "
+               "eval_samples; the reference of an adapter is the model without it; after precompute_ref_log_probs "
+               "there is none, and the policy writes alone"),
+        option(&C::generation_num_prompts, "generation_num_prompts", group::evaluation,
+               "how many prompts: the first of the test split that differ", detail::count(1)),
+        option(&C::generation_max_new_tokens, "generation_max_new_tokens", group::evaluation,
+               "longest of those replies, in tokens", detail::count(1)),
+        option(&C::generation_temperature, "generation_temperature", group::evaluation,
+               "0: always the likeliest token; above: drawn, from seed, alike at each evaluation",
+               detail::at_least_zero()),
         option(&C::auto_find_batch_size, "auto_find_batch_size", group::length,
                "when memory runs out, start anew with half of per_device_train_batch_size"),
         option(&C::model_init_kwargs, "model_init_kwargs", group::model,
@@ -379,6 +428,30 @@ inline void validate(const Arguments& arguments) {
   if (!arguments.script.do_train && !arguments.script.do_eval)
     throw UsageError("do_train False leaves nothing to do: add --do_eval");
   const ScriptConfig &script = arguments.script, plain;
+  if (script.dataset_name.empty() == script.datasets.empty())
+    throw UsageError(script.datasets.empty() ? "--dataset_name is required (or datasets, a mixture, in a --config file)"
+                                             : "dataset_name and datasets both name the rows: give one of them");
+  if (!script.datasets.empty()) {
+    (void)parse_mixture(script.datasets, script.dataset_streaming);
+    if (script.dataset_train_split != "train" || script.dataset_test_split != "test")
+      throw UsageError("a mixture is the split train, and with --test_split_size also test: name splits in datasets");
+    if (evaluates && !script.test_split_size)
+      throw UsageError("a mixture has no rows to evaluate on: add --test_split_size");
+  }
+  if (script.dataset_streaming) {
+    const auto refuse = [](bool given, const char* name, const char* why) {
+      if (given) throw UsageError(concat("dataset_streaming and ", name, " do not go together: ", why));
+    };
+    if (arguments.train.max_steps < 1)
+      throw UsageError("dataset_streaming needs --max_steps: the number of rows is not known");
+    refuse(script.test_split_size.has_value(), "test_split_size", "that takes all rows at once");
+    refuse(script.precompute_ref_log_probs, "precompute_ref_log_probs", "that visits all rows before training");
+    refuse(script.dataset_cache.has_value(), "dataset_cache", "streamed rows are not kept");
+    refuse(arguments.train.train_sampling_strategy != SamplingStrategy::sequential, "train_sampling_strategy",
+           "a stream is visited in its order");
+    refuse(arguments.train.dataloader_num_workers > 0, "dataloader_num_workers",
+           "a stream is read ahead by a thread of its own");
+  }
   check_truncation(truncation_of(script));
   const bool adapts = script.use_peft || script.adapter_name_or_path;
   if (script.use_peft && script.adapter_name_or_path)
@@ -417,6 +490,16 @@ inline void validate(const Arguments& arguments) {
   if (script.run_name && !script.report_to) throw UsageError("run_name needs --report_to jsonl or tensorboard");
   if (script.bf16_full_eval && !script.do_eval)
     throw UsageError("bf16_full_eval is of evaluations outside training: add --do_eval");
+  if (script.generate_during_eval && !evaluates)
+    throw UsageError("generate_during_eval needs --do_eval, or --eval_strategy steps or epoch");
+  if (script.generate_during_eval && arguments.train.prediction_loss_only)
+    throw UsageError("generate_during_eval and prediction_loss_only contradict each other: give one of them");
+  if (!script.generate_during_eval && (script.generation_num_prompts != plain.generation_num_prompts ||
+                                       script.generation_max_new_tokens != plain.generation_max_new_tokens ||
+                                       script.generation_temperature != plain.generation_temperature))
+    throw UsageError(
+        "generation_num_prompts, generation_max_new_tokens and generation_temperature need "
+        "--generate_during_eval");
   if (arguments.train.gradient_checkpointing && !script.disable_dropout && script.use_peft && script.lora_dropout > 0)
     throw UsageError("gradient_checkpointing with lora_dropout is not supported: set one of them to 0 or False");
   if (arguments.train.eval_on_start && !evaluates)
@@ -436,8 +519,9 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
   for (std::string* path :
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
     *path = detail::expand_home(*path);
-  for (auto* path : {&arguments.script.adapter_name_or_path, &arguments.script.ref_model_name_or_path,
-                     &arguments.script.ref_logps_cache, &arguments.script.logging_dir})
+  for (auto* path :
+       {&arguments.script.dataset_cache, &arguments.script.adapter_name_or_path,
+        &arguments.script.ref_model_name_or_path, &arguments.script.ref_logps_cache, &arguments.script.logging_dir})
     if (*path) **path = detail::expand_home(**path);
   detail::apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype");
   detail::apply_init_kwargs(arguments.script, arguments.script.ref_model_init_kwargs, "ref_model_init_kwargs",

@@ -42,4 +42,5 @@
 #include "kto/train/trainer.hpp"
 // Text from what was trained.
 #include "kto/generate/generate.hpp"
+#include "kto/generate/sample_replies.hpp"
 #include "kto/generate/text_stream.hpp"

@@ -192,7 +192,7 @@ TEST_CASE("a bad YAML file is named with its line and key") {
   CHECK(refusal_yaml("seed:\n") == ": line 1: seed: expected an integer from 0 to 4294967295, got \"None\"");
   CHECK_THAT(refusal_yaml("seed: [1, 2]\n"), KTO_CONTAINS("got \"1 2\""));
   CHECK_THAT(refusal_yaml("seed: {a: 1}\n"), KTO_CONTAINS(R"(got "{\"a\":1}")"));
-  CHECK_THAT(refusal_yaml("datasets:\n  - path: x\n"), KTO_CONTAINS("is refused"));
+  CHECK_THAT(refusal_yaml("debug:\n  - path: x\n"), KTO_CONTAINS("is refused"));
   CHECK_THROWS_AS(run_yaml("model_init_kwargs: {use_cache: false}\n"), UsageError);
   CHECK(run_yaml("lr_scheduler_type: cosine\nlr_scheduler_kwargs:\n  num_cycles: 1.5\n").train.lr_scheduler_kwargs ==
         Json{{"num_cycles", 1.5}});
@@ -255,7 +255,8 @@ TEST_CASE("every option of TRL is in the table, and its default is taken") {
   std::size_t ours = 0;
   for (const auto& row : argument_options())
     if (!golden["trl"].contains(std::string(row.name)) && !golden["page"].contains(std::string(row.name))) ++ours;
-  CHECK(ours == 14);  // kl_scope, collator, device, of references and adapters eight, of bad days three
+  CHECK(ours == 18);  // kl_scope, collator, device, of references and adapters eight, of bad days three, of samples
+                      // three, dataset_cache
 }
 
 TEST_CASE("training_args.json is read back") {
@@ -288,4 +289,91 @@ TEST_CASE("a table may hold lists") {
   CHECK_FALSE(read({"--modules", "None"}).modules);
   CHECK(read({"--rank", "8"}).rank == 8);
   CHECK_THROWS_AS(read({"--modules"}), UsageError);
+}
+
+TEST_CASE("datasets: a mixture as TRL's YAML has it") {
+  const auto mixture = [](std::string_view yaml, std::vector<std::string> more = {}) {
+    const TemporaryFile file(yaml);
+    std::vector<std::string> words{"--model_name_or_path", "m", "--config", file.path.string()};
+    words.insert(words.end(), more.begin(), more.end());
+    return parse(words).value().script;
+  };
+  const auto refused = [&](std::string_view yaml, std::vector<std::string> more = {}) {
+    try {
+      (void)mixture(yaml, std::move(more));
+    } catch (const UsageError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const auto script = mixture(
+      "datasets:\n  - path: some/folder\n    split: train_prefs\n    columns: [prompt, completion, label]\n    name: "
+      "null\n"
+      "  - path: json\n    data_files:\n      train: [a.jsonl, 'b*.jsonl']\n      test: c.jsonl\n"
+      "streaming: false\ntest_split_size: 0.25\n");
+  CHECK(script.test_split_size == 0.25);
+  const auto parts = parse_mixture(script.datasets, false);
+  REQUIRE(parts.size() == 2);
+  CHECK(parts[0].path == "some/folder");
+  CHECK(parts[0].split == "train_prefs");
+  CHECK(parts[0].columns == std::vector<std::string>{"prompt", "completion", "label"});
+  CHECK(parts[1].data_files == std::vector<std::string>{"a.jsonl", "b*.jsonl"});
+  CHECK(parse({"--model_name_or_path", "m", "--datasets", R"([{"path": "x", "fraction": 0.5}])"})
+            ->script.datasets.size() == 1);
+  CHECK_THAT(refused("datasets: 3\n"), KTO_CONTAINS("expected a list of mappings"));
+  CHECK_THAT(refused("datasets:\n  - name: x\n"), KTO_CONTAINS("datasets[0].name: a folder of files has no"));
+  CHECK_THAT(refused("datasets:\n  - split: x\n"), KTO_CONTAINS("datasets[0].path: is missing"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n    pth: y\n"), KTO_CONTAINS("datasets[0].pth: unknown field"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n    split: 'train[:10%]'\n"), KTO_CONTAINS("slices"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n    data_files: {test: y}\n"),
+             KTO_CONTAINS("no files for the split train"));
+  CHECK_THAT(refused("datasets:\n  - path: json\n"), KTO_CONTAINS("needs data_files"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n    fraction: 1\n  - path: y\n"),
+             KTO_CONTAINS("for all sets or for none"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n    fraction: 1\nstreaming: true\nmax_steps: 2\n"),
+             KTO_CONTAINS("which a stream has not"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n", {"--dataset_name", "y"}), KTO_CONTAINS("both name the rows"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n", {"--do_eval"}), KTO_CONTAINS("add --test_split_size"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n", {"--dataset_train_split", "t"}),
+             KTO_CONTAINS("name splits in datasets"));
+}
+
+TEST_CASE("fractions of a mixture keep the first rows, as many as the smallest set allows") {
+  const fs::path folder = fs::temp_directory_path() / concat("kto_test_mixture_", ::getpid());
+  fs::create_directories(folder);
+  for (const int count : {8, 30}) {
+    std::string rows;
+    for (int i = 0; i < count; ++i) rows += "{}\n";
+    write_file(folder / concat(count, ".jsonl"), rows);
+  }
+  const auto counts = [&](double a, double b) {
+    const Json list{{{"path", folder / "8.jsonl"}, {"fraction", a}}, {{"path", folder / "30.jsonl"}, {"fraction", b}}};
+    std::vector<std::size_t> out;
+    for (const RowFiles& files : mixture_files(parse_mixture(list, false))) out.push_back(files.max_rows);
+    return out;
+  };
+  CHECK(counts(0.5, 0.5) == std::vector<std::size_t>{8, 8});  // as TRL's get_dataset
+  CHECK(counts(1, 3) == std::vector<std::size_t>{8, 24});
+  CHECK(counts(1, 9) == std::vector<std::size_t>{3, 30});
+  CHECK(counts(0, 2) == std::vector<std::size_t>{30});
+  fs::remove_all(folder);
+}
+
+TEST_CASE("streaming and samples of text: what they need, and what does not go with them") {
+  CHECK(run({"--dataset_streaming", "--max_steps", "3"}).script.dataset_streaming);
+  CHECK(run({"--streaming", "--max_steps", "3"}).script.dataset_streaming);
+  CHECK_THAT(refusal({"--dataset_streaming"}), KTO_CONTAINS("needs --max_steps"));
+  const auto with = [](std::vector<std::string> more) {
+    more.insert(more.begin(), {"--dataset_streaming", "--max_steps", "3"});
+    return refusal(std::move(more));
+  };
+  CHECK_THAT(with({"--test_split_size", "0.1"}), KTO_CONTAINS("test_split_size"));
+  CHECK_THAT(with({"--precompute_ref_log_probs"}), KTO_CONTAINS("precompute_ref_log_probs"));
+  CHECK_THAT(with({"--dataset_cache", "x"}), KTO_CONTAINS("dataset_cache"));
+  CHECK_THAT(with({"--group_by_length"}), KTO_CONTAINS("train_sampling_strategy"));
+  CHECK_THAT(with({"--dataloader_num_workers", "2"}), KTO_CONTAINS("dataloader_num_workers"));
+  CHECK_THAT(refusal({"--generate_during_eval"}), KTO_CONTAINS("needs --do_eval"));
+  CHECK_THAT(refusal({"--generation_max_new_tokens", "9"}), KTO_CONTAINS("need --generate_during_eval"));
+  CHECK_THAT(refusal({"--generate_during_eval", "--do_eval", "--prediction_loss_only"}), KTO_CONTAINS("contradict"));
+  CHECK(run({"--generate_during_eval", "--do_eval"}).script.generation_num_prompts == 4);
 }

@@ -2,7 +2,8 @@
 #include <filesystem>
 
 #include "catch.hpp"
-#include "kto/generate/generate.hpp"
+#include "kto/data/processor.hpp"
+#include "kto/generate/sample_replies.hpp"
 #include "kto/model/adapter.hpp"
 #include "model/model_cases.hpp"
 
@@ -87,4 +88,34 @@ TEST_CASE("drawing keeps to top_k, top_p and the distribution") {
   near(shares({.temperature = 0}), {1, 0, 0, 0});
   const std::vector<std::int32_t> seen{0};
   CHECK(kto::next_token(at::tensor({2.0, 1.5}, at::kFloat), seen, {.repetition_penalty = 2}, generator) == 1);
+}
+
+TEST_CASE("samples for the log: texts of prompts, of the policy's replies and of the reference's") {
+  const kto::Processor processor(std::string(KTO_SOURCE_DIR) + "/tests/golden/data/model");
+  const auto& tokenizer = processor.tokenizer();
+  const kto::Json golden = kto::read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/models/llama_plain.json");
+  kto::Json config = golden["config"];
+  config["vocab_size"] = tokenizer.id_end();
+  const auto decoder = [&] { return kto::test::case_decoder(kto::parse_model_config(config, "llama"), at::kFloat); };
+  const kto::Decoder policy = decoder(), reference = decoder();
+  {
+    const at::NoGradGuard no_grad;
+    reference.norm_D.neg_();
+  }
+  const auto one = tokenizer.encode("alpha beta", false), other = tokenizer.encode("gamma", false);
+  const std::vector<kto::Example> rows{{.prompt_ids = one}, {.prompt_ids = one}, {}, {.prompt_ids = other}};
+  const auto prompts = kto::first_prompts(rows, 5);
+  REQUIRE(prompts == std::vector{one, other});
+  CHECK(kto::first_prompts(rows, 1).size() == 1);
+  for (const double temperature : {0.0, 2.0}) {
+    const kto::GenerationConfig how{.max_new_tokens = 7, .temperature = temperature, .seed = 5};
+    const kto::Json samples = kto::sample_replies(policy, &reference, tokenizer, prompts, how);
+    REQUIRE(samples.size() == 2);
+    CHECK(samples == kto::sample_replies(policy, &reference, tokenizer, prompts, how));
+    CHECK(samples[1]["prompt"] == "gamma");
+    CHECK(samples[0]["policy"] == tokenizer.decode(kto::generate(policy, one, how), true));
+    CHECK(samples[0]["reference"] == tokenizer.decode(kto::generate(reference, one, how), true));
+    CHECK(samples[0]["policy"] != samples[0]["reference"]);
+    CHECK_FALSE(kto::sample_replies(policy, nullptr, tokenizer, prompts, how)[0].contains("reference"));
+  }
 }

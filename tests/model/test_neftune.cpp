@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // NEFTune: noise on embeddings in training, and nowhere else.
 #include "catch.hpp"
+#include "kto/collate/packed.hpp"
+#include "kto/logprob/completion.hpp"
 #include "tests/model/model_cases.hpp"
 
 namespace kto::test {
@@ -49,6 +51,31 @@ TEST_CASE("NEFTune and recomputed activations give the same gradient under one s
   };
   const auto kept = run(false), recomputed = run(true);
   for (std::size_t i = 0; i < kept.size(); ++i) CHECK(at::allclose(kept[i], recomputed[i], 1e-5, 1e-7));
+}
+
+TEST_CASE("NEFTune: rows that have a prompt in common are not merged, and each has noise of its own") {
+  Decoder decoder = small_decoder();
+  const auto vocab = decoder.config.vocab_size;
+  std::vector<Example> rows;
+  for (const std::size_t i : {1, 2, 3})
+    rows.push_back({.prompt_ids = case_ids(0, 7, vocab), .completion_ids = case_ids(i, 4, vocab), .row = i});
+  const std::vector<Pick> picks{{&rows[0], &rows[1]}, {&rows[1], &rows[2]}, {&rows[2], &rows[0]}};
+  const Batch shared = PackedCollator{}(picks, true), whole = PackedCollator{.share_prompt = false}(picks, true);
+  REQUIRE(shared.shared->rows.ids_N.size(0) < whole.rows.ids_N.size(0));
+  const auto score = [&](const Batch& batch) {
+    at::manual_seed(4);
+    return score_batch(decoder, batch, true);
+  };
+  const auto plain = score(shared);
+  decoder.neftune_noise_alpha = 5;
+  const auto merged = score(shared), apart = score(whole);
+  CHECK(at::equal(merged.rows.logp_B, apart.rows.logp_B));
+  CHECK_FALSE(at::allclose(merged.rows.logp_B, plain.rows.logp_B));
+  CHECK(at::allclose(merged.kl_logp_B, plain.kl_logp_B, 1e-5, 1e-5));  // the baseline has no gradient, and no noise
+  // Equal rows in one batch are told apart by their noise.
+  const std::vector<Pick> twins{{&rows[0], &rows[1]}, {&rows[0], &rows[1]}};
+  const Tensor logp_B = score(PackedCollator{}(twins, false)).rows.logp_B;
+  CHECK(logp_B[0].item<double>() != logp_B[1].item<double>());
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -21,6 +22,7 @@
 #include "kto/data/detail/problems.hpp"
 #include "kto/data/example.hpp"
 #include "kto/data/render.hpp"
+#include "kto/data/rows.hpp"
 
 namespace kto {
 
@@ -119,54 +121,147 @@ void for_each_parallel(std::size_t n, const EncodeOptions& options, const Work& 
 
 }  // namespace detail
 
+/// Encodes rows in order, a block after another. Refers to the encoder.
+template <EncodesText Tokenizer, RendersChat Template>
+class BlockEncoder {
+ public:
+  /// `files` are those that the rows' sources count, for messages.
+  BlockEncoder(const RowEncoder<Tokenizer, Template>& encoder, EncodeOptions options, std::vector<std::string> files)
+      : encoder_(encoder),
+        options_(std::move(options)),
+        files_{.rows = {}, .kind = {}, .files = std::move(files), .notes = {}} {
+    check(options_.max_length.value_or(1) > 0, "max_length is ", options_.max_length.value_or(0),
+          "; expected 1 or more");
+  }
+
+  /// Encodes more rows, of `total` in all (as far as one knows).
+  void add(std::span<const Row> rows, std::size_t total) {
+    const std::size_t before = examples_.size();
+    examples_.resize(before + rows.size());
+    std::mutex mutex;
+    EncodeOptions how{.max_length = {}, .num_threads = options_.num_threads};
+    if (options_.progress)
+      how.progress = [&](std::size_t done, std::size_t) {
+        options_.progress(before + done, std::max(total, before + done));
+      };
+    detail::for_each_parallel(rows.size(), how, [&](std::size_t i) {
+      try {
+        auto [example, rest] = encoder_.encode(rows[i]);
+        examples_[before + i] = std::move(example);
+        if (rest.empty()) return;
+        const std::lock_guard lock(mutex);
+        ++num_parted_;
+        if (before + i > first_parted_) return;
+        first_parted_ = before + i;
+        parted_at_ = files_.where(rows[i].source);
+        left_out_ = std::move(rest);
+      } catch (const Error& error) {
+        const std::lock_guard lock(mutex);
+        problems_.add(before + i, concat(files_.where(rows[i].source), ": ", error.what()));
+      }
+    });
+  }
+
+  /// All that was added; nothing is dropped yet. Throws one Error that names all rows that cannot be encoded.
+  Encoded finish() && {
+    problems_.raise(concat("rows of ", examples_.size(), " cannot be encoded"));
+    Encoded out;
+    if (num_parted_ > 0)
+      out.notes.push_back(concat(
+          "the tokenized prompt is not how the tokenized prompt and completion begin in ", num_parted_, " of ",
+          examples_.size(), " rows (first: ", parted_at_, ", which leaves out the prompt's end ",
+          Json(encoder_.tokenizer.decode(left_out_)).dump(-1, ' ', false, Json::error_handler_t::replace),
+          "): there the completion starts where they part, and training sees another context than generation; use a "
+          "chat template that renders the prompt alike in both, or end prompts on a token boundary"));
+    out.examples = std::move(examples_);
+    return out;
+  }
+
+ private:
+  const RowEncoder<Tokenizer, Template>& encoder_;
+  EncodeOptions options_;
+  RowSet files_;
+  std::vector<Example> examples_;
+  detail::Problems problems_;
+  std::size_t num_parted_ = 0, first_parted_ = SIZE_MAX;
+  std::string parted_at_;
+  std::vector<std::int32_t> left_out_;
+};
+
+/// Drops the rows whose prompt alone has `max_length` tokens, and says so. Throws Error when none is left.
+inline void drop_long_prompts(Encoded& encoded, std::optional<std::int64_t> max_length) {
+  if (!max_length) return;
+  const auto limit = static_cast<std::size_t>(*max_length);
+  const std::size_t total = encoded.examples.size();
+  encoded.num_dropped =
+      std::erase_if(encoded.examples, [&](const Example& row) { return row.prompt_ids.size() >= limit; });
+  check(!encoded.examples.empty(), "all ", total, " rows have a prompt of max_length (", limit,
+        ") tokens or more; raise max_length");
+  if (encoded.num_dropped > 0)
+    encoded.notes.push_back(concat("dropped ", encoded.num_dropped, " of ", total,
+                                   " rows whose prompt fills max_length (", limit, " tokens)"));
+}
+
 /// Encodes all rows, in order. Completions are not cut to max_length: the collator does it, for a KL pair has another
 /// prompt before them. Throws one Error that names all rows that cannot be encoded (the first ten in full), or when
 /// every row is dropped.
 template <EncodesText Tokenizer, RendersChat Template>
 Encoded encode_rows(const RowSet& set, const RowEncoder<Tokenizer, Template>& encoder,
                     const EncodeOptions& options = {}) {
-  check(options.max_length.value_or(1) > 0, "max_length is ", options.max_length.value_or(0), "; expected 1 or more");
-  Encoded out;
-  out.examples.resize(set.rows.size());
-  detail::Problems problems;
-  std::size_t num_parted = 0, first_parted = set.rows.size();
-  std::vector<std::int32_t> left_out;
-  std::mutex mutex;
-  detail::for_each_parallel(set.rows.size(), options, [&](std::size_t i) {
-    try {
-      auto [example, rest] = encoder.encode(set.rows[i]);
-      out.examples[i] = std::move(example);
-      if (rest.empty()) return;
-      const std::lock_guard lock(mutex);
-      ++num_parted;
-      if (i > first_parted) return;
-      first_parted = i;
-      left_out = std::move(rest);
-    } catch (const Error& error) {
-      const std::lock_guard lock(mutex);
-      problems.add(i, concat(set.where(set.rows[i].source), ": ", error.what()));
-    }
-  });
-  problems.raise(concat("rows of ", set.rows.size(), " cannot be encoded"));
-
-  if (num_parted > 0)
-    out.notes.push_back(concat(
-        "the tokenized prompt is not how the tokenized prompt and completion begin in ", num_parted, " of ",
-        set.rows.size(), " rows (first: ", set.where(set.rows[first_parted].source),
-        ", which leaves out the prompt's end ",
-        Json(encoder.tokenizer.decode(left_out)).dump(-1, ' ', false, Json::error_handler_t::replace),
-        "): there the completion starts where they part, and training sees another context than generation; use a chat "
-        "template that renders the prompt alike in both, or end prompts on a token boundary"));
-  if (options.max_length) {
-    const auto limit = static_cast<std::size_t>(*options.max_length);
-    out.num_dropped = std::erase_if(out.examples, [&](const Example& row) { return row.prompt_ids.size() >= limit; });
-    check(!out.examples.empty(), "all ", set.rows.size(), " rows have a prompt of max_length (", limit,
-          ") tokens or more; raise max_length");
-    if (out.num_dropped > 0)
-      out.notes.push_back(concat("dropped ", out.num_dropped, " of ", set.rows.size(),
-                                 " rows whose prompt fills max_length (", limit, " tokens)"));
-  }
+  BlockEncoder blocks(encoder, options, set.files);
+  blocks.add(set.rows, set.rows.size());
+  Encoded out = std::move(blocks).finish();
+  drop_long_prompts(out, options.max_length);
   return out;
 }
+
+/// Reads and encodes rows block by block: never more of their text is in memory than a few blocks. What the reader
+/// notes comes before what the encoder does. Nothing is dropped yet (see drop_long_prompts).
+template <EncodesText Tokenizer, RendersChat Template>
+Encoded encode_blocks(RowBlocks& rows, const RowEncoder<Tokenizer, Template>& encoder,
+                      const EncodeOptions& options = {}) {
+  BlockEncoder blocks(encoder, options, rows.files());
+  std::size_t done = 0;
+  for (auto block = rows.next(); !block.empty(); block = rows.next()) {
+    done += block.size();
+    const double share = rows.share();
+    blocks.add(block, share > 0 && share < 1 ? static_cast<std::size_t>(static_cast<double>(done) / share) : done);
+  }
+  Encoded out = std::move(blocks).finish();
+  out.notes.insert(out.notes.begin(), rows.notes().begin(), rows.notes().end());
+  return out;
+}
+
+/// The rows of a data set tokenized as they are asked for: one pass over them, in their order, with a block of text in
+/// memory at a time. Rows whose prompt fills max_length are left out. Refers to the encoder.
+template <EncodesText Tokenizer, RendersChat Template>
+class ExampleStream {
+ public:
+  ExampleStream(std::vector<RowFiles> parts, std::string where, const RowEncoder<Tokenizer, Template>& encoder,
+                EncodeOptions options)
+      : rows_(std::move(parts), std::move(where), /*stop_at_problem=*/true),
+        encoder_(encoder),
+        options_(std::move(options)) {}
+
+  /// The next rows; none at the end. Throws Error for a row that is malformed or cannot be encoded.
+  std::vector<Example> next() {
+    for (auto block = rows_.next(); !block.empty(); block = rows_.next()) {
+      BlockEncoder blocks(encoder_, options_, rows_.files());
+      blocks.add(block, block.size());
+      std::vector<Example> examples = std::move(blocks).finish().examples;
+      if (options_.max_length)
+        std::erase_if(examples, [&](const Example& row) {
+          return row.prompt_ids.size() >= static_cast<std::size_t>(*options_.max_length);
+        });
+      if (!examples.empty()) return examples;
+    }
+    return {};
+  }
+
+ private:
+  RowBlocks rows_;
+  const RowEncoder<Tokenizer, Template>& encoder_;
+  EncodeOptions options_;
+};
 
 }  // namespace kto

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,8 +15,15 @@
 
 namespace kto {
 
-/// Endings of files that read_rows reads; .gz or .zst may follow.
-inline constexpr std::array<std::string_view, 4> data_file_endings{".jsonl", ".json", ".ndjson", ".csv"};
+/// Endings of files that read_rows reads; .gz or .zst may follow, but on Parquet.
+inline constexpr std::array<std::string_view, 5> data_file_endings{".jsonl", ".json", ".ndjson", ".csv", ".parquet"};
+
+/// Files that rows are read from, and what is taken of them.
+struct RowFiles {
+  std::vector<fs::path> files;
+  std::vector<std::string> columns = {};  ///< these alone; all when empty
+  std::size_t max_rows = SIZE_MAX;        ///< the first ones alone
+};
 
 namespace detail {
 
@@ -34,7 +42,7 @@ inline std::vector<fs::path> matching_files(const fs::path& pattern) {
   ::globfree(&found);
   check(!files.empty(), pattern.string(), ": no file matches");
   for (const fs::path& file : files)
-    check(is_data_file(file), file.string(), ": unknown kind of data file; expected .jsonl, .json or .csv");
+    check(is_data_file(file), file.string(), ": unknown kind of data file; expected .jsonl, .json, .csv or .parquet");
   return files;
 }
 
@@ -51,9 +59,8 @@ inline std::vector<fs::path> split_files(const fs::path& folder, std::string_vie
 }  // namespace detail
 
 /// The files of `split` of the data set at `path`: a folder's SPLIT*.jsonl (or .json, .ndjson, .csv, compressed or
-/// not), there or in its subfolder data/, in the order of their names; or the file `path`, or the files that it matches
-/// (*, ?,
-/// [...]), which are all "train". Throws Error when there is none.
+/// not, or .parquet), there or in its subfolder data/, in the order of their names; or the file `path`, or the files
+/// that it matches (*, ?, [...]), which are all "train". Throws Error when there is none.
 inline std::vector<fs::path> data_files(const fs::path& path, std::string_view split = "train") {
   const fs::file_status status = fs::status(path);
   const bool is_pattern = !fs::exists(status) && path.string().find_first_of("*?[") != std::string::npos;
@@ -62,7 +69,7 @@ inline std::vector<fs::path> data_files(const fs::path& path, std::string_view s
   check(!split.empty(), path.string(), ": the name of the split is empty; expected one such as train or test");
   if (!fs::is_directory(status)) {
     check(is_pattern || detail::is_data_file(path), path.string(),
-          ": unknown kind of data file; expected .jsonl, .json or .csv, also followed by .gz or .zst");
+          ": unknown kind of data file; expected .jsonl, .json, .csv (also followed by .gz or .zst) or .parquet");
     check(split == "train", path.string(), ": a single file holds the split train, not ", split,
           "; give a folder with train*.jsonl and ", split, "*.jsonl");
     return is_pattern ? detail::matching_files(path) : std::vector<fs::path>{path};

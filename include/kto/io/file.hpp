@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -68,6 +69,12 @@ class MappedFile {
     if (data_ != nullptr) ::munmap(const_cast<char*>(data_), size_);
   }
   std::string_view bytes() const { return {data_, size_}; }
+
+  /// Lets the pages before `offset` go from memory; touched again, they are loaded again.
+  void release(std::size_t offset) const {
+    constexpr std::size_t page = 1 << 16;  // a multiple of any system's
+    if (offset >= page) ::madvise(const_cast<char*>(data_), std::min(offset, size_) / page * page, MADV_DONTNEED);
+  }
 
  private:
   const char* data_ = nullptr;

@@ -3,8 +3,10 @@
 // and one optimizer kernel for all of them, and nothing allocated from step to step.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -53,9 +55,22 @@ struct FlatParameters {
   }
 };
 
-/// transformers' rule: weight decay skips biases and the weights of norms.
+/// transformers' rule, by name: weight decay skips what has "bias", "layernorm" or "rmsnorm" in it, or a part between
+/// dots that is "norm" or ends in "_norm", in capitals or not. (transformers also skips torch's LayerNorm under other
+/// names, which a name does not tell; flatten_parameters takes a rule of your own.)
 inline bool takes_weight_decay(std::string_view name) {
-  return name.find("norm") == std::string_view::npos && !name.ends_with("bias");
+  std::string lower(name);
+  for (char& c : lower)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  for (const char* word : {"bias", "layernorm", "rmsnorm"})
+    if (lower.find(word) != std::string::npos) return false;
+  for (std::size_t begin = 0; begin <= lower.size();) {
+    const std::size_t end = std::min(lower.find('.', begin), lower.size());
+    const std::string_view part = std::string_view(lower).substr(begin, end - begin);
+    if (part == "norm" || part.ends_with("_norm")) return false;
+    begin = end + 1;
+  }
+  return true;
 }
 
 /// Moves the parameters that require a gradient into flat buffers; the model's tensors become views of them, so the

@@ -9,22 +9,17 @@
 #include <string>
 #include <vector>
 
-#include "kto/io/content_hash.hpp"
-#include "kto/io/safetensors.hpp"
+#include "kto/io/cache_file.hpp"
 #include "kto/reference/precomputed.hpp"
 
 namespace kto {
 
 namespace detail {
 
-inline std::string checksum(const Tensor& logp, const Tensor& kl_logp) {
-  ContentHash hash;
-  hash.add(logp);
-  hash.add(kl_logp);
-  return hash.hex();
+inline const CacheFormat& reference_cache_format() {
+  static const CacheFormat kind{"kto reference log-probs 1", {"logp", "kl_logp"}};
+  return kind;
 }
-
-inline constexpr const char* reference_cache_format = "kto reference log-probs 1";
 
 }  // namespace detail
 
@@ -33,7 +28,7 @@ template <ModelPolicy Model>
 std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_kl, const Model& reference,
                           const std::string& options) {
   ContentHash hash;
-  hash.add(detail::reference_cache_format);
+  hash.add(detail::reference_cache_format().format);
   hash.add(options);
   for (const auto& batch : batches)
     for (const Pick& pick : batch) {
@@ -52,26 +47,12 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
 /// file is damaged or is no cache of this key.
 inline std::optional<std::vector<RowLogps>> read_reference_cache(const fs::path& folder, const std::string& key,
                                                                  std::size_t num_rows) {
-  const fs::path path = folder / (key + ".safetensors");
-  if (!fs::exists(path)) return std::nullopt;
-  const SafetensorsFile file(path);
-  const auto refuse = [&](const auto&... why) {
-    fail(path.string(), ": is not the cache that its name says: ", why...,
-         "; delete it, or choose another cache folder");
-  };
-  const TensorMetadata& metadata = file.metadata();
-  const auto entry = [&](const char* name) {
-    const auto found = metadata.find(name);
-    return found == metadata.end() ? std::string("none") : std::string(found->second);
-  };
-  if (entry("kto") != detail::reference_cache_format) refuse("its format is ", entry("kto"));
-  if (entry("key") != key) refuse("its key is ", entry("key"));
-  for (const char* name : {"logp", "kl_logp"})
-    if (!file.contains(name) || file.tensor(name).scalar_type() != at::kDouble ||
-        file.tensor(name).sizes() != at::IntArrayRef({static_cast<std::int64_t>(num_rows)}))
-      refuse("it has no float64 ", name, " of ", num_rows, " rows");
-  const Tensor logp = file.tensor("logp"), kl_logp = file.tensor("kl_logp");
-  if (entry("checksum") != detail::checksum(logp, kl_logp)) refuse("its content is damaged");
+  const auto file = read_cache(folder, key, detail::reference_cache_format());
+  if (!file) return std::nullopt;
+  const Tensor logp = file->tensor("logp"), kl_logp = file->tensor("kl_logp");
+  for (const auto& [name, column] : {std::pair("logp", logp), std::pair("kl_logp", kl_logp)})
+    if (column.scalar_type() != at::kDouble || column.sizes() != at::IntArrayRef({static_cast<std::int64_t>(num_rows)}))
+      refuse_cache(cache_path(folder, key), "it has no float64 ", name, " of ", num_rows, " rows");
   std::vector<RowLogps> out(num_rows);
   for (std::size_t i = 0; i < num_rows; ++i)
     out[i] = {logp.const_data_ptr<double>()[i], kl_logp.const_data_ptr<double>()[i]};
@@ -85,11 +66,8 @@ inline void write_reference_cache(const fs::path& folder, const std::string& key
     for (std::size_t i = 0; i < logps.size(); ++i) values.mutable_data_ptr<double>()[i] = logps[i].*field;
     return values;
   };
-  const Tensor logp = column(&RowLogps::logp), kl_logp = column(&RowLogps::kl_logp);
-  fs::create_directories(folder);
-  save_safetensors(
-      folder / (key + ".safetensors"), {{"logp", logp}, {"kl_logp", kl_logp}},
-      {{"kto", detail::reference_cache_format}, {"key", key}, {"checksum", detail::checksum(logp, kl_logp)}});
+  write_cache(folder, key, detail::reference_cache_format(),
+              {{"logp", column(&RowLogps::logp)}, {"kl_logp", column(&RowLogps::kl_logp)}});
 }
 
 }  // namespace kto

@@ -31,6 +31,8 @@ inline constexpr std::array free_options{"output_dir",
                                          "disable_tqdm",
                                          "model_name_or_path",
                                          "dataset_name",
+                                         "datasets",
+                                         "dataset_cache",
                                          "adapter_name_or_path",
                                          "ref_model_name_or_path",
                                          "ref_logps_cache",
@@ -43,7 +45,11 @@ inline constexpr std::array free_options{"output_dir",
                                          "log_level",
                                          "logging_dir",
                                          "report_to",
-                                         "run_name"};
+                                         "run_name",
+                                         "generate_during_eval",
+                                         "generation_num_prompts",
+                                         "generation_max_new_tokens",
+                                         "generation_temperature"};
 
 namespace detail {
 

@@ -32,7 +32,8 @@ inline std::string clock_text(double seconds) {
 inline std::string entry_text(const Json& entry) {
   std::string out = "{";
   for (const auto& [key, value] : entry.items()) {
-    if (key.ends_with("_sum") || key.find("count/") != std::string::npos) continue;  // they are in trainer_state.json
+    if (value.is_array() || key.ends_with("_sum") || key.find("count/") != std::string::npos)
+      continue;  // they are in trainer_state.json
     char number[32];
     if (value.is_number_float())
       std::snprintf(number, sizeof number, "%.4g", value.get<double>());
@@ -42,6 +43,21 @@ inline std::string entry_text(const Json& entry) {
     out += "'" + key + "': " + number;
   }
   return out + "}";
+}
+
+/// The texts of an evaluation's samples, a line each (line breaks as \\n); empty where there are none.
+inline std::string samples_text(const Json& entry) {
+  std::string out;
+  for (const auto& [key, samples] : entry.items())
+    if (key.ends_with("samples") && samples.is_array())
+      for (const Json& sample : samples)
+        for (const char* name : {"prompt", "policy", "reference"})
+          if (sample.contains(name)) {
+            const std::string label = std::string(out.empty() ? "" : "\n") + "  " + name + ":";
+            out += label + std::string(15 - std::min<std::size_t>(label.size(), 14), ' ');
+            out += sample[name].dump(-1, ' ', false, Json::error_handler_t::replace);
+          }
+  return out;
 }
 
 class ProgressBar {
@@ -110,6 +126,7 @@ inline Callback show_progress(std::FILE* stream = stdout, bool bar = true) {
         shown->latest += concat("  ", key, " ", std::round(entry[key].get<double>() * 1e4) / 1e4);
     shown->evaluation.clear();
     shown->steps.line(detail::entry_text(entry));
+    if (const std::string samples = detail::samples_text(entry); !samples.empty()) shown->steps.line(samples);
   };
   out.on_note = [shown](const std::string& text) { shown->steps.line("note: " + text); };
   out.on_evaluate_batch = [shown](std::int64_t done, std::int64_t total) {

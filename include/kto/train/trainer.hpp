@@ -18,9 +18,9 @@
 #include "kto/train/checkpoint.hpp"
 #include "kto/train/contract.hpp"
 #include "kto/train/evaluate.hpp"
+#include "kto/train/feed.hpp"
 #include "kto/train/finite.hpp"
 #include "kto/train/options.hpp"
-#include "kto/train/prefetch.hpp"
 #include "kto/train/run_log.hpp"
 #include "kto/train/run_setup.hpp"
 
@@ -67,67 +67,23 @@ struct Trainer {
   TrainerState train(std::span<const Example> rows, std::span<const Example> eval_rows = {}) {
     if constexpr (is_sound) {
       validate(config);
-      constexpr bool paired = Loss::needs.chosen_rejected;
-      check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
-            "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
-      const Plan plan = make_plan(config, static_cast<std::int64_t>(detail::num_units(rows, paired)));
-      LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
-      const RunSetup setup(config);
-      set_neftune();
-      check_reference(model, reference);
-      Checkpointer checkpointer(config, checkpointing, plan);
-      if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
-      FlatParameters parameters = flatten_parameters(model);
-      TrainerState state;
-      Control control;
-      RunLog log;
-      Position position;
-      at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
-      if (checkpointer.resumes())
-        checkpointer.resume(model, loss, reference, optimizer, schedule, log, state, position);
-      detail::call(callbacks, &Callback::on_train_begin, state, plan);
-      if constexpr (Loss::needs.kl_pairs)
-        if (const std::string note = lone_row_note(config, static_cast<std::int64_t>(rows.size())); !note.empty())
-          detail::call(callbacks, &Callback::on_note, note);
-      if (config.eval_on_start && state.global_step == 0)
-        evaluate_now(eval_rows, state, control);  // not for the learning rate to follow
+      MemoryFeed<Collator> feed(rows, collator, config, {paired, FixesKlPairs<Reference>}, Loss::needs.kl_pairs);
+      return run(feed, static_cast<std::int64_t>(detail::num_units(rows, paired)), rows, eval_rows);
+    } else {
+      return {};
+    }
+  }
 
-      for (; state.global_step < plan.num_steps && !control.should_stop; position = {position.epoch + 1, 0}) {
-        const std::int64_t epoch = position.epoch;
-        const std::vector<Picks> batches = train_picks(rows, config, epoch, {paired, FixesKlPairs<Reference>});
-        BatchSource source(collator, std::span(batches).subspan(static_cast<std::size_t>(position.batch)),
-                           Loss::needs.kl_pairs, config.dataloader_num_workers,
-                           config.dataloader_prefetch_factor.value_or(2));
-        const auto window_size = static_cast<std::size_t>(config.gradient_accumulation_steps);
-        for (auto begin = static_cast<std::size_t>(position.batch); begin < batches.size(); begin += window_size) {
-          if (state.global_step == plan.num_steps || control.should_stop) break;
-          const std::size_t end = std::min(begin + window_size, batches.size());
-          detail::call(callbacks, &Callback::on_step_begin, state, control);
-          log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
-          std::vector<Batch> window;
-          for (std::size_t i = begin; i < end; ++i) window.push_back(to_device(source.next(), device()));
-          step(std::move(window), parameters, state, log);
-          state.epoch = static_cast<double>(epoch) + static_cast<double>(end) / static_cast<double>(batches.size());
-          position.batch = static_cast<std::int64_t>(end);
-          const bool save = after_step(plan, end == batches.size(), eval_rows, state, log, control, schedule);
-          if (save && !checkpointer.has_saved(state.global_step))
-            detail::call(callbacks, &Callback::on_save, state,
-                         checkpointer.save(model, loss, reference, optimizer, schedule, log, state, position));
-        }
-      }
-      state.interrupted = control.interrupted && state.global_step < plan.num_steps;
-      if (state.interrupted) return state;
-      if (config.load_best_model_at_end && state.best_model_checkpoint)
-        restore_parameters(model, *state.best_model_checkpoint);
-      const double num_samples = config.max_steps > 0
-                                     ? static_cast<double>(state.global_step * config.per_device_train_batch_size *
-                                                           config.gradient_accumulation_steps)
-                                     : static_cast<double>(rows.size()) * config.num_train_epochs;
-      Json closing = log.finish(state, num_samples);
-      closing.update(setup.memory_metrics());
-      append(std::move(closing), state, control);
-      detail::call(callbacks, &Callback::on_train_end, state);
-      return state;
+  /// The same on rows that need not fit into memory (see RowStream), for config.max_steps updates. Throws UsageError
+  /// naming an option that needs all rows at once.
+  TrainerState train(const RowStream& rows, std::span<const Example> eval_rows = {}) {
+    if constexpr (is_sound) {
+      validate(config);
+      static_assert(!FixesKlPairs<Reference>, "kto: a precomputed reference needs its rows in memory");
+      StreamFeed<Collator> feed(rows, collator, config, paired, Loss::needs.kl_pairs);
+      const std::int64_t num_rows =
+          config.max_steps * config.gradient_accumulation_steps * config.per_device_train_batch_size;
+      return run(feed, num_rows, {}, eval_rows);
     } else {
       return {};
     }
@@ -142,6 +98,68 @@ struct Trainer {
   }
 
  private:
+  static constexpr bool paired = [] {
+    if constexpr (is_sound) return Loss::needs.chosen_rejected;
+    return false;
+  }();
+
+  /// The loop over the windows that `feed` gives; `rows` are those it takes them from, where they are in memory.
+  TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows,
+                   std::span<const Example> eval_rows) {
+    check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
+          "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
+    const Plan plan = make_plan(config, num_units);
+    LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
+    const RunSetup setup(config);
+    set_neftune();
+    check_reference(model, reference);
+    Checkpointer checkpointer(config, checkpointing, plan);
+    if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
+    FlatParameters parameters = flatten_parameters(model);
+    TrainerState state;
+    Control control;
+    RunLog log;
+    Position position;
+    at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
+    if (checkpointer.resumes()) checkpointer.resume(model, loss, reference, optimizer, schedule, log, state, position);
+    detail::call(callbacks, &Callback::on_train_begin, state, plan);
+    if constexpr (Loss::needs.kl_pairs)
+      if (const std::string note = lone_row_note(config, num_units); !note.empty())
+        detail::call(callbacks, &Callback::on_note, note);
+    if (config.eval_on_start && state.global_step == 0)
+      evaluate_now(eval_rows, state, control);  // not for the learning rate to follow
+
+    for (; state.global_step < plan.num_steps && !control.should_stop; position = {position.epoch + 1, 0}) {
+      feed.begin(position.epoch, position.batch);
+      while (feed.has_next() && state.global_step < plan.num_steps && !control.should_stop) {
+        detail::call(callbacks, &Callback::on_step_begin, state, control);
+        log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
+        std::vector<Batch> window = feed.next(device());
+        position.batch += static_cast<std::int64_t>(window.size());
+        step(std::move(window), parameters, state, log);
+        state.epoch = static_cast<double>(position.epoch) +
+                      static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
+        const bool save = after_step(plan, !feed.has_next(), eval_rows, state, log, control, schedule);
+        if (save && !checkpointer.has_saved(state.global_step))
+          detail::call(callbacks, &Callback::on_save, state,
+                       checkpointer.save(model, loss, reference, optimizer, schedule, log, state, position));
+      }
+    }
+    state.interrupted = control.interrupted && state.global_step < plan.num_steps;
+    if (state.interrupted) return state;
+    if (config.load_best_model_at_end && state.best_model_checkpoint)
+      restore_parameters(model, *state.best_model_checkpoint);
+    const double num_samples = config.max_steps > 0
+                                   ? static_cast<double>(state.global_step * config.per_device_train_batch_size *
+                                                         config.gradient_accumulation_steps)
+                                   : static_cast<double>(rows.size()) * config.num_train_epochs;
+    Json closing = log.finish(state, num_samples);
+    closing.update(setup.memory_metrics());
+    append(std::move(closing), state, control);
+    detail::call(callbacks, &Callback::on_train_end, state);
+    return state;
+  }
+
   void set_neftune() {
     if constexpr (requires { model.neftune_noise_alpha = 0.0; })
       model.neftune_noise_alpha = config.neftune_noise_alpha.value_or(0);

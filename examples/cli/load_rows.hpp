@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// From arguments to tokenized rows: read and encoded block by block, or taken from the cache; split; or streamed.
+#pragma once
+
+#include <cstdlib>
+#include <map>
+#include <utility>
+
+#include "arguments.hpp"
+#include "kto/collate/example_cache.hpp"
+#include "kto/data/parquet.hpp"
+#include "kto/data/processor.hpp"
+#include "kto/train/feed.hpp"
+#include "kto/train/progress.hpp"
+
+namespace kto {
+
+using Note = std::function<void(const std::string&)>;
+
+/// The folder of what is kept from run to run.
+inline fs::path user_cache_folder() {
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
+    return fs::path(cache) / "kto";
+  return fs::path(detail::expand_home("~/.cache")) / "kto";
+}
+
+/// The files of `split`; of a mixture, whose only one is train, all.
+inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::string& split) {
+  if (!script.datasets.empty()) return mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
+  return {{.files = data_files(script.dataset_name, split)}};
+}
+
+/// What rows are called in messages.
+inline std::string rows_name(const ScriptConfig& script, const std::vector<RowFiles>& parts) {
+  if (parts.size() == 1 && parts[0].files.size() == 1) return parts[0].files[0].string();
+  return script.datasets.empty() ? script.dataset_name : "datasets";
+}
+
+inline EncodeOptions encode_options(const ScriptConfig& script) {
+  return {.max_length = truncation_of(script).parts ? std::nullopt : script.max_length,
+          .num_threads = static_cast<std::size_t>(script.dataset_num_proc.value_or(0))};
+}
+
+/// The rows of `parts` before anything is dropped, from the cache where they are in it. A file there that is damaged is
+/// told, and made anew.
+inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<RowFiles>& parts,
+                                const fs::path& model_folder, const Processor& processor, const Note& note) {
+  constexpr std::size_t worth_keeping = 20000;  // rows: fewer are tokenized in the time that looking them up takes
+  constexpr double worth_looking = 4e6;         // bytes of their files
+  double num_bytes = 0;
+  for (const RowFiles& part : parts)
+    for (const fs::path& file : part.files) num_bytes += static_cast<double>(fs::file_size(file));
+  const bool looks = script.dataset_cache || num_bytes >= worth_looking;
+  const fs::path folder = script.dataset_cache ? fs::path(*script.dataset_cache) : user_cache_folder();
+  const std::string key = looks ? example_cache_key(parts, model_folder) : "";
+  if (looks) try {
+      if (auto kept = read_example_cache(folder, key)) {
+        note(concat(kept->examples.size(), " tokenized rows read from ", cache_path(folder, key).string()));
+        return *std::move(kept);
+      }
+    } catch (const Error& error) {
+      note(concat(error.what(), "; the rows are tokenized anew"));
+    }
+  detail::ProgressBar bar(stdout, !script.disable_tqdm.value_or(false));
+  EncodeOptions options = encode_options(script);
+  options.progress = [&](std::size_t done, std::size_t total) {
+    bar.draw("tokenize", static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
+  };
+  RowBlocks rows(parts, rows_name(script, parts));
+  const auto encoder = processor.encoder();
+  Encoded encoded = encode_blocks(rows, encoder, options);
+  bar.clear();
+  if (!looks || (!script.dataset_cache && encoded.examples.size() < worth_keeping)) return encoded;
+  try {
+    write_example_cache(folder, key, encoded);
+    note(concat(encoded.examples.size(), " tokenized rows kept in ", cache_path(folder, key).string()));
+  } catch (const std::exception& error) {
+    if (script.dataset_cache) throw;
+    note(concat("tokenized rows are not kept: ", error.what()));
+  }
+  return encoded;
+}
+
+/// Rows split in two by a draw of their numbers, so that both rows of a pair stay together: (held out, others), each
+/// shuffled, and pairs in the trainer's order again.
+inline std::pair<std::vector<Example>, std::vector<Example>> split_rows(std::vector<Example> rows, double share,
+                                                                        std::uint64_t seed) {
+  std::map<std::size_t, std::vector<Example>> by_number;
+  for (Example& row : rows) by_number[row.row].push_back(std::move(row));
+  std::vector<std::vector<Example>*> units;
+  for (auto& [number, unit] : by_number) units.push_back(&unit);
+  const std::size_t n = units.size(), num_out = static_cast<std::size_t>(std::ceil(share * static_cast<double>(n)));
+  check(num_out < n, "test_split_size ", share, " of ", n, " rows leaves none to train on");
+  const auto order = shuffled_order(n, seed, 0);
+  const auto take = [&](std::size_t begin, std::size_t end) {
+    std::vector<Example> out;
+    for (std::size_t chunk = begin; chunk < end; chunk += static_cast<std::size_t>(unpair_chunk))
+      for (const std::size_t which : {0, 1})
+        for (std::size_t i = chunk; i < std::min(chunk + static_cast<std::size_t>(unpair_chunk), end); ++i)
+          if (units[order[i]]->size() > which) out.push_back(std::move((*units[order[i]])[which]));
+    return out;
+  };
+  auto held_out = take(0, num_out);
+  return {std::move(held_out), take(num_out, n)};
+}
+
+/// What a run trains and is evaluated on.
+struct LoadedRows {
+  std::vector<Example> train, evaluation;
+  std::optional<RowStream> stream;    ///< in place of `train`
+  std::map<std::string, bool> files;  ///< read from; true: streamed, not read before
+};
+
+/// The rows of `split`, with what is to be said of them.
+inline std::vector<Example> load_split(const ScriptConfig& script, const std::string& split,
+                                       const std::vector<RowFiles>& parts, const fs::path& model_folder,
+                                       const Processor& processor, const Note& note) {
+  Encoded encoded = encode_or_recall(script, parts, model_folder, processor, note);
+  drop_long_prompts(encoded, encode_options(script).max_length);
+  for (const std::string& line : encoded.notes) note(split + ": " + line);
+  const Truncation truncation = truncation_of(script);
+  if (const std::string cut = truncation_note(encoded.examples, truncation); !cut.empty() && truncation.parts)
+    note(split + ": " + cut);
+  return std::move(encoded.examples);
+}
+
+/// Loads what `args` name. `processor` must outlive a stream.
+inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::path& model_folder,
+                            const Processor& processor, const Note& note) {
+  const ScriptConfig& script = args.script;
+  const std::string& train = script.dataset_train_split;
+  LoadedRows out;
+  const auto parts = row_files(script, train);
+  const auto list = [&](const std::vector<RowFiles>& of, bool streamed) {
+    for (const RowFiles& part : of)
+      for (const fs::path& file : part.files) out.files[file.string()] = streamed;
+  };
+  list(parts, script.dataset_streaming);
+  if (script.dataset_streaming) {
+    using Stream = ExampleStream<Tokenizer, ChatTemplate>;
+    struct Source {
+      decltype(processor.encoder()) encoder;
+    };
+    const auto source = std::make_shared<Source>(processor.encoder());
+    out.stream = RowStream{[source, parts, name = rows_name(script, parts), options = encode_options(script)] {
+      const auto pass = std::make_shared<Stream>(parts, name, source->encoder, options);
+      return std::function([source, pass] { return pass->next(); });
+    }};
+  } else {
+    out.train = load_split(script, train, parts, model_folder, processor, note);
+  }
+  if (script.test_split_size) {
+    auto [held_out, others] =
+        split_rows(std::move(out.train), *script.test_split_size, static_cast<std::uint64_t>(args.train.seed));
+    note(concat("test_split_size: ", held_out.size(), " rows held out, ", others.size(), " to train on"));
+    out.train = std::move(others);
+    out.evaluation = std::move(held_out);
+  } else if (evaluates) {
+    const auto test_parts = row_files(script, script.dataset_test_split);
+    list(test_parts, false);
+    out.evaluation = load_split(script, script.dataset_test_split, test_parts, model_folder, processor, note);
+  }
+  return out;
+}
+
+}  // namespace kto

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+// Takes rows out of files, checks them one by one, and hands them on in blocks, so that no more of a data set need be
+// in memory than its reader wants.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <optional>
+#include <range/v3/range/conversion.hpp>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/data/detail/columns.hpp"
+#include "kto/data/detail/csv.hpp"
+#include "kto/data/detail/json_texts.hpp"
+#include "kto/data/detail/problems.hpp"
+#include "kto/data/files.hpp"
+#include "kto/data/unpair.hpp"
+
+namespace kto::detail {
+
+/// Calls its last argument for each row of a Parquet file, with what is read so far of it (0 to 1), until that returns
+/// false. Null in a program that does not include kto/data/parquet.hpp.
+using ParquetReader = void (*)(const fs::path&, const std::function<bool(Json row, double share)>&);
+inline ParquetReader parquet_reader = nullptr;
+
+inline void read_parquet(const fs::path& path, const std::function<bool(Json, double)>& visit) {
+  check(parquet_reader != nullptr, path.string(),
+        ": this program was built without Apache Arrow, which reads Parquet; pip install pyarrow, configure kto with "
+        "-DKTO_WITH_ARROW=ON -DKTO_PYTHON=(that Python) and build again, or write the rows as JSON Lines");
+  parquet_reader(path, visit);
+}
+
+/// Takes the rows of all files in turn. The first row that has a known format sets that of the data set.
+class RowReader {
+ public:
+  using Sink = std::function<void(std::vector<Row>)>;
+  static constexpr std::size_t block_rows = 8192;       ///< rows that are handed on together
+  static constexpr std::size_t block_bytes = 16 << 20;  ///< or fewer where they are long
+
+  /// With `stop_at_problem` a malformed row is an Error when it is come to; otherwise all of them are one Error in the
+  /// end, and no row is handed on after the first.
+  RowReader(std::vector<RowFiles> parts, Sink sink, bool stop_at_problem = false)
+      : parts_(std::move(parts)), sink_(std::move(sink)), stop_at_problem_(stop_at_problem) {
+    for (const RowFiles& part : parts_)
+      for (const fs::path& file : part.files) {
+        files_.push_back(file.string());
+        std::error_code none;
+        const auto size = fs::file_size(file, none);
+        num_bytes_ += none ? 0 : static_cast<double>(size);
+      }
+  }
+
+  const std::vector<std::string>& files() const { return files_; }
+  /// How much of the files is read, from 0 to 1; may be asked by another thread.
+  double share() const { return share_; }
+
+  /// Reads everything. Returns the set without its rows. `where` names it in messages.
+  RowSet run(std::string_view where) {
+    for (const RowFiles& part : parts_) {
+      part_ = &part;
+      num_of_part_ = 0;
+      seen_columns_.clear();
+      for (const fs::path& file : part.files) {
+        read(file);
+        std::error_code none;
+        const auto size = fs::file_size(file, none);
+        bytes_before_ += none ? 0 : static_cast<double>(size);
+        ++file_;
+      }
+      for (const std::string& column : part.columns)
+        check(seen_columns_.contains(column), part.files.front().string(), ": no row has the column ", column,
+              ", which is to be taken");
+    }
+    problems_.raise(concat("malformed rows of ", number_, " in ", where));
+    check(number_ > 0, where, ": no rows; expected one JSON object a line, with prompt, completion and label");
+    flush();
+    RowSet set{.rows = {}, .kind = *kind_, .files = files_, .notes = {}};
+    if (prompt_column_unused_)
+      set.notes.push_back(
+          "\"prompt\" is plain text while chosen and rejected are conversations: the prompt is taken from the messages "
+          "that both begin with, and the column is not used");
+    std::string unused;
+    for (const auto& column : unused_columns_) unused += (unused.empty() ? "" : ", ") + column;
+    if (!unused.empty()) set.notes.push_back("columns that are not used: " + unused);
+    return set;
+  }
+
+ private:
+  const std::string& file() const { return files_[file_]; }
+  bool has_enough() const { return num_of_part_ >= part_->max_rows; }
+  void note_share(double of_file) {
+    std::error_code none;
+    const auto size = fs::file_size(file(), none);
+    if (num_bytes_ > 0 && !none) share_ = (bytes_before_ + of_file * static_cast<double>(size)) / num_bytes_;
+  }
+
+  void read(const fs::path& path) {
+    if (path.extension() == ".parquet") {
+      std::size_t row_of_file = 0;
+      return read_parquet(path, [&](Json row, double share) {
+        if (has_enough()) return false;
+        take_parsed(std::move(row), begin_row(++row_of_file));
+        if (row_of_file % 1024 == 0) note_share(share);
+        return true;
+      });
+    }
+    std::optional<MappedFile> mapped;
+    std::string unpacked;
+    if (is_compressed(path))
+      unpacked = read_compressed(path);
+    else
+      mapped.emplace(path);
+    const std::string_view all = mapped ? mapped->bytes() : unpacked;
+    std::string_view content = all;
+    check(content.substr(0, 2) != "\xFF\xFE" && content.substr(0, 2) != "\xFE\xFF", path.string(),
+          ": line 1, byte 1: UTF-16; save the file as UTF-8, for example with iconv -f UTF-16 -t UTF-8");
+    if (content.substr(0, 3) == "\xEF\xBB\xBF") content.remove_prefix(3);
+    if ((is_compressed(path) ? path.stem() : path).extension() == ".csv") return read_csv(content);
+    std::size_t released = 0;
+    const auto take_row = [&](const JsonText& text) {
+      take(text);
+      constexpr std::size_t step = 8 << 20;
+      const auto offset = static_cast<std::size_t>(text.text.data() - all.data());
+      if (offset < released + step) return;
+      released = offset;
+      note_share(static_cast<double>(offset) / static_cast<double>(all.size()));
+      if (mapped) mapped->release(offset);
+    };
+    const std::size_t first = content.find_first_not_of(json_spaces);
+    if (first == std::string_view::npos) return;
+    if (content[first] != '[') {
+      const std::string_view line = content.substr(first, content.find('\n', first) - first);
+      check(std::string_view("{[,:").find(line[line.find_last_not_of(json_spaces)]) == std::string_view::npos,
+            path.string(),
+            ": line 1: a JSON value that goes on over several lines; expected one row a line, or an array "
+            "[...] of rows");
+      return split_lines(content, take_row);
+    }
+    try {
+      split_array(content, path.string(), take_row);
+    } catch (const Error& error) {
+      ++number_;
+      problem(error.what());
+    }
+  }
+
+  void read_csv(std::string_view content) {
+    std::optional<CsvRecord> header;
+    split_csv(content, [&](CsvRecord record) {
+      if (!header) return void(header = std::move(record));
+      if (has_enough()) return;
+      const RowSource source = begin_row(record.line);
+      Json row;
+      try {
+        row = csv_row(*header, std::move(record));
+      } catch (const Error& error) {
+        return problem(concat(file(), ": line ", source.line, ": ", error.what()));
+      }
+      take_parsed(std::move(row), source);
+    });
+  }
+
+  RowSource begin_row(std::size_t line) {
+    ++num_of_part_;
+    return {.number = ++number_, .file = file_, .line = line};
+  }
+
+  void problem(const std::string& message) {
+    if (stop_at_problem_) fail(message);
+    problems_.add(number_, message);
+    rows_.clear(), pairs_.clear();
+  }
+
+  void take(const JsonText& text) {
+    if (has_enough()) return;
+    const RowSource source = begin_row(text.line);
+    Json row;
+    try {
+      row = parse_row(text, file());
+    } catch (const Error& error) {
+      return problem(error.what());
+    }
+    bytes_ += text.text.size();
+    take_parsed(std::move(row), source);
+  }
+
+  void take_parsed(Json row, RowSource source) {
+    try {
+      take(std::move(row), source);
+    } catch (const Error& error) {
+      return problem(concat(file(), ": line ", source.line, ": ", error.what()));
+    }
+    const bool full = rows_.size() + 2 * pairs_.size() >= block_rows || bytes_ >= block_bytes;
+    if (full && pairs_.size() % unpair_chunk == 0) flush();
+  }
+
+  void take(Json row, RowSource source) {
+    if (!part_->columns.empty() && row.is_object()) {
+      Json kept = Json::object();
+      for (const std::string& column : part_->columns)
+        if (row.contains(column)) {
+          seen_columns_.insert(column);
+          kept[column] = std::move(row[column]);
+        }
+      row = std::move(kept);
+    }
+    const RowKind kind = check_columns(row);
+    if (!kind_) {
+      kind_ = kind;
+      kind_from_ = concat(file(), ": line ", source.line);
+    }
+    check(kind == *kind_, "expected ", describe(*kind_), ", as ", kind_from_, " has; this row is of the kind ",
+          describe(kind));
+    RowContext context{.prompt = {},
+                       .tools = check_tools(row),
+                       .chat_template_kwargs = check_template_variables(row),
+                       .source = source};
+    note_unused(row, kind);
+    if (kind.format != RowFormat::ImplicitPrompt) context.prompt = std::move(row["prompt"]);
+    if (kind.format == RowFormat::Unpaired) {
+      Row taken{std::move(context), std::move(row["completion"]), row["label"].get<bool>()};
+      if (problems_.empty()) rows_.push_back(std::move(taken));
+    } else {
+      Pair pair{std::move(context), std::move(row["chosen"]), std::move(row["rejected"])};
+      if (kind.format == RowFormat::ImplicitPrompt) extract_prompt(pair);
+      if (problems_.empty()) pairs_.push_back(std::move(pair));
+    }
+  }
+
+  void note_unused(const Json& row, RowKind kind) {
+    static const std::set<std::string> used{"prompt", "completion", "label", "chosen", "rejected"};
+    static const std::set<std::string> for_templates{"tools", "chat_template_kwargs"};
+    if (kind.format == RowFormat::ImplicitPrompt && find_value(row, "prompt")) prompt_column_unused_ = true;
+    for (const auto& [key, value] : row.items())
+      if (!value.is_null() && !used.contains(key) && !(kind.conversational && for_templates.contains(key)))
+        unused_columns_.insert(key);
+  }
+
+  void flush() {
+    bytes_ = 0;
+    if (!pairs_.empty()) rows_ = unpair(pairs_) | ranges::to<std::vector>();
+    pairs_.clear();
+    if (!rows_.empty()) sink_(std::exchange(rows_, {}));
+  }
+
+  std::vector<RowFiles> parts_;
+  Sink sink_;
+  bool stop_at_problem_;
+  std::vector<std::string> files_;
+  double num_bytes_ = 0, bytes_before_ = 0;
+  std::atomic<double> share_ = 0;
+  const RowFiles* part_ = nullptr;
+  std::size_t file_ = 0;         ///< the one that is read
+  std::size_t num_of_part_ = 0;  ///< rows of it so far
+  std::size_t bytes_ = 0;        ///< of the block's rows
+  std::vector<Row> rows_;
+  std::vector<Pair> pairs_;
+  std::optional<RowKind> kind_;
+  std::string kind_from_;
+  std::size_t number_ = 0;
+  Problems problems_;
+  std::set<std::string> unused_columns_, seen_columns_;
+  bool prompt_column_unused_ = false;
+};
+
+/// How many rows a file has, without looking at them. Throws Error when it cannot be read.
+inline std::size_t count_rows(const fs::path& path) {
+  std::size_t count = 0;
+  if (path.extension() == ".parquet") {
+    read_parquet(path, [&](const Json&, double) { return ++count > 0; });
+    return count;
+  }
+  const std::optional<MappedFile> mapped = is_compressed(path) ? std::nullopt : std::optional<MappedFile>(path);
+  const std::string unpacked = mapped ? "" : read_compressed(path);
+  std::string_view content = mapped ? mapped->bytes() : unpacked;
+  if (content.substr(0, 3) == "\xEF\xBB\xBF") content.remove_prefix(3);
+  const std::size_t first = content.find_first_not_of(json_spaces);
+  if (first == std::string_view::npos) return 0;
+  const auto take = [&](const auto&) { ++count; };
+  if ((is_compressed(path) ? path.stem() : path).extension() == ".csv")
+    split_csv(content, take), count -= count > 0 ? 1 : 0;
+  else if (content[first] == '[')
+    split_array(content, path.string(), take);
+  else
+    split_lines(content, take);
+  return count;
+}
+
+}  // namespace kto::detail

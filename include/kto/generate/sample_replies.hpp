@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Replies of policy and reference to a few prompts, side by side, for the log of an evaluation: what the numbers of a
+// run look like as text.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "kto/data/example.hpp"
+#include "kto/generate/generate.hpp"
+#include "kto/text/tokenizer.hpp"
+
+namespace kto {
+
+/// The first `count` prompts of `rows` that differ; rows without a prompt are passed over.
+inline std::vector<std::vector<std::int32_t>> first_prompts(std::span<const Example> rows, std::size_t count) {
+  std::vector<std::vector<std::int32_t>> out;
+  for (const Example& row : rows) {
+    if (out.size() == count) break;
+    if (!row.prompt_ids.empty() && std::ranges::find(out, row.prompt_ids) == out.end()) out.push_back(row.prompt_ids);
+  }
+  return out;
+}
+
+/// [{"prompt", "policy", "reference"}, ...]: the texts of `prompts` and of the replies to them, without special tokens;
+/// no "reference" where it is null. The draw of a prompt depends on config.seed and its place alone, so that what
+/// changes from one evaluation to the next is the model.
+inline Json sample_replies(const Decoder& policy, const Decoder* reference, const Tokenizer& tokenizer,
+                           std::span<const std::vector<std::int32_t>> prompts, GenerationConfig config) {
+  const auto text = [&](const std::vector<std::int32_t>& ids) { return tokenizer.decode(ids, true); };
+  Json out = Json::array();
+  for (const auto& prompt : prompts) {
+    Json sample = {{"prompt", text(prompt)}, {"policy", text(generate(policy, prompt, config))}};
+    if (reference != nullptr) sample["reference"] = text(generate(*reference, prompt, config));
+    out.push_back(std::move(sample));
+    ++config.seed;
+  }
+  return out;
+}
+
+}  // namespace kto

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tensors kept in a folder under the hash of everything they were made from, one file a key, whole or not at all. A
+// changed input is another key, so nothing stale is ever read; a damaged or foreign file is an Error that says so.
+#pragma once
+
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/io/content_hash.hpp"
+#include "kto/io/safetensors.hpp"
+
+namespace kto {
+
+/// A kind of cached thing: `format` names it and its version, `tensors` are what such a file holds.
+struct CacheFormat {
+  std::string format;
+  std::vector<std::string> tensors;
+};
+
+namespace detail {
+
+inline std::string cache_checksum(const std::vector<std::pair<std::string, Tensor>>& tensors,
+                                  const TensorMetadata& metadata) {
+  ContentHash hash;
+  for (const auto& [name, value] : metadata)
+    if (name != "kto" && name != "key" && name != "checksum") hash.add(value);
+  for (const auto& [name, tensor] : tensors) hash.add(tensor);
+  return hash.hex();
+}
+
+}  // namespace detail
+
+inline fs::path cache_path(const fs::path& folder, const std::string& key) { return folder / (key + ".safetensors"); }
+
+/// Throws the Error of a file that is no cache of its key.
+[[noreturn]] inline void refuse_cache(const fs::path& path, const auto&... why) {
+  fail(path.string(), ": is not the cache that its name says: ", why..., "; delete it, or choose another cache folder");
+}
+
+/// What is stored under `key` in `folder`; nothing where there is nothing. Throws Error, which says why, when the file
+/// is damaged or is no cache of this key.
+inline std::optional<SafetensorsFile> read_cache(const fs::path& folder, const std::string& key,
+                                                 const CacheFormat& kind) {
+  const fs::path path = cache_path(folder, key);
+  if (!fs::exists(path)) return std::nullopt;
+  SafetensorsFile file(path);
+  const TensorMetadata& metadata = file.metadata();
+  const auto entry = [&](const char* name) {
+    const auto found = metadata.find(name);
+    return found == metadata.end() ? std::string("none") : found->second;
+  };
+  if (entry("kto") != kind.format) refuse_cache(path, "its format is ", entry("kto"));
+  if (entry("key") != key) refuse_cache(path, "its key is ", entry("key"));
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  for (const std::string& name : kind.tensors) {
+    if (!file.contains(name)) refuse_cache(path, "it has no ", name);
+    tensors.emplace_back(name, file.tensor(name));
+  }
+  if (entry("checksum") != detail::cache_checksum(tensors, metadata)) refuse_cache(path, "its content is damaged");
+  return file;
+}
+
+/// Stores `tensors`, those of `kind` in its order, and what is said of them under `key`. `folder` is made where there
+/// is none.
+inline void write_cache(const fs::path& folder, const std::string& key, const CacheFormat& kind,
+                        const std::vector<std::pair<std::string, Tensor>>& tensors, TensorMetadata metadata = {}) {
+  metadata["checksum"] = detail::cache_checksum(tensors, metadata);
+  metadata["kto"] = kind.format;
+  metadata["key"] = key;
+  fs::create_directories(folder);
+  save_safetensors(cache_path(folder, key), tensors, metadata);
+}
+
+}  // namespace kto

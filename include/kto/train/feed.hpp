@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the trainer's windows of micro-batches come from: rows in memory, or a stream of rows that are made as they are
+// asked for.
+#pragma once
+
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/train/loader.hpp"
+#include "kto/train/prefetch.hpp"
+
+namespace kto {
+
+/// Rows that come one block after another and need not fit into memory: `open()` begins a pass over them and returns
+/// what gives the next rows, none at the end. A run over a stream is max_steps long; where the pass ends before,
+/// another one begins. Rows are visited in the order in which they come: transformers' samplers do not touch a stream
+/// either.
+struct RowStream {
+  std::function<std::function<std::vector<Example>()>()> open;
+};
+
+/// Windows of micro-batches, epoch by epoch. Called once a window, so its virtual functions cost nothing that counts.
+struct Feed {
+  Feed() = default;
+  Feed(const Feed&) = delete;
+  Feed& operator=(const Feed&) = delete;
+  virtual ~Feed() = default;
+  /// Goes to micro-batch `batch` of `epoch`.
+  virtual void begin(std::int64_t epoch, std::int64_t batch) = 0;
+  /// Whether the epoch has another window.
+  virtual bool has_next() = 0;
+  /// Its micro-batches; the rows that they refer to stay in place until the next call.
+  virtual std::vector<Batch> next(at::Device device) = 0;
+  /// Micro-batches of an epoch, as the log counts them.
+  virtual std::int64_t num_batches() const = 0;
+};
+
+template <class Collator>
+class MemoryFeed final : public Feed {
+ public:
+  MemoryFeed(std::span<const Example> rows, const Collator& collator, const TrainConfig& config, PickRules rules,
+             bool with_kl)
+      : rows_(rows), collator_(collator), config_(config), rules_(rules), with_kl_(with_kl) {}
+
+  void begin(std::int64_t epoch, std::int64_t batch) override {
+    source_.reset();
+    picks_ = train_picks(rows_, config_, epoch, rules_);
+    at_ = std::min(static_cast<std::size_t>(batch), picks_.size());
+    source_.emplace(collator_, std::span(picks_).subspan(at_), with_kl_, config_.dataloader_num_workers,
+                    config_.dataloader_prefetch_factor.value_or(2));
+  }
+  bool has_next() override { return at_ < picks_.size(); }
+  std::vector<Batch> next(at::Device device) override {
+    const std::size_t end =
+        std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), picks_.size());
+    std::vector<Batch> window;
+    for (; at_ < end; ++at_) window.push_back(to_device(source_->next(), device));
+    return window;
+  }
+  std::int64_t num_batches() const override { return static_cast<std::int64_t>(picks_.size()); }
+
+ private:
+  std::span<const Example> rows_;
+  const Collator& collator_;
+  const TrainConfig& config_;
+  PickRules rules_;
+  bool with_kl_;
+  std::vector<Picks> picks_;
+  std::optional<BatchSource<Collator>> source_;
+  std::size_t at_ = 0;
+};
+
+template <class Collator>
+class StreamFeed final : public Feed {
+ public:
+  /// Throws UsageError naming an option that needs all rows at once.
+  StreamFeed(const RowStream& stream, const Collator& collator, const TrainConfig& config, bool paired, bool with_kl)
+      : stream_(stream), collator_(collator), config_(config), paired_(paired), with_kl_(with_kl) {
+    const auto refuse = [](bool given, const char* name, const char* why) {
+      if (given) throw UsageError(concat(name, ": a stream of rows ", why));
+    };
+    refuse(config.max_steps < 1, "max_steps", "has no known end: say how many updates to make");
+    refuse(config.train_sampling_strategy != SamplingStrategy::sequential, "train_sampling_strategy",
+           "is visited in its own order, not shuffled or grouped: shuffle the files, or hold the rows in memory");
+    refuse(config.dataloader_num_workers > 0, "dataloader_num_workers",
+           "is read ahead by a thread of its own; leave it at 0");
+  }
+
+  void begin(std::int64_t, std::int64_t batch) override {
+    rows_.clear();
+    ended_ = false;
+    next_rows_ = stream_.open();
+    const auto skipped = static_cast<std::size_t>(batch) * batch_rows();
+    for (std::size_t left = skipped; left > 0;) {
+      fill(1);
+      check(!rows_.empty(), "the stream of rows ends before the place where the run is to go on");
+      const std::size_t some = std::min(left, rows_.size());
+      rows_.erase(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(some));
+      left -= some;
+    }
+    check(skipped > 0 || has_next(), "the stream gives no rows that make a batch");
+  }
+  bool has_next() override {
+    fill(batch_rows());
+    return rows_.size() >= (config_.dataloader_drop_last ? batch_rows() : paired_ ? 2 : 1);
+  }
+  std::vector<Batch> next(at::Device device) override {
+    const auto accumulate = static_cast<std::size_t>(config_.gradient_accumulation_steps);
+    fill(batch_rows() * accumulate);
+    std::size_t count = std::min(rows_.size(), batch_rows() * accumulate);
+    if (config_.dataloader_drop_last) count = count / batch_rows() * batch_rows();
+    const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);
+    window_.assign(std::move_iterator(rows_.begin()), std::move_iterator(end));
+    rows_.erase(rows_.begin(), end);
+    const auto order = sequential_order(detail::num_units(window_, paired_));
+    std::vector<Batch> out;
+    for (const Picks& picks :
+         detail::make_picks(window_, order, static_cast<std::size_t>(config_.per_device_train_batch_size),
+                            kl_partners(order, detail::kl_group(config_)), paired_))
+      out.push_back(to_device(collator_(picks, with_kl_), device));
+    return out;
+  }
+  std::int64_t num_batches() const override { return config_.max_steps * config_.gradient_accumulation_steps; }
+
+ private:
+  std::size_t batch_rows() const {
+    return static_cast<std::size_t>(config_.per_device_train_batch_size) * (paired_ ? 2 : 1);
+  }
+  void fill(std::size_t count) {
+    while (rows_.size() < count && !ended_) {
+      std::vector<Example> more = next_rows_();
+      ended_ = more.empty();
+      rows_.insert(rows_.end(), std::move_iterator(more.begin()), std::move_iterator(more.end()));
+    }
+  }
+
+  const RowStream& stream_;
+  const Collator& collator_;
+  const TrainConfig& config_;
+  bool paired_, with_kl_;
+  std::function<std::vector<Example>()> next_rows_;
+  std::deque<Example> rows_;     ///< read, not visited
+  std::vector<Example> window_;  ///< those that the last window refers to
+  bool ended_ = false;
+};
+
+}  // namespace kto

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes decay.json: which parameters transformers (5.24) keeps from weight decay, of the tiny models of ../models, and of
+names made up to try its rule.
+
+{"models": {case: [names without decay]}, "names": {name: whether it decays}}
+"""
+import glob
+import json
+import os
+import types
+
+import torch
+import transformers
+
+here = os.path.dirname(os.path.abspath(__file__))
+rule = lambda model: set(transformers.Trainer.get_decay_parameter_names(types.SimpleNamespace(), model))
+models = {}
+for path in sorted(glob.glob(os.path.join(here, "..", "models", "[!ar]*.json"))):  # not act_* and rope_*: llamas all
+    with open(path) as file:
+        case = json.load(file)
+    config = transformers.AutoConfig.for_model(**case["config"])
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    decays = rule(model)
+    models[case["name"]] = [name for name, _ in model.named_parameters() if name not in decays]
+
+names = {}
+for name in ["model.norm.weight", "norm", "layer_norm.weight", "a.q_norm.weight", "q_norm", "norm_f.weight", "a.norms.weight", "normal.weight",
+             "final_norm_scale.weight", "a.LayerNorm.gain", "a.MyRMSNorm.g", "head.bias", "biased.weight", "a.bias_proj.weight", "Norm.weight",
+             "enorm.weight", "x.my-norm.weight", "x.post_layernorm_1.weight", "proj.weight", "a.weight_norm_g", "a.norm.deeper.weight"]:
+    root = torch.nn.Module()
+    module = root
+    *path, last = name.split(".")
+    for part in path:
+        child = torch.nn.Module()
+        module.add_module(part, child)
+        module = child
+    module.register_parameter(last, torch.nn.Parameter(torch.zeros(1)))
+    names[name] = name in rule(root)
+with open(os.path.join(here, "decay.json"), "w") as file:
+    json.dump({"models": models, "names": names}, file, indent=1)
+    file.write("\n")
