@@ -131,7 +131,7 @@ class StateReader {
   /// are allowed for tensors that are not defined, which have no entry.
   std::size_t get_size(const std::string& path) const {
     const Json& stored = find(path);
-    check(stored.is_number_unsigned() && stored.get<std::size_t>() <= values_.size() + tensors_.size() + 1000, where_,
+    check(stored.is_number_integer() && stored.get<std::size_t>() <= values_.size() + tensors_.size() + 1000, where_,
           ": ", path, " has the unexpected value ", stored.dump(), "; expected the length of a list");
     return stored.get<std::size_t>();
   }
