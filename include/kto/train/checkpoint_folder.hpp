@@ -211,9 +211,9 @@ inline CheckpointFolder open_checkpoint(const fs::path& folder) {
     if (!want.is_object() || !want.contains("size") || !want.contains("hash"))
       damaged(file.string(), ": is damaged: it has no size and hash of ", name);
     if (!fs::is_regular_file(path)) damaged(path.string(), ": is missing");
-    if (const auto size = fs::file_size(path); size != want["size"])
+    if (const auto size = fs::file_size(path); Json(size) != want["size"])
       damaged(path.string(), ": has ", size, " bytes, and had ", want["size"].dump(), " when it was saved");
-    if (detail::file_hash(path) != want["hash"]) damaged(path.string(), ": is damaged");
+    if (Json(detail::file_hash(path)) != want["hash"]) damaged(path.string(), ": is damaged");
   }
   check(manifest.contains("values") && !manifest["values"].empty(), folder.string(),
         ": holds the model alone (save_only_model): it can be the start of a new run as --model_name_or_path, but "
