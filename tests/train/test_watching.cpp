@@ -128,18 +128,3 @@ TEST_CASE("the model card has TRL's front matter; names are YAML text whatever i
   for (const char* name : {"base", "/base", "org/", "a/b/c", "./base", "~/base", ""})
     CHECK_FALSE(kto::is_hub_name(name));
 }
-
-TEST_CASE("a list that is longer than all there is in a saved state is damage") {
-  struct Holder {
-    std::vector<double> numbers;
-    void visit_state(kto::StateReader& archive) { archive("numbers", numbers); }
-  } holder;
-  for (const kto::Json& count : {kto::Json(std::uint64_t{1} << 60U), kto::Json(-1), kto::Json("2"), kto::Json(2.5)}) {
-    kto::StateReader archive({.tensors = {}, .values = {{"numbers", count}}}, at::kCPU, "checkpoint-1: log");
-    CHECK_THROWS_WITH(holder.visit_state(archive), KTO_CONTAINS("checkpoint-1: log: numbers has the unexpected value"));
-  }
-  kto::StateReader archive({.tensors = {}, .values = {{"numbers", 2}, {"numbers.0", 0.5}, {"numbers.1", "inf"}}},
-                           at::kCPU, "log");
-  holder.visit_state(archive);
-  CHECK(holder.numbers == std::vector<double>{0.5, INFINITY});
-}

@@ -198,7 +198,9 @@ inline CheckpointFolder open_checkpoint(const fs::path& folder) {
   const auto damaged = [&](const auto&... what) {
     fail(what..., "; the checkpoint cannot be used: delete it, or resume from an earlier one");
   };
-  if (!manifest.is_object() || !manifest.contains("checksum") || !manifest.contains("files"))
+  const auto is_object = [&](const char* key) { return !manifest.contains(key) || manifest[key].is_object(); };
+  if (!manifest.is_object() || !manifest.contains("checksum") || !manifest.contains("files") || !is_object("files") ||
+      !is_object("values"))
     damaged(file.string(), ": is damaged");
   if (!manifest.contains("format") || manifest["format"] != checkpoint_format)
     damaged(file.string(), ": has the format ", manifest.value("format", Json()).dump(), ", expected \"",
