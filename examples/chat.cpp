@@ -2,10 +2,12 @@
 // Talks to a model: a folder, or a base with an adapter.
 //   chat --model_name_or_path out             on a terminal; /new begins a new conversation, /exit or end of input ends
 //   echo "Who are you?" | chat --model_name_or_path out --temperature 0
-// Each line of the input is a message; the replies, and nothing else, go to the output as they are made.
+// Each line of the input is a message; the replies, and nothing else, go to the output as they are made. On a terminal
+// Ctrl-C ends the reply that is being made; once more, or at the prompt, it ends the program.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 
@@ -74,6 +76,39 @@ kto::GenerationConfig generation_config(const Options& options, const kto::Decod
   return config;
 }
 
+/// SIGINT while replies are made on a terminal.
+class Interrupt {
+ public:
+  static void watch() {
+    struct sigaction action{};
+    action.sa_handler = receive;
+    ::sigemptyset(&action.sa_mask);
+    action.sa_flags = SA_RESTART;
+    ::sigaction(SIGINT, &action, nullptr);
+  }
+
+  /// While one of these lives, the first SIGINT asks the reply to end.
+  Interrupt() {
+    came_ = 0;
+    replying_ = 1;
+  }
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+  ~Interrupt() { replying_ = 0; }
+  static bool came() { return came_ != 0; }
+
+ private:
+  static void receive(int number) {
+    if (replying_ == 0 || came_ != 0) {
+      [[maybe_unused]] const auto put = ::write(STDERR_FILENO, "\n", 1);
+      ::_exit(128 + number);
+    }
+    came_ = 1;
+  }
+
+  static inline volatile std::sig_atomic_t replying_ = 0, came_ = 0;
+};
+
 class Chat {
  public:
   Chat(const kto::Decoder& model, const kto::Processor& processor, kto::GenerationConfig config, std::string system)
@@ -88,7 +123,8 @@ class Chat {
     generator_ = at::make_generator<at::CPUGeneratorImpl>(config_.seed);
   }
 
-  /// Answers, and writes the answer to `out` while it is made.
+  /// Answers, and writes the answer to `out` while it is made. An interrupted answer stays in the conversation as far
+  /// as it got.
   void reply(const std::string& message, std::FILE* out) {
     messages_.push_back({{"role", "user"}, {"content", message}});
     kto::TextStream stream(processor_.tokenizer());
@@ -99,9 +135,10 @@ class Chat {
       std::fflush(out);
     };
     const auto ids = prompt_ids(message);
+    const Interrupt interrupt;
     kto::generate(model_, cache_, ids, config_, generator_, [&](std::int32_t id) {
       put(stream.add(id));
-      return true;
+      return !Interrupt::came();
     });
     put(stream.finish() + "\n");
     text.pop_back();
@@ -133,6 +170,7 @@ void run(const Options& options) {
   const kto::Processor processor(tokenizer_folder(options));
   Chat chat(model, processor, generation_config(options, model, base), options.system);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
+  if (terminal) Interrupt::watch();
   std::string line;
   for (;;) {
     if (terminal) std::cerr << "> " << std::flush;

@@ -332,8 +332,20 @@ void run(const kto::Arguments& args) {
   }
 }
 
+/// A run that goes on keeps the batch size that --auto_find_batch_size found for it, as transformers does.
+void use_found_batch_size(kto::TrainConfig& config) {
+  const auto folder = kto::checkpoint_to_resume(config);
+  if (!folder || !fs::exists(*folder / "trainer_state.json")) return;
+  const fs::path file = *folder / "trainer_state.json";
+  const auto rows = kto::json_value<std::int64_t>(kto::read_json(file), "train_batch_size", 0, file.string());
+  if (rows <= 0 || rows >= config.per_device_train_batch_size) return;
+  config.per_device_train_batch_size = rows;
+  note(kto::concat("going on with --per_device_train_batch_size ", rows, ", which the run had"));
+}
+
 /// run(), and with --auto_find_batch_size again from the start with half the rows a micro-batch while memory runs out.
 void run_in_memory(kto::Arguments args) {
+  if (args.script.auto_find_batch_size) use_found_batch_size(args.train);
   for (;;) {
     try {
       return run(args);

@@ -53,16 +53,35 @@ inline std::string yaml_place(const fs::path& path, const YAML::Node& node) {
   return concat(path.string(), ": line ", node.Mark().line + 1);
 }
 
+/// Throws UsageError when the values of a file are too many or too deep: with aliases a few lines can stand for
+/// gigabytes, or for a list that holds itself.
+class YamlBudget {
+ public:
+  explicit YamlBudget(std::string where) : where_(std::move(where)) {}
+  void take(const YAML::Node& node, int depth) {
+    if (++num_values_ > max_values || depth > max_depth)
+      throw UsageError(concat(where_, ": line ", node.Mark().line + 1, ": more than ", max_values,
+                              " values, or more than ", max_depth, " levels deep, aliases written out"));
+  }
+
+ private:
+  static constexpr int max_values = 100'000, max_depth = 100;
+  std::string where_;
+  int num_values_ = 0;
+};
+
 /// What a node inside a mapping is in JSON: plain scalars are booleans and numbers where they read so.
-inline Json yaml_json(const YAML::Node& node) {
+inline Json yaml_json(const YAML::Node& node, YamlBudget& budget, int depth = 1) {
+  budget.take(node, depth);
   if (node.IsNull()) return nullptr;
   Json out;
   if (node.IsMap()) {
     out = Json::object();
-    for (const auto& entry : node) out[entry.first.IsScalar() ? entry.first.Scalar() : "?"] = yaml_json(entry.second);
+    for (const auto& entry : node)
+      out[entry.first.IsScalar() ? entry.first.Scalar() : "?"] = yaml_json(entry.second, budget, depth + 1);
   } else if (node.IsSequence()) {
     out = Json::array();
-    for (const YAML::Node& item : node) out.push_back(yaml_json(item));
+    for (const YAML::Node& item : node) out.push_back(yaml_json(item, budget, depth + 1));
   } else {
     out = node.Scalar();
     std::int64_t whole = 0;
@@ -80,16 +99,16 @@ inline Json yaml_json(const YAML::Node& node) {
 }
 
 /// Plain and quoted scalars as text, except that a plain null is null; lists of them; mappings as JSON.
-inline Json yaml_value(const YAML::Node& node) {
+inline Json yaml_value(const YAML::Node& node, YamlBudget& budget) {
   if (node.IsNull()) return nullptr;
   if (node.IsScalar()) return node.Scalar();
-  if (node.IsMap()) return yaml_json(node);
+  if (node.IsMap()) return yaml_json(node, budget);
   Json list = Json::array();
   for (const YAML::Node& item : node)
     if (item.IsScalar())
       list.push_back(item.Scalar());
     else
-      list.push_back(item.IsNull() ? Json("None") : yaml_json(item));
+      list.push_back(item.IsNull() ? Json("None") : yaml_json(item, budget));
   return list;
 }
 
@@ -123,6 +142,7 @@ inline YamlFile read_yaml(const fs::path& path) {
   }
   if (several || !root.IsMap()) throw bad(path.string(), ": expected one YAML mapping of option names to values");
   YamlFile out;
+  detail::YamlBudget budget(path.string());
   std::vector<std::string> seen;
   for (const auto& entry : root) {
     const std::string where = detail::yaml_place(path, entry.first);
@@ -132,7 +152,7 @@ inline YamlFile read_yaml(const fs::path& path) {
       throw bad(where, ": ", detail::quoted(Json(key)), " is given twice");
     seen.push_back(key);
     if (key != "env") {
-      out.values.push_back({key, detail::yaml_value(entry.second), concat(where, ": ", detail::one_line(key))});
+      out.values.push_back({key, detail::yaml_value(entry.second, budget), concat(where, ": ", detail::one_line(key))});
       continue;
     }
     if (!entry.second.IsMap()) throw bad(where, ": expected env to be a mapping of environment variables to values");

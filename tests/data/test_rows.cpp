@@ -118,6 +118,10 @@ TEST_CASE("rows: a malformed row is told line, column or key, and what was expec
         0);
   CHECK(complaint(std::string(100000, '[')).find("line 2, byte 257: lists and objects are nested more than 256 deep") ==
         0);
+  CHECK(complaint(R"({"prompt": 1e999})") == "line 2, column 12: not valid JSON: the number 1e999 is too large");
+  CHECK_THAT(
+      complaint(R"({"prompt": "a", "completion": "b", "label": true, "tools": ")" + std::string(1000, '[') + "\"}"),
+      KTO_CONTAINS("line 2: \"tools\" nests lists and objects more than 256 deep"));
   CHECK(complaint("3") == "line 2: a row is the number 3; expected an object with prompt, completion and label");
   CHECK(complaint(R"({"prompt": "a", "response": "b", "label": true})") ==
         "line 2: \"completion\" is missing; expected prompt, completion and label, or prompt, chosen and rejected; the "

@@ -2,11 +2,13 @@
 """test_bad_days.py TRAIN_KTO SOURCE_ROOT: signals, full disks, folders that vanish, damaged and foreign checkpoints, changed
 rows, two runs in one folder, numbers that are not finite: one clear error each, and what was saved stays. Standard library
 only."""
+import ctypes
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -149,9 +151,14 @@ with tempfile.TemporaryDirectory() as tmp:
     fails("a changed rows file is named", runs.run("new", *flags, *spoiled(keep), data=at("moved"), ), r"rows file .*train\.jsonl has changed")
 
     # Folders and disks that fail in mid-run
-    def in_mid_run(out, act):
+    def bound_by_permissions():
+        """Takes from root the right to write where permissions forbid it."""
+        PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+    def in_mid_run(out, act, **how):
         process = subprocess.Popen(runs.command(out, "--max_steps", "100000", "--save_steps", "2"), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, text=True, env=runs.environment)
+                                   stderr=subprocess.PIPE, text=True, env=runs.environment, **how)
         assert wait_for(lambda: len(runs.checkpoints(out)) > 1)
         act()
         err = process.communicate(timeout=60)[1]
@@ -161,10 +168,12 @@ with tempfile.TemporaryDirectory() as tmp:
         os.rename(at(out), at(out + "_away"))  # as a removed folder, without a race against its writer
 
     fails("an output folder that is gone", in_mid_run("gone", lambda: remove("gone")), r"gone: is no folder any more")
-    if os.geteuid() != 0:
-        result = in_mid_run("sealed", lambda: os.chmod(at("sealed"), 0o500))
-        os.chmod(at("sealed"), 0o700)
-        fails("an output folder that became read-only", result, r"could not be saved")
+    result = in_mid_run("sealed", lambda: os.chmod(at("sealed"), 0o500), preexec_fn=bound_by_permissions)
+    os.chmod(at("sealed"), 0o700)
+    fails("an output folder that became read-only", result, r"could not be saved: .*[Pp]ermission denied")
+    sealed = runs.checkpoints("sealed")
+    case("leaves the checkpoints before", sealed and runs.run("from_sealed", "--max_steps", "100000", "--save_steps", "2", "--resume_from_checkpoint",
+         at("sealed", f"checkpoint-{sealed[-1]}"), "--beta", "0.3").stderr.count("beta is") == 1, sealed)
     full = runs.command("full", "--max_steps", "4", "--save_steps", "2")
     assert subprocess.run(full, stdout=subprocess.DEVNULL, env=runs.environment).returncode == 0
     before = {name: open(at("full", "checkpoint-2", name), "rb").read() for name in os.listdir(at("full", "checkpoint-2"))}
@@ -207,4 +216,32 @@ with tempfile.TemporaryDirectory() as tmp:
     result = runs.run("nan", "--max_steps", "30", "--nonfinite_loss", "skip", "--overwrite_output_dir", model=poisoned)
     fails("skipping does not go on for ever", result, r"step 10: .*steps before it")
     case("and is noted once", result.stdout.count("the step is left out") == 1, result.stdout[-300:])
+
+    # A NaN that only the rows with a certain token meet: row 6, in step 2. (APO-zero has no KL pairs to carry it on.)
+    assert make_model(at("untied"), root, tie_word_embeddings=False)
+    vocabulary = json.load(open(at("untied", "tokenizer.json"), encoding="utf-8"))["model"]["vocab"]
+    path = at("untied", "model.safetensors")
+    content = bytearray(open(path, "rb").read())
+    header_size = struct.unpack("<Q", content[:8])[0]
+    place = json.loads(content[8:8 + header_size])["model.embed_tokens.weight"]
+    width = place["shape"][1]
+    for token, number in vocabulary.items():
+        if "Z" in token:
+            begin = 8 + header_size + place["data_offsets"][0] + 4 * width * number
+            content[begin:begin + 4] = b"\x00\x00\xc0\x7f"
+    open(path, "wb").write(content)
+    rows = [json.loads(line) for line in open(at("data", "train.jsonl"), encoding="utf-8")]
+    rows[5]["prompt"][0]["content"] += " Z"
+    os.makedirs(at("one_bad_row"))
+    with open(at("one_bad_row", "train.jsonl"), "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    where = dict(model=at("untied"), data=at("one_bad_row"))
+    apo = ["--loss_type", "apo_zero_unpaired", "--max_steps", "4", "--logging_steps", "1"]
+    fails("a NaN in a batch", runs.run("nan_batch", *apo, **where), r"step 2: the loss is not finite for row 6; no weight was changed")
+    case("leaves the checkpoint of the step before", runs.checkpoints("nan_batch") == [1], runs.checkpoints("nan_batch"))
+    result = runs.run("nan_batch", *apo, "--nonfinite_loss", "skip", "--overwrite_output_dir", **where)
+    steps = [e for e in json.load(open(at("nan_batch", "trainer_state.json")))["log_history"] if "learning_rate" in e] if result.returncode == 0 else []
+    case("skipped where asked: the other steps train", len(steps) == 4 and ["loss" in e for e in steps] == [True, False, True, True] and
+         steps[1].get("skipped_steps") == 1, (result.stderr[-300:], steps))
+    case("and told with its row", re.search(r"step 2: .*row 6", result.stdout + result.stderr), (result.stdout + result.stderr)[-600:])
     sys.exit(runs.report())

@@ -26,6 +26,8 @@ with tempfile.TemporaryDirectory() as tmp:
         "learning rate on a plateau, evaluations": ["--eval_strategy", "steps", "--eval_steps", "1", "--lr_scheduler_type", "reduce_lr_on_plateau",
                                                     "--lr_scheduler_kwargs", '{"patience": 0}'],
         "the best model": ["--eval_strategy", "steps", "--eval_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "rewards/margins"],
+        "threads that collate": ["--dataloader_num_workers", "3", "--dataloader_prefetch_factor", "3"],
+        "NEFTune": ["--neftune_noise_alpha", "5"],
         "SGD": ["--optim", "sgd", "--optim_args", "momentum=0.9"],
         "RMSprop": ["--optim", "rmsprop"],
         "Adagrad": ["--optim", "adagrad"],
@@ -45,4 +47,15 @@ with tempfile.TemporaryDirectory() as tmp:
             else:
                 runs.same(f"{kind}: from step {step}", "resumed", "whole")
         shutil.rmtree(runs.at("whole"))
+
+    # What --auto_find_batch_size found is kept, whatever the command line began with.
+    auto = [*common, "--auto_find_batch_size"]
+    assert runs.run("whole", *auto, "--per_device_train_batch_size", "2").returncode == 0
+    resume = ["--per_device_train_batch_size", "16", "--resume_from_checkpoint", runs.at("whole", "checkpoint-3")]
+    result = runs.run("resumed", *auto, *resume)
+    runs.case("auto_find_batch_size: the batch size that was found is told", "going on with --per_device_train_batch_size 2" in result.stderr, result.stderr[-300:])
+    runs.same("auto_find_batch_size: from step 3", "resumed", "whole")
+    result = runs.run("refused", *common, *resume)
+    runs.case("without it another batch size is another run", result.returncode == 1 and 'per_device_train_batch_size is "16" and was "2"' in result.stderr,
+              result.stderr[-300:])
     sys.exit(runs.report())

@@ -207,6 +207,15 @@ TEST_CASE("a bad YAML file is named with its line and key") {
   CHECK_THAT(refusal_yaml("output_dir: \"\\xff\\0\"\nbeta: -1\n"), KTO_CONTAINS("beta"));
   CHECK_THAT(refusal_yaml(std::string(100000, '[')), KTO_CONTAINS("not valid YAML"));
   CHECK_FALSE(refusal_yaml(",<<     ---}~...\"*a\n!<<null%").empty());  // YAML::LoadAll does not end on this one
+  // Anchors that hold themselves, and few lines that stand for 10^9 values.
+  CHECK_THAT(refusal_yaml("lr_scheduler_kwargs: &a {b: *a}\n"), KTO_CONTAINS("levels deep, aliases written out"));
+  std::string laughs = "report_to: &a0 [x]\n";
+  for (int i = 1; i < 10; ++i) {
+    laughs += kto::concat("k", i, ": &a", i, " [");
+    for (int j = 0; j < 10; ++j) laughs += kto::concat(j > 0 ? ", " : "", "*a", i - 1);
+    laughs += "]\n";
+  }
+  CHECK_THAT(refusal_yaml(laughs), KTO_CONTAINS("more than 100000 values"));
   CHECK_THAT(refusal({"--config", "/does/not/exist"}), KTO_CONTAINS("/does/not/exist: cannot be opened"));
   CHECK(refusal({"--config"}) == "--config: expected a file after it");
   CHECK(refusal({"--config="}) == "--config: expected a file after it");

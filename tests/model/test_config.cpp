@@ -87,6 +87,8 @@ TEST_CASE("what is not supported is refused by name") {
       {R"({"model_type": "llama", "hidden_size": 64.5})", "\"hidden_size\" must be an integer, got 64.5"},
       {R"({"model_type": "llama", "hidden_size": true})", "must be an integer"},
       {R"({"model_type": "llama", "num_hidden_layers": 0})", "must be a positive integer"},
+      {R"({"model_type": "llama", "num_hidden_layers": 2000000000})",
+       "\"num_hidden_layers\" is 2000000000; expected at"},
       {R"({"model_type": "llama", "num_hidden_layers": null})", "\"num_hidden_layers\" is missing"},
       {R"({"model_type": "llama", "tie_word_embeddings": "yes"})", "must be true or false"},
       {R"({"model_type": "llama", "pad_token_id": 32000})", "outside the vocabulary"},

@@ -88,6 +88,9 @@ TEST_CASE("JSON that nests absurdly deep is refused before anything walks it") {
   const auto complaint = KTO_CONTAINS("nested more than 256 deep");
   CHECK_THROWS_WITH(Tokenizer::from_file(folder.path / "tokenizer.json"), complaint);
   CHECK_THROWS_WITH(kto::parse_json(deep, "config.json"), complaint);
+  std::ofstream(folder.path / "tokenizer.json") << "{\"model\":\n 1e999}";
+  CHECK_THROWS_WITH(Tokenizer::from_file(folder.path / "tokenizer.json"),
+                    KTO_CONTAINS("line 2, column 2: not valid JSON: the number 1e999 is too large"));
   CHECK_NOTHROW(kto::parse_json(std::string(256, '[') + std::string(256, ']'), "config.json"));
 }
 

@@ -62,6 +62,11 @@ inline Json parse_json(std::string_view text, std::string_view where, std::size_
     else if (const auto colon = reason.rfind(": "); colon != std::string::npos)
       reason = reason.substr(colon + 2);
     fail(place(at), "not valid JSON: ", reason);
+  } catch (const Json::out_of_range& error) {  // "... number overflow parsing '1e999'": without a place
+    const std::string reason = error.what();
+    const std::size_t quote = std::min(reason.find('\''), reason.size() - 1);
+    const std::string number = reason.substr(quote + 1, reason.rfind('\'') - quote - 1);
+    fail(place(std::min(text.find(number), text.size())), "not valid JSON: the number ", number, " is too large");
   }
 }
 

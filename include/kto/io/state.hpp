@@ -93,7 +93,7 @@ class StateReader {
     if constexpr (std::same_as<T, Tensor>) {
       restore(path, value);
     } else if constexpr (detail::is_sequence<T>) {
-      value.resize(get<std::size_t>(path));
+      value.resize(get_size(path));
       for (std::size_t i = 0; i < value.size(); ++i) (*this)(concat(name, '.', i), value[i]);
     } else if constexpr (detail::is_named_map<T>) {
       value.clear();
@@ -125,6 +125,15 @@ class StateReader {
     } catch (const Json::exception&) {
       fail(where_, ": ", path, " has the unexpected value ", find(path).dump());
     }
+  }
+
+  /// The length of a list. More than all entries there are is damage, and could ask for any amount of memory; some
+  /// are allowed for tensors that are not defined, which have no entry.
+  std::size_t get_size(const std::string& path) const {
+    const Json& stored = find(path);
+    check(stored.is_number_integer() && stored.get<std::size_t>() <= values_.size() + tensors_.size() + 1000, where_,
+          ": ", path, " has the unexpected value ", stored.dump(), "; expected the length of a list");
+    return stored.get<std::size_t>();
   }
 
   void restore(const std::string& path, Tensor& value) {

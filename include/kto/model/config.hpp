@@ -160,6 +160,9 @@ inline ModelConfig parse_model_config(Json json, const std::string& where) {
   out.hidden_size = config.positive("hidden_size");
   out.intermediate_size = config.positive("intermediate_size");
   out.num_layers = config.positive("num_hidden_layers");
+  constexpr std::int64_t max_layers = 10'000;  // memory is taken for each
+  check(out.num_layers <= max_layers, where, ": \"num_hidden_layers\" is ", out.num_layers, "; expected at most ",
+        max_layers);
   out.num_heads = config.positive("num_attention_heads");
   out.num_kv_heads = config.positive("num_key_value_heads", out.num_heads);
   out.head_dim = config.positive("head_dim", out.hidden_size / out.num_heads);

@@ -181,6 +181,7 @@ struct CheckpointFolder {
     }
     const Json& values = manifest.at("values");
     if (values.contains(part)) out.values = values.at(part);
+    check(out.values.is_object(), path.string(), ": ", checkpoint_manifest, ": the values of ", part, " are no object");
     return out;
   }
 };
@@ -197,20 +198,24 @@ inline CheckpointFolder open_checkpoint(const fs::path& folder) {
   const auto damaged = [&](const auto&... what) {
     fail(what..., "; the checkpoint cannot be used: delete it, or resume from an earlier one");
   };
-  if (!manifest.is_object() || !manifest.contains("checksum") || !manifest.contains("files"))
+  const auto is_object = [&](const char* key) { return !manifest.contains(key) || manifest[key].is_object(); };
+  if (!manifest.is_object() || !manifest.contains("checksum") || !manifest.contains("files") || !is_object("files") ||
+      !is_object("values"))
     damaged(file.string(), ": is damaged");
-  if (manifest.value("format", "") != checkpoint_format)
-    damaged(file.string(), ": has the format \"", manifest.value("format", ""), "\", expected \"", checkpoint_format,
-            '"');
+  if (!manifest.contains("format") || manifest["format"] != checkpoint_format)
+    damaged(file.string(), ": has the format ", manifest.value("format", Json()).dump(), ", expected \"",
+            checkpoint_format, '"');
   Json content = manifest;
   content.erase("checksum");
   if (manifest["checksum"] != detail::text_hash(content.dump())) damaged(file.string(), ": is damaged");
   for (const auto& [name, want] : manifest["files"].items()) {
     const fs::path path = folder / name;
+    if (!want.is_object() || !want.contains("size") || !want.contains("hash"))
+      damaged(file.string(), ": is damaged: it has no size and hash of ", name);
     if (!fs::is_regular_file(path)) damaged(path.string(), ": is missing");
-    if (const auto size = fs::file_size(path); size != want.value("size", std::uintmax_t{0}))
+    if (const auto size = fs::file_size(path); Json(size) != want["size"])
       damaged(path.string(), ": has ", size, " bytes, and had ", want["size"].dump(), " when it was saved");
-    if (detail::file_hash(path) != want.value("hash", "")) damaged(path.string(), ": is damaged");
+    if (Json(detail::file_hash(path)) != want["hash"]) damaged(path.string(), ": is damaged");
   }
   check(manifest.contains("values") && !manifest["values"].empty(), folder.string(),
         ": holds the model alone (save_only_model): it can be the start of a new run as --model_name_or_path, but "

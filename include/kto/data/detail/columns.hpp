@@ -131,7 +131,10 @@ inline Json check_tools(const Json& row) {
   constexpr std::string_view expected = "; expected a list of JSON schemas, or that list as a JSON string";
   Json tools = *column;
   if (column->is_string()) {
-    tools = Json::parse(column->get_ref<const std::string&>(), nullptr, false);
+    const auto& text = column->get_ref<const std::string&>();
+    check(find_too_deep(text) == std::string_view::npos, "\"tools\" nests lists and objects more than ", max_json_depth,
+          " deep", expected);
+    tools = Json::parse(text, nullptr, false);
     check(!tools.is_discarded(), "\"tools\" is ", describe_value(*column), ", which is not JSON", expected);
     if (tools.is_null()) return {};
   }

@@ -108,7 +108,7 @@ inline Json parse_row(const JsonText& row, std::string_view file) {
   constexpr std::size_t max_padding = 1 << 20;  // spaces put the row at its column for the message
   try {
     return Json::parse(row.text.begin(), row.text.end());
-  } catch (const Json::parse_error&) {
+  } catch (const Json::exception&) {
     return parse_json(std::string(std::min(row.column - 1, max_padding), ' ') + std::string(row.text), file, row.line);
   }
 }

@@ -117,6 +117,9 @@ inline TokenizerJson read_tokenizer_json(const fs::path& path) {
     const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(error.byte, text.size()));
     fail(where, ": line ", 1 + std::count(text.begin(), end, '\n'), ", byte ", error.byte,
          " of the file: not valid JSON; is the file complete?");
+  } catch (const Json::out_of_range&) {  // a number such as 1e999
+    parse_json(text, where);             // throws with the place
+    throw;
   }
   check(out.spec.is_object() && out.spec.contains("model") && out.spec["model"].is_object(), where,
         ": is not a tokenizer.json: it has no object \"model\"");

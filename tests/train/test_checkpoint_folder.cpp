@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a checkpoint's manifest and states may hold: entries of unexpected kinds are damage, told with the file.
+#include "catch.hpp"
+#include "kto/train/checkpoint_folder.hpp"
+#include "tests/data/temporary_folder.hpp"
+
+namespace {
+
+/// Opens a checkpoint with this manifest, whose checksum is made right, and reads the part "log".
+kto::SavedState opened(kto::Json manifest) {
+  const kto_test::TemporaryFolder folder;
+  folder.write("weights", "0123456789");
+  manifest["checksum"] = kto::detail::text_hash(manifest.dump());
+  folder.write("kto_checkpoint.json", manifest.dump());
+  return kto::open_checkpoint(folder.path()).state("log");
+}
+
+}  // namespace
+
+TEST_CASE("a manifest with entries of unexpected kinds is damage") {
+  const kto::Json good = {{"format", kto::checkpoint_format},
+                          {"values", {{"log", {{"a", 1}}}}},
+                          {"files", {{"weights", {{"size", 10}, {"hash", kto::detail::text_hash("0123456789")}}}}}};
+  CHECK(opened(good).values == kto::Json{{"a", 1}});
+  const std::tuple<const char*, kto::Json, const char*> changes[] = {
+      {"/format", 7, "has the format 7, expected \"kto checkpoint 1\""},
+      {"/files", 3, "kto_checkpoint.json: is damaged"},
+      {"/files", {{"weights", 3}}, "it has no size and hash of weights"},
+      {"/files/weights/size", "10", "weights: has 10 bytes, and had \"10\" when it was saved"},
+      {"/files/weights/hash", nullptr, "weights: is damaged"},
+      {"/files/gone", {{"size", 1}, {"hash", ""}}, "gone: is missing"},
+      {"/values", 3, "kto_checkpoint.json: is damaged"},
+      {"/values", kto::Json::object(), "holds the model alone"},
+      {"/values/log", kto::Json::array({1}), "the values of log are no object"},
+  };
+  for (const auto& [place, value, message] : changes) {
+    kto::Json manifest = good;
+    manifest[kto::Json::json_pointer(place)] = value;
+    INFO(place << ' ' << value.dump());
+    CHECK_THROWS_WITH(opened(manifest), KTO_CONTAINS(message));
+  }
+}
+
+TEST_CASE("a list that is longer than all there is in a saved state is damage") {
+  struct Holder {
+    std::vector<double> numbers;
+    void visit_state(kto::StateReader& archive) { archive("numbers", numbers); }
+  } holder;
+  for (const kto::Json& count : {kto::Json(std::uint64_t{1} << 60U), kto::Json(-1), kto::Json("2"), kto::Json(2.5)}) {
+    kto::StateReader archive({.tensors = {}, .values = {{"numbers", count}}}, at::kCPU, "checkpoint-1: log");
+    CHECK_THROWS_WITH(holder.visit_state(archive), KTO_CONTAINS("checkpoint-1: log: numbers has the unexpected value"));
+  }
+  kto::StateReader archive({.tensors = {}, .values = {{"numbers", 2}, {"numbers.0", 0.5}, {"numbers.1", "inf"}}},
+                           at::kCPU, "log");
+  holder.visit_state(archive);
+  CHECK(holder.numbers == std::vector<double>{0.5, INFINITY});
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run says of itself: settings out of range, collapsing rewards, rows that are not finite, the model card.
+#include "catch.hpp"
+#include "examples/toy.hpp"
+#include "kto/loss/apo_zero.hpp"
+#include "kto/train/advice.hpp"
+#include "kto/train/model_card.hpp"
+
+using kto::Tensor;
+
+TEST_CASE("settings outside the usual ranges get a sentence each, others none") {
+  kto::TrainConfig usual{.per_device_train_batch_size = 4, .gradient_accumulation_steps = 4, .learning_rate = 5e-7};
+  CHECK(kto::config_advice(usual).empty());
+  usual.learning_rate = 5e-6, usual.gradient_accumulation_steps = 32;
+  CHECK(kto::config_advice(usual).empty());
+
+  const auto only = [&](auto change, const char* message) {
+    kto::TrainConfig config = usual;
+    change(config);
+    const auto advice = kto::config_advice(config);
+    REQUIRE(advice.size() == 1);
+    CHECK_THAT(advice[0], KTO_CONTAINS(message));
+  };
+  using C = kto::TrainConfig;
+  only([](C& c) { c.learning_rate = 5.1e-6; }, "learning_rate 5.1e-06 is outside 5e-7 to 5e-6");
+  only([](C& c) { c.learning_rate = 4e-7; }, "learning_rate 4e-07");
+  only([](C& c) { c.gradient_accumulation_steps = 33; }, "an update is made of 132 rows");
+  only([](C& c) { c.gradient_accumulation_steps = 3; }, "an update is made of 12 rows");
+  only([](C& c) { c.per_device_train_batch_size = 3; }, "per_device_train_batch_size 3 is below 4");
+  kto::TrainConfig window = usual;
+  window.per_device_train_batch_size = 1, window.kl_scope = kto::KlScope::window;
+  CHECK(kto::config_advice(window).empty());
+}
+
+TEST_CASE("collapsing rewards are told once: kl at 0 and a falling margin, several log entries in a row") {
+  std::vector<std::string> told;
+  const kto::Callback watch = kto::watch_collapse([&](const std::string& text) { told.push_back(text); }, 3);
+  kto::TrainerState state;
+  kto::Control control;
+  const auto log = [&](double kl, double margin) {
+    ++state.global_step;
+    watch.on_log(state, {{"loss", 0.5}, {"kl", kl}, {"rewards/margins", margin}}, control);
+  };
+  log(0, 1.0), log(0, 0.9), log(0, 0.8);
+  log(0.1, 0.7);  // kl moves again
+  log(0, 0.6), log(0, 0.5);
+  log(0, 0.55);  // the margin rises again
+  log(0, 0.5), log(0, 0.4);
+  CHECK(told.empty());
+  watch.on_log(state, {{"eval_loss", 0.5}}, control);  // an entry of another kind does not count
+  log(0, 0.3);
+  REQUIRE(told.size() == 1);
+  CHECK_THAT(told[0], KTO_CONTAINS("step 10: the rewards collapse"));
+  log(0, 0.2), log(0, 0.1), log(0, 0.05), log(0, 0.01);
+  CHECK(told.size() == 1);
+}
+
+namespace {
+
+/// A model whose logits after token 11 are not finite, and rows of which two have that token.
+struct Poisoned {
+  kto::FunctionModel<std::function<Tensor(const kto::NamedTensors&, const Tensor&, const Tensor&)>> model{
+      toy::bigram_model().parameters, [](const kto::NamedTensors& p, const Tensor& ids, const Tensor&) {
+        return Tensor(at::embedding(p[0].second, ids).masked_fill(ids.eq(11).unsqueeze(-1), NAN));
+      }};
+  std::vector<kto::Example> rows = toy::rows(12);
+  Poisoned() {
+    for (auto& row : rows)
+      for (auto* ids : {&row.prompt_ids, &row.completion_ids})
+        for (auto& id : *ids) id = id == 11 ? 10 : id;
+    for (const std::size_t bad : {std::size_t{4}, std::size_t{6}}) rows[bad].completion_ids.front() = 11;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a batch that is not finite is told by step and rows, and no weight is changed") {
+  const Poisoned poisoned;
+  kto::Trainer trainer{.model = poisoned.model,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::ApoZeroUnpaired{},
+                       .reference = kto::live_reference(toy::bigram_model()),
+                       .config = {.per_device_train_batch_size = 4, .max_steps = 3, .learning_rate = 0.1}};
+  CHECK_THROWS_WITH(trainer.train(poisoned.rows),
+                    KTO_CONTAINS("step 2: the loss is not finite for the rows 5, 7; no weight was changed"));
+  CHECK(at::isfinite(poisoned.model.parameters[0].second).all().item<bool>());
+}
+
+TEST_CASE("such a batch is left out when asked, and the others train") {
+  const Poisoned poisoned;
+  const Tensor before = poisoned.model.parameters[0].second.detach().clone();
+  kto::Trainer trainer{.model = poisoned.model,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::ApoZeroUnpaired{},
+                       .reference = kto::live_reference(toy::bigram_model()),
+                       .config = {.per_device_train_batch_size = 4,
+                                  .max_steps = 3,
+                                  .learning_rate = 0.1,
+                                  .logging_steps = 1,
+                                  .nonfinite_loss = kto::NonFiniteLoss::skip}};
+  const auto state = trainer.train(poisoned.rows);
+  CHECK(state.global_step == 3);
+  REQUIRE(state.log_history.size() >= 3);
+  CHECK(state.log_history[0].contains("loss"));
+  CHECK_FALSE(state.log_history[1].contains("loss"));
+  CHECK(state.log_history[1]["skipped_steps"] == 1);
+  CHECK(state.log_history[2].contains("loss"));
+  CHECK(at::isfinite(poisoned.model.parameters[0].second).all().item<bool>());
+  CHECK_FALSE(at::equal(before, poisoned.model.parameters[0].second));
+}
+
+TEST_CASE("the model card has TRL's front matter; names are YAML text whatever is in them") {
+  const std::string card = kto::to_markdown({.model_name = "it's: a model",
+                                             .base_model = "org/base",
+                                             .dataset = "org/rows",
+                                             .library_name = "peft",
+                                             .version = "1.2.3"});
+  CHECK_THAT(card, KTO_CONTAINS("---\nbase_model: 'org/base'\ndatasets: 'org/rows'\nlibrary_name: 'peft'\n"
+                                "model_name: 'it''s: a model'\ntags:\n- generated_from_trainer\n- kto\n"
+                                "licence: license\n---\n\n# Model Card for it's: a model\n"));
+  CHECK_THAT(card, KTO_CONTAINS("[org/base](https://huggingface.co/org/base)"));
+  CHECK_THAT(card, KTO_CONTAINS("https://huggingface.co/papers/2402.01306"));
+  CHECK_THAT(card, KTO_CONTAINS("by kto 1.2.3"));
+  const std::string nameless = kto::to_markdown({.model_name = "out", .base_model = "", .dataset = "", .version = "1"});
+  CHECK(nameless.find("base_model") == std::string::npos);
+  CHECK(nameless.find("datasets") == std::string::npos);
+  CHECK(kto::is_hub_name("org/base"));
+  for (const char* name : {"base", "/base", "org/", "a/b/c", "./base", "~/base", ""})
+    CHECK_FALSE(kto::is_hub_name(name));
+}
