@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the same KTO steps in TRL and in train_kto on this machine, and puts time, memory and losses side by side.
+"""Runs the same steps in TRL and in train_kto on this machine, and puts time, memory and losses side by side.
 
-The two take turns, each in a process of its own. Time is `train_runtime` over the number of steps: start-up, loading and
-saving stay out. Memory is the process's peak resident size, start to end. Exit status 1 if the losses disagree.
-Writes a report into benchmarks/results/. The interpreter given with --trl_python needs trl, and torch as train_kto has it.
-"""
+Without --suite, one setting, as the flags say. With it, one report of many: precision, loss, full weights, precomputed
+reference and LoRA, batch, length, long prompts, TRL with tcmalloc. The two take turns, each in a process of its own. Time
+is `train_runtime` over the number of steps: start-up, loading, a precomputed reference and saving stay out of it, and are
+told apart. Memory is the process's peak resident size, start to end. Exit status 1 if losses that must agree do not.
+Writes a report, with a plot where this Python has matplotlib, into benchmarks/results/. The interpreter given with
+--trl_python needs trl and peft, and torch as train_kto has it."""
 import argparse
 import ctypes
+import dataclasses
 import datetime
 import json
 import os
@@ -16,11 +19,44 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 TCMALLOC = "libtcmalloc_minimal.so.4"
 SHOWN = ("loss", "kl", "grad_norm", "rewards/margins")
+LORA = {"lora_r": 16, "lora_alpha": 32}
+METHODS = ("full", "precomputed", "lora")
+ROWS = ("first", "long_prompt", "longest")
+# float32: rounding alone. bf16: two ways of rounding, each about as far from float32. LoRA: other random weights.
+TOLERANCE = {"float32": 5e-4, "bf16": 0.03}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    bf16: bool = False
+    loss: str = "kto"
+    method: str = "full"
+    batch: int = 4
+    max_length: int = 512
+    rows: str = "first"
+    tcmalloc: bool = False
+
+    def name(self):
+        parts = ["bf16" if self.bf16 else "float32", self.loss, self.method, f"batch {self.batch}", f"length {self.max_length}"]
+        parts += {"first": [], "long_prompt": ["long prompts"], "longest": ["longest rows"]}[self.rows]
+        return ", ".join(parts + ["TRL with tcmalloc"] * self.tcmalloc)
+
+
+SUITE = [
+    Setting(), Setting(bf16=True),
+    Setting(tcmalloc=True), Setting(bf16=True, tcmalloc=True),
+    Setting(loss="apo_zero_unpaired"), Setting(bf16=True, loss="apo_zero_unpaired"),
+    Setting(method="precomputed"), Setting(bf16=True, method="precomputed"),
+    Setting(method="lora"), Setting(bf16=True, method="lora"),
+    Setting(bf16=True, rows="long_prompt"), Setting(bf16=True, max_length=2048, rows="longest"),
+    Setting(bf16=True, batch=16),
+]
 
 
 def parse_arguments():
@@ -30,32 +66,30 @@ def parse_arguments():
     add("--trl_python", default=sys.executable, help="interpreter with trl (default: this one)")
     add("--model", default=os.path.join(ROOT, "examples/models/SmolLM2-135M-Instruct"), help="model folder")
     add("--data", default=os.path.join(ROOT, "examples/data/train.jsonl"), help="rows, JSON Lines")
-    add("--rows", type=int, default=64, help="train on the first N rows")
+    add("--num_rows", type=int, default=64, help="train on so many rows")
     add("--steps", type=int, default=6, help="optimizer steps")
-    add("--batch", type=int, default=4, help="rows a step")
-    add("--max_length", type=int, default=512)
     add("--learning_rate", type=float, default=5e-6)
     add("--rounds", type=int, default=1, help="runs of each side; the fastest counts")
+    add("--suite", action="store_true", help="many settings, one report; the flags below do not count")
     add("--bf16", action="store_true", help="both in bf16 mixed precision instead of float32")
-    add("--tcmalloc", action="store_true", help=f"preload {TCMALLOC} into both (Debian: libtcmalloc-minimal4)")
-    add("--output", help="the report (default: benchmarks/results/DATE-SETTINGS.md)")
+    add("--loss", default="kto", choices=("kto", "apo_zero_unpaired"))
+    add("--method", default="full", choices=METHODS, help="all weights, those with a precomputed reference, or LoRA")
+    add("--batch", type=int, default=4, help="rows a step")
+    add("--max_length", type=int, default=512)
+    add("--rows", default="first", choices=ROWS,
+        help="which rows: the first, the first whose prompt has 4 times the characters of the completion, or the longest")
+    add("--tcmalloc", action="store_true", help=f"preload {TCMALLOC} into TRL (Debian: libtcmalloc-minimal4)")
+    add("--output", help="the report (default: benchmarks/results/DATE-trl[-suite].md)")
     return parser.parse_args()
 
 
-def training_flags(args):
-    """Flags that KTOConfig and train_kto share."""
-    return {
-        "per_device_train_batch_size": args.batch, "max_steps": args.steps, "max_length": args.max_length,
-        "learning_rate": args.learning_rate, "bf16": args.bf16, "gradient_checkpointing": False, "logging_steps": 1,
-        "save_strategy": "no", "report_to": "none", "seed": 42,
-    }
-
-
-def run_trl(model, data, output, flags):
+# --- Runs -------------------------------------------------------------------------------------------------------------
+def run_trl(model, data, output, flags, lora):
     """The TRL side; runs in a process of its own, under --trl_python."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from datasets import Dataset
+    from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import KTOConfig, KTOTrainer
 
@@ -66,15 +100,48 @@ def run_trl(model, data, output, flags):
         args=KTOConfig(output_dir=output, use_cpu=True, disable_tqdm=True, **flags),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(r=LORA["lora_r"], lora_alpha=LORA["lora_alpha"], target_modules=["q_proj", "v_proj"],
+                               task_type="CAUSAL_LM") if lora else None,
     )
     result = trainer.train()
     trainer.save_metrics("train", result.metrics)
     trainer.save_state()
 
 
+def measure_products():
+    """FLOP/s of a matrix product of 2048 x 2048 in each precision, the fastest of many; under --trl_python."""
+    import torch
+    rates = {}
+    for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+        seconds = []
+        for _ in range(20):
+            start = time.perf_counter()
+            a @ b
+            seconds.append(time.perf_counter() - start)
+        rates[name] = 2 * 2048**3 / min(seconds)
+    print(json.dumps(rates))
+
+
+def chosen_rows(path, kind, count):
+    with open(path, encoding="utf-8") as file:
+        lines = [line for line in file if line.strip()]
+    length = lambda part: len(part) if isinstance(part, str) else sum(len(message["content"]) for message in part)
+    if kind != "first":
+        sizes = {line: (length(row["prompt"]), length(row["completion"])) for line in lines for row in [json.loads(line)]}
+        if kind == "long_prompt":
+            lines = [line for line in lines if sizes[line][0] >= 4 * sizes[line][1]]
+        else:
+            lines = sorted(lines, key=lambda line: -sum(sizes[line]))
+    if len(lines) < count:
+        sys.exit(f"error: {path} has {len(lines)} rows of kind {kind}, --num_rows asks for {count}")
+    return lines[:count]
+
+
 def measure(command, output, tcmalloc):
-    """Runs the command; returns its seconds a step, peak GB and log. Its output goes to a file, shown if it fails."""
+    """Runs the command; returns its seconds a step, start-up, peak GB and log. What it prints is shown if it fails."""
     environment = dict(os.environ, **({"LD_PRELOAD": TCMALLOC} if tcmalloc else {}))
+    start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as text:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=text, stderr=text, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
@@ -82,40 +149,48 @@ def measure(command, output, tcmalloc):
         if process.returncode:
             text.seek(0)
             sys.exit(f"{text.read()[-3000:]}\nerror: exit status {process.returncode} of {shlex.join(command)}")
+    wall = time.perf_counter() - start
     with open(os.path.join(output, "trainer_state.json"), encoding="utf-8") as file:
         state = json.load(file)
     with open(os.path.join(output, "train_results.json"), encoding="utf-8") as file:
-        results = json.load(file)
-    peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": results["train_runtime"] / state["global_step"], "gigabytes": peak_bytes / 1e9,
-            "log": [entry for entry in state["log_history"] if "loss" in entry]}
+        seconds = json.load(file)["train_runtime"]
+    log = [entry for entry in state["log_history"] if "loss" in entry]
+    return {"seconds": seconds / state["global_step"], "around": wall - seconds, "log": log,
+            "gigabytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9}
 
 
-def run_both(args, scratch):
+def run_both(args, setting, scratch):
     """Returns {"TRL": runs, "train_kto": runs}."""
     data = os.path.join(scratch, "train.jsonl")
-    with open(args.data, encoding="utf-8") as source, open(data, "w", encoding="utf-8") as file:
-        lines = [line for line in source if line.strip()][:args.rows]
-        file.writelines(lines)
-    if len(lines) < args.rows:
-        sys.exit(f"error: {args.data} has {len(lines)} rows, --rows asks for {args.rows}")
-    flags = training_flags(args)
+    with open(data, "w", encoding="utf-8") as file:
+        file.writelines(chosen_rows(args.data, setting.rows, args.num_rows))
+    flags = {
+        "per_device_train_batch_size": setting.batch, "max_steps": args.steps, "max_length": setting.max_length,
+        "learning_rate": args.learning_rate, "bf16": setting.bf16, "gradient_checkpointing": False, "logging_steps": 1,
+        "save_strategy": "no", "report_to": "none", "seed": 42, "loss_type": setting.loss,
+        "precompute_ref_log_probs": setting.method == "precomputed",
+    }
+    lora = setting.method == "lora"
     runs = {"TRL": [], "train_kto": []}
     for turn in range(args.rounds):
         for side in sorted(runs, reverse=turn % 2):
             output = os.path.join(scratch, f"{side}-{turn}")
             if side == "TRL":
                 command = [args.trl_python, os.path.abspath(__file__), "--run_trl",
-                           json.dumps([args.model, data, output, flags])]
+                           json.dumps([args.model, data, output, flags, lora])]
             else:
+                extra = {"use_peft": True, **LORA} if lora else {}
+                if setting.method == "precomputed":
+                    extra["ref_logps_cache"] = os.path.join(scratch, f"cache-{turn}")
                 command = [args.train_kto, "--model_name_or_path", args.model, "--dataset_name", data, "--output_dir", output]
-                command += [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
-            run = measure(command, output, args.tcmalloc)
-            print(f"{side}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
+                command += [word for flag, value in {**flags, **extra}.items() for word in (f"--{flag}", str(value))]
+            run = measure(command, output, setting.tcmalloc and side == "TRL")
+            print(f"{setting.name()}: {side}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
             runs[side].append(run)
     return runs
 
 
+# --- Report -----------------------------------------------------------------------------------------------------------
 def first_line(command, cwd=ROOT):
     try:
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout.strip().split("\n")[0]
@@ -138,8 +213,46 @@ def largest_difference(runs, key):
     return max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0)
 
 
-def report(args, runs, agree, tolerance):
-    best = {side: {key: min(run[key] for run in runs[side]) for key in ("seconds", "gigabytes")} for side in runs}
+def agrees(setting, runs):
+    """Whether the losses agree as far as they must: with LoRA the new weights are random, and the first loss alone counts."""
+    if len(runs["TRL"][0]["log"]) != len(runs["train_kto"][0]["log"]):
+        return False
+    if setting.method == "lora":
+        runs = {side: [{"log": of_side[0]["log"][:1]}] for side, of_side in runs.items()}
+    return largest_difference(runs, "loss") <= TOLERANCE["bf16" if setting.bf16 else "float32"]
+
+
+def best(runs, side, key):
+    return min(run[key] for run in runs[side])
+
+
+def tokens_a_step(runs):
+    """Tokens of the rows (prompt and completion; those of KL pairs do not count), from train_kto's log."""
+    log = runs["train_kto"][0]["log"]
+    return log[-1]["num_tokens"] / log[-1]["step"]
+
+
+def useful_fraction(args, setting, runs, peaks):
+    """Of the speed of matrix products: 6 P T for the policy, 2 P T for the reference unless precomputed, and 4 P T for both
+    on KL pairs (2 P T precomputed), P the weights without embedding and head, T the tokens of the rows."""
+    with open(os.path.join(args.model, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    head_width = config.get("head_dim") or width // heads
+    kv_heads = config.get("num_key_value_heads") or heads
+    weights = config["num_hidden_layers"] * width * (2 * heads * head_width + 2 * kv_heads * head_width
+                                                     + 3 * config["intermediate_size"])
+    models = 1 if setting.method == "precomputed" else 2
+    passes = 6 + 2 * (models - 1) + (2 * models if setting.loss == "kto" else 0)
+    flops = passes * weights * tokens_a_step(runs)
+    return flops / best(runs, "train_kto", "seconds") / peaks["bf16" if setting.bf16 else "float32"]
+
+
+def table(header, rows):
+    return ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|", *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def report(args, results, peaks, plot):
     versions = first_line([args.trl_python, "-c", "import torch, transformers, trl; print(f'trl {trl.__version__}, "
                            "transformers {transformers.__version__}, torch {torch.__version__}')"])
     changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"]) not in ("", "unknown")
@@ -147,60 +260,101 @@ def report(args, runs, agree, tolerance):
     shown = [shlex.quote(word if not os.path.isabs(word) else os.path.relpath(word, ROOT) if word.startswith(ROOT + os.sep)
                          else "PATH/" + os.path.basename(word)) for word in sys.argv[1:]]
     lines = [
-        f"# TRL and train_kto, {'bf16' if args.bf16 else 'float32'}, batch {args.batch}, max_length {args.max_length}",
-        "",
+        "# TRL and train_kto", "",
         f"- Date: {datetime.date.today()}; commit {commit}",
-        f"- Machine: {machine()}{'; tcmalloc preloaded in both' if args.tcmalloc else ''}",
-        f"- Model: {os.path.basename(os.path.normpath(args.model))}; rows: the first {args.rows} of "
-        f"{os.path.basename(args.data)}; {args.steps} steps, learning rate {args.learning_rate:g}",
+        f"- Machine: {machine()}; a product of 2048 x 2048 matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
+        f"{peaks['bf16'] / 1e9:.0f} in bf16",
+        f"- Model: {os.path.basename(os.path.normpath(args.model))}; {args.num_rows} rows of {os.path.basename(args.data)}; "
+        f"{args.steps} steps, learning rate {args.learning_rate:g}; LoRA of rank {LORA['lora_r']} on q_proj and v_proj",
         f"- Peer: {versions}",
-        f"- Command: `benchmarks/compare_trl.py {' '.join(shown)}`",
-        "",
-        "| | TRL | train_kto | TRL / train_kto |",
-        "| --- | --- | --- | --- |",
+        f"- Command: `benchmarks/compare_trl.py {' '.join(shown)}`", "",
+        f"The better of {args.rounds} runs each." if args.rounds > 1 else "One run each, the two in turn.",
+        "Tokens are those of the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
+        "products, counting 12 P T operations a step with KL pairs, 8 without, 4 fewer and 2 fewer with a precomputed "
+        "reference (P weights without embedding and head, T tokens); what shared prompts save counts as done.", "",
     ]
-    for name, key in (("seconds a step", "seconds"), ("peak memory, GB", "gigabytes")):
-        trl, kto = best["TRL"][key], best["train_kto"][key]
-        lines.append(f"| {name} | {trl:.2f} | {kto:.2f} | {trl / kto:.2f} |")
-    if args.rounds > 1:
-        lines += ["", f"The better of {args.rounds} runs each. All, seconds a step: " + "; ".join(
-            f"{side} {', '.join(format(run['seconds'], '.2f') for run in runs[side])}" for side in runs) + "."]
-    lines += ["", "Step by step (TRL, train_kto):", "", "| step | " + " | ".join(SHOWN) + " |", "| --- " * 5 + "|"]
+    rows = []
+    for setting, runs in results:
+        (s_trl, s_kto), (m_trl, m_kto), (a_trl, a_kto) = (
+            [best(runs, side, key) for side in ("TRL", "train_kto")] for key in ("seconds", "gigabytes", "around"))
+        rows.append([setting.name(), f"{s_trl:.2f}", f"{s_kto:.2f}", f"**{s_trl / s_kto:.2f}**", f"{m_trl:.2f}", f"{m_kto:.2f}",
+                     f"**{m_kto / m_trl:.2f}**", f"{tokens_a_step(runs) / s_kto:.0f}", f"{a_trl:.1f}", f"{a_kto:.1f}",
+                     f"{100 * useful_fraction(args, setting, runs, peaks):.0f} %"])
+    lines += table(["setting", "TRL, s a step", "train_kto", "TRL / train_kto", "TRL, peak GB", "train_kto", "train_kto / TRL",
+                    "train_kto, tokens/s", "TRL, s around the steps", "train_kto", "of products"], rows)
+    if plot:
+        lines += ["", f"![time and memory]({os.path.basename(plot)})"]
+    lines += ["", "Largest differences between the two over the steps (LoRA: the new weights are random, the first step is "
+              "the same):", ""]
+    lines += table(["setting", *SHOWN, "losses agree"],
+                   [[setting.name(), *(f"{largest_difference(runs, key):.2g}" for key in SHOWN),
+                     "yes" if agrees(setting, runs) else "**NO**"] for setting, runs in results])
+    setting, runs = results[0]
     number = lambda value: "-" if value is None else f"{value:.5g}"
-    for a, b in zip(runs["TRL"][0]["log"], runs["train_kto"][0]["log"]):
-        lines.append(f"| {a['step']} | " + " | ".join(f"{number(a.get(k))}, {number(b.get(k))}" for k in SHOWN) + " |")
-    lines += ["| largest difference | " + " | ".join(f"{largest_difference(runs, key):.2g}" for key in SHOWN) + " |", "",
-              f"The losses {'agree' if agree else 'DISAGREE'} (within {tolerance:g})."]
+    lines += ["", f"Step by step (TRL, train_kto): {setting.name()}", ""]
+    lines += table(["step", *SHOWN], [[str(a["step"]), *(f"{number(a.get(k))}, {number(b.get(k))}" for k in SHOWN)]
+                                      for a, b in zip(runs["TRL"][0]["log"], runs["train_kto"][0]["log"])])
     return "\n".join(lines) + "\n"
+
+
+def draw(path, results):
+    """Writes time and memory of both sides as bars; returns the path, or None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+                            "figure.constrained_layout.use": True})
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.42 * len(results) + 1.3), sharey=True)
+    for axis, (key, title) in zip(axes, (("seconds", "seconds a step"), ("gigabytes", "peak memory, GB"))):
+        for place, (side, color) in enumerate((("TRL", "#b8b8b8"), ("train_kto", "#2a6fb0"))):
+            drawn = axis.barh([y + 0.38 * place for y in range(len(results))], [best(runs, side, key) for _, runs in results],
+                              0.36, color=color, label=side)
+            axis.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
+        axis.set(title=title)
+        axis.margins(x=0.1)
+    axes[0].set_yticks([y + 0.19 for y in range(len(results))], [setting.name() for setting, _ in results])
+    axes[0].invert_yaxis()
+    axes[1].legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+    return path
 
 
 def main():
     if sys.argv[1:2] == ["--run_trl"]:
         return run_trl(*json.loads(sys.argv[2]))
+    if sys.argv[1:2] == ["--measure_products"]:
+        return measure_products()
     args = parse_arguments()
     for path in (args.train_kto, args.model, args.data):
         if not os.path.exists(path):
             sys.exit(f"error: {path} is missing; examples/quickstart.sh builds train_kto and fetches the model")
-    if args.tcmalloc:
+    settings = SUITE if args.suite else [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows,
+                                                 args.tcmalloc)]
+    if any(setting.tcmalloc for setting in settings):
         try:
             ctypes.CDLL(TCMALLOC)
         except OSError:
-            sys.exit(f"error: {TCMALLOC} is not installed (Debian: libtcmalloc-minimal4)")
-    with tempfile.TemporaryDirectory() as scratch:
-        runs = run_both(args, scratch)
-    tolerance = 0.03 if args.bf16 else 5e-4
-    same_steps = len(runs["TRL"][0]["log"]) == len(runs["train_kto"][0]["log"])
-    agree = same_steps and largest_difference(runs, "loss") <= tolerance
-    text = report(args, runs, agree, tolerance)
-    settings = f"{'bf16' if args.bf16 else 'float32'}-batch{args.batch}-length{args.max_length}"
-    settings += "-tcmalloc" if args.tcmalloc else ""
-    path = args.output or os.path.join(HERE, "results", f"{datetime.date.today()}-{settings}.md")
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(path + ".tmp", path)
-    print(f"\n{text}\nwritten to {path}")
-    return 0 if agree else 1
+            if not args.suite:
+                sys.exit(f"error: {TCMALLOC} is not installed (Debian: libtcmalloc-minimal4)")
+            print(f"{TCMALLOC} is not installed (Debian: libtcmalloc-minimal4): left out")
+            settings = [setting for setting in settings if not setting.tcmalloc]
+    products = subprocess.run([args.trl_python, os.path.abspath(__file__), "--measure_products"], capture_output=True, text=True,
+                              check=True)
+    stem = (args.output or os.path.join(HERE, "results", f"{datetime.date.today()}-trl{'-suite' * args.suite}.md")).removesuffix(".md")
+    os.makedirs(os.path.dirname(os.path.abspath(stem)), exist_ok=True)
+    results = []
+    for setting in settings:
+        with tempfile.TemporaryDirectory() as scratch:
+            results.append((setting, run_both(args, setting, scratch)))
+        text = report(args, results, json.loads(products.stdout), draw(stem + ".png", results))
+        with open(stem + ".md.tmp", "w", encoding="utf-8") as file:  # after each: a suite that is cut off leaves what it has
+            file.write(text)
+        os.replace(stem + ".md.tmp", stem + ".md")
+    print(f"\n{text}\nwritten to {stem}.md")
+    return 0 if all(agrees(setting, runs) for setting, runs in results) else 1
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 // keeps all large free blocks in one list that it walks, and lets small objects split them.
 #pragma once
 
-#include <c10/core/CPUAllocator.h>
-
 #include "kto/core/torch.hpp"
 
 #if defined(__linux__)

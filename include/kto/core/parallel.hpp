@@ -4,8 +4,6 @@
 // its own.
 #pragma once
 
-#include <ATen/TensorIterator.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdint>

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// What blocked attention is made of: products of small matrices in float32, kept in registers, on rows where they lie.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kto/core/vectorized.hpp"
+
+namespace kto::detail {
+
+/// Queries and keys in a block.
+constexpr std::int64_t attention_block = 64;
+
+using Lanes = float __attribute__((vector_size(64)));
+using LanesAnywhere = float __attribute__((vector_size(64), aligned(4), may_alias));
+
+/// R rows and 16 C columns of c (+)= a b, where a's element (m, k) is a[m * row_a + k * step_a].
+template <int R, int C>
+void product_piece(const float* a, std::int64_t row_a, std::int64_t step_a, const float* b, std::int64_t row_b,
+                   float* c, std::int64_t row_c, std::int64_t depth, bool add) {
+  Lanes sum[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < C; ++n)
+      sum[r][n] = add ? *reinterpret_cast<const LanesAnywhere*>(c + r * row_c + 16 * n) : Lanes{};
+  for (std::int64_t k = 0; k < depth; ++k) {
+    Lanes right[C];
+    for (int n = 0; n < C; ++n) right[n] = *reinterpret_cast<const LanesAnywhere*>(b + k * row_b + 16 * n);
+    for (int r = 0; r < R; ++r) {
+      const float left = a[r * row_a + k * step_a];
+      for (int n = 0; n < C; ++n) sum[r][n] += left * right[n];
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < C; ++n) *reinterpret_cast<LanesAnywhere*>(c + r * row_c + 16 * n) = sum[r][n];
+}
+
+/// A matrix in float32 as it lies in memory.
+template <class Number>
+struct Rows {
+  Number* data;
+  std::int64_t stride;  ///< from one row to the next
+  Number* row(std::int64_t i) const { return data + i * stride; }
+};
+
+/// c (+)= a b for any number of rows and a multiple of 16 columns; R and C suit the registers of a processor.
+template <int R, int C>
+void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, const float* a, std::int64_t row_a,
+             std::int64_t step_a, Rows<const float> b, Rows<float> c, bool add) {
+  for (std::int64_t n = 0; n < columns;) {
+    const bool wide = columns - n >= 16 * C;
+    std::int64_t m = 0;
+    for (; m + R <= rows; m += R)
+      if (wide)
+        product_piece<R, C>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+      else
+        product_piece<R, 1>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+    for (; m < rows; ++m)
+      if (wide)
+        product_piece<1, C>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+      else
+        product_piece<1, 1>(a + m * row_a, row_a, step_a, b.data + n, b.stride, c.row(m) + n, c.stride, depth, add);
+    n += wide ? 16 * C : 16;
+  }
+}
+
+/// Rows in float32: where they are if they are in float32 already, else a copy of `count` of them in `scratch`.
+inline Rows<const float> float_rows(Rows<const float> rows, std::int64_t, std::int64_t, float*) { return rows; }
+inline Rows<const float> float_rows(Rows<const at::BFloat16> rows, std::int64_t count, std::int64_t width,
+                                    float* scratch) {
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < width; ++c) scratch[i * width + c] = load(rows.row(i)[c]);
+  return {scratch, width};
+}
+
+/// [count, width] to [width, 64], the missing columns 0.
+template <class T>
+void transpose_block(Rows<const T> rows, std::int64_t count, std::int64_t width, float* out) {
+  if (count < attention_block) std::fill(out, out + width * attention_block, 0.0F);
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < width; ++c) out[c * attention_block + i] = load(rows.row(i)[c]);
+}
+
+/// kernel.template operator()<R, C>() compiled for this processor, with tiles that suit its registers.
+template <class Kernel>
+void run_for_registers(const Kernel& kernel) {
+  if (vector_level() == 2)
+    run_vectorized([&](std::int64_t, std::int64_t) { kernel.template operator()<8, 2>(); }, 0, 1);
+  else
+    run_vectorized([&](std::int64_t, std::int64_t) { kernel.template operator()<4, 1>(); }, 0, 1);
+}
+
+/// `floats` numbers that the calling thread may write on until its next call.
+inline float* thread_scratch(std::int64_t floats) {
+  thread_local std::vector<float> held;
+  if (held.size() < static_cast<std::size_t>(floats)) held.resize(static_cast<std::size_t>(floats));
+  return held.data();
+}
+
+}  // namespace kto::detail
