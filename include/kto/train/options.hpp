@@ -257,7 +257,8 @@ inline const Options<TrainConfig>& train_options() {
                "end with an error where an operation has no kernel that gives the same bits each time (on the CPU all "
                "do)"),
         option(&C::neftune_noise_alpha, "neftune_noise_alpha", group::optimization,
-               "noise on the embeddings in training (NEFTune); 5 is common", detail::at_least_zero()),
+               "noise on the embeddings in training (NEFTune), none in the reference and the KL baseline; 5 is common",
+               detail::at_least_zero()),
         option(&C::torch_empty_cache_steps, "torch_empty_cache_steps", group::machine,
                "updates between giving unused cached memory back to the system; None: never", detail::count(1)),
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
