@@ -35,7 +35,7 @@ void product_piece(const float* a, std::int64_t row_a, std::int64_t step_a, cons
     for (int n = 0; n < C; ++n) *reinterpret_cast<LanesAnywhere*>(c + r * row_c + 16 * n) = sum[r][n];
 }
 
-/// A matrix in float32 as it lies in memory.
+/// A matrix as it lies in memory.
 template <class Number>
 struct Rows {
   Number* data;
@@ -64,30 +64,23 @@ void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, const 
   }
 }
 
-/// Rows in float32: where they are if they are in float32 already, else a copy of `count` of them in `scratch`.
-inline Rows<const float> float_rows(Rows<const float> rows, std::int64_t, std::int64_t, float*) { return rows; }
-inline Rows<const float> float_rows(Rows<const at::BFloat16> rows, std::int64_t count, std::int64_t width,
-                                    float* scratch) {
-  for (std::int64_t i = 0; i < count; ++i)
-    for (std::int64_t c = 0; c < width; ++c) scratch[i * width + c] = load(rows.row(i)[c]);
-  return {scratch, width};
-}
-
 /// [count, width] to [width, 64], the missing columns 0.
-template <class T>
-void transpose_block(Rows<const T> rows, std::int64_t count, std::int64_t width, float* out) {
+inline void transpose_block(Rows<const float> rows, std::int64_t count, std::int64_t width, float* out) {
   if (count < attention_block) std::fill(out, out + width * attention_block, 0.0F);
   for (std::int64_t i = 0; i < count; ++i)
-    for (std::int64_t c = 0; c < width; ++c) out[c * attention_block + i] = load(rows.row(i)[c]);
+    for (std::int64_t c = 0; c < width; ++c) out[c * attention_block + i] = rows.row(i)[c];
 }
 
 /// kernel.template operator()<R, C>() compiled for this processor, with tiles that suit its registers.
 template <class Kernel>
 void run_for_registers(const Kernel& kernel) {
-  if (vector_level() == 2)
-    run_vectorized([&](std::int64_t, std::int64_t) { kernel.template operator()<8, 2>(); }, 0, 1);
-  else
-    run_vectorized([&](std::int64_t, std::int64_t) { kernel.template operator()<4, 1>(); }, 0, 1);
+  const auto small = [&](std::int64_t, std::int64_t) { kernel.template operator()<4, 1>(); };
+#if defined(__x86_64__) && defined(__GNUC__)
+  const auto large = [&](std::int64_t, std::int64_t) { kernel.template operator()<8, 2>(); };
+  if (vector_level() == 2) return run_avx512(large, 0, 1);
+  if (vector_level() == 1) return run_avx2(small, 0, 1);
+#endif
+  small(0, 1);
 }
 
 /// `floats` numbers that the calling thread may write on until its next call.

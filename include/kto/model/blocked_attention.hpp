@@ -28,17 +28,16 @@ namespace kto::detail {
 // held with queries side by side, [j][i], so that all that is done to a query is done to 16 at once.
 
 /// What the kernels are given. Pointers are to rows of all heads.
-template <class T>
 struct AttentionInput {
-  const T *q, *k, *v, *prefix_k, *prefix_v;
+  const float *q, *k, *v, *prefix_k, *prefix_v;
   std::int64_t heads, kv_heads, width;
   std::int64_t window;  ///< keys that a query sees at most, itself included
   float scale;
 
-  Rows<const T> queries(const T* data, std::int64_t token, std::int64_t head) const {
+  Rows<const float> queries(const float* data, std::int64_t token, std::int64_t head) const {
     return {data + (token * heads + head) * width, heads * width};
   }
-  Rows<const T> keys(const T* data, std::int64_t token, std::int64_t head) const {
+  Rows<const float> keys(const float* data, std::int64_t token, std::int64_t head) const {
     return {data + (token * kv_heads + head / (heads / kv_heads)) * width, kv_heads * width};
   }
 };
@@ -54,15 +53,17 @@ struct KeyBlock {
 template <class Visit>
 void visit_keys(const Segment& segment, std::int64_t first, std::int64_t count, std::int64_t window,
                 const Visit& visit) {
-  const auto range = [&](bool in_prefix, std::int64_t token, std::int64_t size, std::int64_t behind) {
-    // Query `first` sees key j of the range from behind - window + 1 on, the last query up to behind + count - 1.
+  for (int part = 0; part < 2; ++part) {  // one call of visit, or all it does is compiled twice
+    const bool in_prefix = part == 0;
+    const std::int64_t token = in_prefix ? segment.prefix_begin : segment.begin;
+    const std::int64_t size = in_prefix ? segment.prefix_length : segment.length;
+    const std::int64_t behind = in_prefix ? segment.prefix_length + first : first;
+    // Query `first` sees key j of this part from behind - window + 1 on, the last query up to behind + count - 1.
     const std::int64_t end = std::min(size, behind + count);
     std::int64_t begin = std::max<std::int64_t>(0, behind - window + 1) / attention_block * attention_block;
     for (; begin < end; begin += attention_block)
       visit(KeyBlock{in_prefix, token + begin, std::min(attention_block, end - begin), behind - begin});
-  };
-  range(true, segment.prefix_begin, segment.prefix_length, segment.prefix_length + first);
-  range(false, segment.begin, segment.length, first);
+  }
 }
 
 /// Sets to `value` the scores [j][i] of a block that a query may not see.
@@ -78,23 +79,21 @@ inline void mask_block(const KeyBlock& block, std::int64_t window, float* score,
 }
 
 /// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
-template <int R, int C, class T>
-void attention_forward_block(const AttentionInput<T>& in, const Segment& segment, std::int64_t head, std::int64_t first,
-                             std::int64_t count, T* out, float* log_sum, float* scratch) {
+template <int R, int C>
+void attention_forward_block(const AttentionInput& in, const Segment& segment, std::int64_t head, std::int64_t first,
+                             std::int64_t count, float* out, float* log_sum, float* scratch) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width;
-  float *q_di = scratch, *score_ji = q_di + d * B, *sum_id = score_ji + B * B, *k_scratch = sum_id + B * d,
-        *v_scratch = k_scratch + B * d, *max_i = v_scratch + B * d, *total_i = max_i + B, *shrink_i = total_i + B;
+  float *q_di = scratch, *score_ji = q_di + d * B, *sum_id = score_ji + B * B, *max_i = sum_id + B * d,
+        *total_i = max_i + B, *shrink_i = total_i + B;
   transpose_block(in.queries(in.q, segment.begin + first, head), count, d, q_di);
   for (std::int64_t n = 0; n < d * B; ++n) q_di[n] *= in.scale;
   std::fill(sum_id, sum_id + B * d, 0.0F);
   std::fill(max_i, max_i + B, -1e30F);
   std::fill(total_i, total_i + B, 0.0F);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
-    const auto k =
-        float_rows(in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head), block.count, d, k_scratch);
-    const auto v =
-        float_rows(in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head), block.count, d, v_scratch);
+    const auto k = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
+    const auto v = in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head);
     product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {score_ji, B}, false);
     mask_block(block, in.window, score_ji, -1e30F);
     std::copy(max_i, max_i + B, shrink_i);
@@ -117,42 +116,37 @@ void attention_forward_block(const AttentionInput<T>& in, const Segment& segment
     product<R, C>(count, d, block.count, score_ji, 1, B, v, {sum_id, d}, true);
   });
   for (std::int64_t i = 0; i < count; ++i) {
-    T* to = out + ((segment.begin + first + i) * in.heads + head) * d;
+    float* to = out + ((segment.begin + first + i) * in.heads + head) * d;
     const float share = 1 / total_i[i];
-    for (std::int64_t c = 0; c < d; ++c) store(to[c], sum_id[i * d + c] * share);
+    for (std::int64_t c = 0; c < d; ++c) to[c] = sum_id[i * d + c] * share;
     log_sum[(segment.begin + first + i) * in.heads + head] = max_i[i] + std::log(total_i[i]);
   }
 }
-inline std::int64_t forward_scratch(std::int64_t d) { return attention_block * (4 * d + attention_block + 3); }
+inline std::int64_t forward_scratch(std::int64_t d) { return attention_block * (2 * d + attention_block + 3); }
 
 /// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
-template <int R, int C, class T>
-void attention_backward_block(const AttentionInput<T>& in, const Segment& segment, std::int64_t head,
-                              std::int64_t first, std::int64_t count, const T* out, const T* grad_out,
-                              const float* log_sum, T* grad_q, float* grad_k, float* grad_v, float* scratch) {
+template <int R, int C>
+void attention_backward_block(const AttentionInput& in, const Segment& segment, std::int64_t head, std::int64_t first,
+                              std::int64_t count, const float* out, const float* grad_out, const float* log_sum,
+                              float* grad_q, float* grad_k, float* grad_v, float* scratch) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, token = segment.begin + first;
   float *q_di = scratch, *grad_di = q_di + d * B, *p_ji = grad_di + d * B, *ds_ji = p_ji + B * B,
-        *dq_id = ds_ji + B * B, *k_scratch = dq_id + B * d, *v_scratch = k_scratch + B * d,
-        *q_scratch = v_scratch + B * d, *grad_scratch = q_scratch + B * d, *log_sum_i = grad_scratch + B * d,
-        *delta_i = log_sum_i + B;
+        *dq_id = ds_ji + B * B, *log_sum_i = dq_id + B * d, *delta_i = log_sum_i + B;
   const auto q_rows = in.queries(in.q, token, head), grad_rows = in.queries(grad_out, token, head),
              out_rows = in.queries(out, token, head);
-  const auto q = float_rows(q_rows, count, d, q_scratch), grad = float_rows(grad_rows, count, d, grad_scratch);
   transpose_block(q_rows, count, d, q_di);
   transpose_block(grad_rows, count, d, grad_di);
   std::fill(log_sum_i, log_sum_i + B, 0.0F);
   std::fill(delta_i, delta_i + B, 0.0F);
   for (std::int64_t i = 0; i < count; ++i) {
     log_sum_i[i] = log_sum[(token + i) * in.heads + head];
-    delta_i[i] = vector_sum(d, [&](std::int64_t c) { return load(grad_rows.row(i)[c]) * load(out_rows.row(i)[c]); });
+    delta_i[i] = vector_sum(d, [&](std::int64_t c) { return grad_rows.row(i)[c] * out_rows.row(i)[c]; });
   }
   std::fill(dq_id, dq_id + B * d, 0.0F);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
-    const auto k =
-        float_rows(in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head), block.count, d, k_scratch);
-    const auto v =
-        float_rows(in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head), block.count, d, v_scratch);
+    const auto k = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
+    const auto v = in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head);
     product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {p_ji, B}, false);
     product<R, C>(block.count, B, d, v.data, v.stride, 1, {grad_di, B}, {ds_ji, B}, false);
     for (std::int64_t j = 0; j < block.count; ++j)
@@ -164,13 +158,13 @@ void attention_backward_block(const AttentionInput<T>& in, const Segment& segmen
     product<R, C>(count, d, block.count, ds_ji, 1, B, k, {dq_id, d}, true);
     if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
     const std::int64_t place = (block.token * in.kv_heads + head / (in.heads / in.kv_heads)) * d;
-    product<R, C>(block.count, d, count, ds_ji, B, 1, q, {grad_k + place, in.kv_heads * d}, true);
-    product<R, C>(block.count, d, count, p_ji, B, 1, grad, {grad_v + place, in.kv_heads * d}, true);
+    product<R, C>(block.count, d, count, ds_ji, B, 1, q_rows, {grad_k + place, in.kv_heads * d}, true);
+    product<R, C>(block.count, d, count, p_ji, B, 1, grad_rows, {grad_v + place, in.kv_heads * d}, true);
   });
   for (std::int64_t i = 0; i < count; ++i)
-    for (std::int64_t c = 0; c < d; ++c) store(grad_q[((token + i) * in.heads + head) * d + c], dq_id[i * d + c]);
+    for (std::int64_t c = 0; c < d; ++c) grad_q[((token + i) * in.heads + head) * d + c] = dq_id[i * d + c];
 }
-inline std::int64_t backward_scratch(std::int64_t d) { return attention_block * (7 * d + 2 * attention_block + 2); }
+inline std::int64_t backward_scratch(std::int64_t d) { return attention_block * (3 * d + 2 * attention_block + 2); }
 
 /// Segments of which one is a prefix of others, or all share one, are one group: they add to the same keys' gradients.
 inline std::vector<std::vector<Segment>> groups_by_prefix(const std::vector<Segment>& segments) {
@@ -196,14 +190,13 @@ struct AttentionTask {
   std::int64_t head, first, count;
 };
 
-template <class T>
-AttentionInput<T> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd, const Tensor& prefix_k,
-                                  const Tensor& prefix_v, std::optional<std::int64_t> window, double scale) {
-  return {.q = q_NHd.const_data_ptr<T>(),
-          .k = k_NKd.const_data_ptr<T>(),
-          .v = v_NKd.const_data_ptr<T>(),
-          .prefix_k = prefix_k.const_data_ptr<T>(),
-          .prefix_v = prefix_v.const_data_ptr<T>(),
+inline AttentionInput attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
+                                      const KeysValues& prefix, std::optional<std::int64_t> window, double scale) {
+  return {.q = q_NHd.const_data_ptr<float>(),
+          .k = k_NKd.const_data_ptr<float>(),
+          .v = v_NKd.const_data_ptr<float>(),
+          .prefix_k = prefix.k_NKd.const_data_ptr<float>(),
+          .prefix_v = prefix.v_NKd.const_data_ptr<float>(),
           .heads = q_NHd.size(1),
           .kv_heads = k_NKd.size(1),
           .width = q_NHd.size(2),
@@ -211,12 +204,14 @@ AttentionInput<T> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, cons
           .scale = static_cast<float>(scale)};
 }
 
+/// As the kernels read it.
+inline Tensor plain_floats(const Tensor& x) { return x.to(at::kFloat).contiguous(); }
+
 /// What the backward pass needs besides its tensors.
 struct AttentionPlan : torch::CustomClassHolder {
   std::vector<Segment> segments;
   std::optional<std::int64_t> window;
   double scale;
-  bool own_prefix;
 };
 
 struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
@@ -224,70 +219,67 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
                         const Tensor& v_NKd, const KeysValues& prefix, const std::vector<Segment>& segments,
                         std::optional<std::int64_t> window, double scale) {
     const bool own = !prefix.k_NKd.defined();
-    const Tensor q = q_NHd.contiguous(), k = k_NKd.contiguous(), v = v_NKd.contiguous(),
-                 before_k = own ? k : prefix.k_NKd.contiguous(), before_v = own ? v : prefix.v_NKd.contiguous();
-    const Tensor out = at::empty_like(q);
-    const Tensor log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
+    const Tensor q = plain_floats(q_NHd), k = plain_floats(k_NKd), v = plain_floats(v_NKd);
+    const KeysValues before =
+        own ? KeysValues{k, v} : KeysValues{plain_floats(prefix.k_NKd), plain_floats(prefix.v_NKd)};
+    const Tensor out_NHd = at::empty_like(q), log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options());
     std::vector<AttentionTask> tasks;
     for (const Segment& segment : segments)
       for (std::int64_t first = 0; first < segment.length; first += attention_block)
         for (std::int64_t head = 0; head < q.size(1); ++head)
           tasks.push_back({segment, head, first, std::min(attention_block, segment.length - first)});
-    visit_type(q.scalar_type(), [&]<class T>(T*) {
-      const auto in = attention_input<T>(q, k, v, before_k, before_v, window, scale);
-      T* to = out.mutable_data_ptr<T>();
-      float* log_sum = log_sum_NH.mutable_data_ptr<float>();
-      parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
-        const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
-        float* scratch = thread_scratch(forward_scratch(in.width));
-        run_for_registers([&]<int R, int C>() {
-          attention_forward_block<R, C>(in, task.segment, task.head, task.first, task.count, to, log_sum, scratch);
-        });
+    const AttentionInput in = attention_input(q, k, v, before, window, scale);
+    auto *out = out_NHd.mutable_data_ptr<float>(), *log_sum = log_sum_NH.mutable_data_ptr<float>();
+    parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+      const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+      float* scratch = thread_scratch(forward_scratch(in.width));
+      run_for_registers([&]<int R, int C>() {
+        attention_forward_block<R, C>(in, task.segment, task.head, task.first, task.count, out, log_sum, scratch);
       });
     });
-    ctx->save_for_backward({q, k, v, own ? Tensor() : before_k, own ? Tensor() : before_v, out, log_sum_NH});
+    const Tensor result = out_NHd.to(q_NHd.scalar_type());
+    ctx->save_for_backward({q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH});
     const auto plan = c10::make_intrusive<AttentionPlan>();
-    plan->segments = segments, plan->window = window, plan->scale = scale, plan->own_prefix = own;
+    plan->segments = segments, plan->window = window, plan->scale = scale;
     ctx->saved_data["plan"] = at::IValue::make_capsule(plan);
-    return out;
+    return result;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
     check(!at::GradMode::is_enabled(),
-          "causal_attention has no second derivatives on the CPU: use "
-          "causal_attention_composed");
+          "causal_attention has no second derivatives on the CPU: use causal_attention_composed");
     const auto saved = ctx->get_saved_variables();
-    const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[5], &log_sum_NH = saved[6];
+    const Tensor q = plain_floats(saved[0]), k = plain_floats(saved[1]), v = plain_floats(saved[2]);
+    const KeysValues before =
+        saved[3].defined() ? KeysValues{plain_floats(saved[3]), plain_floats(saved[4])} : KeysValues{k, v};
+    const Tensor out_NHd = plain_floats(saved[5]), grad_NHd = plain_floats(grads[0]), grad_q = at::empty_like(q),
+                 grad_k = at::zeros_like(k), grad_v = at::zeros_like(v);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const AttentionPlan&>(*capsule);
-    const Tensor before_k = plan.own_prefix ? k : saved[3], before_v = plan.own_prefix ? v : saved[4];
-    const Tensor grad_out = grads[0].contiguous(), grad_q = at::empty_like(q);
-    const Tensor grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)), grad_v = at::zeros_like(grad_k);
     // A group of segments and a key head add to gradients that no other task touches.
     const auto groups = groups_by_prefix(plan.segments);
     const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
-    visit_type(q.scalar_type(), [&]<class T>(T*) {
-      const auto in = attention_input<T>(q, k, v, before_k, before_v, plan.window, plan.scale);
-      const T *out_data = out.const_data_ptr<T>(), *grad_data = grad_out.const_data_ptr<T>();
-      T* to_q = grad_q.mutable_data_ptr<T>();
-      float *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>();
-      const float* log_sum = log_sum_NH.const_data_ptr<float>();
-      parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
-        const auto& group = groups[static_cast<std::size_t>(n / kv_heads)];
-        float* scratch = thread_scratch(backward_scratch(in.width));
-        for (const Segment& segment : group)
-          for (std::int64_t head = n % kv_heads * per_key_head; head < (n % kv_heads + 1) * per_key_head; ++head)
-            for (std::int64_t first = 0; first < segment.length; first += attention_block) {
-              const std::int64_t count = std::min(attention_block, segment.length - first);
-              run_for_registers([&]<int R, int C>() {
-                attention_backward_block<R, C>(in, segment, head, first, count, out_data, grad_data, log_sum, to_q,
-                                               to_k, to_v, scratch);
-              });
-            }
-      });
+    const AttentionInput in = attention_input(q, k, v, before, plan.window, plan.scale);
+    const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>(),
+               *log_sum = saved[6].const_data_ptr<float>();
+    auto *to_q = grad_q.mutable_data_ptr<float>(), *to_k = grad_k.mutable_data_ptr<float>(),
+         *to_v = grad_v.mutable_data_ptr<float>();
+    parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
+      float* scratch = thread_scratch(backward_scratch(in.width));
+      const std::int64_t first_head = n % kv_heads * per_key_head;
+      for (const Segment& segment : groups[static_cast<std::size_t>(n / kv_heads)])
+        for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
+          for (std::int64_t first = 0; first < segment.length; first += attention_block) {
+            const std::int64_t count = std::min(attention_block, segment.length - first);
+            run_for_registers([&]<int R, int C>() {
+              attention_backward_block<R, C>(in, segment, head, first, count, out, grad, log_sum, to_q, to_k, to_v,
+                                             scratch);
+            });
+          }
     });
-    return {grad_q, grad_k.to(k.scalar_type()), grad_v.to(v.scalar_type()), {}, {}, {}, {}};
+    const at::ScalarType type = saved[0].scalar_type();
+    return {grad_q.to(type), grad_k.to(type), grad_v.to(type), {}, {}, {}, {}};
   }
 };
 
