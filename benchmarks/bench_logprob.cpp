@@ -3,24 +3,19 @@
 //   full        full_token_scores(head_logits(...)), the oracle: what a program in plain LibTorch does
 //   full_fast   the same, on the matrix product that kto uses (kto/model/matmul.hpp), so that only the tiling differs
 //   chunked     chunked_token_scores, what kto trains with
-// A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the process's resident size grew by at most in
-// one pass, as Linux counts it: outputs, gradients and scratch, without weights and states. It is missing where
-// /proc/self/clear_refs cannot be written.
+// A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most:
+// outputs, gradients and scratch, without weights and states.
 #include <benchmark/benchmark.h>
 #include <torch/headeronly/version.h>
 
-#include <fstream>
-#include <limits>
+#include <atomic>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "kto/core/allocator.hpp"
 #include "kto/logprob/chunked.hpp"
 #include "kto/model/affine.hpp"
-
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
 
 namespace {
 
@@ -59,25 +54,49 @@ Tensor chunked(const Problem& in) {
   return kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, false).logp_C;
 }
 
-/// Bytes of the line `key` in /proc/self/status; negative where there is none.
-double status_bytes(const std::string& key) {
-  std::ifstream file("/proc/self/status");
-  for (std::string word; file >> word; file.ignore(std::numeric_limits<std::streamsize>::max(), '\n'))
-    if (double kibibytes = -1; word == key && file >> kibibytes) return kibibytes * 1024;
-  return -1;
-}
+/// Counts the bytes of the tensors that are made while it lives, at their most.
+class PeakCounter final : public c10::Allocator {
+ public:
+  PeakCounter() { c10::SetCPUAllocator(this, /*priority=*/2); }
+  ~PeakCounter() override { c10::SetCPUAllocator(&below_, /*priority=*/2); }
+  PeakCounter(const PeakCounter&) = delete;
+  PeakCounter& operator=(const PeakCounter&) = delete;
 
-/// Growth of the resident size during `work`, at its highest; negative where it cannot be measured.
+  static void reset() { most = live.load(); }
+  static std::int64_t now() { return live; }
+  static std::int64_t peak() { return most; }
+
+  at::DataPtr allocate(std::size_t bytes) override {
+    at::DataPtr block = below_.allocate(bytes);
+    auto* counted = new Counted{std::move(block), static_cast<std::int64_t>(bytes)};
+    live += counted->bytes;
+    most = std::max(most.load(), live.load());
+    return {counted->block.get(), counted, &release, at::Device(at::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }  // its context is not the block itself
+  void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
+
+ private:
+  struct Counted {
+    at::DataPtr block;
+    std::int64_t bytes;
+  };
+  static void release(void* context) {
+    const std::unique_ptr<Counted> counted(static_cast<Counted*>(context));
+    live -= counted->bytes;
+  }
+  c10::Allocator& below_ = *c10::GetCPUAllocator();
+  inline static std::atomic<std::int64_t> live = 0, most = 0;
+};
+
+/// Bytes of tensors that `work` holds at its most, beyond what there was before.
 template <class Work>
-double peak_growth(const Work& work) {
-#if defined(__GLIBC__)
-  ::malloc_trim(0);  // or the pass would live on memory that an earlier one left
-#endif
-  std::ofstream reset("/proc/self/clear_refs");
-  if (!(reset << 5 << std::flush)) return -1;
-  const double before = status_bytes("VmRSS:");
+double peak_bytes(const Work& work) {
+  const PeakCounter counter;
+  PeakCounter::reset();
+  const std::int64_t before = PeakCounter::now();
   work();
-  return status_bytes("VmHWM:") - before;
+  return static_cast<double>(PeakCounter::peak() - before);
 }
 
 void measure(const std::string& side, Tensor (*score)(const Problem&)) {
@@ -95,10 +114,10 @@ void measure(const std::string& side, Tensor (*score)(const Problem&)) {
           benchmark::DoNotOptimize(logp_C);
       };
       const std::vector shape{state.range(0), state.range(1)};
-      if (!peaks.contains(shape)) peaks[shape] = peak_growth(step);  // once, not for each repetition
+      if (!peaks.contains(shape)) peaks[shape] = peak_bytes(step);  // once, not for each repetition
       for (auto _ : state) step();
       state.SetItemsProcessed(state.iterations() * state.range(1));
-      if (peaks[shape] >= 0) state.counters["peak_bytes"] = peaks[shape];
+      state.counters["peak_bytes"] = peaks[shape];
     };
     benchmark::RegisterBenchmark(name.c_str(), run)
         ->ArgsProduct({{8192, 49152, 151936}, {128, 512, 2048}})

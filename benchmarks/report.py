@@ -146,16 +146,15 @@ def logprob_section(context, runs):
     lines = ["## Log-probs: full softmax and tiles", "",
              f"float32, width {context['width']}, {context['threads']} threads. kto's matrix product here: {context['product']}. "
              "*full*: the oracle, as a plain LibTorch program does it; *full, kto's product*: the same on the product that kto uses, "
-             "so that only the tiling differs. The faster of two runs. Memory: growth of the process's resident size in one pass (outputs, gradients, "
-             "scratch).", ""]
+             "so that only the tiling differs. The faster of two runs. Memory: what the tensors of one pass took at their most (outputs, "
+             "gradients, scratch).", ""]
     for direction in ("forward", "forward+backward"):
         rows = []
         for vocabulary, tokens in dict.fromkeys(key[2:] for key in runs):
             of = {side: runs[direction, side, vocabulary, tokens] for side in SIDES}
-            peak = {side: run.get("peak_bytes") for side, run in of.items()}
+            peak = {side: run["peak_bytes"] for side, run in of.items()}
             rows.append([str(vocabulary), str(tokens), *(f"{of[side]['items_per_second']:.0f}" for side in SIDES),
-                         *("-" if peak[side] is None else f"{peak[side] / 1e6:.0f} MB" for side in SIDES),
-                         "-" if peak["chunked"] is None else f"{peak['full'] / peak['chunked']:.1f}"])
+                         *(f"{peak[side] / 1e6:.0f} MB" for side in SIDES), f"{peak['full'] / peak['chunked']:.1f}"])
         lines += [f"**{direction}**, tokens/s and peak memory", ""]
         lines += table(["vocabulary", "tokens", "full", "full, kto's product", "chunked", "full", "full, kto's product", "chunked",
                         "memory, full / chunked"], rows)
@@ -199,8 +198,7 @@ def summary(losses, logprob, data, peers, compilers):
     rows = [[f"loss on tensors, {d}: kto / by hand, median (range)", on("tensor", d), "1"] for d in ("forward", "forward+backward")]
     rows += [[f"loss on {a}: kto / plain loop", on(a, "forward"), "1"] for a in ("ArrayXd", "ArrayXf")]
     shape = f"log-probs, vocabulary {largest[0]}, {largest[1]} tokens, forward+backward"
-    if "peak_bytes" in full:
-        rows.append([f"{shape}: peak, chunked / full", f"{chunked['peak_bytes'] / 1e9:.2f} / {full['peak_bytes'] / 1e9:.2f} GB", ""])
+    rows.append([f"{shape}: peak, chunked / full", f"{chunked['peak_bytes'] / 1e9:.2f} / {full['peak_bytes'] / 1e9:.2f} GB", ""])
     rows.append([f"{shape}: tokens/s, chunked / full", f"{chunked['items_per_second']:.0f} / {full['items_per_second']:.0f}", ""])
     for kind, key in (("tokenize", ("tokenize",)), ("encode", ("encode", 1))):
         rate = data[key]["items_per_second"]
@@ -248,8 +246,7 @@ def draw(stem, losses, logprob, data, peers, compilers):
 
     shapes = list(dict.fromkeys(key[2:] for key in logprob))
     labels = [f"{vocabulary // 1000}k\n{tokens}" for vocabulary, tokens in shapes]
-    with_memory = all("peak_bytes" in run for run in logprob.values())
-    metrics = [("items_per_second", 1, "tokens/s")] + [("peak_bytes", 1e6, "peak memory, MB")] * with_memory
+    metrics = [("items_per_second", 1, "tokens/s"), ("peak_bytes", 1e6, "peak memory, MB")]
     figure, axes = pyplot.subplots(len(metrics), 2, figsize=(11, 3.1 * len(metrics)), squeeze=False)
     for row, (metric, unit, label) in zip(axes, metrics):
         for axis, direction in zip(row, ("forward", "forward+backward")):
