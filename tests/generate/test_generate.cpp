@@ -103,7 +103,7 @@ TEST_CASE("samples for the log: texts of prompts, of the policy's replies and of
     reference.norm_D.neg_();
   }
   const auto one = tokenizer.encode("alpha beta", false), other = tokenizer.encode("gamma", false);
-  const std::vector<kto::Example> rows{{.prompt_ids = one}, {.prompt_ids = one}, {}, {.prompt_ids = other}};
+  const std::vector<kto::Example> rows{{one, {}}, {one, {}}, {}, {other, {}}};
   const auto prompts = kto::first_prompts(rows, 5);
   REQUIRE(prompts == std::vector{one, other});
   CHECK(kto::first_prompts(rows, 1).size() == 1);

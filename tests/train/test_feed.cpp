@@ -11,7 +11,7 @@ namespace {
 
 /// `rows` in blocks of 5, as often as a pass begins; `num_passes` counts those.
 kto::RowStream stream_of(std::vector<kto::Example> rows, int& num_passes) {
-  return {[rows = std::move(rows), &num_passes] {
+  return kto::RowStream{[rows = std::move(rows), &num_passes] {
     ++num_passes;
     return [&rows, at = std::size_t{0}]() mutable {
       const std::size_t begin = std::exchange(at, std::min(at + 5, rows.size()));

@@ -24,7 +24,9 @@ namespace kto {
 /// another one begins. Rows are visited in the order in which they come: transformers' samplers do not touch a stream
 /// either.
 struct RowStream {
-  std::function<std::function<std::vector<Example>()>()> open;
+  using Open = std::function<std::function<std::vector<Example>()>()>;
+  explicit RowStream(Open how) : open(std::move(how)) {}  // not an aggregate: train({}) is about rows
+  Open open;
 };
 
 /// Windows of micro-batches, epoch by epoch. Called once a window, so its virtual functions cost nothing that counts.
