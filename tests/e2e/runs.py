@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 
+from cases import Cases
 from tiny_model import make_model, make_rows
 
 
-class Runs:
+class Runs(Cases):
     """Runs of train_kto on a tiny model in the folder `tmp`."""
 
     def __init__(self, train_kto, root, tmp):
@@ -16,7 +17,7 @@ class Runs:
         os.makedirs(self.at("data"))
         make_rows(self.at("data", "train.jsonl"), 24)
         make_rows(self.at("data", "test.jsonl"), 4)
-        self.passed = self.failed = 0
+        super().__init__()
         self.environment = dict(os.environ, OMP_NUM_THREADS="1")
 
     def at(self, *parts):
@@ -57,11 +58,3 @@ class Runs:
         differ = [(a, b) for a, b in zip(log, want_log) if a != b][:1]
         self.case(name, weights == want_weights and log == want_log,
                   f"weights {'equal' if weights == want_weights else 'differ'}, {len(log)} of {len(want_log)} entries, {differ}")
-
-    def case(self, name, condition, detail=""):
-        self.passed, self.failed = self.passed + bool(condition), self.failed + (not condition)
-        print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
-
-    def report(self):
-        print(f"{self.passed} passed, {self.failed} failed")
-        return int(self.failed > 0)

@@ -10,18 +10,13 @@ import subprocess
 import sys
 import tempfile
 
+from cases import Cases
 from tiny_model import make_model
 
 train_kto, root = sys.argv[1:3]
 data = os.path.join(root, "examples", "data")
-passed = failed = 0
-
-
-def case(name, condition, detail=""):
-    global passed, failed
-    passed, failed = passed + bool(condition), failed + (not condition)
-    print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
-
+cases = Cases()
+case = cases.case
 
 with tempfile.TemporaryDirectory() as tmp:
     at = lambda *parts: os.path.join(tmp, *parts)
@@ -94,5 +89,4 @@ with tempfile.TemporaryDirectory() as tmp:
     result = run("--optim", "sgd", "--optim_args", "momentun=1")
     case("optim_args that do not belong: status 2, nothing written",
          result.returncode == 2 and "momentun" in result.stderr and not os.path.exists(at("out")), result.stderr[-300:])
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+sys.exit(cases.report())

@@ -8,18 +8,13 @@ import subprocess
 import sys
 import tempfile
 
+from cases import Cases
 from tiny_model import make_model
 
 train_kto, inspect_rows, root = sys.argv[1:4]
 data = os.path.join(root, "examples", "data")
-passed = failed = 0
-
-
-def case(name, condition, detail=""):
-    global passed, failed
-    passed, failed = passed + bool(condition), failed + (not condition)
-    print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
-
+cases = Cases()
+case = cases.case
 
 with tempfile.TemporaryDirectory() as tmp:
     at = lambda *parts: os.path.join(tmp, *parts)
@@ -142,5 +137,4 @@ with tempfile.TemporaryDirectory() as tmp:
             case("a damaged file is one clear error", result.returncode == 1 and "is not a Parquet file that can be read" in result.stderr, result.stderr[-300:])
     except ImportError:
         print("(pyarrow is not installed)")
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+sys.exit(cases.report())
