@@ -289,12 +289,26 @@ def report(args, results, peaks, plot):
     lines += table(["setting", *SHOWN, "losses agree"],
                    [[setting.name(), *(f"{largest_difference(runs, key):.2g}" for key in SHOWN),
                      "yes" if agrees(setting, runs) else "**NO**"] for setting, runs in results])
+    lines += rounding_table(results)
     setting, runs = results[0]
     number = lambda value: "-" if value is None else f"{value:.5g}"
     lines += ["", f"Step by step (TRL, train_kto): {setting.name()}", ""]
     lines += table(["step", *SHOWN], [[str(a["step"]), *(f"{number(a.get(k))}, {number(b.get(k))}" for k in SHOWN)]
                                       for a, b in zip(runs["TRL"][0]["log"], runs["train_kto"][0]["log"])])
     return "\n".join(lines) + "\n"
+
+
+def rounding_table(results):
+    """How far bf16 is from TRL in float32 on the same rows, on either side, where both settings were run."""
+    float32 = {setting: runs["TRL"][0]["log"] for setting, runs in results if not setting.bf16}
+    distance = lambda log, exact, key: max((abs(a[key] - b[key]) for a, b in zip(log, exact) if key in a and key in b), default=0.0)
+    rows = [[setting.name(), *(f"{distance(runs['TRL'][0]['log'], exact, key):.2g}, {distance(runs['train_kto'][0]['log'], exact, key):.2g}"
+                               for key in SHOWN)]
+            for setting, runs in results if setting.bf16 and not setting.tcmalloc and setting.method != "lora"
+            for exact in [float32.get(dataclasses.replace(setting, bf16=False))] if exact]
+    if not rows:
+        return []
+    return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32:", "", *table(["setting", *SHOWN], rows)]
 
 
 def draw(path, results):
