@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """saved_adapter.py TRAIN_KTO SOURCE_ROOT: a trained adapter loads in peft and gives the log-probs that train_kto evaluated;
-merged, it loads in transformers alone; train_kto trains on from it. Skipped where torch, transformers or peft are missing."""
+merged, it loads in transformers alone; train_kto trains on from it, and from peft's named adapters with another one as the
+reference. Skipped where torch, transformers or peft are missing."""
 import json
 import os
 import subprocess
@@ -9,16 +10,18 @@ import tempfile
 
 try:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 except ImportError as error:
     print("skipped:", error)
     sys.exit(77)
+from cases import Cases
 from tiny_model import make_model, make_rows
 
 train_kto, root = sys.argv[1:3]
 torch.set_num_threads(1)
-passed = failed = 0
+cases = Cases()
+case = cases.case
 with tempfile.TemporaryDirectory() as tmp:
     model, rows = os.path.join(tmp, "model"), os.path.join(tmp, "data")
     make_model(model, root)
@@ -42,11 +45,6 @@ with tempfile.TemporaryDirectory() as tmp:
                 logp = loaded(torch.tensor([whole])).logits[0].double().log_softmax(-1)
             sums[row["label"]].append(sum(logp[i - 1, whole[i]].item() for i in range(len(prompt), len(whole))))
         return {name: sum(sums[label]) / len(sums[label]) for label, name in ((True, "chosen"), (False, "rejected"))}
-
-    def case(name, condition, detail=""):
-        global passed, failed
-        passed, failed = passed + bool(condition), failed + (not condition)
-        print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
 
     kinds = {"lora": [], "all_linear": ["--lora_target_modules", "all-linear"], "rslora": ["--use_rslora"], "dora": ["--use_dora"],
              "pattern": ["--lora_target_modules", r".*\.1\..*(up|down)_proj"], "head": ["--lora_target_modules", "q_proj", "lm_head"],
@@ -73,5 +71,37 @@ with tempfile.TemporaryDirectory() as tmp:
             first = state2["log_history"][0]
             case(f"{kind}: trained on from {name}: starts where it was, held to the adapter as it was",
                  first["eval_loss"] == 0.5 and all(abs(first[f"eval_logps/{n}"] - want[n]) < 1e-5 * abs(want[n]) for n in want), first)
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+
+    # Adapters side by side, as peft saves them: "default" in the folder itself, the others in folders of their names.
+    torch.manual_seed(0)
+    shelf = os.path.join(tmp, "named")
+    several = get_peft_model(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), LoraConfig(r=4, task_type="CAUSAL_LM"))
+    several.add_adapter("strict", LoraConfig(r=2, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM"))
+    for name, parameter in several.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    several.save_pretrained(shelf)
+    tokenizer, of = AutoTokenizer.from_pretrained(model), {}
+    for name in ("default", "strict"):
+        several.set_adapter(name)
+        of[name] = logps(several.eval(), tokenizer)
+    case("the two named adapters differ", abs(of["default"]["chosen"] - of["strict"]["chosen"]) > 0.1, of)
+    for policy, reference in (("default", "strict"), ("strict", "default"), ("strict", None)):
+        out = os.path.join(tmp, f"named_{policy}_{reference}")
+        held = ["--ref_adapter_name", reference] if reference else []
+        evaluated, state = train(out, "--adapter_name_or_path", shelf, "--model_adapter_name", policy, "--beta", "0.5", *held)
+        first, last = state["log_history"][0], evaluated
+        near = lambda got, want: abs(got - want) < 1e-4 * max(1, abs(want))
+        case(f"{policy} against {reference or 'itself'}: its log-probs at the start are peft's",
+             all(near(first[f"eval_logps/{n}"], of[policy][n]) for n in of[policy]), (first, of[policy]))
+        case(f"{policy} against {reference or 'itself'}: the rewards at the start are those of the two adapters",
+             all(near(first[f"eval_rewards/{n}"], 0.5 * (of[policy][n] - of[reference or policy][n])) for n in of[policy]), first)
+        trained = logps(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), out).eval(), tokenizer)
+        case(f"{policy} against {reference or 'itself'}: the trained adapter's log-probs and rewards",
+             all(near(last[f"eval_logps/{n}"], trained[n]) and near(last[f"eval_rewards/{n}"], 0.5 * (trained[n] - of[reference or policy][n]))
+                 for n in trained), (last, trained))
+    wrong = subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", os.path.join(tmp, "wrong"),
+                            "--adapter_name_or_path", shelf, "--ref_adapter_name", "lenient"], capture_output=True, text=True)
+    case("a name that is not there: refused with those that are", wrong.returncode == 1 and "lenient" in wrong.stderr
+         and "default" in wrong.stderr and "strict" in wrong.stderr and not os.path.exists(os.path.join(tmp, "wrong")), wrong.stderr)
+sys.exit(cases.report())
