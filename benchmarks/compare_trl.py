@@ -65,7 +65,7 @@ def parse_arguments():
     add("--trl_python", default=sys.executable, help="interpreter with trl (default: this one)")
     add("--model", default=os.path.join(ROOT, "examples/models/SmolLM2-135M-Instruct"), help="model folder")
     add("--data", default=os.path.join(ROOT, "examples/data/train.jsonl"), help="rows, JSON Lines")
-    add("--num_rows", type=int, default=64, help="train on so many rows")
+    add("--num_rows", type=int, default=64, help="train on so many rows, or as many as there are")
     add("--steps", type=int, default=6, help="optimizer steps")
     add("--learning_rate", type=float, default=5e-6)
     add("--rounds", type=int, default=1, help="runs of each side; the fastest counts")
@@ -122,7 +122,8 @@ def measure_products():
     print(json.dumps(rates))
 
 
-def chosen_rows(path, kind, count):
+def chosen_rows(path, kind, count, needed):
+    """At most `count` lines of the kind, and no fewer than `needed`."""
     with open(path, encoding="utf-8") as file:
         lines = [line for line in file if line.strip()]
     length = lambda part: len(part) if isinstance(part, str) else sum(len(message["content"]) for message in part)
@@ -132,8 +133,8 @@ def chosen_rows(path, kind, count):
             lines = [line for line in lines if sizes[line][0] >= 4 * sizes[line][1]]
         else:
             lines = sorted(lines, key=lambda line: -sum(sizes[line]))
-    if len(lines) < count:
-        sys.exit(f"error: {path} has {len(lines)} rows of kind {kind}, --num_rows asks for {count}")
+    if len(lines) < needed:
+        sys.exit(f"error: {path} has {len(lines)} rows of kind {kind}, the steps need {needed}")
     return lines[:count]
 
 
@@ -162,7 +163,7 @@ def run_both(args, setting, scratch):
     """Returns {"TRL": runs, "train_kto": runs}."""
     data = os.path.join(scratch, "train.jsonl")
     with open(data, "w", encoding="utf-8") as file:
-        file.writelines(chosen_rows(args.data, setting.rows, args.num_rows))
+        file.writelines(chosen_rows(args.data, setting.rows, args.num_rows, min(args.num_rows, args.steps * setting.batch)))
     flags = {
         "per_device_train_batch_size": setting.batch, "max_steps": args.steps, "max_length": setting.max_length,
         "learning_rate": args.learning_rate, "bf16": setting.bf16, "gradient_checkpointing": False, "logging_steps": 1,
