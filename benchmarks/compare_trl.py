@@ -215,18 +215,24 @@ def machine():
     return f"{processor}, {len(os.sched_getaffinity(0))} cores{memory}, {platform.system()} {platform.machine()}"
 
 
-def largest_difference(runs, key):
-    pairs = [(a.get(key), b.get(key)) for a, b in zip(runs["TRL"][0]["log"], runs["train_kto"][0]["log"])]
+def largest_difference(logs, key):
+    """Between the two logs, over the steps that have the key in both."""
+    pairs = [(a.get(key), b.get(key)) for a, b in zip(*logs)]
     return max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0)
+
+
+def first_logs(runs):
+    return [runs[side][0]["log"] for side in ("TRL", "train_kto")]
 
 
 def agrees(setting, runs):
     """Whether the losses agree as far as they must: with LoRA the new weights are random, and the first loss alone counts."""
-    if len(runs["TRL"][0]["log"]) != len(runs["train_kto"][0]["log"]):
+    logs = first_logs(runs)
+    if len(logs[0]) != len(logs[1]):
         return False
     if setting.method == "lora":
-        runs = {side: [{"log": of_side[0]["log"][:1]}] for side, of_side in runs.items()}
-    return largest_difference(runs, "loss") <= TOLERANCE["bf16" if setting.bf16 else "float32"]
+        logs = [log[:1] for log in logs]
+    return largest_difference(logs, "loss") <= TOLERANCE["bf16" if setting.bf16 else "float32"]
 
 
 def best(runs, side, key):
@@ -294,7 +300,7 @@ def report(args, results, peaks, plot):
     lines += ["", "Largest differences between the two over the steps (LoRA: the new weights are random, the first step is "
               "the same):", ""]
     lines += table(["setting", *SHOWN, "losses agree"],
-                   [[setting.name(), *(f"{largest_difference(runs, key):.2g}" for key in SHOWN),
+                   [[setting.name(), *(f"{largest_difference(first_logs(runs), key):.2g}" for key in SHOWN),
                      "yes" if agrees(setting, runs) else "**NO**"] for setting, runs in results])
     lines += rounding_table(results)
     setting, runs = results[0]
@@ -307,12 +313,13 @@ def report(args, results, peaks, plot):
 
 def rounding_table(results):
     """How far bf16 is from TRL in float32 on the same rows, on either side, where both settings were run."""
-    float32 = {setting: runs["TRL"][0]["log"] for setting, runs in results if not setting.bf16}
-    distance = lambda log, exact, key: max((abs(a[key] - b[key]) for a, b in zip(log, exact) if key in a and key in b), default=0.0)
-    rows = [[setting.name(), *(f"{distance(runs['TRL'][0]['log'], exact, key):.2g}, {distance(runs['train_kto'][0]['log'], exact, key):.2g}"
-                               for key in SHOWN)]
-            for setting, runs in results if setting.bf16 and not setting.tcmalloc and setting.method != "lora"
-            for exact in [float32.get(dataclasses.replace(setting, bf16=False))] if exact]
+    float32 = {setting: first_logs(runs)[0] for setting, runs in results if not setting.bf16}
+    rows = []
+    for setting, runs in results:
+        exact = float32.get(dataclasses.replace(setting, bf16=False))
+        if setting.bf16 and exact and not setting.tcmalloc and setting.method != "lora":
+            rows.append([setting.name(), *(", ".join(f"{largest_difference((log, exact), key):.2g}" for log in first_logs(runs))
+                                           for key in SHOWN)])
     if not rows:
         return []
     return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32:", "", *table(["setting", *SHOWN], rows)]

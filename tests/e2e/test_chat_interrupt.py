@@ -12,17 +12,13 @@ import tempfile
 import termios
 import time
 
+from cases import Cases
 from tiny_model import make_model
 
 chat, root = sys.argv[1:3]
-failed = 0
+cases = Cases()
+case = cases.case
 CTRL_C = b"\x03"
-
-
-def case(name, condition, detail=""):
-    global failed
-    failed += not condition
-    print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
 
 
 class Terminal:
@@ -102,4 +98,4 @@ with tempfile.TemporaryDirectory() as tmp:
     case("in a pipe the first one ends the program", process.wait(timeout=30) == -signal.SIGINT, process.returncode)
     process.stdin.close()
     process.stdout.close()
-sys.exit(failed > 0)
+sys.exit(cases.report())

@@ -9,20 +9,16 @@ import subprocess
 import sys
 import tempfile
 
+from cases import Cases
 from tiny_model import make_model, make_rows, write_safetensors
 
 train_kto, root = sys.argv[1:3]
-passed = failed = 0
+cases = Cases()
+case = cases.case
 
 
 def run(*flags, **kwargs):
     return subprocess.run([train_kto, *flags], capture_output=True, text=True, timeout=300, **kwargs)
-
-
-def case(name, condition, detail=""):
-    global passed, failed
-    passed, failed = passed + bool(condition), failed + (not condition)
-    print(("ok   " if condition else "FAIL ") + name + ("" if condition else f": {detail}"), flush=True)
 
 
 def refused(name, status, pattern, flags, out):
@@ -185,5 +181,4 @@ with tempfile.TemporaryDirectory() as tmp:
          limited.returncode == 1 and "cannot be written" in limited.stderr and not os.listdir(full),
          (limited.returncode, limited.stderr[-300:], os.listdir(full)))
 
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed > 0)
+sys.exit(cases.report())
