@@ -5,6 +5,8 @@
 //   chunked     chunked_token_scores, what kto trains with
 // A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most:
 // outputs, gradients and scratch, without weights and states.
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
 #include <benchmark/benchmark.h>
 #include <torch/headeronly/version.h>
 

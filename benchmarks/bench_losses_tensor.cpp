@@ -2,6 +2,8 @@
 // Each loss on LibTorch tensors in float64, as the trainer calls it, beside the same formula in plain at:: operators.
 // "forward+backward" ends with the gradient of the mean loss with respect to the policy's log-probs. One thread:
 // LibTorch wakes them all for at::log_sigmoid, even for four rows, and waits for whoever else has the core.
+#include <ATen/ops/allclose.h>
+
 #include <cstdio>
 
 #include "bench_losses.hpp"

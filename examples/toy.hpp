@@ -3,6 +3,8 @@
 // second and show the one thing they are about.
 #pragma once
 
+#include <ATen/ops/randn.h>
+
 #include <cstdio>
 
 #include "kto/collate/padded.hpp"

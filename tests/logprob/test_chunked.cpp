@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The chunked log-probs against their oracle, the full softmax: values, statistics and gradients.
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+
 #include "catch.hpp"
 #include "kto/logprob/chunked.hpp"
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batches that hold each prompt once against the same with every (prompt, completion) whole: scores of rows and KL
 // pairs, statistics and gradients.
+#include <ATen/ops/allclose.h>
+
 #include "catch.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/logprob/completion.hpp"

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // LoRA adapters: what they share, what they refuse, and that merging changes no number. PEFT's own reading of them is
 // tested end to end (tests/e2e/saved_adapter.py), training against TRL in tests/e2e/trl_cases.py.
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/randn_like.h>
+
 #include "catch.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/logprob/completion.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocked attention against LibTorch's operators in float64: outputs and gradients, over lengths around a block,
 // grouped heads, widths, windows, prefixes in the row and kept from another one.
+#include <ATen/ops/randn.h>
+
 #include "catch.hpp"
 #include "kto/model/attention.hpp"
 

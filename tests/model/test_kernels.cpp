@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of a decoder's layers against the composition of LibTorch's operators that each says it is, computed in
 // float64: values and gradients, in float32 and bfloat16, of sizes that fill vectors and threads and that do not.
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+
 #include <functional>
 
 #include "catch.hpp"

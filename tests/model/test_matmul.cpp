@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The products of both back ends against at::linear, values and gradients.
 
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randn.h>
+
 #include "catch.hpp"
 #include "kto/model/affine.hpp"
 

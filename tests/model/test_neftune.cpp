@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // NEFTune: noise on embeddings in training, and nowhere else.
+#include <ATen/ops/allclose.h>
+
 #include "catch.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/logprob/completion.hpp"

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/randn.h>
+
 #include "catch.hpp"
 #include "kto/optim/adamw.hpp"
 

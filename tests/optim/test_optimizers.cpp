@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Optimizers against the updates that tests/golden/optim/make_optimizers.py recorded from torch and transformers.
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/randn.h>
+
 #include <set>
 
 #include "catch.hpp"

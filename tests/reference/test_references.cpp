@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // References: precomputed against live, those that follow the policy, the cache, and the checks at the start.
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/randn_like.h>
+
 #include "catch.hpp"
 #include "examples/toy.hpp"
 #include "kto/loss/kto.hpp"

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The losses on tensors: the Eigen run in double is the oracle of values, its finite differences that of autograd.
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/linspace.h>
+
 #include "../all_losses.hpp"
 #include "catch.hpp"
 
