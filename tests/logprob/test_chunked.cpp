@@ -82,6 +82,33 @@ TEST_CASE("bfloat16 states and float32 head: log-probs come in float32, gradient
   CHECK(grads[1].scalar_type() == at::kFloat);
 }
 
+TEST_CASE("products in bfloat16 round the logits, but not the targets'") {
+  const bool bias = GENERATE(false, true);
+  Case in = make_case(at::kFloat, bias, 1, 0);
+  const auto narrow = [](const Tensor& tensor) { return tensor.detach().to(at::kBFloat16); };
+  in.hidden_CD = (narrow(in.hidden_CD) * 8).requires_grad_(true);  // logits of some tens
+  const auto wide = [&](const Tensor& tensor) { return narrow(tensor).to(at::kDouble); };
+  Tensor exact_CV = at::matmul(wide(in.hidden_CD), wide(in.head.weight_VD).t());
+  if (bias) exact_CV = exact_CV + wide(*in.head.bias_V);
+  const Tensor target_C1 = in.target_C.unsqueeze(-1);
+  const Tensor rounded_CV = exact_CV.to(at::kBFloat16).to(at::kDouble);
+  const Tensor oracle_CV = rounded_CV.scatter(-1, target_C1, exact_CV.gather(-1, target_C1));
+
+  const auto chunked =
+      kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true, {.block_tokens = 10, .tile_elements = 70});
+  const auto want = kto::full_token_scores(oracle_CV, in.target_C, true);
+  const auto rounded = kto::full_token_scores(rounded_CV, in.target_C, true);
+  const double error = difference(chunked.logp_C, want.logp_C);
+  CHECK(error < 1e-3);
+  CHECK(difference(rounded.logp_C, want.logp_C) > 4 * error);
+  CHECK(difference(chunked.entropy_C, want.entropy_C) < 1e-2);
+
+  const Tensor logits_CV = oracle_CV.detach().requires_grad_(true);
+  kto::full_token_scores(logits_CV, in.target_C, false).logp_C.backward(in.grad_C.to(at::kDouble));
+  const Tensor grad_CD = at::matmul(logits_CV.grad(), wide(in.head.weight_VD));
+  CHECK(difference(gradients(in, chunked.logp_C)[0].to(at::kDouble), grad_CD) < 1e-2);
+}
+
 TEST_CASE("no scored token gives empty scores and zero gradients") {
   Case in = make_case(at::kFloat, true, 1, 0);
   in.hidden_CD = in.hidden_CD.detach().slice(0, 0, 0).requires_grad_(true);

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <range/v3/view/concat.hpp>
-#include <range/v3/view/enumerate.hpp>
 #include <span>
 #include <vector>
 
@@ -29,12 +27,12 @@ inline Sequences make_sequences(std::span<const TokenPair> pairs, const Truncati
                                 std::int64_t padded_length = 0, std::int64_t pad_id = 0) {
   Sequences out;
   std::vector<std::int64_t> ids, positions, predict, target, row;
-  for (const auto& [b, whole_pair] : ranges::views::enumerate(pairs)) {
-    const TokenPair pair = truncation(whole_pair);
+  for (std::size_t b = 0; b < pairs.size(); ++b) {
+    const TokenPair pair = truncation(pairs[b]);
     const auto begin = static_cast<std::int64_t>(ids.size());
     const auto prompt_length = static_cast<std::int64_t>(pair.prompt.size());
     const auto length = prompt_length + static_cast<std::int64_t>(pair.completion.size());
-    for (const auto id : ranges::views::concat(pair.prompt, pair.completion)) ids.push_back(id);
+    for (const auto& part : {pair.prompt, pair.completion}) ids.insert(ids.end(), part.begin(), part.end());
     for (std::int64_t t = std::max<std::int64_t>(prompt_length, 1); t < length; ++t) {
       predict.push_back(begin + t - 1);
       target.push_back(ids[static_cast<std::size_t>(begin + t)]);

@@ -5,9 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <range/v3/view/chunk.hpp>
-#include <range/v3/view/concat.hpp>
-#include <range/v3/view/for_each.hpp>
-#include <range/v3/view/transform.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -82,17 +79,15 @@ inline void extract_prompt(Pair& pair) {
 /// Pairs that one pass of TRL's unpairing takes: their chosen rows come first, then their rejected ones.
 inline constexpr std::ptrdiff_t unpair_chunk = 1000;
 
-/// A view of the two rows of each pair, in TRL's order. `pairs` must outlive it.
-inline auto unpair(const std::vector<Pair>& pairs) {
-  namespace views = ranges::views;
-  const auto labelled = [](bool label) {
-    return views::transform([label](const Pair& pair) {
-      return Row{static_cast<const RowContext&>(pair), label ? pair.chosen : pair.rejected, label};
-    });
-  };
-  return pairs | views::chunk(unpair_chunk) | views::for_each([labelled](auto chunk) {
-           return views::concat(chunk | labelled(true), chunk | labelled(false));
-         });
+/// The two rows of each pair, in TRL's order.
+inline std::vector<Row> unpair(const std::vector<Pair>& pairs) {
+  std::vector<Row> rows;
+  rows.reserve(2 * pairs.size());
+  for (auto&& chunk : pairs | ranges::views::chunk(unpair_chunk))
+    for (const bool label : {true, false})
+      for (const Pair& pair : chunk)
+        rows.push_back({static_cast<const RowContext&>(pair), label ? pair.chosen : pair.rejected, label});
+  return rows;
 }
 
 }  // namespace kto

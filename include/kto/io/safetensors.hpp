@@ -13,7 +13,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -56,11 +55,11 @@ inline void check_unique_keys(std::string_view header, const std::string& path) 
 inline std::vector<std::pair<std::string, Tensor>> without_shared(
     const std::vector<std::pair<std::string, Tensor>>& tensors) {
   std::vector<std::pair<std::string, Tensor>> kept;
-  std::set<std::tuple<const void*, at::ScalarType, std::vector<std::int64_t>, std::vector<std::int64_t>>> seen;
+  std::set<std::string> seen;
   for (const auto& [name, tensor] : tensors)
-    if (tensor.nbytes() == 0 ||
-        seen.emplace(tensor.const_data_ptr(), tensor.scalar_type(), tensor.sizes().vec(), tensor.strides().vec())
-            .second)
+    if (tensor.nbytes() == 0 || seen.insert(concat(tensor.const_data_ptr(), ' ', tensor.scalar_type(), ' ',
+                                                   tensor.sizes(), ' ', tensor.strides()))
+                                    .second)
       kept.emplace_back(name, tensor.detach());
   return kept;
 }

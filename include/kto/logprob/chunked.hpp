@@ -43,7 +43,9 @@ inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, cons
   return {num_tokens, vocabulary, block, std::clamp<std::int64_t>(options.tile_elements / block, 1, vocabulary)};
 }
 
-/// The head of some tokens, in the dtype of their states; logits come in float32 or wider.
+/// The head of some tokens, in the dtype of their states; logits come in float32 or wider. Where that dtype is narrower
+/// the product has rounded them, by up to 1/16 at a logit of 20: the targets' logits, on which log-prob and log-ratio
+/// rest, are then made once more in float32.
 struct TileHead {
   Tensor weight_VD, bias_V;
   double scale, soft_cap;
@@ -54,10 +56,20 @@ struct TileHead {
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
-  Tensor logits(const Tensor& hidden_cD, std::int64_t begin, std::int64_t size) const {
+  /// What logits() takes of a block's targets: undefined where nothing is rounded.
+  Tensor exact_targets(const Tensor& hidden_cD, const Tensor& target_c) const {
+    if (hidden_cD.scalar_type() == wide(hidden_cD)) return {};
+    const Tensor logit_c = target_logits(hidden_cD, weight_VD, target_c);
+    return bias_V.defined() ? logit_c.add_(bias_V.index_select(0, target_c)) : logit_c;
+  }
+
+  /// The slice [begin, begin + size) of a block's logits.
+  Tensor logits(const Tensor& hidden_cD, const Tensor& target_c, const Tensor& exact_c, std::int64_t begin,
+                std::int64_t size) const {
     Tensor logits_cv = matmul_transposed(hidden_cD, weight_VD.narrow(0, begin, size),
                                          bias_V.defined() ? bias_V.narrow(0, begin, size) : bias_V);
     logits_cv = logits_cv.to(wide(logits_cv));
+    if (exact_c.defined()) set_targets(logits_cv, exact_c, target_c, begin);
     if (scale != 1) logits_cv.mul_(scale);
     if (soft_cap > 0) logits_cv.div_(soft_cap).tanh_().mul_(soft_cap);
     return logits_cv;
@@ -80,9 +92,11 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
                  mean_logit_C = per_token(statistics);
     tiling.blocks([&](std::int64_t begin, std::int64_t size) {
       const auto block_of = [&](const Tensor& tensor) { return tensor.narrow(0, begin, size); };
+      const Tensor hidden_cD = block_of(hidden_CD), target_c = block_of(target_C);
+      const Tensor exact_c = head.exact_targets(hidden_cD, target_c);
       RunningScores scores(size, statistics, options);
       tiling.slices([&](std::int64_t first, std::int64_t width) {
-        add_tile(scores, head.logits(block_of(hidden_CD), first, width), block_of(target_C), first);
+        add_tile(scores, head.logits(hidden_cD, target_c, exact_c, first, width), target_c, first);
       });
       const Tensor log_sum_c = scores.exp_sum_c.log().add_(scores.max_c);
       block_of(log_sum_C).copy_(log_sum_c);
@@ -128,9 +142,9 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
     tiling.blocks([&](std::int64_t begin, std::int64_t size) {
       const auto block_of = [&](const Tensor& tensor) { return tensor.narrow(0, begin, size); };
       const Tensor hidden_cD = block_of(hidden_CD), target_c = block_of(target_C);
-      const Tensor grad_c = block_of(grads[0]).to(wide(hidden_CD));
+      const Tensor grad_c = block_of(grads[0]).to(wide(hidden_CD)), exact_c = head.exact_targets(hidden_cD, target_c);
       tiling.slices([&](std::int64_t first, std::int64_t width) {
-        const Tensor grad_cv = head.logits(hidden_cD, first, width);
+        const Tensor grad_cv = head.logits(hidden_cD, target_c, exact_c, first, width);
         const Tensor slope_cv = head.soft_cap > 0 ? 1 - (grad_cv / head.soft_cap).square_() : Tensor();
         tile_gradient(grad_cv, block_of(log_sum_C), target_c, grad_c, first);
         if (slope_cv.defined()) grad_cv.mul_(slope_cv);

@@ -39,6 +39,34 @@ struct TargetsInSlice {
   }
 };
 
+/// The logits of the targets, before scale and soft cap, in float32 or wider whatever the type of states and weights.
+inline Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, const Tensor& target_c) {
+  if (!takes_vectorized(hidden_cD) || weight_VD.scalar_type() != hidden_cD.scalar_type())
+    return (hidden_cD.to(wide(hidden_cD)) * weight_VD.index_select(0, target_c).to(wide(hidden_cD))).sum(-1);
+  const Tensor held_cD = hidden_cD.contiguous(), held_VD = weight_VD.contiguous(), ids_c = target_c.contiguous();
+  const Tensor out_c = at::empty(ids_c.sizes(), hidden_cD.options().dtype(at::kFloat));
+  const std::int64_t width = held_cD.size(1);
+  const std::int64_t* ids = ids_c.const_data_ptr<std::int64_t>();
+  float* out = out_c.mutable_data_ptr<float>();
+  visit_type(held_cD.scalar_type(), [&]<class T>(T*) {
+    const T *hidden = held_cD.const_data_ptr<T>(), *weight = held_VD.const_data_ptr<T>();
+    vectorized(held_cD.size(0), 16, [=](std::int64_t c, std::int64_t end) {
+      for (; c < end; ++c) {
+        const T *h = hidden + c * width, *w = weight + ids[c] * width;
+        out[c] = vector_sum(width, [&](std::int64_t i) { return load(h[i]) * load(w[i]); });
+      }
+    });
+  });
+  return out_c;
+}
+
+/// Writes `logit_c` to the targets' columns of a slice of logits.
+inline void set_targets(const Tensor& logits_cv, const Tensor& logit_c, const Tensor& target_c, std::int64_t first) {
+  const TargetsInSlice at(target_c, first, logits_cv.size(1));
+  const Tensor kept_c = logits_cv.select(-1, 0);  // where the target is elsewhere, column 0 is written as it is
+  logits_cv.scatter_(-1, at.column_c1, at::where(at.inside_c, logit_c, kept_c).unsqueeze(-1));
+}
+
 inline void add_tile_composed(RunningScores& scores, const Tensor& logits_cv, const Tensor& target_c,
                               std::int64_t first) {
   const TargetsInSlice at(target_c, first, logits_cv.size(1));

@@ -5,7 +5,6 @@
 
 #include <range/v3/range/conversion.hpp>
 #include <range/v3/view/chunk.hpp>
-#include <range/v3/view/concat.hpp>
 #include <range/v3/view/transform.hpp>
 #include <range/v3/view/zip.hpp>
 #include <span>
@@ -27,17 +26,14 @@ namespace detail {
 /// where `paired` the rows 2u (chosen) and 2u + 1 (rejected): a micro-batch then has all its chosen rows first.
 inline std::vector<Picks> make_picks(std::span<const Example> rows, const std::vector<std::size_t>& order,
                                      std::size_t batch_size, const std::vector<std::size_t>& partners, bool paired) {
-  const auto batches = ranges::views::zip(order, partners) | ranges::views::chunk(batch_size);
-  const auto side = [&](auto&& batch, std::size_t stride, std::size_t offset) {
-    return batch | ranges::views::transform([&rows, stride, offset](const auto& unit) {
-             const auto& [row, partner] = unit;
-             return Pick{&rows[stride * row + offset], &rows[stride * partner + offset]};
-           });
-  };
+  const std::size_t stride = paired ? 2 : 1;
   std::vector<Picks> out;
-  for (auto&& batch : batches)
-    out.push_back(paired ? ranges::views::concat(side(batch, 2, 0), side(batch, 2, 1)) | ranges::to<Picks>()
-                         : side(batch, 1, 0) | ranges::to<Picks>());
+  for (auto&& batch : ranges::views::zip(order, partners) | ranges::views::chunk(batch_size)) {
+    Picks& picks = out.emplace_back();
+    for (std::size_t offset = 0; offset < stride; ++offset)
+      for (const auto& [unit, partner] : batch)
+        picks.push_back({&rows[stride * unit + offset], &rows[stride * partner + offset]});
+  }
   return out;
 }
 

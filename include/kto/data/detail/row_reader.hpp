@@ -6,7 +6,6 @@
 #include <atomic>
 #include <functional>
 #include <optional>
-#include <range/v3/range/conversion.hpp>
 #include <set>
 #include <string>
 #include <string_view>
@@ -242,7 +241,7 @@ class RowReader {
 
   void flush() {
     bytes_ = 0;
-    if (!pairs_.empty()) rows_ = unpair(pairs_) | ranges::to<std::vector>();
+    if (!pairs_.empty()) rows_ = unpair(pairs_);
     pairs_.clear();
     if (!rows_.empty()) sink_(std::exchange(rows_, {}));
   }
