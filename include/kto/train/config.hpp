@@ -65,6 +65,7 @@ struct TrainConfig {
   IntervalStrategy logging_strategy = IntervalStrategy::steps;
   double logging_steps = 10;  ///< below 1: a fraction of the run's steps
   bool logging_first_step = false;
+  bool logging_nan_inf_filter = true;  ///< losses that are not finite are left out of the logged ones
   InputTokens include_num_input_tokens_seen = InputTokens::no;
   bool skip_memory_metrics = true;  ///< no resident memory in the closing log entry
   IntervalStrategy eval_strategy = IntervalStrategy::no;

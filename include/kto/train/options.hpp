@@ -209,6 +209,9 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::logging_steps, "logging_steps", group::evaluation,
                "updates between log entries; below 1: a fraction of the run", detail::steps("0, ", true)),
         option(&C::logging_first_step, "logging_first_step", group::evaluation, "log the first update, too"),
+        option(&C::logging_nan_inf_filter, "logging_nan_inf_filter", group::evaluation,
+               "leave the loss of a skipped step (nonfinite_loss), and of a batch of an evaluation, out of the logged "
+               "loss where it is not finite; False: it shows there as nan, in JSON as null"),
         detail::flag_also(option(&C::include_num_input_tokens_seen, "include_num_input_tokens_seen", group::evaluation,
                                  "log how many tokens were trained on; all counts padding, too"),
                           "all", "no"),

@@ -118,7 +118,7 @@ struct Trainer {
     FlatParameters parameters = flatten_parameters(model);
     TrainerState state;
     Control control;
-    RunLog log;
+    RunLog log(config.logging_nan_inf_filter);
     Position position;
     at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
     if (checkpointer.resumes()) checkpointer.resume(model, loss, reference, optimizer, schedule, log, state, position);
@@ -199,6 +199,7 @@ struct Trainer {
     if (const auto problem = not_finite(window, losses, grad_norm)) {
       log.metrics.resize(mark);
       loss = before;
+      log.skip_step(shares);
       skip(*problem, state, log);
     } else {
       log.add_step(shares, grad_norm);
@@ -216,7 +217,6 @@ struct Trainer {
   /// Leaves an update out where config allows that.
   void skip(const std::string& problem, const TrainerState& state, RunLog& log) {
     constexpr int most = 10;
-    log.skip_step();
     check(config.nonfinite_loss == NonFiniteLoss::skip, "step ", state.global_step, ": ", problem,
           "; no weight was changed by this step. Lower learning_rate, look at those rows, or leave such steps out with "
           "nonfinite_loss skip");

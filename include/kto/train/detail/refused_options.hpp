@@ -44,8 +44,6 @@ inline const std::vector<RefusedOptions>& refused_train_options() {
       {"there is one level: errors, notes, and the log", {{"log_level", "passive"}}},
       {"the families here have no experts", {{"router_aux_loss_coef", "None"}}},
       {"there is no prediction beside evaluation", {{"do_predict", "False"}}},
-      {"a loss that is not finite ends the run, or with nonfinite_loss skip is left out, before it is logged",
-       {{"logging_nan_inf_filter", "True"}}},
       {"checkpoints hold everything that a run needs to go on; there is nothing to choose",
        {{"enable_jit_checkpoint", "False"},
         {"restore_callback_states_from_checkpoint", "False"},
