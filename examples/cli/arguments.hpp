@@ -53,7 +53,8 @@ struct ScriptConfig {
   MatmulChoice matmul = MatmulChoice::automatic;
   std::optional<std::int64_t> padding_value = std::nullopt;  ///< token id; the tokenizer's pad token when absent
   std::optional<std::int64_t> pad_to_multiple_of = std::nullopt;
-  std::optional<std::int64_t> dataset_num_proc = std::nullopt;  ///< threads that tokenize; all cores when absent
+  std::int64_t label_pad_token_id = default_label_pad_token_id;  ///< of rows that are tokenized already
+  std::optional<std::int64_t> dataset_num_proc = std::nullopt;   ///< threads that tokenize; all cores when absent
   LossType loss_type = LossType::kto;
   double beta = 0.1;
   Optim optim = Optim::adamw_torch_fused;
@@ -286,6 +287,11 @@ inline const Options<ScriptConfig>& script_options() {
             option(&C::pad_to_multiple_of, "pad_to_multiple_of", group::data,
                    "padded rows have a multiple of this many tokens; None or auto: no such", detail::count(1)),
             "auto"),
+        option(&C::label_pad_token_id, "label_pad_token_id", group::data,
+               "of rows that are tokenized already (completion_input_ids, completion_labels, label): the label of what "
+               "is not the completion",
+               {"an integer from -2147483648 to 2147483647",
+                [](double x) { return x >= -2147483648.0 && x <= 2147483647.0; }}),
         option(&C::dataset_num_proc, "dataset_num_proc", group::data,
                "threads that tokenize; None: all cores; the result is the same for any number",
                {"None or an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),

@@ -40,7 +40,6 @@ inline const std::vector<RefusedOptions>& refused_train_options() {
        {{"fp16", "False"}, {"fp16_full_eval", "False"}}},
       {"activations are on the device that computes; use --gradient_checkpointing",
        {{"activation_offloading", "False"}}},
-      {"the completion tokens are listed, not marked by the value of a label", {{"label_pad_token_id", "-100"}}},
       {"there is one level: errors, notes, and the log", {{"log_level", "passive"}}},
       {"the families here have no experts", {{"router_aux_loss_coef", "None"}}},
       {"there is no prediction beside evaluation", {{"do_predict", "False"}}},
