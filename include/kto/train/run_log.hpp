@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "kto/train/callbacks.hpp"
 #include "kto/train/metrics.hpp"
@@ -18,12 +19,14 @@ class RunLog {
   MetricWindow metrics = {};
   Tensor grad_norm = {};  ///< of the last step, before clipping
   double learning_rate = 0;
-  std::int64_t num_input_tokens = 0;  ///< as include_num_input_tokens_seen counts
+  std::optional<double> loss_scale = std::nullopt;  ///< where there is one (LossScale)
+  std::int64_t num_input_tokens = 0;                ///< as include_num_input_tokens_seen counts
 
-  /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping.
+  /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping, which is
+  /// undefined where that overflowed.
   void add_step(const std::vector<Tensor>& shares, const Tensor& norm) {
     add_loss(shares);
-    grad_norm = norm;
+    if (norm.defined()) grad_norm = norm;
     num_skipped_in_a_row = 0;
   }
   /// A step that was left out.
@@ -45,8 +48,9 @@ class RunLog {
     const std::int64_t num_losses = filter_ ? num_updates : num_steps;
     Json entry = Json::object();
     if (num_losses > 0) entry["loss"] = loss_sum / static_cast<double>(num_losses);
-    if (num_updates > 0) entry["grad_norm"] = grad_norm.item<double>();
+    if (num_updates > 0 && grad_norm.defined()) entry["grad_norm"] = grad_norm.item<double>();
     entry["learning_rate"] = learning_rate;
+    if (loss_scale) entry["loss_scale"] = *loss_scale;
     if (num_updates > 0) entry.update(metrics.take("", state.num_tokens));
     if (num_skipped_ > 0) entry["skipped_steps"] = num_skipped_;
     last_step_ = state.global_step;

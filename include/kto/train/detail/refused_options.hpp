@@ -35,9 +35,6 @@ inline const std::vector<RefusedOptions>& refused_train_options() {
   static const std::vector<RefusedOptions> list{
       {"recomputing layer by layer has one form here, which is neither re-entrant nor selective",
        {{"activation_checkpointing_kwargs", "None|{}"}, {"gradient_checkpointing_kwargs", "None|{}"}}},
-      {"float16 has too few bits for the gradients of a policy without loss scaling, and no CPU computes faster in it; "
-       "use --bf16",
-       {{"fp16", "False"}, {"fp16_full_eval", "False"}}},
       {"activations are on the device that computes; use --gradient_checkpointing",
        {{"activation_offloading", "False"}}},
       {"there is one level: errors, notes, and the log", {{"log_level", "passive"}}},
