@@ -12,6 +12,6 @@ if(NOT KTO_LIGHT_ONLY)
 endif()
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
-install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoTorch.cmake cmake/KtoPrecompile.cmake
+install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoTorch.cmake cmake/KtoArrow.cmake cmake/KtoPrecompile.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake
         DESTINATION ${KTO_CMAKE_DIR})

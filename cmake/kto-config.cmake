@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-# find_package(kto) gives kto::kto and kto::light; find_package(kto COMPONENTS light) gives kto::light alone and does not
-# look for LibTorch. Both give kto_precompile().
-foreach(kto_component IN LISTS kto_FIND_COMPONENTS)
-  if(NOT kto_component MATCHES "^(kto|light)$")
+# find_package(kto) gives kto::kto and kto::light. find_package(kto COMPONENTS ...) gives what is named: kto, light, and
+# arrow, which is kto::light and kto::arrow (Parquet, through the pyarrow of KTO_PYTHON, else of python3). LibTorch is
+# looked for where kto is asked for. All give kto_precompile().
+set(kto_components ${kto_FIND_COMPONENTS})
+if(NOT kto_components)
+  set(kto_components kto)
+endif()
+foreach(kto_component IN LISTS kto_components)
+  if(NOT kto_component MATCHES "^(kto|light|arrow)$")
     set(kto_FOUND FALSE)
-    set(kto_NOT_FOUND_MESSAGE "kto has no component \"${kto_component}\"; it has kto (all, the default) and light")
+    set(kto_NOT_FOUND_MESSAGE "kto has no component \"${kto_component}\"; it has kto (all but arrow, the default), light and arrow")
     return()
   endif()
 endforeach()
@@ -17,7 +22,19 @@ endif()
 include(${CMAKE_CURRENT_LIST_DIR}/kto-light-targets.cmake)
 set(kto_light_FOUND TRUE)
 
-if(NOT "${kto_FIND_COMPONENTS}" STREQUAL "light")
+if("arrow" IN_LIST kto_components)
+  include(${CMAKE_CURRENT_LIST_DIR}/KtoArrow.cmake)
+  kto_find_arrow(kto_arrow_problem)
+  if(NOT kto_arrow_problem)
+    set(kto_arrow_FOUND TRUE)
+  elseif(kto_FIND_REQUIRED_arrow)
+    set(kto_FOUND FALSE)
+    set(kto_NOT_FOUND_MESSAGE "${kto_arrow_problem}")
+    return()
+  endif()
+endif()
+
+if("kto" IN_LIST kto_components)
   if(NOT EXISTS ${CMAKE_CURRENT_LIST_DIR}/kto-targets.cmake)
     set(kto_FOUND FALSE)
     set(kto_NOT_FOUND_MESSAGE "this kto was installed with KTO_LIGHT_ONLY: ask for find_package(kto COMPONENTS light)")

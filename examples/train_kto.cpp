@@ -193,9 +193,10 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                                          .model_card = model_card(args, run.policy)}};
   Json eval_metrics = Json::object();
   const auto evaluate = [&](std::int64_t num_tokens) {
-    if (!args.script.bf16_full_eval) return trainer.evaluate(run.rows.evaluation, "eval_", num_tokens);
+    if (!args.script.bf16_full_eval && !args.script.fp16_full_eval)
+      return trainer.evaluate(run.rows.evaluation, "eval_", num_tokens);
     auto evaluator = trainer;
-    evaluator.model = kto::bfloat16_copy(trainer.model);
+    evaluator.model = kto::narrow_copy(trainer.model, args.script.fp16_full_eval ? at::kHalf : at::kBFloat16);
     return evaluator.evaluate(run.rows.evaluation, "eval_", num_tokens);
   };
   if (!args.script.do_train) {

@@ -53,7 +53,8 @@ struct ScriptConfig {
   MatmulChoice matmul = MatmulChoice::automatic;
   std::optional<std::int64_t> padding_value = std::nullopt;  ///< token id; the tokenizer's pad token when absent
   std::optional<std::int64_t> pad_to_multiple_of = std::nullopt;
-  std::optional<std::int64_t> dataset_num_proc = std::nullopt;  ///< threads that tokenize; all cores when absent
+  std::int64_t label_pad_token_id = default_label_pad_token_id;  ///< of rows that are tokenized already
+  std::optional<std::int64_t> dataset_num_proc = std::nullopt;   ///< threads that tokenize; all cores when absent
   LossType loss_type = LossType::kto;
   double beta = 0.1;
   Optim optim = Optim::adamw_torch_fused;
@@ -83,6 +84,7 @@ struct ScriptConfig {
   bool do_train = true;
   bool do_eval = false;               ///< evaluate the test split at the end, whatever eval_strategy is
   bool bf16_full_eval = false;        ///< evaluations outside training with the policy in bfloat16
+  bool fp16_full_eval = false;        ///< likewise in float16
   bool generate_during_eval = false;  ///< replies of policy and reference to prompts of the test split, in the log
   std::int64_t generation_num_prompts = 4;
   std::int64_t generation_max_new_tokens = 64;
@@ -240,7 +242,7 @@ inline const Options<ScriptConfig>& script_options() {
             "DIR", true),
         detail::with_refused(
             option(&C::dtype, "dtype", group::model, "type of the parameters; auto: the type they are stored in"),
-            "float16", "training float16 parameters is not supported yet"),
+            "float16", "float16 has too few bits for parameters that are trained; --fp16 multiplies in it"),
         option(&C::disable_dropout, "disable_dropout", group::model, "ignore the dropout of the model's config"),
         text(option(&C::dataset_name, "dataset_name", group::data,
                     "a .jsonl, .json, .csv or .parquet file, a pattern of files, or a folder with train* and test*; "
@@ -286,6 +288,11 @@ inline const Options<ScriptConfig>& script_options() {
             option(&C::pad_to_multiple_of, "pad_to_multiple_of", group::data,
                    "padded rows have a multiple of this many tokens; None or auto: no such", detail::count(1)),
             "auto"),
+        option(&C::label_pad_token_id, "label_pad_token_id", group::data,
+               "of rows that are tokenized already (completion_input_ids, completion_labels, label): the label of what "
+               "is not the completion",
+               {"an integer from -2147483648 to 2147483647",
+                [](double x) { return x >= -2147483648.0 && x <= 2147483647.0; }}),
         option(&C::dataset_num_proc, "dataset_num_proc", group::data,
                "threads that tokenize; None: all cores; the result is the same for any number",
                {"None or an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),
@@ -350,6 +357,8 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::do_eval, "do_eval", group::evaluation, "evaluate at the end, whatever eval_strategy is"),
         option(&C::bf16_full_eval, "bf16_full_eval", group::evaluation,
                "hold the policy in bfloat16 in evaluations outside training (--do_eval)"),
+        option(&C::fp16_full_eval, "fp16_full_eval", group::evaluation,
+               "hold the policy in float16 in evaluations outside training (--do_eval)"),
         option(&C::generate_during_eval, "generate_during_eval", group::evaluation,
                "at each evaluation write replies of policy and reference to a few of its prompts into the log, as "
                "eval_samples; the reference of an adapter is the model without it; after precompute_ref_log_probs "
@@ -488,8 +497,13 @@ inline void validate(const Arguments& arguments) {
       script.report_to && std::ranges::find(*script.report_to, "tensorboard") != script.report_to->end();
   if (script.logging_dir && !tensorboard) throw UsageError("logging_dir needs --report_to tensorboard");
   if (script.run_name && !script.report_to) throw UsageError("run_name needs --report_to jsonl or tensorboard");
-  if (script.bf16_full_eval && !script.do_eval)
-    throw UsageError("bf16_full_eval is of evaluations outside training: add --do_eval");
+  if (script.bf16_full_eval && script.fp16_full_eval)
+    throw UsageError("bf16_full_eval and fp16_full_eval both say what the policy is held in: give one of them");
+  if ((script.bf16_full_eval || script.fp16_full_eval) && !script.do_eval)
+    throw UsageError(concat(script.bf16_full_eval ? "bf16" : "fp16",
+                            "_full_eval is of evaluations outside training: add --do_eval"));
+  if (arguments.train.fp16 && script.dtype == ModelDtype::bfloat16)
+    throw UsageError("fp16 trains parameters of float32: leave --dtype bfloat16 out");
   if (script.generate_during_eval && !evaluates)
     throw UsageError("generate_during_eval needs --do_eval, or --eval_strategy steps or epoch");
   if (script.generate_during_eval && arguments.train.prediction_loss_only)

@@ -26,8 +26,13 @@ inline fs::path user_cache_folder() {
 
 /// The files of `split`; of a mixture, whose only one is train, all.
 inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::string& split) {
-  if (!script.datasets.empty()) return mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
-  return {{.files = data_files(script.dataset_name, split)}};
+  std::vector<RowFiles> out;
+  if (script.datasets.empty())
+    out = {{.files = data_files(script.dataset_name, split)}};
+  else
+    out = mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
+  for (RowFiles& part : out) part.label_pad_token_id = script.label_pad_token_id;
+  return out;
 }
 
 /// What rows are called in messages.

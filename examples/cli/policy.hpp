@@ -34,12 +34,15 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
   if (args.script.dtype == ModelDtype::bfloat16) dtype = at::kBFloat16;
   if (args.script.dtype == ModelDtype::as_stored) dtype = stored_dtype(folder);
   check(dtype != at::kHalf, folder.string(),
-        ": is stored in float16, and training float16 parameters is not supported; use --dtype float32");
+        ": is stored in float16, which has too few bits for parameters that are trained; use --dtype float32");
+  check(!args.train.fp16 || dtype == at::kFloat, folder.string(), ": is stored in ", dtype,
+        ", and fp16 trains parameters of float32; use --dtype float32");
   Decoder model = load_pretrained(folder, dtype, choose_device(args.script.device));
   check(args.script.disable_dropout || model.config.attention_dropout == 0, folder.string(),
         ": config.json has attention_dropout ", model.config.attention_dropout,
         ", which is not supported in training; leave --disable_dropout True");
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
+  if (args.train.fp16) model.compute = at::kHalf;
   model.recompute = args.train.gradient_checkpointing;
   return model;
 }
@@ -54,12 +57,12 @@ inline Decoder to_reference_dtype(Decoder decoder, const Arguments& args) {
   return decoder;
 }
 
-/// A copy whose weights are held and multiplied in bfloat16, for evaluations.
-inline Decoder bfloat16_copy(Decoder decoder) {
-  const auto narrow = [](Tensor& tensor) { tensor = tensor.detach().to(at::kBFloat16); };
+/// A copy whose weights are held and multiplied in `type`, for evaluations.
+inline Decoder narrow_copy(Decoder decoder, at::ScalarType type) {
+  const auto narrow = [type](Tensor& tensor) { tensor = tensor.detach().to(type); };
   visit_parameters(decoder, [&](const std::string&, Tensor& tensor, const auto&) { narrow(tensor); });
   visit_loras(decoder, [&](const std::string&, Tensor& tensor) { narrow(tensor); });
-  decoder.compute = at::kBFloat16;
+  decoder.compute = type;
   return decoder;
 }
 

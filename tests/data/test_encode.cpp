@@ -50,6 +50,15 @@ const ShortTemplate chat_template;
 const RowEncoder<ByteTokenizer, ShortTemplate> encoder{
     .tokenizer = tokenizer, .chat_template = &chat_template, .special_tokens = specials};
 
+/// Reads and encodes one line, with this value for label_pad_token_id.
+Example encode_line(const std::string& line, std::int64_t pad = kto::default_label_pad_token_id) {
+  const TemporaryFolder folder;
+  const auto file = folder.write("rows.jsonl", line);
+  return encode_rows(kto::read_rows(std::vector<kto::RowFiles>{{.files = {file}, .label_pad_token_id = pad}}, "rows"),
+                     encoder)
+      .examples.at(0);
+}
+
 kto::RowSet plain_rows(const std::vector<std::pair<std::string, std::string>>& texts) {
   kto::RowSet set{.rows = {}, .kind = {}, .files = {"rows.jsonl"}, .notes = {}};
   for (const auto& [prompt, completion] : texts) {
@@ -183,4 +192,45 @@ TEST_CASE("encode: templates see the row's columns and the model's special token
   const auto variables = kto::template_variables(Json::array({Json{{"role", "user"}}}), row, specials, true);
   CHECK(variables.dump() == R"({"eos_token":"!","messages":[{"role":"user"}],"tools":[{"name":"f"}],"documents":null,)"
                             R"("add_generation_prompt":true,"mood":"calm"})");
+}
+
+TEST_CASE("tokenized rows: label_pad_token_id parts prompt and completion; no text is looked at", "[data]") {
+  const auto row = [](const std::string& labels, const std::string& more = "") {
+    return R"({"prompt": "not", "completion": "read", "completion_input_ids": [5, 6, 7, 8], "completion_labels": )" +
+           labels + R"(, "label": false)" + more + "}";
+  };
+  const auto parts = [](const Example& example) { return std::pair{example.prompt_ids, example.completion_ids}; };
+  using Ids = std::vector<std::int32_t>;
+  const Example plain = encode_line(row("[-100, -100, 7, 8]"));
+  CHECK(parts(plain) == std::pair{Ids{5, 6}, Ids{7, 8}});
+  CHECK_FALSE(plain.label);
+  CHECK(plain.row == 1);
+  CHECK(parts(encode_line(row("[-1, 6, 7, 8]"), -1)) == std::pair{Ids{5}, Ids{6, 7, 8}});
+  CHECK(parts(encode_line(row("[5, 6, 7, 8]"))) == std::pair{Ids{}, Ids{5, 6, 7, 8}});
+  CHECK(parts(encode_line(row("[5, 5, 7, 8]"), 5)) == std::pair{Ids{5, 6}, Ids{7, 8}});
+  CHECK(parts(encode_line(row("[-100, 6, 7, -100]"))) == std::pair{Ids{5}, Ids{6, 7}});  // padding after it
+  CHECK(parts(encode_line(row("[-100, -100, 7, -100]", R"(, "completion_attention_mask": [0, 1, 1, 0])"))) ==
+        std::pair{Ids{6}, Ids{7}});
+
+  const auto refusal = [&](const std::string& line, std::int64_t pad = -100) {
+    return error_of([&] { (void)encode_line(line, pad); });
+  };
+  CHECK_THAT(refusal(row("[-100, -100, -100, -100]")), KTO_CONTAINS("is label_pad_token_id (-100) throughout"));
+  CHECK_THAT(refusal(row("[-100, -100, 7, 8]"), -1),
+             KTO_CONTAINS("has -100 at 0, where \"completion_input_ids\" has 5"));
+  CHECK_THAT(refusal(row("[-100, 6, -100, 8]")), KTO_CONTAINS("goes on at 3 after label_pad_token_id (-100) at 2"));
+  CHECK_THAT(refusal(row("[-100, 7, 8]")), KTO_CONTAINS("has 3 entries, and \"completion_input_ids\" 4"));
+  CHECK_THAT(refusal(row("[-100, 6, 7, 8]", R"(, "completion_attention_mask": [1, 1, 0, 1])")),
+             KTO_CONTAINS("is 0 at 2, within the row"));
+  CHECK_THAT(refusal(row("null")), KTO_CONTAINS("\"completion_labels\" is null; expected a list of integers"));
+  CHECK_THAT(refusal(row("[-100, 6.5, 7, 8]")), KTO_CONTAINS("holds the number 6.5 at 1; expected an integer from"));
+  CHECK_THAT(refusal(R"({"completion_input_ids": [1, -2], "completion_labels": [-100, -2], "label": true})"),
+             KTO_CONTAINS("holds the number -2 at 1; expected an integer from 0 to 2147483647"));
+  CHECK_THAT(refusal(R"({"completion_input_ids": [1, 2], "completion_labels": [-100, 2]})"),
+             KTO_CONTAINS("\"label\" is missing; expected true or false"));
+  CHECK_THAT(refusal(R"({"completion_input_ids": [1], "completion_labels": [1], "label": true})"),
+             KTO_CONTAINS("the completion is a single token, which nothing predicts"));
+  CHECK_THAT(
+      refusal(R"({"prompt": "a", "completion": "b", "label": true})", -1),
+      KTO_CONTAINS("label_pad_token_id says what completion_labels of tokenized rows hold, and these are plain"));
 }

@@ -244,4 +244,12 @@ with tempfile.TemporaryDirectory() as tmp:
     case("skipped where asked: the other steps train", len(steps) == 4 and ["loss" in e for e in steps] == [True, False, True, True] and
          steps[1].get("skipped_steps") == 1, (result.stderr[-300:], steps))
     case("and told with its row", re.search(r"step 2: .*row 6", result.stdout + result.stderr), (result.stdout + result.stderr)[-600:])
+    result = runs.run("nan_shown", *apo, "--nonfinite_loss", "skip", "--logging_nan_inf_filter", "False", "--resume_from_checkpoint", runs.at("nan_batch", "checkpoint-2"), **where)
+    case("another logging_nan_inf_filter is another run", result.returncode == 1 and 'logging_nan_inf_filter is "False" and was "True"' in result.stderr, result.stderr[-300:])
+    result = runs.run("nan_shown", *apo, "--nonfinite_loss", "skip", "--logging_nan_inf_filter", "False", **where)
+    shown = json.load(open(at("nan_shown", "trainer_state.json")))["log_history"] if result.returncode == 0 else [{}] * 5
+    case("its loss shows where asked, as null", [type(e.get("loss")) for e in shown[:4]] == [float, type(None), float, float] and "loss" in shown[1] and
+         "'loss': nan" in result.stdout and shown[-1].get("train_loss", 0) is None, (result.stderr[-300:], shown))
+    runs.run("nan_shown_on", *apo, "--nonfinite_loss", "skip", "--logging_nan_inf_filter", "False", "--resume_from_checkpoint", at("nan_shown", "checkpoint-2"), **where)
+    runs.same("and a run that goes on after it is the same", "nan_shown_on", "nan_shown")
     sys.exit(runs.report())

@@ -93,6 +93,25 @@ with tempfile.TemporaryDirectory() as tmp:
     case("after precomputing the policy writes alone, and that is told", "the policy writes alone" in result.stderr
          and all("reference" not in s and "policy" in s for s in saved.get("eval_samples", [{"reference": 1}])), result.stderr[-300:])
 
+    # Rows that are tokenized already, as KTOTrainer's older releases have them
+    shown = subprocess.run([inspect_rows, "--model_name_or_path", model, "--dataset_name", data, "--json"], capture_output=True, text=True)
+    for pad in (-100, -1):
+        with open(at(f"ids{pad}.jsonl"), "w") as file:
+            for line in shown.stdout.splitlines():
+                row = json.loads(line)
+                file.write(json.dumps({"completion_input_ids": row["prompt_ids"] + row["completion_ids"], "prompt_input_ids": row["prompt_ids"],
+                                       "completion_labels": [pad] * len(row["prompt_ids"]) + row["completion_ids"], "label": row["label"]}) + "\n")
+    case("tokenized rows: the same losses", losses(rows=at("ids-100.jsonl")) == plain, run(rows=at("ids-100.jsonl")).stderr[-300:])
+    case("with a label_pad_token_id of their own, streamed and cached too", all(
+        losses("--label_pad_token_id", "-1", *more, rows=at("ids-1.jsonl")) == plain for more in ([], ["--dataset_streaming"], ["--dataset_cache", at("ids")])))
+    result = run("--label_pad_token_id", "-2", "--dataset_cache", at("ids"), rows=at("ids-1.jsonl"))
+    case("another label_pad_token_id is another set, and a wrong one", result.returncode == 1 and "completion_labels" in result.stderr, result.stderr[-300:])
+    result = run("--label_pad_token_id", "-1")
+    case("rows of text have no such labels", result.returncode == 1 and "label_pad_token_id says" in result.stderr, result.stderr[-300:])
+    again = [json.loads(line) for line in subprocess.run([inspect_rows, "--model_name_or_path", model, "--dataset_name", at("ids-100.jsonl"), "--json"],
+                                                         capture_output=True, text=True).stdout.splitlines()]
+    case("inspect_rows shows their text", again == [json.loads(line) for line in shown.stdout.splitlines()], again[:1])
+
     # Columns for templates
     with open(os.path.join(model, "chat_template.jinja"), "w") as file:
         file.write("{% for t in tools or [] %}<{{ t.function.name }}>{% endfor %}{{ mood }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"

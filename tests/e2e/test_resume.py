@@ -23,6 +23,8 @@ with tempfile.TemporaryDirectory() as tmp:
         "precomputed reference": ["--precompute_ref_log_probs", "--ref_logps_cache", runs.at("cache")],
         "kl_scope window": ["--kl_scope", "window"],
         "bfloat16": ["--dtype", "bfloat16"],
+        "float16 with loss scaling": ["--fp16", "--logging_nan_inf_filter", "False"],
+        "float16, steps that overflow": ["--fp16", "--desirable_weight", "3e4", "--undesirable_weight", "3e4", "--max_grad_norm", "0.5"],
         "learning rate on a plateau, evaluations": ["--eval_strategy", "steps", "--eval_steps", "1", "--lr_scheduler_type", "reduce_lr_on_plateau",
                                                     "--lr_scheduler_kwargs", '{"patience": 0}'],
         "the best model": ["--eval_strategy", "steps", "--eval_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "rewards/margins"],

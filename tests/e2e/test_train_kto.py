@@ -73,6 +73,15 @@ with tempfile.TemporaryDirectory() as tmp:
     case("kl_scope window: four micro-batches of one row are one of four", close(one, four), (one, four))
     got = losses("--bf16")
     case("bf16: starts at 1/2 exactly and stays close", close(got, plain, 0.05) and got[0] == 0.5, got)
+    got = losses("--fp16")
+    case("fp16: starts at 1/2 exactly and stays closer", close(got, plain, 0.01) and got[0] == 0.5, (got, plain))
+    scales = [entry.get("loss_scale") for entry in json.load(open(at("path", "trainer_state.json")))["log_history"] if "loss" in entry]
+    case("with a loss scale", scales == [65536] * 3, scales)
+    seen = []
+    for flags in ([], ["--fp16_full_eval"]):
+        result = run(*to(o=at("path")), *flags, "--do_train", "False", "--do_eval", "--dataset_test_split", "train", "--overwrite_output_dir")
+        seen.append(json.load(open(at("path", "eval_results.json")))["eval_logps/chosen"] if result.returncode == 0 else result.stderr[-300:])
+    case("fp16_full_eval: nearly the same numbers", all(isinstance(x, float) for x in seen) and 0 < abs(seen[0] - seen[1]) < 2e-3 * abs(seen[0]), seen)
     for sampling in ("random", "group_by_length"):
         got = losses("--train_sampling_strategy", sampling)
         case(f"{sampling} sampling trains with KL", len(got) == 3 and got[0] == 0.5, got)

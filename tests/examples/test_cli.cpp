@@ -124,7 +124,12 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK_THAT(refusal({"--pad_to_multiple_of", "8"}), KTO_CONTAINS("need --collator padded"));
   CHECK(refusal({"--pad_to_multiple_of", "auto"}) == "");
   CHECK(run({"--pad_to_multiple_of", "8", "--collator", "padded"}).script.pad_to_multiple_of == 8);
-  CHECK_THAT(refusal({"--bf16_full_eval"}), KTO_CONTAINS("add --do_eval"));
+  CHECK_THAT(refusal({"--bf16_full_eval"}), KTO_CONTAINS("bf16_full_eval is of evaluations"));
+  CHECK_THAT(refusal({"--fp16_full_eval"}), KTO_CONTAINS("fp16_full_eval is of evaluations"));
+  CHECK_THAT(refusal({"--fp16_full_eval", "--bf16_full_eval", "--do_eval"}), KTO_CONTAINS("give one of them"));
+  CHECK_THAT(refusal({"--fp16", "--bf16"}), KTO_CONTAINS("give one of them"));
+  CHECK_THAT(refusal({"--fp16", "--dtype", "bfloat16"}), KTO_CONTAINS("fp16 trains parameters of float32"));
+  CHECK(run({"--fp16"}).train.fp16);
   CHECK(run({"--model_init_kwargs", R"({"dtype": "bfloat16", "revision": "main"})"}).script.dtype ==
         ModelDtype::bfloat16);
   CHECK(run({"--ref_model_init_kwargs", R"({"torch_dtype": "torch.bfloat16"})"}).script.ref_dtype ==

@@ -146,6 +146,32 @@ TEST_CASE("bfloat16 is about as far from float64 as torch's autocast") {
   if (std::getenv("KTO_MODEL_CASES") != nullptr) std::cout << "bf16 " << own << ", autocast " << autocast << '\n';
 }
 
+TEST_CASE("float16, with three bits more, is nearer to float64 than bfloat16") {
+  double half = 0, bfloat = 0;
+  for (const Case& each : all_cases()) {
+    Decoder decoder = case_decoder(each.config, at::kFloat);
+    const auto error = [&](const Tensor& logp_C) {
+      return (logp_C.to(at::kDouble) - flat(each.expected["logp"])).abs().mean().item<double>();
+    };
+    decoder.compute = at::kBFloat16;
+    bfloat += error(run(decoder, each, false).logp_C);
+    decoder.compute = at::kHalf;
+    const Result result = run(decoder, each, false);
+    CHECK(result.logp_C.scalar_type() == at::kFloat);
+    CHECK(result.grads.front().scalar_type() == at::kFloat);
+    half += error(result.logp_C);
+    const Errors errors = errors_of(result, decoder, each.expected);
+    INFO(each.name << ": values " << errors.value << ", gradients " << errors.grad);
+    CHECK(errors.value < 1e-2);
+    CHECK(errors.grad < 2e-2);
+    decoder.recompute = true;
+    const Result again = run(decoder, each, false);
+    for (std::size_t i = 0; i < result.grads.size(); ++i) CHECK(at::equal(result.grads[i], again.grads[i]));
+  }
+  INFO("mean error " << half << ", of bfloat16 " << bfloat << " (sums over the cases)");
+  CHECK(half < bfloat / 5);
+}
+
 /// A row [prompt, first, second] whose completions share the prompt, and the same as two whole sequences.
 void check_shared_prompt(const ModelConfig& config) {
   const auto prompt = case_ids(0, 7, config.vocab_size), first = case_ids(1, 5, config.vocab_size),
@@ -210,7 +236,7 @@ TEST_CASE("parameters of another type than the computation") {
   CHECK(at::equal(narrow.hidden(batch), wide.hidden(batch)));
   narrow.compute = wide.compute = at::kBFloat16;
   CHECK(at::equal(narrow.hidden(batch), wide.hidden(batch)));
-  wide.compute = at::kHalf;
+  wide.compute = at::kComplexFloat;
   CHECK_THROWS_WITH(wide.hidden(batch), KTO_CONTAINS("bfloat16"));
 }
 

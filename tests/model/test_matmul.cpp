@@ -25,7 +25,7 @@ TEST_CASE("products and their gradients agree with at::linear on every back end"
       continue;
     }
     matmul_backend() = backend;
-    for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16})
+    for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf})
       for (const bool with_bias : {false, true})
         for (const std::int64_t rows : {0, 1, 5, 70}) {
           INFO("backend " << static_cast<int>(backend) << ", " << dtype << ", bias " << with_bias << ", rows " << rows);
@@ -37,7 +37,7 @@ TEST_CASE("products and their gradients agree with at::linear on every back end"
           const auto bias = with_bias ? std::optional(b) : std::nullopt;
           const Tensor got = affine(x, w, bias);
           const Tensor want = at::linear(x, w.to(dtype), with_bias ? std::optional(b.to(dtype)) : std::nullopt);
-          const double tolerance = dtype == at::kBFloat16 ? 0.1 : 1e-4;
+          const double tolerance = dtype == at::kBFloat16 ? 0.1 : dtype == at::kHalf ? 0.02 : 1e-4;
           CHECK(got.scalar_type() == dtype);
           CHECK(at::allclose(got, want, tolerance, tolerance));
           const Tensor probe = at::randn(want.sizes(), generator, at::kFloat).to(dtype);
@@ -49,6 +49,17 @@ TEST_CASE("products and their gradients agree with at::linear on every back end"
           }
         }
   }
+}
+
+TEST_CASE("a product of float16 numbers is their float32 product, rounded once") {
+  const auto generator = at::detail::createCPUGenerator(4);
+  const auto half = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kFloat).to(at::kHalf); };
+  const Tensor x = half({5, 300}), w = half({7, 300}), b = half({7});
+  const BackendGuard guard;
+  matmul_backend() = MatmulBackend::aten;
+  const Tensor wide = at::linear(x.to(at::kFloat), w.to(at::kFloat), b.to(at::kFloat));
+  CHECK(at::equal(matmul_transposed(x, w, b), wide.to(at::kHalf)));
+  CHECK(at::isfinite(matmul_transposed(x * 100, w * 100)).logical_not().any().item<bool>());  // 65504 is the largest
 }
 
 TEST_CASE("only gradients that are asked for are computed") {

@@ -158,12 +158,12 @@ TEST_CASE("a value that is not as expected is named with its place") {
 }
 
 TEST_CASE("refused options take their default only") {
-  CHECK(refusal_of("fp16", false) == "");
-  CHECK(refusal_of("fp16", "no") == "");
-  CHECK(refusal_of("fp16", true) ==
-        "run.json: fp16: \"True\" is refused: float16 has too few bits for the gradients of a policy without loss "
-        "scaling, "
-        "and no CPU computes faster in it; use --bf16 (expected only the default, False)");
+  CHECK(refusal_of("do_predict", false) == "");
+  CHECK(refusal_of("do_predict", "no") == "");
+  CHECK(
+      refusal_of("do_predict", true) ==
+      "run.json: do_predict: \"True\" is refused: there is no prediction beside evaluation (expected only the default, "
+      "False)");
   CHECK(refusal_of("save_steps", 500) == "");
   CHECK(refusal_of("save_steps", "500.0") == "");
   CHECK_THAT(refusal_of("gradient_checkpointing_kwargs", Json{{"use_reentrant", false}}),
@@ -216,6 +216,7 @@ TEST_CASE("validate checks fields set in code, and fields against each other") {
                c.eval_strategy = IntervalStrategy::steps;
              }),
              KTO_CONTAINS("eval_steps"));
+  CHECK_THAT(invalid([](auto& c) { c.bf16 = c.fp16 = true; }), KTO_CONTAINS("give one of them"));
   CHECK_THAT(invalid([](auto& c) { c.desirable_weight = c.undesirable_weight = 0; }), KTO_CONTAINS("both 0"));
   CHECK_THAT(invalid([](auto& c) { c.lr_scheduler_type = LrSchedulerType::constant, c.warmup_steps = 5; }),
              KTO_CONTAINS("constant_with_warmup"));

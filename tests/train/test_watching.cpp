@@ -109,6 +109,46 @@ TEST_CASE("such a batch is left out when asked, and the others train") {
   CHECK_FALSE(at::equal(before, poisoned.model.parameters[0].second));
 }
 
+TEST_CASE("logging_nan_inf_filter keeps such losses out of the logged ones, of training and of evaluation") {
+  const auto run = [](bool filter, double logging_steps) {
+    const Poisoned poisoned;  // step 2 of 3 is left out
+    kto::Trainer trainer{.model = poisoned.model,
+                         .collator = kto::PaddedCollator{},
+                         .loss = kto::ApoZeroUnpaired{},
+                         .reference = kto::live_reference(toy::bigram_model()),
+                         .config = {.per_device_train_batch_size = 4,
+                                    .per_device_eval_batch_size = 4,
+                                    .max_steps = 3,
+                                    .learning_rate = 0.1,
+                                    .logging_steps = logging_steps,
+                                    .logging_nan_inf_filter = filter,
+                                    .eval_strategy = kto::IntervalStrategy::epoch,
+                                    .nonfinite_loss = kto::NonFiniteLoss::skip}};
+    const auto rows = std::span<const kto::Example>(poisoned.rows);
+    std::vector<kto::Example> sound(rows.begin(), rows.begin() + 4);
+    sound.insert(sound.end(), rows.begin() + 8, rows.end());
+    const auto state = trainer.train(rows, rows);
+    return std::pair{state, trainer.evaluate(sound)["eval_loss"].get<double>()};
+  };
+  const auto value = [](const kto::Json& entry, const char* name) { return entry[name].get<double>(); };
+  const auto [each, sound_loss] = run(true, 1);
+  const double first = value(each.log_history[0], "loss"), third = value(each.log_history[2], "loss");
+  CHECK(value(each.log_history[3], "eval_loss") == Approx(sound_loss));
+  CHECK(each.train_loss == Approx((first + third) / 2));
+  const auto one = run(true, 3).first;
+  CHECK(value(one.log_history[0], "loss") == Approx((first + third) / 2));
+  CHECK(one.log_history[0]["skipped_steps"] == 1);
+
+  const auto shown = run(false, 1).first;
+  CHECK(value(shown.log_history[0], "loss") == first);
+  CHECK(std::isnan(value(shown.log_history[1], "loss")));
+  CHECK_FALSE(shown.log_history[1].contains("grad_norm"));
+  CHECK(value(shown.log_history[2], "loss") == third);  // the weights are the same
+  CHECK(std::isnan(value(shown.log_history[3], "eval_loss")));
+  CHECK(std::isnan(shown.train_loss));
+  CHECK(std::isnan(value(run(false, 3).first.log_history[0], "loss")));
+}
+
 TEST_CASE("the model card has TRL's front matter; names are YAML text whatever is in them") {
   const std::string card = kto::to_markdown({.model_name = "it's: a model",
                                              .base_model = "org/base",

@@ -53,7 +53,7 @@ inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::
   hash.add(detail::example_cache_format().format);
   detail::add_tokenizer(hash, model_folder);
   for (const RowFiles& part : parts) {
-    hash.add(concat("part of ", part.files.size(), " files, rows ", part.max_rows));
+    hash.add(concat("part of ", part.files.size(), " files, rows ", part.max_rows, ", pad ", part.label_pad_token_id));
     for (const std::string& column : part.columns) hash.add(column);
     for (const fs::path& file : part.files) {
       hash.add(file.string());

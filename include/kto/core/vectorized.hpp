@@ -11,10 +11,10 @@
 
 namespace kto {
 
-/// Whether the kernels written with these loops take `tensor`: float32 or bfloat16 on the CPU.
-inline bool takes_vectorized(const Tensor& tensor) {
-  return tensor.is_cpu() && (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
-}
+/// Whether the kernels written with these loops read and write numbers of this type: float32 and bfloat16.
+inline bool takes_vectorized(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
+/// Whether they take `tensor`: one of such numbers, on the CPU.
+inline bool takes_vectorized(const Tensor& tensor) { return tensor.is_cpu() && takes_vectorized(tensor.scalar_type()); }
 
 namespace detail {
 

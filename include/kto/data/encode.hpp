@@ -41,8 +41,16 @@ struct RowEncoder {
   std::string no_template = no_chat_template;  ///< the Error for a conversation without template
   std::time_t now = std::time(nullptr);        ///< one time for all rows, for templates that write the date
 
-  /// The texts that encode() tokenizes. Throws Error when the model lacks what the row needs.
+  /// The texts that encode() tokenizes, or of a tokenized row those that its ids stand for. Throws Error when the model
+  /// lacks what the row needs.
   RowText text(const Row& row) const {
+    if (row.tokenized) {
+      auto ids = row.prompt.get<std::vector<std::int32_t>>();
+      RowText out{.prompt = tokenizer.decode(ids), .whole = {}};
+      for (const Json& id : row.completion) ids.push_back(id.get<std::int32_t>());
+      out.whole = tokenizer.decode(ids);
+      return out;
+    }
     if (row.prompt.is_array()) {
       const Template* used = tool_template && !row.tools.is_null() ? tool_template : chat_template;
       check(used != nullptr, no_template);
@@ -56,13 +64,22 @@ struct RowEncoder {
 
   /// The ids of a row, and the end of the tokenized prompt that is not part of them (empty as it should be).
   std::pair<Example, std::vector<std::int32_t>> encode(const Row& row) const {
+    constexpr const char* lone = "the prompt is empty and the completion is a single token, which nothing predicts";
+    if (row.tokenized) {
+      check(row.prompt.size() + row.completion.size() > 1, lone);
+      return {Example{.prompt_ids = row.prompt.get<std::vector<std::int32_t>>(),
+                      .completion_ids = row.completion.get<std::vector<std::int32_t>>(),
+                      .label = row.label,
+                      .row = row.source.number},
+              {}};
+    }
     const RowText texts = text(row);
     const auto prompt = tokenizer.encode(texts.prompt, texts.add_special_tokens);
     const auto whole = tokenizer.encode(texts.whole, texts.add_special_tokens);
     const auto [prompt_end, start] = std::mismatch(prompt.begin(), prompt.end(), whole.begin(), whole.end());
     check(start != whole.end(), "the completion has no tokens",
           row.prompt.is_array() ? "; the chat template writes nothing for it" : "");
-    check(whole.size() > 1, "the prompt is empty and the completion is a single token, which nothing predicts");
+    check(whole.size() > 1, lone);
     return {Example{.prompt_ids = {whole.begin(), start},
                     .completion_ids = {start, whole.end()},
                     .label = row.label,

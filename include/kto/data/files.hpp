@@ -18,11 +18,15 @@ namespace kto {
 /// Endings of files that read_rows reads; .gz or .zst may follow, but on Parquet.
 inline constexpr std::array<std::string_view, 5> data_file_endings{".jsonl", ".json", ".ndjson", ".csv", ".parquet"};
 
+inline constexpr std::int64_t default_label_pad_token_id = -100;
+
 /// Files that rows are read from, and what is taken of them.
 struct RowFiles {
   std::vector<fs::path> files;
   std::vector<std::string> columns = {};  ///< these alone; all when empty
   std::size_t max_rows = SIZE_MAX;        ///< the first ones alone
+  /// In tokenized rows, the value in completion_labels of what is not the completion.
+  std::int64_t label_pad_token_id = default_label_pad_token_id;
 };
 
 namespace detail {

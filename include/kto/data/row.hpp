@@ -16,6 +16,7 @@ enum class RowFormat {
   Unpaired,        ///< prompt, completion, label
   Paired,          ///< prompt, chosen, rejected
   ImplicitPrompt,  ///< chosen, rejected; the prompt is how both begin
+  Tokenized,       ///< completion_input_ids, completion_labels, label: ids in place of text
 };
 
 struct RowKind {
@@ -26,6 +27,7 @@ struct RowKind {
 
 /// "conversational rows (prompt, completion, label)"
 inline std::string describe(RowKind kind) {
+  if (kind.format == RowFormat::Tokenized) return "tokenized rows (completion_input_ids, completion_labels, label)";
   const std::string_view columns = kind.format == RowFormat::Unpaired ? "prompt, completion, label"
                                    : kind.format == RowFormat::Paired ? "prompt, chosen, rejected"
                                                                       : "chosen, rejected with the prompt in both";
@@ -42,7 +44,8 @@ struct RowSource {
 /// Everything of a row but the completions. `tools` is null or an array of JSON schemas, `chat_template_kwargs` an
 /// object of variables for the chat template.
 struct RowContext {
-  Json prompt;  ///< a string, or an array of messages
+  Json prompt;             ///< a string, an array of messages, or of token ids
+  bool tokenized = false;  ///< ids, not text
   Json tools;
   Json chat_template_kwargs = Json::object();
   RowSource source;
@@ -50,7 +53,7 @@ struct RowContext {
 
 /// What the trainer learns from.
 struct Row : RowContext {
-  Json completion;    ///< a string, or an array of messages
+  Json completion;    ///< likewise
   bool label = true;  ///< desirable (chosen) or not
 };
 

@@ -283,11 +283,13 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
   }
 };
 
-/// Whether the kernels take it. In bfloat16 a processor with AMX is faster through LibTorch's own attention.
+/// Whether the kernels take it; they compute in float32. In bfloat16 a processor with AMX is faster through LibTorch's
+/// own attention.
 inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd) {
   const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
-  return takes_vectorized(q_NHd) && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
-         (q_NHd.scalar_type() == at::kFloat || !has_amx_bf16());
+  const bool narrow = takes_vectorized(q_NHd) || (q_NHd.is_cpu() && q_NHd.scalar_type() == at::kHalf);
+  return narrow && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
+         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx_bf16());
 }
 
 }  // namespace kto::detail

@@ -123,7 +123,7 @@ struct GatedDown : torch::autograd::Function<GatedDown> {
 inline std::vector<Tensor> normed_linears(const Tensor& hidden_ND, const Tensor& norm_D, double eps,
                                           at::ScalarType type, std::initializer_list<const Linear*> linears) {
   const bool adapted = std::ranges::any_of(linears, [](const Linear* linear) { return linear->lora.has_value(); });
-  if (adapted || !takes_vectorized(hidden_ND) || type == at::kDouble || hidden_ND.numel() == 0) {
+  if (adapted || !takes_vectorized(hidden_ND) || !takes_vectorized(type) || hidden_ND.numel() == 0) {
     const Tensor x_ND = rms_norm(hidden_ND, norm_D, eps, type);
     std::vector<Tensor> out;
     for (const Linear* linear : linears) out.push_back((*linear)(x_ND));

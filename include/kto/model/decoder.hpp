@@ -73,9 +73,10 @@ struct Decoder {
   Tensor lm_head_VD;  ///< undefined when config.tie_word_embeddings, but for a head held in another type
   std::optional<LoraWeights> lm_head_lora = std::nullopt;
 
-  /// Type of matrix products and attention: float32, float64 or bfloat16. With bfloat16 it is torch's autocast: the
-  /// parameters keep their type (float32 masters) and are cast for each product; residual stream, norms, rotary tables
-  /// and the softmax stay in float32. Parameters of any floating type work with any of the three.
+  /// Type of matrix products and attention: float32, float64, bfloat16 or float16. With the last two it is torch's
+  /// autocast: the parameters keep their type (float32 masters) and are cast for each product; residual stream, norms,
+  /// rotary tables and the softmax stay in float32. Parameters of any floating type work with any of the four; training
+  /// in float16 needs a scaled loss (TrainConfig::fp16).
   at::ScalarType compute = at::kFloat;
   /// Keep only each layer's input for the backward pass and compute the rest once more there.
   bool recompute = false;
@@ -267,8 +268,8 @@ inline bool Decoder::has_steady_prefix() const {
 }
 
 inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Prefix* kept) const {
-  check(compute == at::kFloat || compute == at::kDouble || compute == at::kBFloat16, "a decoder computes in float32, ",
-        "float64 or bfloat16, not in ", compute);
+  check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
+        "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
   const auto context = std::make_shared<const LayerContext>(
       LayerContext{.config = config,
                    .compute = compute,

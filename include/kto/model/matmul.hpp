@@ -68,10 +68,17 @@ inline MatmulBackend& matmul_backend() {
   return backend;
 }
 
-/// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view.
+/// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view. In float16 on the CPU the sums are of
+/// float32 and rounded at the end, as tensor cores do it: LibTorch's own kernel is many times slower.
 inline Tensor matmul_transposed(const Tensor& x_NI, const Tensor& weight_OI,
                                 const std::optional<Tensor>& bias_O = std::nullopt) {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
+  if (x_NI.scalar_type() == at::kHalf && x_NI.is_cpu()) {
+    const auto wide = [](const Tensor& tensor) { return tensor.to(at::kFloat); };
+    return matmul_transposed(wide(x_NI), wide(weight_OI),
+                             bias_O && bias_O->defined() ? std::optional(wide(*bias_O)) : bias_O)
+        .to(at::kHalf);
+  }
   const bool onednn = matmul_backend() == MatmulBackend::onednn && x_NI.scalar_type() == at::kFloat &&
                       weight_OI.scalar_type() == at::kFloat && x_NI.is_cpu() && x_NI.numel() > 0;
   if (!onednn || !detail::onednn_linear()) return at::linear(x_NI, weight_OI, bias_O);

@@ -129,8 +129,8 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 /// weight * x / sqrt(mean(x^2) + eps) over the last dimension, of `out_type`. As in transformers the normalised x is
 /// rounded to its own type before it meets the weight.
 inline Tensor rms_norm(const Tensor& x, const Tensor& weight_D, double eps, at::ScalarType out_type) {
-  const bool narrow = out_type == at::kFloat || out_type == at::kBFloat16;
-  if (!takes_vectorized(x) || !narrow || x.numel() == 0) return rms_norm_composed(x, weight_D, eps, out_type);
+  if (!takes_vectorized(x) || !takes_vectorized(out_type) || x.numel() == 0)
+    return rms_norm_composed(x, weight_D, eps, out_type);
   return detail::RmsNorm::apply(x, weight_D, eps, out_type);
 }
 

@@ -68,8 +68,8 @@ struct Rotate : torch::autograd::Function<Rotate> {
 
 /// Rotates x_NHd; coordinate pairs are (i, i + d / 2). The result has `out_type`.
 inline Tensor apply_rope(const Tensor& x_NHd, const RopeTables& tables, at::ScalarType out_type) {
-  const bool narrow = out_type == at::kFloat || out_type == at::kBFloat16;
-  if (!takes_vectorized(x_NHd) || !narrow || x_NHd.numel() == 0) return apply_rope_composed(x_NHd, tables, out_type);
+  if (!takes_vectorized(x_NHd) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
+    return apply_rope_composed(x_NHd, tables, out_type);
   return detail::Rotate::apply(x_NHd, tables.cos_Nd.contiguous(), tables.sin_Nd.contiguous(), out_type);
 }
 

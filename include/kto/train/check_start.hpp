@@ -32,6 +32,17 @@ void check_reference(const Model& policy, const Reference& reference) {
   }
 }
 
+/// Throws Error when float16 and loss scaling do not come together: products in one need the other.
+template <class Model>
+void check_precision(const Model& policy, bool scales_loss) {
+  if constexpr (requires { policy.compute == at::kHalf; })
+    check((policy.compute == at::kHalf) == scales_loss, "the model computes in ", policy.compute, ", and fp16 is ",
+          scales_loss ? "on" : "off", "; set config.fp16 and model.compute = at::kHalf together");
+  for (const auto& [name, tensor] : policy.named_parameters())
+    check(!scales_loss || !tensor.requires_grad() || c10::elementSize(tensor.scalar_type()) >= 4, "fp16 trains ", name,
+          ", which is ", tensor.scalar_type(), "; expected float32");
+}
+
 /// Throws Error when policy and reference differ on the first micro-batch although the one was made from the other.
 template <class Reference>
 void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) {

@@ -16,6 +16,7 @@
 #include "kto/reference/concept.hpp"
 #include "kto/train/checkpoint_folder.hpp"
 #include "kto/train/identity.hpp"
+#include "kto/train/loss_scale.hpp"
 #include "kto/train/options.hpp"
 #include "kto/train/state.hpp"
 
@@ -159,8 +160,8 @@ class Checkpointer {
 
   /// Brings everything to where the checkpoint left it.
   template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
-  void resume(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, Log& log,
-              TrainerState& state, Position& position) {
+  void resume(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, LossScale& scale,
+              Log& log, TrainerState& state, Position& position) {
     const CheckpointFolder saved = open_checkpoint(*from_);
     const auto differences = identity_differences(saved.manifest.value("identity", Json()), identity_);
     if (!differences.empty()) {
@@ -180,6 +181,7 @@ class Checkpointer {
     StateReader archive(saved.state("rng_state"), at::kCPU, from_->string() + ": rng_state");
     generators.visit_state(archive);
     read("scheduler", rate), read("log", log), read("sampler", position);
+    if (scale.is_on()) read("scaler", scale);
     const fs::path file = *from_ / "trainer_state.json";
     state = trainer_state_from_json(read_json(file), file.string());
     if (state.best_global_step) {  // the folder may have moved
@@ -193,8 +195,8 @@ class Checkpointer {
   /// Saves checkpoint-N, N being state.global_step, and removes those that save_total_limit leaves no room for. Returns
   /// its folder.
   template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
-  fs::path save(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, Log& log,
-                TrainerState& state, Position& position) {
+  fs::path save(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, LossScale& scale,
+                Log& log, TrainerState& state, Position& position) {
     check(is_on(),
           "a checkpoint was asked for in a run that can save none: set save_strategy, or give "
           "Trainer::checkpointing a save_model");
@@ -219,6 +221,7 @@ class Checkpointer {
       detail::visit_run(model, loss, reference, optimizer, write);
       detail::Generators generators{model.named_parameters().front().second.device()};
       write("rng_state", generators), write("scheduler", rate), write("log", log), write("sampler", position);
+      if (scale.is_on()) write("scaler", scale);
     }
     content.manifest = {{"global_step", state.global_step}, {"identity", identity_}};
     const fs::path folder = write_checkpoint_folder(output_dir, state.global_step, std::move(content));

@@ -65,6 +65,7 @@ struct TrainConfig {
   IntervalStrategy logging_strategy = IntervalStrategy::steps;
   double logging_steps = 10;  ///< below 1: a fraction of the run's steps
   bool logging_first_step = false;
+  bool logging_nan_inf_filter = true;  ///< losses that are not finite are left out of the logged ones
   InputTokens include_num_input_tokens_seen = InputTokens::no;
   bool skip_memory_metrics = true;  ///< no resident memory in the closing log entry
   IntervalStrategy eval_strategy = IntervalStrategy::no;
@@ -89,11 +90,12 @@ struct TrainConfig {
 
   // Randomness and numbers
   std::int64_t seed = 42;
-  std::optional<std::int64_t> data_seed = std::nullopt;      ///< for the order of rows; seed when absent
-  bool bf16 = false;                                         ///< matrix products in bfloat16, parameters as loaded
-  bool full_determinism = false;                             ///< refuse kernels whose result differs from run to run
-  bool gradient_checkpointing = false;                       ///< activations recomputed layer by layer
-  std::optional<double> neftune_noise_alpha = std::nullopt;  ///< noise on embeddings (arXiv:2310.05914)
+  std::optional<std::int64_t> data_seed = std::nullopt;  ///< for the order of rows; seed when absent
+  bool bf16 = false;                                     ///< matrix products in bfloat16, parameters as loaded
+  bool fp16 = false;                    ///< the same in float16, with dynamic loss scaling; parameters of float32
+  bool full_determinism = false;        ///< refuse kernels whose result differs from run to run
+  bool gradient_checkpointing = false;  ///< activations recomputed layer by layer
+  std::optional<double> neftune_noise_alpha = std::nullopt;            ///< noise on embeddings (arXiv:2310.05914)
   std::optional<std::int64_t> torch_empty_cache_steps = std::nullopt;  ///< updates between giving cached memory back
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <span>
 #include <string>
@@ -67,6 +68,20 @@ class Predictions {
   std::int64_t num_rows_ = 0;
 };
 
+/// The mean over rows of the batches' mean losses; with `filter` over those of finite batches, where there are some.
+inline double mean_loss(const std::vector<Tensor>& mean_of_batch, const std::vector<Picks>& batches, bool filter) {
+  const Tensor means = at::stack(mean_of_batch).to(at::kCPU, at::kDouble);
+  const auto mean = means.accessor<double, 1>();
+  const bool left_out = filter && at::isfinite(means).any().item<bool>();
+  double sum = 0, num_rows = 0;
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    const double value = mean[static_cast<std::int64_t>(i)], rows = static_cast<double>(batches[i].size());
+    if (left_out && !std::isfinite(value)) continue;
+    sum += value * rows, num_rows += rows;
+  }
+  return sum / num_rows;
+}
+
 }  // namespace detail
 
 /// Mean loss and metrics over `rows` under transformers' names: `prefix` + loss, runtime, ..., kl, rewards/chosen, ...
@@ -85,7 +100,7 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
   const bool has_metrics = hooks.compute_metrics && !config.prediction_loss_only;
   MetricWindow metrics;
   detail::Predictions predictions;
-  Tensor loss_sum;
+  std::vector<Tensor> losses;  // without dimensions, one a batch
   for (std::size_t i = 0; i < batches.size(); ++i) {
     std::vector<Batch> single;
     single.push_back(to_device(source.next(), device));
@@ -93,14 +108,12 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
     const auto observe = [&](const Observation& seen) {
       if (has_metrics) predictions.add(model, hooks, seen);
     };
-    const Tensor mean = micro_batch_loss(model, loss, window[0], config, metrics, observe);
-    const Tensor sum = mean * static_cast<double>(batches[i].size());
-    loss_sum = loss_sum.defined() ? loss_sum + sum : sum;
+    losses.push_back(micro_batch_loss(model, loss, window[0], config, metrics, observe));
     detail::call(callbacks, &Callback::on_evaluate_batch, static_cast<std::int64_t>(i + 1),
                  static_cast<std::int64_t>(batches.size()));
   }
   const auto num_rows = static_cast<double>(rows.size());
-  Json out = {{prefix + "loss", loss_sum.item<double>() / num_rows}};
+  Json out = {{prefix + "loss", detail::mean_loss(losses, batches, config.logging_nan_inf_filter)}};
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   out[prefix + "runtime"] = seconds;
   out[prefix + "samples_per_second"] = num_rows / seconds;

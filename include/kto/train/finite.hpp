@@ -13,10 +13,15 @@ namespace kto {
 
 // Shapes: B examples of a micro-batch.
 
-/// What is not finite in a window, for a message; nothing when all is well. `losses` has the loss_B of each
-/// micro-batch. Waits for the device.
-inline std::optional<std::string> not_finite(std::span<const PreparedBatch> window, std::span<const Tensor> losses,
-                                             const Tensor& grad_norm) {
+/// What is not finite in a window.
+struct NotFinite {
+  std::string what;     ///< for a message
+  bool is_loss = true;  ///< else the gradient alone
+};
+
+/// Looks for it; nothing when all is well. `losses` has the loss_B of each micro-batch. Waits for the device.
+inline std::optional<NotFinite> not_finite(std::span<const PreparedBatch> window, std::span<const Tensor> losses,
+                                           const Tensor& grad_norm) {
   const at::NoGradGuard no_grad;
   Tensor sum = grad_norm.to(at::kDouble);
   for (const Tensor& loss_B : losses) sum = sum + loss_B.sum().to(grad_norm.device(), at::kDouble);
@@ -29,9 +34,10 @@ inline std::optional<std::string> not_finite(std::span<const PreparedBatch> wind
       if (bad_B[b].item<bool>() && ++count <= 10)
         rows += concat(count > 1 ? ", " : "", window[m].batch.picks[static_cast<std::size_t>(b)].example->row);
   }
-  if (count == 0) return concat("the gradient is not finite (its norm is ", grad_norm.item<double>(), ")");
-  return concat("the loss is not finite for ", count > 1 ? "the rows " : "row ", rows,
-                count > 10 ? concat(" and ", count - 10, " more") : "");
+  if (count == 0)
+    return NotFinite{concat("the gradient is not finite (its norm is ", grad_norm.item<double>(), ")"), false};
+  return NotFinite{concat("the loss is not finite for ", count > 1 ? "the rows " : "row ", rows,
+                          count > 10 ? concat(" and ", count - 10, " more") : "")};
 }
 
 }  // namespace kto

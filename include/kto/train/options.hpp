@@ -209,6 +209,9 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::logging_steps, "logging_steps", group::evaluation,
                "updates between log entries; below 1: a fraction of the run", detail::steps("0, ", true)),
         option(&C::logging_first_step, "logging_first_step", group::evaluation, "log the first update, too"),
+        option(&C::logging_nan_inf_filter, "logging_nan_inf_filter", group::evaluation,
+               "leave the loss of a skipped step (nonfinite_loss), and of a batch of an evaluation, out of the logged "
+               "loss where it is not finite; False: it shows there as nan, in JSON as null"),
         detail::flag_also(option(&C::include_num_input_tokens_seen, "include_num_input_tokens_seen", group::evaluation,
                                  "log how many tokens were trained on; all counts padding, too"),
                           "all", "no"),
@@ -251,6 +254,9 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::data_seed, "data_seed", group::machine, "of the order of rows; None: seed",
                detail::seeds("None or ", 9007199254740992.0)),
         option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"),
+        option(&C::fp16, "fp16", group::machine,
+               "matrix products in float16, parameters in float32, and dynamic loss scaling as torch's GradScaler; for "
+               "devices without bfloat16 (on the CPU it is slower than float32)"),
         option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
                "recompute activations in the backward pass: less memory, more time"),
         option(&C::full_determinism, "full_determinism", group::machine,
@@ -319,6 +325,7 @@ inline void validate(const TrainConfig& config) {
   require(config.early_stopping_threshold == 0 || config.early_stopping_patience,
           "early_stopping_threshold needs early_stopping_patience");
   require(!config.ignore_data_skip || config.resume_from_checkpoint, "ignore_data_skip needs resume_from_checkpoint");
+  require(!config.bf16 || !config.fp16, "bf16 and fp16 both say what products are computed in: give one of them");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
   const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "kto/train/callbacks.hpp"
 #include "kto/train/metrics.hpp"
@@ -12,19 +13,25 @@ namespace kto {
 
 class RunLog {
  public:
+  /// `filter`: the loss of a step that was left out is none; else it counts, and shows where it is not finite.
+  explicit RunLog(bool filter = true) : filter_(filter) {}
+
   MetricWindow metrics = {};
   Tensor grad_norm = {};  ///< of the last step, before clipping
   double learning_rate = 0;
-  std::int64_t num_input_tokens = 0;  ///< as include_num_input_tokens_seen counts
+  std::optional<double> loss_scale = std::nullopt;  ///< where there is one (LossScale)
+  std::int64_t num_input_tokens = 0;                ///< as include_num_input_tokens_seen counts
 
-  /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping.
+  /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping, which is
+  /// undefined where that overflowed.
   void add_step(const std::vector<Tensor>& shares, const Tensor& norm) {
-    for (const Tensor& share : shares) loss_sum_ = loss_sum_.defined() ? loss_sum_ + share : share;
-    grad_norm = norm;
+    add_loss(shares);
+    if (norm.defined()) grad_norm = norm;
     num_skipped_in_a_row = 0;
   }
-  /// A step that was left out: it has no loss.
-  void skip_step() {
+  /// A step that was left out.
+  void skip_step(const std::vector<Tensor>& shares) {
+    if (!filter_) add_loss(shares);
     ++num_skipped_;
     ++num_skipped_in_all_;
     ++num_skipped_in_a_row;
@@ -35,14 +42,16 @@ class RunLog {
   /// A log entry on the steps since the last one. Throws Error when the loss is not finite.
   Json take(const TrainerState& state) {
     const double loss_sum = take_loss();
-    check(std::isfinite(loss_sum), "the loss is not finite: step ", state.global_step,
+    check(std::isfinite(loss_sum) || (!filter_ && num_skipped_ > 0), "the loss is not finite: step ", state.global_step,
           " or one since the last log entry; lower learning_rate, or look at the rows of those steps");
-    const std::int64_t num_steps = state.global_step - last_step_ - num_skipped_;
+    const std::int64_t num_steps = state.global_step - last_step_, num_updates = num_steps - num_skipped_;
+    const std::int64_t num_losses = filter_ ? num_updates : num_steps;
     Json entry = Json::object();
-    if (num_steps > 0)
-      entry = {{"loss", loss_sum / static_cast<double>(num_steps)}, {"grad_norm", grad_norm.item<double>()}};
+    if (num_losses > 0) entry["loss"] = loss_sum / static_cast<double>(num_losses);
+    if (num_updates > 0 && grad_norm.defined()) entry["grad_norm"] = grad_norm.item<double>();
     entry["learning_rate"] = learning_rate;
-    if (num_steps > 0) entry.update(metrics.take("", state.num_tokens));
+    if (loss_scale) entry["loss_scale"] = *loss_scale;
+    if (num_updates > 0) entry.update(metrics.take("", state.num_tokens));
     if (num_skipped_ > 0) entry["skipped_steps"] = num_skipped_;
     last_step_ = state.global_step;
     num_skipped_ = 0;
@@ -53,8 +62,9 @@ class RunLog {
   Json finish(TrainerState& state, double num_samples) {
     take_loss();
     const auto steps = static_cast<double>(state.global_step);
+    const double without_loss = filter_ ? static_cast<double>(num_skipped_in_all_) : 0;
     state.train_runtime = seconds();
-    state.train_loss = total_loss_ / std::max(1.0, steps - static_cast<double>(num_skipped_in_all_));
+    state.train_loss = total_loss_ / std::max(1.0, steps - without_loss);
     return {{"train_runtime", state.train_runtime},
             {"train_samples_per_second", num_samples / state.train_runtime},
             {"train_steps_per_second", steps / state.train_runtime},
@@ -82,6 +92,9 @@ class RunLog {
   double seconds() const {
     return earlier_seconds_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
+  void add_loss(const std::vector<Tensor>& shares) {
+    for (const Tensor& share : shares) loss_sum_ = loss_sum_.defined() ? loss_sum_ + share : share;
+  }
   double take_loss() {
     if (!loss_sum_.defined()) return 0;
     const double sum = loss_sum_.item<double>();
@@ -90,6 +103,7 @@ class RunLog {
     return sum;
   }
 
+  bool filter_;
   Tensor loss_sum_ = {};
   double total_loss_ = 0;
   std::int64_t last_step_ = 0;

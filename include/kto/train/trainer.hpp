@@ -20,6 +20,7 @@
 #include "kto/train/evaluate.hpp"
 #include "kto/train/feed.hpp"
 #include "kto/train/finite.hpp"
+#include "kto/train/loss_scale.hpp"
 #include "kto/train/options.hpp"
 #include "kto/train/run_log.hpp"
 #include "kto/train/run_setup.hpp"
@@ -113,15 +114,18 @@ struct Trainer {
     const RunSetup setup(config);
     set_neftune();
     check_reference(model, reference);
+    check_precision(model, config.fp16);
     Checkpointer checkpointer(config, checkpointing, plan);
     if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
     FlatParameters parameters = flatten_parameters(model);
     TrainerState state;
     Control control;
-    RunLog log;
+    RunLog log(config.logging_nan_inf_filter);
+    LossScale scale(config.fp16);
     Position position;
     at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
-    if (checkpointer.resumes()) checkpointer.resume(model, loss, reference, optimizer, schedule, log, state, position);
+    if (checkpointer.resumes())
+      checkpointer.resume(model, loss, reference, optimizer, schedule, scale, log, state, position);
     detail::call(callbacks, &Callback::on_train_begin, state, plan);
     if constexpr (Loss::needs.kl_pairs)
       if (const std::string note = lone_row_note(config, num_units); !note.empty())
@@ -133,16 +137,17 @@ struct Trainer {
       feed.begin(position.epoch, position.batch);
       while (feed.has_next() && state.global_step < plan.num_steps && !control.should_stop) {
         detail::call(callbacks, &Callback::on_step_begin, state, control);
-        log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
+        log.learning_rate =
+            learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
         std::vector<Batch> window = feed.next(device());
         position.batch += static_cast<std::int64_t>(window.size());
-        step(std::move(window), parameters, state, log);
+        step(std::move(window), parameters, scale, state, log);
         state.epoch = static_cast<double>(position.epoch) +
                       static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
         const bool save = after_step(plan, !feed.has_next(), eval_rows, state, log, control, schedule);
         if (save && !checkpointer.has_saved(state.global_step))
           detail::call(callbacks, &Callback::on_save, state,
-                       checkpointer.save(model, loss, reference, optimizer, schedule, log, state, position));
+                       checkpointer.save(model, loss, reference, optimizer, schedule, scale, log, state, position));
       }
     }
     state.interrupted = control.interrupted && state.global_step < plan.num_steps;
@@ -169,7 +174,8 @@ struct Trainer {
 
   at::Device device() const { return model.named_parameters().front().second.device(); }
 
-  void step(std::vector<Batch> batches, FlatParameters& parameters, TrainerState& state, RunLog& log) {
+  void step(std::vector<Batch> batches, FlatParameters& parameters, LossScale& scale, TrainerState& state,
+            RunLog& log) {
     std::optional<InPlaceGradients> in_place(std::in_place);
     std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone
     const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
@@ -185,7 +191,7 @@ struct Trainer {
         if (!config.neftune_noise_alpha) check_first_logps(seen.input, reference);
         check_first_loss(seen.terms);
       });
-      share.backward();
+      scale.scaled(share).backward();
       shares.push_back(share.detach());
       const Sequences& rows = prepared.batch.rows;
       state.num_tokens += rows.num_tokens;
@@ -194,29 +200,47 @@ struct Trainer {
             config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
     }
     casts.reset(), in_place.reset();
-    const Tensor grad_norm = parameters.grad_norm();
+    const Tensor grad_norm = parameters.grad_norm() / scale.value();
     ++state.global_step;
-    if (const auto problem = not_finite(window, losses, grad_norm)) {
+    const auto problem = not_finite(window, losses, grad_norm);
+    const bool overflows = problem && !problem->is_loss && scale.is_on();
+    if (problem && !overflows) {
       log.metrics.resize(mark);
       loss = before;
-      skip(*problem, state, log);
+      log.skip_step(shares);
+      skip(problem->what, state, log);
     } else {
-      log.add_step(shares, grad_norm);
-      Update update{.learning_rate = log.learning_rate, .grad_divisor = {}};
-      if (config.max_grad_norm > 0)  // divide by norm / max where the norm is larger, by 1 where not
-        update.grad_divisor = ((grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
-      optimizer.step(parameters, update);
+      log.add_step(shares, overflows ? Tensor() : grad_norm);
     }
+    if (!problem) {
+      const Tensor divisor = grad_divisor(grad_norm, scale.value());
+      optimizer.step(parameters, Update{.learning_rate = log.learning_rate, .grad_divisor = divisor});
+    }
+    if (overflows && scale.num_skipped() == 0)
+      detail::call(callbacks, &Callback::on_note,
+                   concat("step ", state.global_step, ": the gradient overflows float16 at a loss scale of ",
+                          scale.value(), "; the step is left out and the scale halved. Others may follow without a ",
+                          "note: see loss_scale in the log"));
+    scale.follow(!problem, state.global_step);
+    if (scale.is_on()) log.loss_scale = scale.value();
     if (config.torch_empty_cache_steps && state.global_step % *config.torch_empty_cache_steps == 0)
       release_cached_memory(device());
     if constexpr (requires { reference.starts_as_policy; }) reference.starts_as_policy = false;  // it did
     if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
   }
 
+  /// What the gradients, scaled by `scale` and else of length `grad_norm`, are divided by: the scale, times norm / max
+  /// where the norm is larger than max_grad_norm. Undefined for 1.
+  Tensor grad_divisor(const Tensor& grad_norm, double scale) const {
+    const double most = config.max_grad_norm;
+    if (most <= 0 && scale == 1) return {};
+    const Tensor clip = most > 0 ? ((grad_norm + 1e-6) / most).clamp_min(1) : at::ones_like(grad_norm);
+    return (clip * scale).to(at::kFloat);
+  }
+
   /// Leaves an update out where config allows that.
   void skip(const std::string& problem, const TrainerState& state, RunLog& log) {
     constexpr int most = 10;
-    log.skip_step();
     check(config.nonfinite_loss == NonFiniteLoss::skip, "step ", state.global_step, ": ", problem,
           "; no weight was changed by this step. Lower learning_rate, look at those rows, or leave such steps out with "
           "nonfinite_loss skip");

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes runs.json: what TRL 1.16's KTOTrainer logs under options that change numbers, on rows of examples/data and the
-tiny model of tests/e2e/tiny_model.py. tests/e2e/recorded_runs.py replays them. Needs torch, trl, transformers."""
+tiny model of tests/e2e/tiny_model.py. tests/e2e/recorded_runs.py replays them. Needs torch, trl, transformers.
+
+usage: make_runs.py [NAME ...]      with names those cases alone are recorded, and the others kept"""
 import json
+import math
 import os
 import sys
 import tempfile
@@ -16,11 +19,24 @@ warnings.filterwarnings("ignore")
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from accelerate import Accelerator
 from trl import KTOConfig, KTOTrainer
 
 from tiny_model import make_model
 
 torch.set_num_threads(1)
+
+
+def with_float16(init):
+    """accelerate has fp16 compute in float32 on the CPU without a word; torch has autocast and GradScaler there."""
+    def patched(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        if self.mixed_precision == "fp16":
+            self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu")
+    return patched
+
+
+Accelerator.__init__ = with_float16(Accelerator.__init__)
 COMMON = dict(per_device_train_batch_size=4, max_steps=4, learning_rate=1e-3, max_length=128, logging_steps=1, seed=42)
 evaluated = lambda **flags: dict(eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=4, **flags)
 schedule = lambda name, kwargs=None, **flags: dict(lr_scheduler_type=name, max_steps=6, **({"lr_scheduler_kwargs": kwargs} if kwargs else {}), **flags)
@@ -50,24 +66,38 @@ CASES = {  # name: (rows, rows to evaluate on, flags)
     "tokens_seen": (14, 0, dict(include_num_input_tokens_seen="non_padding")),
     "tokens_seen_with_padding": (14, 0, dict(include_num_input_tokens_seen="all")),
     "truncated_from_the_right": (24, 0, dict(max_length=48)),
+    "linear_with_warmup": (16, 0, schedule("linear", warmup_steps=3)),
+    "cosine_with_warmup": (16, 0, schedule("cosine", warmup_steps=2)),
+    "constant": (16, 0, schedule("constant")),
+    "constant_with_warmup": (16, 0, schedule("constant_with_warmup", warmup_steps=3)),
+    "cosine_warmup_with_min_lr": (16, 0, schedule("cosine_warmup_with_min_lr", {"min_lr_rate": 0.2, "warmup_lr_rate": 0.1}, warmup_steps=2)),
+    "loss_weights": (16, 0, dict(desirable_weight=1.5, undesirable_weight=0.5, beta=0.3)),
+    "apo_zero": (16, 4, evaluated(loss_type="apo_zero_unpaired", beta=0.5)),
+    "precomputed": (16, 4, evaluated(precompute_ref_log_probs=True)),
+    "bf16": (16, 0, dict(bf16=True)),
+    "fp16": (16, 0, dict(fp16=True)),
+    "fp16_overflow": (16, 0, dict(fp16=True, desirable_weight=10, undesirable_weight=10, max_steps=8, warmup_steps=2)),
 }
 KEPT = ("loss", "grad_norm", "learning_rate", "kl", "rewards/chosen", "rewards/rejected", "num_tokens", "eval_loss", "eval_kl",
         "num_input_tokens_seen", "epoch", "step")
 rows = [json.loads(line) for line in open(os.path.join(root, "examples", "data", "train.jsonl"), encoding="utf-8")]
-runs = []
+names = sys.argv[1:] or list(CASES)
+with open(os.path.join(here, "runs.json")) as f:
+    recorded = {run["name"]: run for run in json.load(f)}
 with tempfile.TemporaryDirectory() as tmp:
     folder = make_model(os.path.join(tmp, "model"), root)
-    for name, (num_rows, num_eval_rows, flags) in CASES.items():
+    for name in names:
+        num_rows, num_eval_rows, flags = CASES[name]
         load = lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        args = KTOConfig(output_dir=os.path.join(tmp, "out"), bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no",
-                         use_cpu=True, disable_tqdm=True, **{**COMMON, **json.loads(json.dumps(flags))})
+        args = KTOConfig(output_dir=os.path.join(tmp, "out"), gradient_checkpointing=False, report_to="none", save_strategy="no",
+                         use_cpu=True, disable_tqdm=True, **{"bf16": False, **COMMON, **json.loads(json.dumps(flags))})
         extra = {"eval_dataset": Dataset.from_list(rows[-num_eval_rows:])} if num_eval_rows else {}
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         trainer = KTOTrainer(model=load(), ref_model=load(), args=args, train_dataset=Dataset.from_list(rows[:num_rows]), processing_class=tokenizer, **extra)
         trainer.train()
-        log = [{k: v for k, v in entry.items() if k in KEPT} for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+        log = [{k: v for k, v in entry.items() if k in KEPT and math.isfinite(v)} for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
         flags = {k: json.dumps(v) if isinstance(v, dict) else str(v) for k, v in {**COMMON, **flags}.items()}
-        runs.append({"name": name, "num_rows": num_rows, "num_eval_rows": num_eval_rows, "flags": flags, "log": log})
+        recorded[name] = {"name": name, "num_rows": num_rows, "num_eval_rows": num_eval_rows, "flags": flags, "log": log}
         print(name, [round(entry.get("loss", entry.get("eval_loss")), 4) for entry in log])
 with open(os.path.join(here, "runs.json"), "w") as f:
-    f.write("[\n" + ",\n".join(json.dumps(run) for run in runs) + "\n]\n")
+    f.write("[\n" + ",\n".join(json.dumps(recorded[name]) for name in CASES) + "\n]\n")

@@ -88,13 +88,18 @@ inline void check_same_turns(bool a_conversational, std::string_view a, bool b_c
         kind(b_conversational), "; expected both to be strings, or both lists of messages");
 }
 
-/// Checks the columns of an unpaired row or a pair, and says which it is.
+/// Checks the columns of an unpaired row or a pair, and says which it is. Of a tokenized row the ids are not looked at.
 inline RowKind check_columns(const Json& row) {
   check(row.is_object(), "a row is ", describe_value(row), "; expected an object with prompt, completion and label");
   for (const std::string column : {"image", "images"})
     if (const Json* media = find_value(row, column); media && !media->empty())
       fail('"', column, "\" holds media; only text can be trained on: remove the column or the row");
 
+  if (find_value(row, "completion_input_ids")) {
+    const Json& label = need_value(row, "label", "\"label\"", "true or false");
+    check(label.is_boolean(), "\"label\" is ", describe_value(label), "; expected true or false");
+    return {RowFormat::Tokenized, false};
+  }
   if (!find_value(row, "chosen") && !find_value(row, "rejected")) {
     for (const std::string_view column : {"prompt", "completion", "label"}) {
       if (row.contains(std::string(column))) continue;

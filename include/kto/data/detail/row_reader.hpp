@@ -16,6 +16,7 @@
 #include "kto/data/detail/csv.hpp"
 #include "kto/data/detail/json_texts.hpp"
 #include "kto/data/detail/problems.hpp"
+#include "kto/data/detail/token_rows.hpp"
 #include "kto/data/files.hpp"
 #include "kto/data/unpair.hpp"
 
@@ -74,6 +75,10 @@ class RowReader {
         check(seen_columns_.contains(column), part.files.front().string(), ": no row has the column ", column,
               ", which is to be taken");
     }
+    for (const RowFiles& part : parts_)
+      check(!kind_ || kind_->format == RowFormat::Tokenized || part.label_pad_token_id == default_label_pad_token_id,
+            where, ": label_pad_token_id says what completion_labels of tokenized rows hold, and these are ",
+            describe(kind_.value_or(RowKind{})), "; leave it out");
     problems_.raise(concat("malformed rows of ", number_, " in ", where));
     check(number_ > 0, where, ": no rows; expected one JSON object a line, with prompt, completion and label");
     flush();
@@ -215,12 +220,19 @@ class RowReader {
     check(kind == *kind_, "expected ", describe(*kind_), ", as ", kind_from_, " has; this row is of the kind ",
           describe(kind));
     RowContext context{.prompt = {},
+                       .tokenized = kind.format == RowFormat::Tokenized,
                        .tools = check_tools(row),
                        .chat_template_kwargs = check_template_variables(row),
                        .source = source};
     note_unused(row, kind);
-    if (kind.format != RowFormat::ImplicitPrompt) context.prompt = std::move(row["prompt"]);
-    if (kind.format == RowFormat::Unpaired) {
+    if (kind.format == RowFormat::Tokenized) {
+      auto [prompt, completion] = split_token_row(row, part_->label_pad_token_id);
+      context.prompt = std::move(prompt);
+      row["completion"] = std::move(completion);
+    } else if (kind.format != RowFormat::ImplicitPrompt) {
+      context.prompt = std::move(row["prompt"]);
+    }
+    if (kind.format == RowFormat::Unpaired || kind.format == RowFormat::Tokenized) {
       Row taken{std::move(context), std::move(row["completion"]), row["label"].get<bool>()};
       if (problems_.empty()) rows_.push_back(std::move(taken));
     } else {
@@ -231,7 +243,10 @@ class RowReader {
   }
 
   void note_unused(const Json& row, RowKind kind) {
-    static const std::set<std::string> used{"prompt", "completion", "label", "chosen", "rejected"};
+    static const std::set<std::string> of_text{"prompt", "completion", "label", "chosen", "rejected"};
+    static const std::set<std::string> of_ids{"completion_input_ids", "completion_labels", "completion_attention_mask",
+                                              "label"};
+    const auto& used = kind.format == RowFormat::Tokenized ? of_ids : of_text;
     static const std::set<std::string> for_templates{"tools", "chat_template_kwargs"};
     if (kind.format == RowFormat::ImplicitPrompt && find_value(row, "prompt")) prompt_column_unused_ = true;
     for (const auto& [key, value] : row.items())

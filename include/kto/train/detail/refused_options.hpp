@@ -35,17 +35,11 @@ inline const std::vector<RefusedOptions>& refused_train_options() {
   static const std::vector<RefusedOptions> list{
       {"recomputing layer by layer has one form here, which is neither re-entrant nor selective",
        {{"activation_checkpointing_kwargs", "None|{}"}, {"gradient_checkpointing_kwargs", "None|{}"}}},
-      {"float16 has too few bits for the gradients of a policy without loss scaling, and no CPU computes faster in it; "
-       "use --bf16",
-       {{"fp16", "False"}, {"fp16_full_eval", "False"}}},
       {"activations are on the device that computes; use --gradient_checkpointing",
        {{"activation_offloading", "False"}}},
-      {"the completion tokens are listed, not marked by the value of a label", {{"label_pad_token_id", "-100"}}},
       {"there is one level: errors, notes, and the log", {{"log_level", "passive"}}},
       {"the families here have no experts", {{"router_aux_loss_coef", "None"}}},
       {"there is no prediction beside evaluation", {{"do_predict", "False"}}},
-      {"a loss that is not finite ends the run, or with nonfinite_loss skip is left out, before it is logged",
-       {{"logging_nan_inf_filter", "True"}}},
       {"checkpoints hold everything that a run needs to go on; there is nothing to choose",
        {{"enable_jit_checkpoint", "False"},
         {"restore_callback_states_from_checkpoint", "False"},
