@@ -32,6 +32,7 @@ with tempfile.TemporaryDirectory() as tmp:
         "RMSprop": ["--optim", "rmsprop"],
         "Adagrad": ["--optim", "adagrad"],
         "Adafactor": ["--optim", "adafactor"],
+        "updates in the backward pass": ["--optim_in_backward", "--max_grad_norm", "0", "--gradient_accumulation_steps", "1"],
     }
     for kind, flags in kinds.items():
         flags = [*common, *flags]

@@ -59,7 +59,8 @@ struct TrainConfig {
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
-  double max_grad_norm = 1;  ///< 0: no clipping
+  double max_grad_norm = 1;        ///< 0: no clipping
+  bool optim_in_backward = false;  ///< weights change in the backward pass, and gradients are not held together
 
   // Log and evaluation
   IntervalStrategy logging_strategy = IntervalStrategy::steps;

@@ -190,6 +190,9 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::adam_epsilon, "adam_epsilon", group::optimization, "AdamW's epsilon", detail::above_zero()),
         option(&C::max_grad_norm, "max_grad_norm", group::optimization,
                "gradients longer than this are scaled down; 0: never", detail::at_least_zero()),
+        option(&C::optim_in_backward, "optim_in_backward", group::optimization,
+               "update each weight in the backward pass, as soon as its gradient is there: gradients are never held "
+               "together; needs max_grad_norm 0 and gradient_accumulation_steps 1"),
 
         option(&C::eval_strategy, "eval_strategy", group::evaluation,
                "when to evaluate: never, every eval_steps, or after each epoch"),
@@ -321,6 +324,11 @@ inline void validate(const TrainConfig& config) {
   require(!config.ignore_data_skip || config.resume_from_checkpoint, "ignore_data_skip needs resume_from_checkpoint");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
+  require(!config.optim_in_backward || config.max_grad_norm == 0,
+          "optim_in_backward changes weights before the norm of all gradients is known: set max_grad_norm to 0");
+  require(!config.optim_in_backward || config.gradient_accumulation_steps == 1,
+          "optim_in_backward changes weights in each backward pass: set gradient_accumulation_steps to 1, and "
+          "per_device_train_batch_size to the rows of an update");
   const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;
   const bool adaptive = follows_evaluations(config.lr_scheduler_type);
   require(config.lr_scheduler_type != LrSchedulerType::constant || !has_warmup,

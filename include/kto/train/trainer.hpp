@@ -115,13 +115,13 @@ struct Trainer {
     check_reference(model, reference);
     Checkpointer checkpointer(config, checkpointing, plan);
     if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
-    FlatParameters parameters = flatten_parameters(model);
+    Updates<Optimizer> updates(model, optimizer, config.optim_in_backward);
     TrainerState state;
     Control control;
     RunLog log;
     Position position;
     at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
-    if (checkpointer.resumes()) checkpointer.resume(model, loss, reference, optimizer, schedule, log, state, position);
+    if (checkpointer.resumes()) checkpointer.resume(model, loss, reference, updates, schedule, log, state, position);
     detail::call(callbacks, &Callback::on_train_begin, state, plan);
     if constexpr (Loss::needs.kl_pairs)
       if (const std::string note = lone_row_note(config, num_units); !note.empty())
@@ -136,13 +136,13 @@ struct Trainer {
         log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
         std::vector<Batch> window = feed.next(device());
         position.batch += static_cast<std::int64_t>(window.size());
-        step(std::move(window), parameters, state, log);
+        step(std::move(window), updates, state, log);
         state.epoch = static_cast<double>(position.epoch) +
                       static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
         const bool save = after_step(plan, !feed.has_next(), eval_rows, state, log, control, schedule);
         if (save && !checkpointer.has_saved(state.global_step))
           detail::call(callbacks, &Callback::on_save, state,
-                       checkpointer.save(model, loss, reference, optimizer, schedule, log, state, position));
+                       checkpointer.save(model, loss, reference, updates, schedule, log, state, position));
       }
     }
     state.interrupted = control.interrupted && state.global_step < plan.num_steps;
@@ -169,11 +169,11 @@ struct Trainer {
 
   at::Device device() const { return model.named_parameters().front().second.device(); }
 
-  void step(std::vector<Batch> batches, FlatParameters& parameters, TrainerState& state, RunLog& log) {
-    std::optional<InPlaceGradients> in_place(std::in_place);
-    std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone
+  void step(std::vector<Batch> batches, Updates<Optimizer>& updates, TrainerState& state, RunLog& log) {
+    std::optional<InPlaceGradients> in_place(std::in_place, /*makes_missing=*/updates.in_backward());
+    std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone, but after its last use
     const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
-    parameters.zero_grad();
+    updates.begin(log.learning_rate);
     const std::size_t mark = log.metrics.size();
     std::vector<Tensor> losses, shares;  // [B] and without dimensions
     const Loss before = loss;
@@ -185,7 +185,7 @@ struct Trainer {
         if (!config.neftune_noise_alpha) check_first_logps(seen.input, reference);
         check_first_loss(seen.terms);
       });
-      share.backward();
+      if (!updates.in_backward() || !not_finite(window, losses, updates.grad_norm())) share.backward();
       shares.push_back(share.detach());
       const Sequences& rows = prepared.batch.rows;
       state.num_tokens += rows.num_tokens;
@@ -194,7 +194,7 @@ struct Trainer {
             config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
     }
     casts.reset(), in_place.reset();
-    const Tensor grad_norm = parameters.grad_norm();
+    const Tensor grad_norm = updates.grad_norm();
     ++state.global_step;
     if (const auto problem = not_finite(window, losses, grad_norm)) {
       log.metrics.resize(mark);
@@ -205,7 +205,7 @@ struct Trainer {
       Update update{.learning_rate = log.learning_rate, .grad_divisor = {}};
       if (config.max_grad_norm > 0)  // divide by norm / max where the norm is larger, by 1 where not
         update.grad_divisor = ((grad_norm + 1e-6) / config.max_grad_norm).clamp_min(1).to(at::kFloat);
-      optimizer.step(parameters, update);
+      updates.finish(update);
     }
     if (config.torch_empty_cache_steps && state.global_step % *config.torch_empty_cache_steps == 0)
       release_cached_memory(device());
