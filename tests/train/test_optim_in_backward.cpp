@@ -124,6 +124,7 @@ TEST_CASE("optim_in_backward with LoRA and DoRA, modules saved whole and an adap
 TEST_CASE("optim_in_backward with every optimizer") {
   for (const kto::AnyOptimizer& optimizer :
        {kto::AnyOptimizer{kto::Sgd{.momentum = 0.9, .weight_decay = 0.1}}, kto::AnyOptimizer{kto::RmsProp{}},
+        kto::AnyOptimizer{kto::AdamW8Bit{.weight_decay = 0.1}}, kto::AnyOptimizer{kto::AdamWBf16{}},
         kto::AnyOptimizer{kto::Adagrad{}}, kto::AnyOptimizer{kto::Adafactor{.weight_decay = 0.1}}})
     compare([] { return std::pair{decoder(true), decoder(true)}; }, settings(), optimizer);
 }
