@@ -460,9 +460,15 @@ inline void validate(const Arguments& arguments) {
     refuse(script.dataset_cache.has_value(), "dataset_cache", "streamed rows are not kept");
     refuse(arguments.train.train_sampling_strategy != SamplingStrategy::sequential, "train_sampling_strategy",
            "a stream is visited in its order");
+    refuse(arguments.train.max_tokens_per_batch.has_value(), "max_tokens_per_batch",
+           "a stream goes on at a row that is counted in batches of one size");
     refuse(arguments.train.dataloader_num_workers > 0, "dataloader_num_workers",
            "a stream is read ahead by a thread of its own");
   }
+  if (arguments.train.max_tokens_per_batch && script.collator != CollatorType::packed)
+    throw UsageError("max_tokens_per_batch counts tokens without padding: it needs --collator packed");
+  if (arguments.train.max_tokens_per_batch && script.auto_find_batch_size)
+    throw UsageError("auto_find_batch_size lowers per_device_train_batch_size, not max_tokens_per_batch: give one");
   check_truncation(truncation_of(script));
   const bool adapts = script.use_peft || script.adapter_name_or_path;
   if (script.use_peft && script.adapter_name_or_path)
@@ -526,7 +532,10 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
                         .version = version,
                         .usage = "--model_name_or_path DIR --dataset_name PATH [--output_dir DIR] [options]",
                         .summary = "Trains a language model with KTO (Kahneman-Tversky Optimization)."};
+  std::int64_t& batch_size = arguments.train.per_device_train_batch_size;
+  const std::int64_t usual_size = std::exchange(batch_size, 0);  // whether it is given
   if (!parse_command_line(argument_options(), program, argc, argv, arguments, out)) return std::nullopt;
+  if (batch_size == 0) batch_size = arguments.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
   for (std::string* path :
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
     *path = detail::expand_home(*path);

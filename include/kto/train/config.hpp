@@ -34,6 +34,7 @@ struct TrainConfig {
   // Batches
   std::int64_t per_device_train_batch_size = 8;
   std::int64_t per_device_eval_batch_size = 8;
+  std::optional<std::int64_t> max_tokens_per_batch = std::nullopt;  ///< rows until so many tokens, 1 at least
   std::int64_t gradient_accumulation_steps = 1;
   bool dataloader_drop_last = false;
   SamplingStrategy train_sampling_strategy = SamplingStrategy::sequential;

@@ -7,55 +7,12 @@
 #include <algorithm>
 
 #include "kto/optim/learning_rate.hpp"
-#include "kto/train/config.hpp"
 #include "kto/train/detail/refused_options.hpp"
 #include "kto/train/option.hpp"
+#include "kto/train/option_names.hpp"
 #include "kto/train/option_table.hpp"
 
 namespace kto {
-
-template <>
-inline constexpr std::array<std::string_view, 3> enum_names<IntervalStrategy>{"no", "steps", "epoch"};
-template <>
-inline constexpr std::array<std::string_view, 4> enum_names<SaveStrategy>{"no", "steps", "epoch", "best"};
-template <>
-inline constexpr std::array<std::string_view, 3> enum_names<SamplingStrategy>{"sequential", "random",
-                                                                              "group_by_length"};
-template <>
-inline constexpr std::array<std::string_view, 2> enum_names<NonFiniteLoss>{"stop", "skip"};
-template <>
-inline constexpr std::array<std::string_view, 3> enum_names<InputTokens>{"no", "all", "non_padding"};
-template <>
-inline constexpr std::array<std::string_view, 2> enum_names<KlScope>{"micro_batch", "window"};
-template <>
-inline constexpr std::array<std::string_view, 12> enum_names<LrSchedulerType>{"linear",
-                                                                              "cosine",
-                                                                              "cosine_with_restarts",
-                                                                              "polynomial",
-                                                                              "constant",
-                                                                              "constant_with_warmup",
-                                                                              "inverse_sqrt",
-                                                                              "reduce_lr_on_plateau",
-                                                                              "cosine_with_min_lr",
-                                                                              "cosine_warmup_with_min_lr",
-                                                                              "warmup_stable_decay",
-                                                                              "greedy"};
-
-/// Headings of --help, and their order.
-namespace group {
-inline constexpr std::string_view model = "Model";
-inline constexpr std::string_view data = "Data";
-inline constexpr std::string_view kto = "KTO";
-inline constexpr std::string_view reference = "Reference";
-inline constexpr std::string_view adapter = "LoRA";
-inline constexpr std::string_view length = "Length of the run and batches";
-inline constexpr std::string_view optimization = "Optimization";
-inline constexpr std::string_view evaluation = "Evaluation and log";
-inline constexpr std::string_view output = "Output";
-inline constexpr std::string_view machine = "Randomness and machine";
-inline constexpr std::array all{model,  data,         kto,        reference, adapter,
-                                length, optimization, evaluation, output,    machine};
-}  // namespace group
 
 namespace detail {
 
@@ -148,6 +105,11 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows a micro-batch",
                detail::count(1)),
         {.name = "per_gpu_train_batch_size", .alias_of = "per_device_train_batch_size"},
+        option(&C::max_tokens_per_batch, "max_tokens_per_batch", group::length,
+               "a micro-batch takes rows until the next would pass this many tokens (prompt and completion as cut, KL "
+               "pairs not counted), one row at least, and per_device_train_batch_size at most where that is given; "
+               "of packed rows",
+               detail::count(1)),
         option(&C::gradient_accumulation_steps, "gradient_accumulation_steps", group::length, "micro-batches an update",
                detail::count(1)),
         option(&C::num_train_epochs, "num_train_epochs", group::length, "passes over the rows, maybe a fraction",
@@ -329,6 +291,9 @@ inline void validate(const TrainConfig& config) {
   require(!config.optim_in_backward || config.gradient_accumulation_steps == 1,
           "optim_in_backward changes weights in each backward pass: set gradient_accumulation_steps to 1, and "
           "per_device_train_batch_size to the rows of an update");
+  require(!config.max_tokens_per_batch || !config.dataloader_drop_last,
+          "max_tokens_per_batch makes micro-batches of any number of rows, so that none is short: leave out "
+          "dataloader_drop_last");
   const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;
   const bool adaptive = follows_evaluations(config.lr_scheduler_type);
   require(config.lr_scheduler_type != LrSchedulerType::constant || !has_warmup,

@@ -108,7 +108,7 @@ struct Trainer {
                    std::span<const Example> eval_rows) {
     check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
           "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
-    const Plan plan = make_plan(config, num_units);
+    const Plan plan = plan_of(feed, num_units);
     LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
     const RunSetup setup(config);
     set_neftune();
@@ -124,7 +124,7 @@ struct Trainer {
     if (checkpointer.resumes()) checkpointer.resume(model, loss, reference, updates, schedule, log, state, position);
     detail::call(callbacks, &Callback::on_train_begin, state, plan);
     if constexpr (Loss::needs.kl_pairs)
-      if (const std::string note = lone_row_note(config, num_units); !note.empty())
+      if (const std::string note = lone_row_note(config, feed.batch_sizes(0)); !note.empty())
         detail::call(callbacks, &Callback::on_note, note);
     if (config.eval_on_start && state.global_step == 0)
       evaluate_now(eval_rows, state, control);  // not for the learning rate to follow
@@ -149,7 +149,8 @@ struct Trainer {
     if (state.interrupted) return state;
     if (config.load_best_model_at_end && state.best_model_checkpoint)
       restore_parameters(model, *state.best_model_checkpoint);
-    const double num_samples = config.max_steps > 0
+    const double num_samples = config.max_tokens_per_batch ? static_cast<double>(rows.size()) * state.epoch
+                               : config.max_steps > 0
                                    ? static_cast<double>(state.global_step * config.per_device_train_batch_size *
                                                          config.gradient_accumulation_steps)
                                    : static_cast<double>(rows.size()) * config.num_train_epochs;
@@ -158,6 +159,12 @@ struct Trainer {
     append(std::move(closing), state, control);
     detail::call(callbacks, &Callback::on_train_end, state);
     return state;
+  }
+
+  Plan plan_of(const Feed& feed, std::int64_t num_units) const {
+    if (!config.max_tokens_per_batch) return make_plan(config, num_units);
+    return make_plan(config, num_units,
+                     [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
   }
 
   void set_neftune() {
