@@ -110,6 +110,9 @@ struct Collator {
   kto::Truncation truncation = {};
   std::int64_t pad_id = 0;
   std::int64_t pad_to_multiple_of = 1;
+  std::int64_t num_tokens(const kto::Example& row) const {  // of packed rows: see validate(Arguments)
+    return kto::PackedCollator{.max_length = truncation.max_length, .parts = truncation.parts}.num_tokens(row);
+  }
   kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
     const auto& [max_length, parts] = truncation;
     return padded ? kto::PaddedCollator{.max_length = max_length,
@@ -205,6 +208,10 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     kto::write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
     return;
   }
+  kto::Plan plan;
+  kto::Callback keep_plan;
+  keep_plan.on_train_begin = [&](const kto::TrainerState&, const kto::Plan& made) { plan = made; };
+  trainer.callbacks.push_back(std::move(keep_plan));
   const kto::StopSignals signals;
   const kto::TrainerState state = [&] {
     if constexpr (!kto::FixesKlPairs<Reference>)
@@ -220,10 +227,6 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     eval_metrics["epoch"] = state.epoch;
     print_evaluation(eval_metrics);
   }
-  const std::int64_t streamed_rows =
-      args.train.max_steps * args.train.gradient_accumulation_steps * args.train.per_device_train_batch_size;
-  const auto plan =
-      kto::make_plan(args.train, run.rows.stream ? streamed_rows : static_cast<std::int64_t>(run.rows.train.size()));
   save(args, run.policy, state, plan, eval_metrics);
   std::cout << "Model saved to " << args.train.output_dir << '\n';
   if (const int status = signals.exit_status(); status != 0) throw Interrupted{status};
@@ -239,7 +242,8 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
   for (const auto* rows : {&run.rows.train, &run.rows.evaluation}) {
     if (rows->empty() || (rows == &run.rows.train && !args.script.do_train)) continue;
     const auto batch_size = args.script.precompute_ref_batch_size.value_or(
-        rows == &run.rows.train ? args.train.per_device_train_batch_size : args.train.per_device_eval_batch_size);
+        rows == &run.rows.train && !args.train.max_tokens_per_batch ? args.train.per_device_train_batch_size
+                                                                    : args.train.per_device_eval_batch_size);
     const auto batches = kto::reference_picks(*rows, args.train, batch_size);
     const kto::LiveReference<kto::Decoder> reference = out.make_reference();
     const std::string options = kto::concat(run.collator.truncation.describe(), ", compute ", reference.model.compute,

@@ -14,14 +14,14 @@ enum class LossType { kto, apo_zero_unpaired };
 enum class CollatorType { packed, padded };
 enum class MatmulChoice { automatic, aten, onednn };
 enum class ReferenceDtype { float32, bfloat16 };
-enum class Optim { adamw_torch_fused, adamw_torch, sgd, rmsprop, adagrad, adafactor };
+enum class Optim { adamw_torch_fused, adamw_torch, adamw_8bit, adamw_bf16, sgd, rmsprop, adagrad, adafactor };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
 
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<LossType>{"kto", "apo_zero_unpaired"};
 template <>
-inline constexpr std::array<std::string_view, 6> enum_names<Optim>{"adamw_torch_fused", "adamw_torch", "sgd",
-                                                                   "rmsprop",           "adagrad",     "adafactor"};
+inline constexpr std::array<std::string_view, 8> enum_names<Optim>{
+    "adamw_torch_fused", "adamw_torch", "adamw_8bit", "adamw_bf16", "sgd", "rmsprop", "adagrad", "adafactor"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<TruncationMode>{"keep_end", "keep_start"};
 template <>
@@ -124,8 +124,8 @@ inline const std::vector<RefusedOptions>& refused_script_options() {
 
 /// transformers' other optimizers.
 inline constexpr std::string_view other_optimizers =
-    "adamw_torch_xla|adamw_torch_npu_fused|adamw_apex_fused|adamw_anyprecision|adamw_torch_4bit|adamw_torch_8bit|"
-    "ademamix|adamw_bnb_8bit|adamw_8bit|ademamix_8bit|lion_8bit|lion_32bit|paged_adamw_32bit|paged_adamw_8bit|"
+    "adamw_torch_xla|adamw_torch_npu_fused|adamw_apex_fused|adamw_anyprecision|adamw_torch_4bit|"
+    "ademamix|ademamix_8bit|lion_8bit|lion_32bit|paged_adamw_32bit|paged_adamw_8bit|"
     "paged_ademamix_32bit|paged_ademamix_8bit|paged_lion_32bit|paged_lion_8bit|rmsprop_bnb|rmsprop_bnb_8bit|"
     "rmsprop_bnb_32bit|galore_adamw|galore_adamw_8bit|galore_adafactor|galore_adamw_layerwise|"
     "galore_adamw_8bit_layerwise|galore_adafactor_layerwise|lomo|adalomo|grokadamw|schedule_free_radam|"
@@ -142,6 +142,19 @@ Option<Config> none_also(Option<Config> row, std::string_view none) {
     return set(config, value == none ? Json(nullptr) : value);
   };
   return row;
+}
+
+/// optim: also the other names that transformers has for 8 bits.
+inline Option<ScriptConfig> optim_option() {
+  Option<ScriptConfig> row =
+      option(&ScriptConfig::optim, "optim", group::optimization,
+             "how weights follow their gradients; adamw_8bit (also adamw_bnb_8bit, adamw_torch_8bit): AdamW's moments "
+             "in 8 bits; adamw_bf16: in bfloat16");
+  row.set = [set = row.set](ScriptConfig& config, const Json& value) {
+    return set(config, value == "adamw_bnb_8bit" || value == "adamw_torch_8bit" ? Json("adamw_8bit") : value);
+  };
+  return with_refused(row, other_optimizers,
+                      "it needs a Python package or hardware that is not used here, and has no counterpart");
 }
 
 /// report_to: the names of writers of metrics; "none" and "all" stand for no and every one.
@@ -298,9 +311,7 @@ inline const Options<ScriptConfig>& script_options() {
                {"None or an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),
         option(&C::loss_type, "loss_type", group::kto, "the loss"),
         option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
-        detail::with_refused(option(&C::optim, "optim", group::optimization, "how weights follow their gradients"),
-                             detail::other_optimizers,
-                             "it needs a Python package or hardware that is not used here, and has no counterpart"),
+        detail::optim_option(),
         text(option(&C::optim_args, "optim_args", group::optimization,
                     "of sgd: momentum, dampening, nesterov; of rmsprop: alpha, eps, momentum, centered; of adagrad: "
                     "lr_decay, eps"),
@@ -458,9 +469,15 @@ inline void validate(const Arguments& arguments) {
     refuse(script.dataset_cache.has_value(), "dataset_cache", "streamed rows are not kept");
     refuse(arguments.train.train_sampling_strategy != SamplingStrategy::sequential, "train_sampling_strategy",
            "a stream is visited in its order");
+    refuse(arguments.train.max_tokens_per_batch.has_value(), "max_tokens_per_batch",
+           "a stream goes on at a row that is counted in batches of one size");
     refuse(arguments.train.dataloader_num_workers > 0, "dataloader_num_workers",
            "a stream is read ahead by a thread of its own");
   }
+  if (arguments.train.max_tokens_per_batch && script.collator != CollatorType::packed)
+    throw UsageError("max_tokens_per_batch counts tokens without padding: it needs --collator packed");
+  if (arguments.train.max_tokens_per_batch && script.auto_find_batch_size)
+    throw UsageError("auto_find_batch_size lowers per_device_train_batch_size, not max_tokens_per_batch: give one");
   check_truncation(truncation_of(script));
   const bool adapts = script.use_peft || script.adapter_name_or_path;
   if (script.use_peft && script.adapter_name_or_path)
@@ -529,7 +546,10 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
                         .version = version,
                         .usage = "--model_name_or_path DIR --dataset_name PATH [--output_dir DIR] [options]",
                         .summary = "Trains a language model with KTO (Kahneman-Tversky Optimization)."};
+  std::int64_t& batch_size = arguments.train.per_device_train_batch_size;
+  const std::int64_t usual_size = std::exchange(batch_size, 0);  // whether it is given
   if (!parse_command_line(argument_options(), program, argc, argv, arguments, out)) return std::nullopt;
+  if (batch_size == 0) batch_size = arguments.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
   for (std::string* path :
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
     *path = detail::expand_home(*path);

@@ -86,6 +86,12 @@ inline AnyOptimizer make_any_optimizer(const ScriptConfig& script, const TrainCo
     case Optim::adamw_torch_fused:
       out.chosen = AdamW{train.adam_beta1, train.adam_beta2, train.adam_epsilon, train.weight_decay};
       break;
+    case Optim::adamw_8bit:
+      out.chosen = AdamW8Bit{train.adam_beta1, train.adam_beta2, train.adam_epsilon, train.weight_decay};
+      break;
+    case Optim::adamw_bf16:
+      out.chosen = AdamWBf16{train.adam_beta1, train.adam_beta2, train.adam_epsilon, train.weight_decay};
+      break;
     case Optim::sgd: {
       Sgd sgd{.weight_decay = train.weight_decay};
       arguments.take("momentum", sgd.momentum, detail::at_least_zero());

@@ -65,6 +65,26 @@ TEST_CASE("KL partners rotate by one within each group") {
   CHECK(kto::kl_partners(Rows{0, 1, 2, 3, 4, 5, 6}, 3) == Rows{2, 0, 1, 5, 3, 4, 6});
   CHECK(kto::kl_partners(Rows{5, 1, 3}, 8) == Rows{3, 5, 1});
   CHECK(kto::kl_partners(Rows{}, 4).empty());
+  CHECK(kto::kl_partners(Rows{4, 2, 0, 1, 3}, Rows{1, 3, 1}) == Rows{4, 1, 2, 0, 3});
+}
+
+TEST_CASE("token groups: until the next would pass the budget, one at least, so many at most") {
+  using Rows = std::vector<std::size_t>;
+  const std::vector<std::int64_t> lengths{3, 3, 4, 30, 1, 1, 1, 10};
+  const Rows order{0, 1, 2, 3, 4, 5, 6, 7};
+  CHECK(kto::token_groups(order, lengths, 10, 100) == Rows{3, 1, 3, 1});
+  CHECK(kto::token_groups(order, lengths, 9, 2) == Rows{2, 1, 1, 2, 1, 1});
+  CHECK(kto::token_groups(Rows{7, 4, 3}, lengths, 11, 100) == Rows{2, 1});
+  CHECK(kto::token_groups(Rows{}, lengths, 11, 100).empty());
+}
+
+TEST_CASE("the packed collator counts the tokens that it packs") {
+  for (const std::int64_t max_length : {4, 100}) {
+    const kto::PackedCollator collator{.max_length = max_length};
+    std::int64_t sum = 0;
+    for (const auto& pick : picks) sum += collator.num_tokens(*pick.example);
+    CHECK(sum == collator(picks, true).rows.num_tokens);
+  }
 }
 
 TEST_CASE("orders are permutations that depend on seed and epoch alone") {

@@ -34,6 +34,10 @@ with tempfile.TemporaryDirectory() as tmp:
         "RMSprop": ["--optim", "rmsprop"],
         "Adagrad": ["--optim", "adagrad"],
         "Adafactor": ["--optim", "adafactor"],
+        "AdamW with moments in 8 bits": ["--optim", "adamw_8bit"],
+        "AdamW with moments in bfloat16": ["--optim", "adamw_bf16"],
+        "micro-batches by tokens": ["--max_tokens_per_batch", "300"],
+        "updates in the backward pass": ["--optim_in_backward", "--max_grad_norm", "0", "--gradient_accumulation_steps", "1"],
     }
     for kind, flags in kinds.items():
         flags = [*common, *flags]

@@ -116,6 +116,8 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK_THAT(refusal({"--merge_and_unload"}), KTO_CONTAINS("merge_and_unload needs --use_peft"));
   CHECK_THAT(refusal({"--optim", "lomo"}), KTO_CONTAINS("has no counterpart (expected adamw_torch_fused or"));
   CHECK(run({"--adafactor"}).script.optim == Optim::adafactor);
+  for (const char* name : {"adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit"})
+    CHECK(run({"--optim", name}).script.optim == Optim::adamw_8bit);
   CHECK_THAT(refusal({"--report_to", "wandb", "tensorboard"}), KTO_CONTAINS("got \"wandb tensorboard\""));
   CHECK(run({"--report_to", "all"}).script.report_to == std::vector<std::string>{"jsonl", "tensorboard"});
   CHECK_FALSE(run({"--report_to", "none"}).script.report_to);

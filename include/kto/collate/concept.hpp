@@ -16,6 +16,13 @@ concept MakesBatches = requires(const Collator& collator, std::span<const Pick> 
   { collator(picks, with_kl) } -> std::same_as<Batch>;
 };
 
+/// Optional: `collator.num_tokens(example)` tells how many tokens of prompt and completion a row has in a batch, which
+/// must have no padding; max_tokens_per_batch asks for it.
+template <class Collator>
+concept CountsTokens = requires(const Collator& collator, const Example& example) {
+  { collator.num_tokens(example) } -> std::same_as<std::int64_t>;
+};
+
 template <class Collator>
 concept CollatorPolicy = DeclaresProvides<Collator> && MakesBatches<Collator>;
 

@@ -14,6 +14,12 @@ struct PairedCollator {
       .kl_pairs = Layout::provides.kl_pairs, .chosen_rejected = true, .padded_rows = Layout::provides.padded_rows};
   Layout layout = {};
 
+  std::int64_t num_tokens(const Example& row) const
+    requires CountsTokens<Layout>
+  {
+    return layout.num_tokens(row);
+  }
+
   /// Throws Error naming the rows when a pair is not (chosen, rejected) of one prompt.
   Batch operator()(std::span<const Pick> picks, bool with_kl) const {
     const std::size_t half = picks.size() / 2;

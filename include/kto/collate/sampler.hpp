@@ -49,6 +49,20 @@ inline std::vector<std::size_t> length_grouped_order(std::span<const std::int64_
   return order;
 }
 
+/// The sizes of batches that take units in `order` until the next one would pass `max_tokens`, one unit at least and
+/// `max_units` at most. `lengths` in tokens, one a unit.
+inline std::vector<std::size_t> token_groups(std::span<const std::size_t> order, std::span<const std::int64_t> lengths,
+                                             std::int64_t max_tokens, std::size_t max_units) {
+  std::vector<std::size_t> sizes;
+  std::int64_t tokens = 0;
+  for (const std::size_t unit : order) {
+    tokens += lengths[unit];
+    if (sizes.empty() || sizes.back() == max_units || tokens > max_tokens) sizes.push_back(0), tokens = lengths[unit];
+    ++sizes.back();
+  }
+  return sizes;
+}
+
 /// The part of `order` that one of `num_ranks` processes visits: batches of `batch_size` rows are dealt in turn, so
 /// that together the ranks see the batches of one process, in its order. Every rank gets as many batches: the last
 /// round is filled up from the front of `order`, and its short batch to full size, as accelerate does.

@@ -102,6 +102,20 @@ inline float vector_exp(float x) {
   return (p * r * r + r + 1.0F) * std::bit_cast<float>(exponent);
 }
 
+/// sqrt(x) of a number >= 0 to 2 units in the last place (std::sqrt may set errno, which keeps loops scalar).
+inline float vector_sqrt(float x) {
+  float y = std::bit_cast<float>(0x5F375A86 - (std::bit_cast<std::int32_t>(x) >> 1));  // near 1 / sqrt(x)
+  for (int i = 0; i < 3; ++i) y = y * (1.5F - 0.5F * x * y * y);                       // Newton's steps
+  return x * y;
+}
+
+/// 32 bits that look random, from a counter: the same in any thread and any order.
+inline std::uint32_t hashed_bits(std::uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7FEB352DU;
+  x = (x ^ (x >> 15)) * 0x846CA68BU;
+  return x ^ (x >> 16);
+}
+
 /// The sum of term(i) over [0, n), in 16 running sums.
 template <class Term>
 float vector_sum(std::int64_t n, const Term& term) {

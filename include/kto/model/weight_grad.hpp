@@ -14,23 +14,31 @@ namespace kto {
 // Shapes: N rows, I inputs, O outputs.
 
 /// While one lives, backward passes in this thread add gradients of leaf weights straight to their `.grad()`, where it
-/// is defined: no gradient of a weight's size is made and added. autograd::grad does not see them then.
+/// is defined: no gradient of a weight's size is made and added. autograd::grad does not see them then. With
+/// `makes_missing` a `.grad()` that is not there is made, of zeros, when the first part of it comes.
 class InPlaceGradients {
  public:
-  InPlaceGradients() { ++depth(); }
-  ~InPlaceGradients() { --depth(); }
+  explicit InPlaceGradients(bool makes_missing = false)
+      : makes_missing_(makes_missing), outer_(std::exchange(current(), this)) {}
+  ~InPlaceGradients() { current() = outer_; }
   InPlaceGradients(const InPlaceGradients&) = delete;
   InPlaceGradients& operator=(const InPlaceGradients&) = delete;
 
   static bool take(const Tensor& weight) {
-    return depth() > 0 && !at::GradMode::is_enabled() && weight.is_leaf() && weight.grad().defined();
+    const InPlaceGradients* scope = current();
+    if (scope == nullptr || at::GradMode::is_enabled() || !weight.is_leaf()) return false;
+    if (scope->makes_missing_ && weight.requires_grad() && !weight.grad().defined())
+      weight.mutable_grad() = at::zeros_like(weight.detach(), at::MemoryFormat::Contiguous);
+    return weight.grad().defined();
   }
 
  private:
-  static int& depth() {
-    thread_local int value = 0;
-    return value;
+  static InPlaceGradients*& current() {
+    thread_local InPlaceGradients* scope = nullptr;
+    return scope;
   }
+  bool makes_missing_;
+  InPlaceGradients* outer_;
 };
 
 /// While one lives, weights that are cast in this thread are cast once. Open one where no weight changes.

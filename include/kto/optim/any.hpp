@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An optimizer chosen at run time, for programs: one trainer to compile in place of five.
+// An optimizer chosen at run time, for programs: one trainer to compile in place of seven.
 #pragma once
 
 #include <variant>
@@ -7,13 +7,15 @@
 #include "kto/optim/adafactor.hpp"
 #include "kto/optim/adagrad.hpp"
 #include "kto/optim/adamw.hpp"
+#include "kto/optim/adamw_8bit.hpp"
+#include "kto/optim/adamw_bf16.hpp"
 #include "kto/optim/rmsprop.hpp"
 #include "kto/optim/sgd.hpp"
 
 namespace kto {
 
 struct AnyOptimizer {
-  std::variant<AdamW, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};
+  std::variant<AdamW, AdamW8Bit, AdamWBf16, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};
 
   template <class Archive>
   void visit_state(Archive& archive) {

@@ -20,6 +20,8 @@ struct FlatSlice {
   std::int64_t begin = 0;
   std::vector<std::int64_t> sizes;
   std::int64_t numel = 0;
+  std::string name = "";  ///< in the model
+  Tensor parameter = {};  ///< the model's own, a view of `values`
 
   /// The parameter's part of `flat_n`, in its shape.
   Tensor view(const Tensor& flat_n) const { return flat_n.narrow(0, begin, numel).view(sizes); }
@@ -28,7 +30,7 @@ struct FlatSlice {
 /// Parameters of one dtype and device, with or without weight decay.
 struct FlatGroup {
   Tensor values;  ///< [n], the parameters one after another, each padded with zeros to a multiple of `alignment`
-  Tensor grads;   ///< [n], their gradients
+  Tensor grads;   ///< [n], their gradients; undefined where those are not held together (see Updates)
   bool decay = true;
   std::vector<FlatSlice> slices = {};  ///< the parameters, in order
 };
@@ -48,10 +50,20 @@ struct FlatParameters {
   Tensor grad_norm() const {
     Tensor sum;
     for (const FlatGroup& group : groups) {
-      const Tensor squares = at::linalg_vector_norm(group.grads.view({-1, run}), 2, 1).to(at::kDouble).square_().sum();
+      const Tensor squares = sum_of_squares(group.grads);
       sum = sum.defined() ? sum + squares.to(sum.device()) : squares;
     }
     return sum.sqrt();
+  }
+
+  /// The sum that grad_norm() is the root of, of one buffer.
+  static Tensor sum_of_squares(const Tensor& grads_n) {
+    const std::int64_t whole = grads_n.numel() / run * run, rest = grads_n.numel() - whole;
+    const auto sum = [](const Tensor& runs) {
+      return at::linalg_vector_norm(runs, 2, 1).to(at::kDouble).square_().sum();
+    };
+    const Tensor most = sum(grads_n.narrow(0, 0, whole).view({-1, run}));
+    return rest == 0 ? most : most + sum(grads_n.narrow(0, whole, rest).view({1, rest}));
   }
 };
 
@@ -74,30 +86,36 @@ inline bool takes_weight_decay(std::string_view name) {
 }
 
 /// Moves the parameters that require a gradient into flat buffers; the model's tensors become views of them, so the
-/// model must not be asked for its parameters' old storage afterwards. Throws Error when there is nothing to train.
+/// model must not be asked for its parameters' old storage afterwards. Without `holds_gradients` they have no gradients
+/// yet. Throws Error when there is nothing to train.
 template <HasParameters Model>
 FlatParameters flatten_parameters(const Model& model,
-                                  const std::function<bool(std::string_view)>& decay = takes_weight_decay) {
+                                  const std::function<bool(std::string_view)>& decay = takes_weight_decay,
+                                  bool holds_gradients = true) {
   const auto padded = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
-  std::map<std::pair<std::string, bool>, std::vector<Tensor>> parts;
+  std::map<std::pair<std::string, bool>, NamedTensors> parts;
   for (const auto& [name, parameter] : model.named_parameters())
     if (parameter.requires_grad())
-      parts[{concat(parameter.options().device(), ' ', parameter.scalar_type()), decay(name)}].push_back(parameter);
+      parts[{concat(parameter.options().device(), ' ', parameter.scalar_type()), decay(name)}].emplace_back(name,
+                                                                                                            parameter);
   check(!parts.empty(), "the model has no parameter with requires_grad: nothing to train");
 
   FlatParameters flat;
   for (auto& [key, parameters] : parts) {
     std::int64_t size = 0;
-    for (const Tensor& parameter : parameters) size += padded(parameter.numel(), FlatParameters::alignment);
+    for (const auto& [name, parameter] : parameters) size += padded(parameter.numel(), FlatParameters::alignment);
     size = padded(size, FlatParameters::run);
-    const auto options = parameters.front().options().requires_grad(false);
-    FlatGroup group{.values = at::zeros({size}, options), .grads = at::zeros({size}, options), .decay = key.second};
+    const auto options = parameters.front().second.options().requires_grad(false);
+    FlatGroup group{.values = at::zeros({size}, options),
+                    .grads = holds_gradients ? at::zeros({size}, options) : Tensor(),
+                    .decay = key.second};
     std::int64_t begin = 0;
-    for (const Tensor& parameter : parameters) {
-      const FlatSlice& slice = group.slices.emplace_back(FlatSlice{begin, parameter.sizes().vec(), parameter.numel()});
+    for (const auto& [name, parameter] : parameters) {
+      const FlatSlice& slice =
+          group.slices.emplace_back(FlatSlice{begin, parameter.sizes().vec(), parameter.numel(), name, parameter});
       slice.view(group.values).copy_(parameter.detach());
       parameter.set_data(slice.view(group.values));
-      parameter.mutable_grad() = slice.view(group.grads);
+      parameter.mutable_grad() = holds_gradients ? slice.view(group.grads) : Tensor();
       begin += padded(parameter.numel(), FlatParameters::alignment);
     }
     flat.groups.push_back(std::move(group));

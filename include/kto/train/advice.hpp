@@ -17,11 +17,12 @@ namespace kto {
 inline std::vector<std::string> config_advice(const TrainConfig& config) {
   std::vector<std::string> out;
   const std::int64_t batch = config.per_device_train_batch_size, effective = batch * config.gradient_accumulation_steps;
-  if (batch < 4 && config.kl_scope == KlScope::micro_batch)
+  const bool by_tokens = config.max_tokens_per_batch.has_value();  // so the number of rows is not known here
+  if (!by_tokens && batch < 4 && config.kl_scope == KlScope::micro_batch)
     out.push_back(concat("per_device_train_batch_size ", batch,
                          " is below 4: the KL baseline of so few rows is poor; "
                          "use 4 or more, or kl_scope window"));
-  if (effective < 16 || effective > 128)
+  if (!by_tokens && (effective < 16 || effective > 128))
     out.push_back(concat("an update is made of ", effective,
                          " rows (per_device_train_batch_size * "
                          "gradient_accumulation_steps); 16 to 128 are usual"));

@@ -12,7 +12,7 @@
 
 #include "kto/io/folder_lock.hpp"
 #include "kto/loss/concept.hpp"
-#include "kto/optim/concept.hpp"
+#include "kto/optim/updates.hpp"
 #include "kto/reference/concept.hpp"
 #include "kto/train/checkpoint_folder.hpp"
 #include "kto/train/identity.hpp"
@@ -70,9 +70,9 @@ struct Generators {
 /// Calls visit(part, object with visit_state) for everything a run holds beside the model and its log history. Throws
 /// Error for a policy that keeps state without listing it.
 template <class Model, class Loss, class Reference, class Optimizer, class Visit>
-void visit_run(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, const Visit& visit) {
+void visit_run(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, const Visit& visit) {
   if constexpr (HasState<Optimizer>)
-    visit("optimizer", optimizer);
+    visit("optimizer", updates);
   else
     check(std::is_empty_v<Optimizer>,
           "this optimizer cannot be saved: write `template <class Archive> void "
@@ -160,7 +160,7 @@ class Checkpointer {
 
   /// Brings everything to where the checkpoint left it.
   template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
-  void resume(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, LossScale& scale,
+  void resume(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, Rate& rate, LossScale& scale,
               Log& log, TrainerState& state, Position& position) {
     const CheckpointFolder saved = open_checkpoint(*from_);
     const auto differences = identity_differences(saved.manifest.value("identity", Json()), identity_);
@@ -176,7 +176,7 @@ class Checkpointer {
       holder.visit_state(archive);
     };
     restore_parameters(model, *from_);
-    detail::visit_run(model, loss, reference, optimizer, read);
+    detail::visit_run(model, loss, reference, updates, read);
     detail::Generators generators{device};
     StateReader archive(saved.state("rng_state"), at::kCPU, from_->string() + ": rng_state");
     generators.visit_state(archive);
@@ -195,8 +195,8 @@ class Checkpointer {
   /// Saves checkpoint-N, N being state.global_step, and removes those that save_total_limit leaves no room for. Returns
   /// its folder.
   template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
-  fs::path save(Model& model, Loss& loss, Reference& reference, Optimizer& optimizer, Rate& rate, LossScale& scale,
-                Log& log, TrainerState& state, Position& position) {
+  fs::path save(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, Rate& rate,
+                LossScale& scale, Log& log, TrainerState& state, Position& position) {
     check(is_on(),
           "a checkpoint was asked for in a run that can save none: set save_strategy, or give "
           "Trainer::checkpointing a save_model");
@@ -218,7 +218,7 @@ class Checkpointer {
         holder.visit_state(archive);
         content.states[part] = archive.take();
       };
-      detail::visit_run(model, loss, reference, optimizer, write);
+      detail::visit_run(model, loss, reference, updates, write);
       detail::Generators generators{model.named_parameters().front().second.device()};
       write("rng_state", generators), write("scheduler", rate), write("log", log), write("sampler", position);
       if (scale.is_on()) write("scaler", scale);

@@ -34,6 +34,7 @@ struct TrainConfig {
   // Batches
   std::int64_t per_device_train_batch_size = 8;
   std::int64_t per_device_eval_batch_size = 8;
+  std::optional<std::int64_t> max_tokens_per_batch = std::nullopt;  ///< rows until so many tokens, 1 at least
   std::int64_t gradient_accumulation_steps = 1;
   bool dataloader_drop_last = false;
   SamplingStrategy train_sampling_strategy = SamplingStrategy::sequential;
@@ -59,7 +60,8 @@ struct TrainConfig {
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
-  double max_grad_norm = 1;  ///< 0: no clipping
+  double max_grad_norm = 1;        ///< 0: no clipping
+  bool optim_in_backward = false;  ///< weights change in the backward pass, and gradients are not held together
 
   // Log and evaluation
   IntervalStrategy logging_strategy = IntervalStrategy::steps;

@@ -41,16 +41,27 @@ struct Feed {
   virtual bool has_next() = 0;
   /// Its micro-batches; the rows that they refer to stay in place until the next call.
   virtual std::vector<Batch> next(at::Device device) = 0;
-  /// Micro-batches of an epoch, as the log counts them.
+  /// Micro-batches of the epoch that was begun, as the log counts them.
   virtual std::int64_t num_batches() const = 0;
+  /// Rows (or pairs) of each micro-batch of `epoch`; of a stream only that of one.
+  virtual std::vector<std::size_t> batch_sizes(std::int64_t epoch) const = 0;
 };
 
 template <class Collator>
 class MemoryFeed final : public Feed {
  public:
+  /// Throws UsageError where max_tokens_per_batch is given and the collator does not count tokens.
   MemoryFeed(std::span<const Example> rows, const Collator& collator, const TrainConfig& config, PickRules rules,
              bool with_kl)
-      : rows_(rows), collator_(collator), config_(config), rules_(rules), with_kl_(with_kl) {}
+      : rows_(rows), collator_(collator), config_(config), rules_(std::move(rules)), with_kl_(with_kl) {
+    if (!config.max_tokens_per_batch) return;
+    if constexpr (CountsTokens<Collator>)
+      rules_.num_tokens = [this](const Example& row) { return collator_.num_tokens(row); };
+    else
+      throw UsageError(
+          "max_tokens_per_batch: this collator does not tell how many tokens it makes of a row: take "
+          "kto::PackedCollator, or write `std::int64_t num_tokens(const kto::Example&) const` in yours");
+  }
 
   void begin(std::int64_t epoch, std::int64_t batch) override {
     source_.reset();
@@ -68,6 +79,9 @@ class MemoryFeed final : public Feed {
     return window;
   }
   std::int64_t num_batches() const override { return static_cast<std::int64_t>(picks_.size()); }
+  std::vector<std::size_t> batch_sizes(std::int64_t epoch) const override {
+    return epoch_layout(rows_, config_, epoch, rules_).sizes;
+  }
 
  private:
   std::span<const Example> rows_;
@@ -92,6 +106,8 @@ class StreamFeed final : public Feed {
     refuse(config.max_steps < 1, "max_steps", "has no known end: say how many updates to make");
     refuse(config.train_sampling_strategy != SamplingStrategy::sequential, "train_sampling_strategy",
            "is visited in its own order, not shuffled or grouped: shuffle the files, or hold the rows in memory");
+    refuse(config.max_tokens_per_batch.has_value(), "max_tokens_per_batch",
+           "goes on at a row that is counted in batches of one size: use per_device_train_batch_size");
     refuse(config.dataloader_num_workers > 0, "dataloader_num_workers",
            "is read ahead by a thread of its own; leave it at 0");
   }
@@ -124,13 +140,16 @@ class StreamFeed final : public Feed {
     rows_.erase(rows_.begin(), end);
     const auto order = sequential_order(detail::num_units(window_, paired_));
     std::vector<Batch> out;
-    for (const Picks& picks :
-         detail::make_picks(window_, order, static_cast<std::size_t>(config_.per_device_train_batch_size),
-                            kl_partners(order, detail::kl_group(config_)), paired_))
+    for (const Picks& picks : detail::make_picks(
+             window_, order, even_groups(order.size(), static_cast<std::size_t>(config_.per_device_train_batch_size)),
+             kl_partners(order, detail::kl_group(config_)), paired_))
       out.push_back(to_device(collator_(picks, with_kl_), device));
     return out;
   }
   std::int64_t num_batches() const override { return config_.max_steps * config_.gradient_accumulation_steps; }
+  std::vector<std::size_t> batch_sizes(std::int64_t) const override {
+    return {static_cast<std::size_t>(config_.per_device_train_batch_size)};
+  }
 
  private:
   std::size_t batch_rows() const {

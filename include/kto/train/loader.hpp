@@ -3,10 +3,8 @@
 // micro-batch, from (config, epoch) alone.
 #pragma once
 
-#include <range/v3/range/conversion.hpp>
-#include <range/v3/view/chunk.hpp>
-#include <range/v3/view/transform.hpp>
-#include <range/v3/view/zip.hpp>
+#include <functional>
+#include <numeric>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,17 +20,20 @@ using Picks = std::vector<Pick>;
 
 namespace detail {
 
-/// Micro-batches of `batch_size` units in `order`, with the unit that lends its completion to each. A unit is a row, or
+/// Micro-batches of `sizes` units in `order`, with the unit that lends its completion to each. A unit is a row, or
 /// where `paired` the rows 2u (chosen) and 2u + 1 (rejected): a micro-batch then has all its chosen rows first.
 inline std::vector<Picks> make_picks(std::span<const Example> rows, const std::vector<std::size_t>& order,
-                                     std::size_t batch_size, const std::vector<std::size_t>& partners, bool paired) {
+                                     std::span<const std::size_t> sizes, const std::vector<std::size_t>& partners,
+                                     bool paired) {
   const std::size_t stride = paired ? 2 : 1;
   std::vector<Picks> out;
-  for (auto&& batch : ranges::views::zip(order, partners) | ranges::views::chunk(batch_size)) {
+  std::size_t begin = 0;
+  for (const std::size_t size : sizes) {
     Picks& picks = out.emplace_back();
     for (std::size_t offset = 0; offset < stride; ++offset)
-      for (const auto& [unit, partner] : batch)
-        picks.push_back({&rows[stride * unit + offset], &rows[stride * partner + offset]});
+      for (std::size_t i = begin; i < begin + size; ++i)
+        picks.push_back({&rows[stride * order[i] + offset], &rows[stride * partners[i] + offset]});
+    begin += size;
   }
   return out;
 }
@@ -40,6 +41,17 @@ inline std::vector<Picks> make_picks(std::span<const Example> rows, const std::v
 inline std::size_t kl_group(const TrainConfig& config) {
   const auto window = config.kl_scope == KlScope::window ? config.gradient_accumulation_steps : 1;
   return static_cast<std::size_t>(config.per_device_train_batch_size * window);
+}
+
+/// The sizes of the groups in which micro-batches of `sizes` units pair up: themselves, or windows of them.
+inline std::vector<std::size_t> kl_groups(const TrainConfig& config, const std::vector<std::size_t>& sizes) {
+  if (config.kl_scope != KlScope::window) return sizes;
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    if (i % static_cast<std::size_t>(config.gradient_accumulation_steps) == 0) out.push_back(0);
+    out.back() += sizes[i];
+  }
+  return out;
 }
 
 /// How many units `rows` make. Throws Error when pairs are asked of an odd number of rows.
@@ -54,42 +66,76 @@ inline std::size_t num_units(std::span<const Example> rows, bool paired) {
 struct PickRules {
   bool paired = false;    ///< the loss is one of pairs
   bool fixed_kl = false;  ///< a row's KL partner is that of sequential visiting, in any order
+  /// Tokens of a row in a batch; needed with max_tokens_per_batch.
+  std::function<std::int64_t(const Example&)> num_tokens = {};
 };
+
+/// The units that an epoch visits, and how many of them make each micro-batch.
+struct EpochLayout {
+  std::vector<std::size_t> order, sizes;
+};
+
+inline EpochLayout epoch_layout(std::span<const Example> rows, const TrainConfig& config, std::int64_t epoch,
+                                const PickRules& rules = {}) {
+  const auto batch_size = static_cast<std::size_t>(config.per_device_train_batch_size);
+  const auto seed = static_cast<std::uint64_t>(config.data_seed.value_or(config.seed));
+  const std::size_t units = detail::num_units(rows, rules.paired);
+  const auto lengths_by = [&](const auto& num_tokens) {
+    std::vector<std::int64_t> lengths(units, 0);
+    for (std::size_t i = 0; i < rows.size(); ++i) lengths[rules.paired ? i / 2 : i] += num_tokens(rows[i]);
+    return lengths;
+  };
+  std::vector<std::int64_t> lengths;  // as they are in a batch
+  std::size_t usual_size = batch_size;
+  if (config.max_tokens_per_batch) {
+    lengths = lengths_by(rules.num_tokens);
+    const std::int64_t all =
+        std::max<std::int64_t>(1, std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0}));
+    const auto fitting = static_cast<std::size_t>(static_cast<double>(*config.max_tokens_per_batch) *
+                                                  static_cast<double>(units) / static_cast<double>(all));
+    usual_size = std::clamp<std::size_t>(fitting, 1, batch_size);
+  }
+
+  EpochLayout out{sequential_order(units), {}};
+  if (config.train_sampling_strategy == SamplingStrategy::random)
+    out.order = shuffled_order(units, seed, static_cast<std::uint64_t>(epoch));
+  if (config.train_sampling_strategy == SamplingStrategy::group_by_length)
+    out.order =
+        length_grouped_order(lengths_by([](const Example& row) {
+                               return static_cast<std::int64_t>(row.prompt_ids.size() + row.completion_ids.size());
+                             }),
+                             usual_size * static_cast<std::size_t>(config.gradient_accumulation_steps), seed,
+                             static_cast<std::uint64_t>(epoch));
+  if (config.dataloader_drop_last) out.order.resize(out.order.size() / batch_size * batch_size);
+  out.sizes = config.max_tokens_per_batch ? token_groups(out.order, lengths, *config.max_tokens_per_batch, batch_size)
+                                          : even_groups(out.order.size(), batch_size);
+  return out;
+}
 
 /// The micro-batches of one epoch of training.
 inline std::vector<Picks> train_picks(std::span<const Example> rows, const TrainConfig& config, std::int64_t epoch,
-                                      PickRules rules = {}) {
-  const bool paired = rules.paired;
-  const auto batch_size = static_cast<std::size_t>(config.per_device_train_batch_size);
-  const auto seed = static_cast<std::uint64_t>(config.data_seed.value_or(config.seed));
-  const std::size_t units = detail::num_units(rows, paired);
-  auto order = sequential_order(units);
-  if (config.train_sampling_strategy == SamplingStrategy::random)
-    order = shuffled_order(units, seed, static_cast<std::uint64_t>(epoch));
-  if (config.train_sampling_strategy == SamplingStrategy::group_by_length) {
-    std::vector<std::int64_t> lengths(units, 0);
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      lengths[paired ? i / 2 : i] +=
-          static_cast<std::int64_t>(rows[i].prompt_ids.size() + rows[i].completion_ids.size());
-    order = length_grouped_order(lengths, batch_size * static_cast<std::size_t>(config.gradient_accumulation_steps),
-                                 seed, static_cast<std::uint64_t>(epoch));
+                                      const PickRules& rules = {}) {
+  const auto [order, sizes] = epoch_layout(rows, config, epoch, rules);
+  std::vector<std::size_t> partners;
+  if (rules.fixed_kl) {
+    const auto all = sequential_order(detail::num_units(rows, rules.paired));
+    const auto fixed = kl_partners(all, detail::kl_group(config));
+    for (const std::size_t unit : order) partners.push_back(fixed[unit]);
+  } else {
+    partners = kl_partners(order, detail::kl_groups(config, sizes));
   }
-  if (config.dataloader_drop_last) order.resize(order.size() / batch_size * batch_size);
-  const std::size_t group = detail::kl_group(config);
-  std::vector<std::size_t> partners = kl_partners(rules.fixed_kl ? sequential_order(units) : order, group);
-  if (rules.fixed_kl)
-    partners =
-        order | ranges::views::transform([&](std::size_t unit) { return partners[unit]; }) | ranges::to<std::vector>();
-  return detail::make_picks(rows, order, batch_size, partners, paired);
+  return detail::make_picks(rows, order, sizes, partners, rules.paired);
 }
 
-/// What to know of KL pairs under `config`: a micro-batch of one row has no other row to pair with. Empty when there is
-/// none such.
-inline std::string lone_row_note(const TrainConfig& config, std::int64_t num_rows) {
-  const std::int64_t batch = config.per_device_train_batch_size;
-  const bool lone = batch == 1 || (num_rows % batch == 1 && !config.dataloader_drop_last);
-  if (config.kl_scope == KlScope::window || !lone) return "";
-  return concat(batch == 1 ? "every micro-batch" : "the last micro-batch of an epoch",
+/// What to know of KL pairs under `config` where the micro-batches of an epoch have `sizes` rows: one of one row has no
+/// other row to pair with. Empty when there is none such.
+inline std::string lone_row_note(const TrainConfig& config, const std::vector<std::size_t>& sizes) {
+  const auto lone = static_cast<std::size_t>(std::ranges::count(sizes, std::size_t{1}));
+  if (config.kl_scope == KlScope::window || lone == 0) return "";
+  return concat(lone == sizes.size() ? "every micro-batch"
+                : lone > 1           ? concat(lone, " of the ", sizes.size(), " micro-batches of an epoch: each")
+                : sizes.back() == 1  ? "the last micro-batch of an epoch"
+                                     : "a micro-batch of an epoch",
                 " is a single row, whose KL pair is itself: its baseline is its own log-ratio, so its loss tells "
                 "nothing of what was learnt; kl_scope window draws pairs across the update");
 }
@@ -99,7 +145,7 @@ inline std::string lone_row_note(const TrainConfig& config, std::int64_t num_row
 inline std::vector<Picks> reference_picks(std::span<const Example> rows, const TrainConfig& config,
                                           std::int64_t batch_size, bool paired = false) {
   const auto order = sequential_order(detail::num_units(rows, paired));
-  return detail::make_picks(rows, order, static_cast<std::size_t>(batch_size),
+  return detail::make_picks(rows, order, even_groups(order.size(), static_cast<std::size_t>(batch_size)),
                             kl_partners(order, detail::kl_group(config)), paired);
 }
 

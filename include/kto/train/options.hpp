@@ -7,55 +7,12 @@
 #include <algorithm>
 
 #include "kto/optim/learning_rate.hpp"
-#include "kto/train/config.hpp"
 #include "kto/train/detail/refused_options.hpp"
 #include "kto/train/option.hpp"
+#include "kto/train/option_names.hpp"
 #include "kto/train/option_table.hpp"
 
 namespace kto {
-
-template <>
-inline constexpr std::array<std::string_view, 3> enum_names<IntervalStrategy>{"no", "steps", "epoch"};
-template <>
-inline constexpr std::array<std::string_view, 4> enum_names<SaveStrategy>{"no", "steps", "epoch", "best"};
-template <>
-inline constexpr std::array<std::string_view, 3> enum_names<SamplingStrategy>{"sequential", "random",
-                                                                              "group_by_length"};
-template <>
-inline constexpr std::array<std::string_view, 2> enum_names<NonFiniteLoss>{"stop", "skip"};
-template <>
-inline constexpr std::array<std::string_view, 3> enum_names<InputTokens>{"no", "all", "non_padding"};
-template <>
-inline constexpr std::array<std::string_view, 2> enum_names<KlScope>{"micro_batch", "window"};
-template <>
-inline constexpr std::array<std::string_view, 12> enum_names<LrSchedulerType>{"linear",
-                                                                              "cosine",
-                                                                              "cosine_with_restarts",
-                                                                              "polynomial",
-                                                                              "constant",
-                                                                              "constant_with_warmup",
-                                                                              "inverse_sqrt",
-                                                                              "reduce_lr_on_plateau",
-                                                                              "cosine_with_min_lr",
-                                                                              "cosine_warmup_with_min_lr",
-                                                                              "warmup_stable_decay",
-                                                                              "greedy"};
-
-/// Headings of --help, and their order.
-namespace group {
-inline constexpr std::string_view model = "Model";
-inline constexpr std::string_view data = "Data";
-inline constexpr std::string_view kto = "KTO";
-inline constexpr std::string_view reference = "Reference";
-inline constexpr std::string_view adapter = "LoRA";
-inline constexpr std::string_view length = "Length of the run and batches";
-inline constexpr std::string_view optimization = "Optimization";
-inline constexpr std::string_view evaluation = "Evaluation and log";
-inline constexpr std::string_view output = "Output";
-inline constexpr std::string_view machine = "Randomness and machine";
-inline constexpr std::array all{model,  data,         kto,        reference, adapter,
-                                length, optimization, evaluation, output,    machine};
-}  // namespace group
 
 namespace detail {
 
@@ -148,6 +105,11 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows a micro-batch",
                detail::count(1)),
         {.name = "per_gpu_train_batch_size", .alias_of = "per_device_train_batch_size"},
+        option(&C::max_tokens_per_batch, "max_tokens_per_batch", group::length,
+               "a micro-batch takes rows until the next would pass this many tokens (prompt and completion as cut, KL "
+               "pairs not counted), one row at least, and per_device_train_batch_size at most where that is given; "
+               "of packed rows",
+               detail::count(1)),
         option(&C::gradient_accumulation_steps, "gradient_accumulation_steps", group::length, "micro-batches an update",
                detail::count(1)),
         option(&C::num_train_epochs, "num_train_epochs", group::length, "passes over the rows, maybe a fraction",
@@ -190,6 +152,9 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::adam_epsilon, "adam_epsilon", group::optimization, "AdamW's epsilon", detail::above_zero()),
         option(&C::max_grad_norm, "max_grad_norm", group::optimization,
                "gradients longer than this are scaled down; 0: never", detail::at_least_zero()),
+        option(&C::optim_in_backward, "optim_in_backward", group::optimization,
+               "update each weight in the backward pass, as soon as its gradient is there: gradients are never held "
+               "together; needs max_grad_norm 0 and gradient_accumulation_steps 1"),
 
         option(&C::eval_strategy, "eval_strategy", group::evaluation,
                "when to evaluate: never, every eval_steps, or after each epoch"),
@@ -328,6 +293,16 @@ inline void validate(const TrainConfig& config) {
   require(!config.bf16 || !config.fp16, "bf16 and fp16 both say what products are computed in: give one of them");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
+  require(!config.optim_in_backward || config.max_grad_norm == 0,
+          "optim_in_backward changes weights before the norm of all gradients is known: set max_grad_norm to 0");
+  require(!config.optim_in_backward || !config.fp16,
+          "optim_in_backward changes weights before it is known whether a gradient overflows float16: use bf16");
+  require(!config.optim_in_backward || config.gradient_accumulation_steps == 1,
+          "optim_in_backward changes weights in each backward pass: set gradient_accumulation_steps to 1, and "
+          "per_device_train_batch_size to the rows of an update");
+  require(!config.max_tokens_per_batch || !config.dataloader_drop_last,
+          "max_tokens_per_batch makes micro-batches of any number of rows, so that none is short: leave out "
+          "dataloader_drop_last");
   const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;
   const bool adaptive = follows_evaluations(config.lr_scheduler_type);
   require(config.lr_scheduler_type != LrSchedulerType::constant || !has_warmup,

@@ -2,8 +2,10 @@
 // How many steps a run has, as transformers' Trainer counts them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 
 #include "kto/core/error.hpp"
 #include "kto/train/config.hpp"
@@ -30,17 +32,31 @@ inline std::int64_t resolve_steps(double steps, std::int64_t num_steps) {
 
 }  // namespace detail
 
-/// Throws Error when `num_rows` rows make no batch.
-inline Plan make_plan(const TrainConfig& config, std::int64_t num_rows) {
+/// Throws Error when `num_rows` rows make no batch. `num_batches` tells how many micro-batches an epoch has where they
+/// are not all of one size (max_tokens_per_batch): Plan's are those of the first then.
+inline Plan make_plan(const TrainConfig& config, std::int64_t num_rows,
+                      const std::function<std::int64_t(std::int64_t epoch)>& num_batches = {}) {
   Plan plan;
   const std::int64_t batch = config.per_device_train_batch_size;
-  plan.batches_per_epoch = config.dataloader_drop_last ? num_rows / batch : (num_rows + batch - 1) / batch;
+  plan.batches_per_epoch = num_batches                   ? num_batches(0)
+                           : config.dataloader_drop_last ? num_rows / batch
+                                                         : (num_rows + batch - 1) / batch;
   check(plan.batches_per_epoch > 0, "no batch to train on: ", num_rows, " rows, batches of ", batch,
         config.dataloader_drop_last ? ", and dataloader_drop_last drops a short one" : "");
   const std::int64_t accumulate = config.gradient_accumulation_steps;
-  plan.steps_per_epoch = (plan.batches_per_epoch + accumulate - 1) / accumulate;
+  const auto steps_of = [&](std::int64_t batches) { return (batches + accumulate - 1) / accumulate; };
+  plan.steps_per_epoch = steps_of(plan.batches_per_epoch);
   const auto per_epoch = static_cast<double>(plan.steps_per_epoch);
-  if (config.max_steps > 0) {
+  if (num_batches) {
+    const double epochs = config.max_steps > 0 ? 1e18 : config.num_train_epochs;
+    const auto steps_left = [&] { return config.max_steps > 0 ? config.max_steps - plan.num_steps : std::int64_t{1}; };
+    for (; static_cast<double>(plan.num_epochs) < epochs && steps_left() > 0; ++plan.num_epochs) {
+      const double share = std::min(1.0, epochs - static_cast<double>(plan.num_epochs));
+      plan.num_steps +=
+          static_cast<std::int64_t>(std::ceil(share * static_cast<double>(steps_of(num_batches(plan.num_epochs)))));
+    }
+    if (config.max_steps > 0) plan.num_steps = config.max_steps;
+  } else if (config.max_steps > 0) {
     plan.num_steps = config.max_steps;
     plan.num_epochs = (plan.num_steps + plan.steps_per_epoch - 1) / plan.steps_per_epoch;
   } else {

@@ -109,7 +109,7 @@ struct Trainer {
                    std::span<const Example> eval_rows) {
     check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
           "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
-    const Plan plan = make_plan(config, num_units);
+    const Plan plan = plan_of(feed, num_units);
     LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
     const RunSetup setup(config);
     set_neftune();
@@ -117,7 +117,7 @@ struct Trainer {
     check_precision(model, config.fp16);
     Checkpointer checkpointer(config, checkpointing, plan);
     if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
-    FlatParameters parameters = flatten_parameters(model);
+    Updates<Optimizer> updates(model, optimizer, config.optim_in_backward);
     TrainerState state;
     Control control;
     RunLog log(config.logging_nan_inf_filter);
@@ -125,10 +125,10 @@ struct Trainer {
     Position position;
     at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
     if (checkpointer.resumes())
-      checkpointer.resume(model, loss, reference, optimizer, schedule, scale, log, state, position);
+      checkpointer.resume(model, loss, reference, updates, schedule, scale, log, state, position);
     detail::call(callbacks, &Callback::on_train_begin, state, plan);
     if constexpr (Loss::needs.kl_pairs)
-      if (const std::string note = lone_row_note(config, num_units); !note.empty())
+      if (const std::string note = lone_row_note(config, feed.batch_sizes(0)); !note.empty())
         detail::call(callbacks, &Callback::on_note, note);
     if (config.eval_on_start && state.global_step == 0)
       evaluate_now(eval_rows, state, control);  // not for the learning rate to follow
@@ -137,24 +137,24 @@ struct Trainer {
       feed.begin(position.epoch, position.batch);
       while (feed.has_next() && state.global_step < plan.num_steps && !control.should_stop) {
         detail::call(callbacks, &Callback::on_step_begin, state, control);
-        log.learning_rate =
-            learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
+        log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
         std::vector<Batch> window = feed.next(device());
         position.batch += static_cast<std::int64_t>(window.size());
-        step(std::move(window), parameters, scale, state, log);
+        step(std::move(window), updates, scale, state, log);
         state.epoch = static_cast<double>(position.epoch) +
                       static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
         const bool save = after_step(plan, !feed.has_next(), eval_rows, state, log, control, schedule);
         if (save && !checkpointer.has_saved(state.global_step))
           detail::call(callbacks, &Callback::on_save, state,
-                       checkpointer.save(model, loss, reference, optimizer, schedule, scale, log, state, position));
+                       checkpointer.save(model, loss, reference, updates, schedule, scale, log, state, position));
       }
     }
     state.interrupted = control.interrupted && state.global_step < plan.num_steps;
     if (state.interrupted) return state;
     if (config.load_best_model_at_end && state.best_model_checkpoint)
       restore_parameters(model, *state.best_model_checkpoint);
-    const double num_samples = config.max_steps > 0
+    const double num_samples = config.max_tokens_per_batch ? static_cast<double>(rows.size()) * state.epoch
+                               : config.max_steps > 0
                                    ? static_cast<double>(state.global_step * config.per_device_train_batch_size *
                                                          config.gradient_accumulation_steps)
                                    : static_cast<double>(rows.size()) * config.num_train_epochs;
@@ -163,6 +163,12 @@ struct Trainer {
     append(std::move(closing), state, control);
     detail::call(callbacks, &Callback::on_train_end, state);
     return state;
+  }
+
+  Plan plan_of(const Feed& feed, std::int64_t num_units) const {
+    if (!config.max_tokens_per_batch) return make_plan(config, num_units);
+    return make_plan(config, num_units,
+                     [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
   }
 
   void set_neftune() {
@@ -174,12 +180,12 @@ struct Trainer {
 
   at::Device device() const { return model.named_parameters().front().second.device(); }
 
-  void step(std::vector<Batch> batches, FlatParameters& parameters, LossScale& scale, TrainerState& state,
+  void step(std::vector<Batch> batches, Updates<Optimizer>& updates, LossScale& scale, TrainerState& state,
             RunLog& log) {
-    std::optional<InPlaceGradients> in_place(std::in_place);
-    std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone
+    std::optional<InPlaceGradients> in_place(std::in_place, /*makes_missing=*/updates.in_backward());
+    std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone, but after its last use
     const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
-    parameters.zero_grad();
+    updates.begin(log.learning_rate);
     const std::size_t mark = log.metrics.size();
     std::vector<Tensor> losses, shares;  // [B] and without dimensions
     const Loss before = loss;
@@ -191,7 +197,7 @@ struct Trainer {
         if (!config.neftune_noise_alpha) check_first_logps(seen.input, reference);
         check_first_loss(seen.terms);
       });
-      scale.scaled(share).backward();
+      if (!updates.in_backward() || !not_finite(window, losses, updates.grad_norm())) scale.scaled(share).backward();
       shares.push_back(share.detach());
       const Sequences& rows = prepared.batch.rows;
       state.num_tokens += rows.num_tokens;
@@ -200,7 +206,7 @@ struct Trainer {
             config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
     }
     casts.reset(), in_place.reset();
-    const Tensor grad_norm = parameters.grad_norm() / scale.value();
+    const Tensor grad_norm = updates.grad_norm() / scale.value();
     ++state.global_step;
     const auto problem = not_finite(window, losses, grad_norm);
     const bool overflows = problem && !problem->is_loss && scale.is_on();
@@ -214,7 +220,7 @@ struct Trainer {
     }
     if (!problem) {
       const Tensor divisor = grad_divisor(grad_norm, scale.value());
-      optimizer.step(parameters, Update{.learning_rate = log.learning_rate, .grad_divisor = divisor});
+      updates.finish({.learning_rate = log.learning_rate, .grad_divisor = divisor});
     }
     if (overflows && scale.num_skipped() == 0)
       detail::call(callbacks, &Callback::on_note,

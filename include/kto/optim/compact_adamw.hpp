@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// AdamW (arXiv:1711.05101) whose moments are held in fewer bits than the parameters. One loop a parameter reads
+// moments, gradient and value, and writes moments and value: nothing of a parameter's size is held beside them. How
+// moments are held is a policy: kto/optim/adamw_bf16.hpp, kto/optim/adamw_8bit.hpp.
+//
+// A second moment moves by 1 - beta2, a thousandth of itself, in a step, which is less than half the distance of two
+// numbers in so few bits: rounded to the nearest it would never move. So it is rounded up or down at random, with the
+// chances that make the mean right. The random bits are a hash of step, parameter and element: a run is repeated, and
+// resumed, to the last bit.
+#pragma once
+
+#include <cmath>
+#include <string_view>
+#include <vector>
+
+#include "kto/core/vectorized.hpp"
+#include "kto/optim/concept.hpp"
+
+namespace kto {
+
+// Shapes: n elements of a parameter.
+
+/// One step of one number, in float32.
+struct AdamWStep {
+  float kept = 1;               ///< what weight decay leaves of the value
+  float first_share = 0.1F;     ///< of the gradient in the first moment, 1 - beta1
+  float second_share = 0.001F;  ///< of its square in the second, 1 - beta2
+  float rate = 0;               ///< learning rate, the first moment's bias corrected
+  float root_correction = 1;    ///< on the root of the second moment
+  float epsilon = 1e-8F;
+  float grad_factor = 1;
+
+  /// The new value; the moments are moved.
+  float operator()(float value, float grad, float& first, float& second) const {
+    grad *= grad_factor;
+    first += first_share * (grad - first);
+    second += second_share * (grad * grad - second);
+    return kept * value - rate * first / (detail::vector_sqrt(second) * root_correction + epsilon);
+  }
+};
+
+template <class Moments>
+struct CompactAdamW {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+
+  std::vector<Moments> moments = {};  ///< one a parameter, made at the first step
+  std::int64_t num_steps = 0;
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("moments", moments);
+    archive("num_steps", num_steps);
+  }
+
+  /// Throws Error naming a parameter that is not float32 or bfloat16 on the CPU.
+  void step(FlatParameters& parameters, const Update& update) {
+    ++num_steps;
+    const auto steps = static_cast<double>(num_steps);
+    AdamWStep one{.first_share = static_cast<float>(1 - beta1), .second_share = static_cast<float>(1 - beta2)};
+    one.rate = static_cast<float>(update.learning_rate / (1 - std::pow(beta1, steps)));
+    one.root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps)));
+    one.epsilon = static_cast<float>(epsilon);
+    if (update.grad_divisor.defined()) one.grad_factor = 1 / update.grad_divisor.template item<float>();
+    std::size_t i = 0;
+    for (const FlatGroup& group : parameters.groups) {
+      one.kept = static_cast<float>(group.decay ? 1 - update.learning_rate * weight_decay : 1.0);
+      for (const FlatSlice& slice : group.slices) {
+        check(takes_vectorized(group.values), Moments::name, ": ", slice.name, " is ", group.values.scalar_type(),
+              " on ", group.values.device(), "; expected float32 or bfloat16 on the CPU: use AdamW");
+        if (moments.size() <= i) moments.push_back(Moments::zeros(slice.numel));
+        const auto part = [&](const Tensor& flat_n) { return flat_n.narrow(0, slice.begin, slice.numel); };
+        moments[i++].step(one, part(group.values), part(group.grads), salt(slice.name));
+      }
+    }
+  }
+
+ private:
+  /// What the random bits of a parameter begin with in this step.
+  std::uint32_t salt(std::string_view name) const {
+    std::uint32_t hash = detail::hashed_bits(static_cast<std::uint32_t>(num_steps));
+    for (const char c : name) hash = detail::hashed_bits(hash + static_cast<unsigned char>(c));
+    return hash;
+  }
+};
+
+}  // namespace kto
