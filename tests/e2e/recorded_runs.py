@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""recorded_runs.py TRAIN_KTO SOURCE_ROOT: the runs of TRL in tests/golden/runs, replayed. Standard library only."""
+"""recorded_runs.py TRAIN_KTO SOURCE_ROOT: the runs of TRL in tests/golden/runs, replayed, each by the default path through the
+library and by one of the others in turn. Standard library only."""
 import json
 import math
 import os
@@ -12,7 +13,9 @@ from tiny_model import make_model
 train_kto, root = sys.argv[1:3]
 runs = json.load(open(os.path.join(root, "tests", "golden", "runs", "runs.json")))
 rows = open(os.path.join(root, "examples", "data", "train.jsonl"), encoding="utf-8").readlines()
-failed = 0
+PATHS = {"padded": ["--collator", "padded"], "prompts not shared": ["--share_prompt", "False"], "recomputed": ["--gradient_checkpointing"],
+         "aten's products": ["--matmul", "aten"], "oneDNN's products": ["--matmul", "onednn"]}
+passed = failed = 0
 
 
 def tolerance(key, want, step, rounding):
@@ -33,8 +36,8 @@ def compare(got, want, rounding):
 
 with tempfile.TemporaryDirectory() as tmp:
     model = make_model(os.path.join(tmp, "model"), root)
-    for run in runs:
-        data, out = os.path.join(tmp, run["name"]), os.path.join(tmp, run["name"], "out")
+    for number, run in enumerate(runs):
+        data = os.path.join(tmp, run["name"])
         os.makedirs(data)
         for split, chosen in (("train", rows[:run["num_rows"]]), ("test", rows[len(rows) - run["num_eval_rows"]:])):
             if chosen:
@@ -44,10 +47,16 @@ with tempfile.TemporaryDirectory() as tmp:
         if run["flags"].get("include_num_input_tokens_seen") == "all":
             flags += ["--collator", "padded"]  # TRL's rows are
         rounding = 20 if "bf16" in run["flags"] else 5 if "fp16" in run["flags"] else 1  # torch's products round elsewhere
-        result = subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", out, *flags],
-                                capture_output=True, text=True, timeout=300)
-        bad = [result.stderr.strip()[-300:]] if result.returncode else compare(json.load(open(os.path.join(out, "trainer_state.json")))["log_history"], run["log"], rounding)
-        failed += bool(bad)
-        print(("FAIL " if bad else "ok   ") + run["name"], "; ".join(bad[:3]), flush=True)
-print(f"{len(runs) - failed} passed, {failed} failed")
+        other, more = list(PATHS.items())[number % len(PATHS)]
+        for path, path_flags in {"default": [], other: more}.items():
+            if path_flags and path_flags[0] in flags:
+                continue
+            out = os.path.join(data, path.split()[0])
+            result = subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", out, *flags, *path_flags],
+                                    capture_output=True, text=True, timeout=300)
+            bad = [result.stderr.strip()[-300:]] if result.returncode else compare(
+                json.load(open(os.path.join(out, "trainer_state.json")))["log_history"], run["log"], rounding)
+            failed, passed = failed + bool(bad), passed + (not bad)
+            print(("FAIL " if bad else "ok   ") + run["name"], f"({path})", "; ".join(bad[:3]), flush=True)
+print(f"{passed} passed, {failed} failed")
 sys.exit(failed > 0)
