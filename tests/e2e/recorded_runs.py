@@ -46,7 +46,7 @@ with tempfile.TemporaryDirectory() as tmp:
         flags = [word for name, value in run["flags"].items() for word in ("--" + name, value)]
         if run["flags"].get("include_num_input_tokens_seen") == "all":
             flags += ["--collator", "padded"]  # TRL's rows are
-        rounding = 20 if "bf16" in run["flags"] else 5 if "fp16" in run["flags"] else 1  # torch's products round elsewhere
+        rounding = 100 if "bf16" in run["flags"] else 5 if "fp16" in run["flags"] else 1  # TRL rounds logits, and products elsewhere
         other, more = list(PATHS.items())[number % len(PATHS)]
         for path, path_flags in {"default": [], other: more}.items():
             if path_flags and path_flags[0] in flags:
