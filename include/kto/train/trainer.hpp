@@ -137,8 +137,7 @@ struct Trainer {
       feed.begin(position.epoch, position.batch);
       while (feed.has_next() && state.global_step < plan.num_steps && !control.should_stop) {
         detail::call(callbacks, &Callback::on_step_begin, state, control);
-        log.learning_rate =
-            learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
+        log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
         std::vector<Batch> window = feed.next(device());
         position.batch += static_cast<std::int64_t>(window.size());
         step(std::move(window), parameters, scale, state, log);
