@@ -3,6 +3,7 @@
 //   bench_data [flags of Google Benchmark] MODEL_FOLDER ROWS.jsonl
 // items_per_second counts rows. tokens are those of all rows of the file, for the comparison with another tokenizer.
 #include <benchmark/benchmark.h>
+#include <unistd.h>
 
 #include <cstdio>
 
@@ -46,6 +47,25 @@ void encode(benchmark::State& state, const kto::Processor& processor, kto::RowSe
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(set.rows.size()));
 }
 
+/// From a file to token ids, as train_kto goes: read and encoded block by block. The rows over and over: about 2000.
+void prepare(benchmark::State& state, const kto::Processor& processor, const kto::fs::path& path,
+             std::size_t num_rows) {
+  std::string once = kto::read_file(path), text;
+  if (!once.ends_with('\n')) once += '\n';
+  std::size_t count = 0;
+  for (; count < 2000; count += num_rows) text += once;
+  const kto::fs::path file = kto::fs::temp_directory_path() / kto::concat("bench_data-", ::getpid(), ".jsonl");
+  kto::write_file(file, text);
+  const auto encoder = processor.encoder();
+  for (auto _ : state) {
+    kto::RowBlocks blocks({{.files = {file}}}, file.string());
+    const kto::EncodeOptions options{.num_threads = static_cast<std::size_t>(state.range(0))};
+    benchmark::DoNotOptimize(kto::encode_blocks(blocks, encoder, options).examples);
+  }
+  kto::fs::remove(file);
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(count));
+}
+
 /// Batches of KL pairs included, one after the other.
 template <class Collator>
 void collate(benchmark::State& state, const Collator& collator, const std::vector<kto::Example>& examples) {
@@ -78,9 +98,13 @@ int main(int argc, char** argv) try {
     state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(set.rows.size()));
   });
   RegisterBenchmark("tokenize", [&](State& state) { tokenize(state, processor.tokenizer(), set.rows); });
-  const auto by_threads = RegisterBenchmark("encode", [&](State& state) { encode(state, processor, set); });
-  by_threads->Arg(1)->UseRealTime();
-  if (const unsigned threads = std::thread::hardware_concurrency(); threads > 1) by_threads->Arg(threads);
+  const auto encoded = RegisterBenchmark("encode", [&](State& state) { encode(state, processor, set); });
+  const auto prepared =
+      RegisterBenchmark("prepare", [&](State& state) { prepare(state, processor, path, set.rows.size()); });
+  for (auto* by_threads : {encoded, prepared}) {
+    by_threads->Arg(1)->UseRealTime();
+    if (const unsigned threads = std::thread::hardware_concurrency(); threads > 1) by_threads->Arg(threads);
+  }
   RegisterBenchmark("collate/packed", [&](State& state) { collate(state, kto::PackedCollator{}, examples); })
       ->Arg(4)
       ->Arg(64);

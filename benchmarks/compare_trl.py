@@ -140,22 +140,25 @@ def chosen_rows(path, kind, count, needed):
 
 def measure(command, output, tcmalloc):
     """Runs the command; returns its seconds a step, start-up, peak GB and log. What it prints is shown if it fails."""
-    environment = dict(os.environ, **({"LD_PRELOAD": TCMALLOC} if tcmalloc else {}))
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as text:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=text, stderr=text, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            text.seek(0)
-            sys.exit(f"{text.read()[-3000:]}\nerror: exit status {process.returncode} of {shlex.join(command)}")
-    wall = time.perf_counter() - start
+    environment = dict(os.environ, PYTHONUNBUFFERED="1", **({"LD_PRELOAD": TCMALLOC} if tcmalloc else {}))
+    start, first_step_ends, text = time.perf_counter(), None, []
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
+                               text=True, errors="replace")
+    for line in process.stdout:
+        if first_step_ends is None and "'loss'" in line:  # both print the log entry of each step
+            first_step_ends = time.perf_counter() - start
+        text.append(line)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or first_step_ends is None:
+        sys.exit(f"{''.join(text)[-3000:]}\nerror: exit status {process.returncode} of {shlex.join(command)}")
     with open(os.path.join(output, "trainer_state.json"), encoding="utf-8") as file:
         state = json.load(file)
     with open(os.path.join(output, "train_results.json"), encoding="utf-8") as file:
         seconds = json.load(file)["train_runtime"]
     log = [entry for entry in state["log_history"] if "loss" in entry]
-    return {"seconds": seconds / state["global_step"], "around": wall - seconds, "log": log,
+    each = seconds / state["global_step"]
+    return {"seconds": each, "start_up": first_step_ends - each, "log": log,
             "gigabytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9}
 
 
@@ -282,19 +285,19 @@ def report(args, results, peaks, plot):
         f"- Peer: {versions}",
         f"- Command: `benchmarks/compare_trl.py {' '.join(shown)}`", "",
         f"The better of {args.rounds} runs each." if args.rounds > 1 else "One run each, the two in turn.",
-        "Tokens are those of the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
+        "Start-up: from the command to its first step (imports, loading, tokenizing). Tokens are those of the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
         "products, counting 12 P T operations a step with KL pairs, 8 without, 4 fewer and 2 fewer with a precomputed "
         "reference (P weights without embedding and head, T tokens); what shared prompts save counts as done.", "",
     ]
     rows = []
     for setting, runs in results:
         (s_trl, s_kto), (m_trl, m_kto), (a_trl, a_kto) = (
-            [best(runs, side, key) for side in ("TRL", "train_kto")] for key in ("seconds", "gigabytes", "around"))
+            [best(runs, side, key) for side in ("TRL", "train_kto")] for key in ("seconds", "gigabytes", "start_up"))
         rows.append([setting.name(), f"{s_trl:.2f}", f"{s_kto:.2f}", f"**{s_trl / s_kto:.2f}**", f"{m_trl:.2f}", f"{m_kto:.2f}",
                      f"**{m_kto / m_trl:.2f}**", f"{tokens_a_step(runs) / s_kto:.0f}", f"{a_trl:.1f}", f"{a_kto:.1f}",
                      f"{100 * useful_fraction(args, setting, runs, peaks):.0f} %"])
     lines += table(["setting", "TRL, s a step", "train_kto", "TRL / train_kto", "TRL, peak GB", "train_kto", "train_kto / TRL",
-                    "train_kto, tokens/s", "TRL, s around the steps", "train_kto", "of products"], rows)
+                    "train_kto, tokens/s", "TRL, start-up s", "train_kto", "of products"], rows)
     if plot:
         lines += ["", f"![time and memory]({os.path.basename(plot)})"]
     lines += ["", "Largest differences between the two over the steps (LoRA: the new weights are random, the first step is "

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a report with plots of what benchmarks/run.sh measured: benchmarks/results/DATE-library.md.
 
-Runs Hugging Face's tokenizers on the same rows where this interpreter has them (and transformers, for chat templates),
+Runs Hugging Face's tokenizers on the same rows where this interpreter has them (and transformers, for chat templates, and
+datasets, for the way from a file to token ids),
 and draws plots where it has matplotlib; the report says what was left out."""
 import argparse
 import datetime
@@ -11,6 +12,7 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 
 from compare_trl import HERE, first_line, machine
@@ -19,6 +21,7 @@ GOALS = {"a loss header, s": 1, "program, s": 25, "program, GB": 2.5}
 PROGRAM = "examples/minimal.cpp"
 KINDS = (("tensor", "forward"), ("tensor", "forward+backward"), ("ArrayXd", "forward"), ("ArrayXf", "forward"))
 SIDES = {"full": "full softmax, plain LibTorch", "full_fast": "full softmax, kto's product", "chunked": "chunked (kto)"}
+DATA_PEERS = (("tokenize", ("tokenize",)), ("encode", ("encode", 1)), ("prepare", ("prepare", 1)))
 KTO, PEER, SECOND = "#2a6fb0", "#b8b8b8", "#e08a2e"
 
 
@@ -65,7 +68,7 @@ def ratios(runs):
 
 
 def peer_rows(args, expected_tokens):
-    """Rows per processor second of Hugging Face's libraries on one thread, by name, and remarks for the report."""
+    """Rows per second of Hugging Face's libraries on one thread, by name, and remarks for the report."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread
     os.environ["HF_HUB_OFFLINE"] = "1"
     with open(args.data, encoding="utf-8") as file:
@@ -110,7 +113,38 @@ def peer_rows(args, expected_tokens):
         remarks.append(f"transformers {importlib.metadata.version('transformers')} renders and tokenizes prompt and whole, "
                        "row by row, as TRL does.")
         rates["encode"] = rate(encode_chats)
+        try:
+            rates["prepare"] = prepare_rate(rows, chat)
+            remarks.append(f"datasets {importlib.metadata.version('datasets')} loads the file and maps those two calls over it, in one "
+                           "process, as TRL does: start to end, nothing cached.")
+        except ImportError:
+            remarks.append("This Python has no `datasets`: the way from a file to token ids has no peer here.")
     return rates, remarks
+
+
+def prepare_rate(rows, chat):
+    """Rows per second from a JSON Lines file of about 2000 rows to token ids, through datasets' load_dataset and map."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    count = -(-2000 // len(rows)) * len(rows)
+
+    def tokenize(row):  # KTOTrainer's tokenize_fn
+        prompt = chat.apply_chat_template(row["prompt"], tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"]
+        whole = chat.apply_chat_template(row["prompt"] + row["completion"], tokenize=True, return_dict=True)["input_ids"]
+        start = next((i for i, (a, b) in enumerate(zip(prompt, whole)) if a != b), min(len(prompt), len(whole)))
+        return {"prompt_ids": whole[:start], "completion_ids": whole[start:]}
+
+    seconds = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:  # a new one each time: nothing is taken from a cache
+            path = os.path.join(folder, "rows.jsonl")
+            with open(path, "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(rows[i % len(rows)]) + "\n" for i in range(count))
+            start = time.perf_counter()
+            datasets.load_dataset("json", data_files=path, split="train", cache_dir=folder).map(tokenize)
+            seconds.append(time.perf_counter() - start)
+    return count / min(seconds)
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -164,11 +198,12 @@ def logprob_section(context, runs):
 def data_section(context, runs, peers, remarks, args):
     what = {"read": "read and check JSON Lines", "tokenize": "tokenize the text of a row",
             "encode": "encode: render the chat template, tokenize prompt and whole",
+            "prepare": "prepare: from a JSON Lines file to token ids, all of the above",
             "collate": "collate with KL pairs"}
     rows = []
     for key, run in runs.items():
         kind, *rest = key
-        note = {"encode": "threads: {}", "collate": "{}, batch {}"}.get(kind, "").format(*rest)
+        note = {"encode": "threads: {}", "prepare": "threads: {}", "collate": "{}, batch {}"}.get(kind, "").format(*rest)
         peer = peers.get(kind) if rest in ([], [1]) else None
         rows.append([what[kind] + (f"; {note}" if note else ""), f"{run['items_per_second']:,.0f}",
                      f"{peer:,.0f}" if peer else "-", f"{run['items_per_second'] / peer:.1f}" if peer else "-"])
@@ -200,7 +235,7 @@ def summary(losses, logprob, data, peers, compilers):
     shape = f"log-probs, vocabulary {largest[0]}, {largest[1]} tokens, forward+backward"
     rows.append([f"{shape}: peak, chunked / full", f"{chunked['peak_bytes'] / 1e9:.2f} / {full['peak_bytes'] / 1e9:.2f} GB", ""])
     rows.append([f"{shape}: tokens/s, chunked / full", f"{chunked['items_per_second']:.0f} / {full['items_per_second']:.0f}", ""])
-    for kind, key in (("tokenize", ("tokenize",)), ("encode", ("encode", 1))):
+    for kind, key in DATA_PEERS:
         rate = data[key]["items_per_second"]
         peer = f" / {peers[kind]:,.0f}" if kind in peers else ""
         rows.append([f"{kind}, rows/s on one thread{', kto / Hugging Face' if peer else ''}", f"{rate:,.0f}{peer}", ""])
@@ -260,9 +295,9 @@ def draw(stem, losses, logprob, data, peers, compilers):
     save(figure, "logprob")
 
     bars = [(kind, {"kto": data[key]["items_per_second"], "Hugging Face": peers[kind]})
-            for kind, key in (("tokenize", ("tokenize",)), ("encode", ("encode", 1))) if kind in peers]
+            for kind, key in DATA_PEERS if kind in peers]
     if bars:
-        figure, axis = pyplot.subplots(figsize=(6, 2.2))
+        figure, axis = pyplot.subplots(figsize=(6, 2.8))
         for place, (side, color) in enumerate((("kto", KTO), ("Hugging Face", PEER))):
             drawn = axis.barh([y + 0.38 * place for y in range(len(bars))], [rates[side] for _, rates in bars], 0.34,
                               color=color, label=side)

@@ -127,3 +127,126 @@ TEST_CASE("columns and first rows of files; counting rows", "[data]") {
   CHECK_THAT(error_of([&] { kto::read_rows(folder.write("x.parquet", "PAR1")); }),  // this program has no Arrow
              KTO_CONTAINS("KTO_WITH_ARROW=ON"));
 }
+
+namespace {
+
+/// The texts of a file's rows with their places, as they are found in pieces of `size` bytes (grown where a row is
+/// longer).
+std::vector<std::string> texts_by_pieces(const std::string& name, const std::string& content, std::size_t size) {
+  kto::detail::RowTexts texts(name);
+  std::vector<std::string> out;
+  std::size_t begin = 0, wanted = size;
+  for (bool last = false; !last;) {
+    const std::string piece = content.substr(begin, wanted);  // a copy: reading past its end is seen by a sanitizer
+    last = begin + piece.size() == content.size();
+    const std::size_t done = texts(
+        piece, last,
+        [&](const kto::detail::JsonText& row) { out.push_back(kto::concat(row.line, ':', row.column, ' ', row.text)); },
+        [&](const kto::detail::CsvRecord& row) {
+          out.push_back(kto::concat(row.line, row.problem));
+          for (const std::string& cell : row.cells) out.back() += "|" + cell;
+        });
+    CHECK(done <= piece.size());
+    wanted = done > 0 ? size : 2 * wanted;
+    begin += done;
+  }
+  CHECK(begin == content.size());
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("rows that are found in pieces of any size are those of the whole file", "[data]") {
+  const std::string bom = "\xEF\xBB\xBF";
+  const std::pair<const char*, std::string> files[] = {
+      {"a.jsonl", "  \r\n{\"a\": 1}\r\n\n  {\"b\": \"\xC3\xA9\"}\n{\"c\": 3}"},
+      {"a.jsonl", bom + "{\"a\": 1}\n{\"b\": 2}\n"},
+      {"a.json", bom + " \n[\n {\"a\": \"],\\\"{\"} ,\n\n [1, [2]],{}\n ]\n \n"},
+      {"a.json", "[]\n"},
+      {"a.csv", "x,y\r\n\"a \"\"b\"\",\nc\",d\n\n1,2\r\nbad \"quote,\"x\"y\n\"open,\n"},
+      {"a.csv", ""},
+      {"a.jsonl", " \n "},
+  };
+  for (const auto& [name, content] : files) {
+    const auto whole = texts_by_pieces(name, content, content.size() + 1);
+    for (std::size_t size = 1; size <= content.size(); ++size) {
+      INFO(name << " in pieces of " << size << ": " << content);
+      CHECK(texts_by_pieces(name, content, size) == whole);
+    }
+  }
+  for (const char* broken : {"[1, 2", "[1,", "[", "[1,,2]", "[1] 2", "[1]\n\n x"}) {
+    const std::string want = error_of([&] { texts_by_pieces("a.json", broken, 100); });
+    CHECK_FALSE(want.empty());
+    for (std::size_t size = 1; size < 10; ++size)
+      CHECK(error_of([&] { texts_by_pieces("a.json", broken, size); }) == want);
+  }
+}
+
+#if defined(KTO_HAS_ZLIB) && defined(KTO_HAS_ZSTD)
+namespace {
+
+std::string gzip(const std::string& text) {
+  z_stream stream{};
+  REQUIRE(deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+  std::string out(deflateBound(&stream, text.size()), '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  REQUIRE(deflate(&stream, Z_FINISH) == Z_STREAM_END);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+std::string zstd(const std::string& text) {
+  std::string out(ZSTD_compressBound(text.size()), '\0');
+  out.resize(ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 1));
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("a compressed file is unpacked in pieces, never whole", "[data]") {
+  const TemporaryFolder folder;
+  const std::string member = lines(100000, [](auto i) { return unpaired(i); });  // 5 MB
+  const auto plain = folder.write("rows.jsonl", member + member + member);
+  std::size_t num_blocks = 0;
+  const auto want = all_rows({{.files = {plain}}}, num_blocks);
+  for (const auto& [name, packed] : {std::pair{"rows.jsonl.gz", gzip(member)}, {"rows.jsonl.zst", zstd(member)}}) {
+    const auto file = folder.write(name, packed + packed + packed);
+    std::size_t longest = 0, total = 0;
+    double share = 0;
+    kto::detail::read_in_pieces(
+        file,
+        [&](std::string_view text, bool last) {
+          const std::size_t done = last ? text.size() : text.rfind('\n') + 1;
+          longest = std::max(longest, text.size()), total += done;
+          return done;
+        },
+        [&](double now) {
+          CHECK(now >= share);
+          share = now;
+        });
+    CHECK(total == 3 * member.size());
+    CHECK(longest <= 2 << 20);
+    CHECK(share == 1);
+    num_blocks = 0;
+    const auto got = all_rows({{.files = {file}}}, num_blocks);
+    REQUIRE(got.size() == want.size());
+    for (const std::size_t i : {std::size_t{0}, std::size_t{12345}, std::size_t{299999}}) {
+      CHECK(got[i].prompt == want[i].prompt);
+      CHECK(got[i].source.line == want[i].source.line);
+    }
+    CHECK(kto::detail::count_rows(file) == want.size());
+    CHECK_THAT(error_of([&] {
+                 std::size_t none = 0;
+                 all_rows({{.files = {folder.write(name, packed + packed.substr(0, packed.size() / 2))}}}, none);
+               }),
+               KTO_CONTAINS("is not a whole"));
+  }
+  // A row longer than a piece.
+  const std::string long_row = unpaired(1, R"(, "more": ")" + std::string(5 << 20, 'x') + "\"");
+  CHECK(kto::read_rows(folder.write("long.jsonl.gz", gzip(member + long_row + member))).rows.size() == 200001);
+}
+#endif

@@ -51,7 +51,8 @@ inline bool is_memory_error(const std::exception& error) {
   return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
          dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
          text.find("out of memory") != std::string::npos || text.find("can't allocate memory") != std::string::npos ||
-         text.find("not enough memory") != std::string::npos;
+         text.find("not enough memory") != std::string::npos ||
+         text.find("could not create a primitive") != std::string::npos;  // oneDNN, which does not say why
 }
 
 }  // namespace kto

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kto/data/detail/utf8.hpp"
+#include "kto/data/detail/json_texts.hpp"
 #include "kto/io/json.hpp"
 
 namespace kto::detail {
@@ -17,11 +17,14 @@ struct CsvRecord {
   std::string problem;   ///< why it is none; empty when all is well
 };
 
-/// Calls visit(CsvRecord) for each record; blank lines are none.
+/// Calls visit(CsvRecord) for each record; blank lines are none. Returns how many bytes are done: all where the piece
+/// is the last one, else up to the last record's line break.
 template <class Visit>
-void split_csv(std::string_view content, const Visit& visit) {
-  std::size_t at = 0, line = 1;
+std::size_t split_csv(std::string_view content, bool is_last, TextPlace& place, const Visit& visit) {
+  std::size_t at = 0;
   while (at < content.size()) {
+    const std::size_t begin = at;
+    std::size_t line = place.line;
     CsvRecord record{.cells = {}, .line = line, .problem = {}};
     bool ends = false;
     while (!ends) {
@@ -43,6 +46,7 @@ void split_csv(std::string_view content, const Visit& visit) {
         at = std::min(at + 1, content.size());
       }
       const std::size_t end = std::min(content.find_first_of(",\n", at), content.size());
+      if (end == content.size() && !is_last) return begin;  // once more, when there is more of it
       std::string_view rest = content.substr(at, end - at);
       if (end == content.size() || content[end] == '\n')
         while (rest.ends_with('\r')) rest.remove_suffix(1);
@@ -51,9 +55,10 @@ void split_csv(std::string_view content, const Visit& visit) {
       ends = end == content.size() || content[end] == '\n';
       at = end + 1;
     }
-    ++line;
+    place.line = line + 1;
     if (record.cells.size() > 1 || !record.cells[0].empty()) visit(std::move(record));
   }
+  return content.size();
 }
 
 /// A record as the row that a line of JSON would be. Throws Error when it has other cells than the header.

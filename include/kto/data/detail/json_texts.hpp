@@ -22,40 +22,64 @@ struct JsonText {
 inline constexpr std::string_view json_spaces = " \t\r\n";
 inline bool is_json_space(char c) { return json_spaces.find(c) != std::string_view::npos; }
 
-/// Calls visit(JsonText) for each line that is not blank.
+/// Where in its file a piece of text begins, from piece to piece.
+struct TextPlace {
+  std::size_t line = 1;
+  std::ptrdiff_t line_start = 0;  ///< from the piece's begin
+  enum { before, first, element, after } in_array = before;
+};
+
+/// Calls visit(JsonText) for each line that is not blank. Returns how many bytes are done: all where the piece is the
+/// last one, else up to the last line break.
 template <class Visit>
-void split_lines(std::string_view content, const Visit& visit) {
-  for (std::size_t begin = 0, line = 1; begin < content.size(); ++line) {
+std::size_t split_lines(std::string_view content, bool is_last, TextPlace& place, const Visit& visit) {
+  std::size_t begin = 0;
+  for (; begin < content.size(); ++place.line) {
     const std::size_t end = std::min(content.find('\n', begin), content.size());
+    if (end == content.size() && !is_last) break;
     const std::string_view text = content.substr(begin, end - begin);
-    const std::size_t first = text.find_first_not_of(json_spaces);
-    if (first != std::string_view::npos) visit(JsonText{text.substr(first), line, first + 1});
-    begin = end + 1;
+    const std::size_t start = text.find_first_not_of(json_spaces);
+    if (start != std::string_view::npos) visit(JsonText{text.substr(start), place.line, start + 1});
+    begin = std::min(end + 1, content.size());
   }
+  return begin;
 }
 
-/// Calls visit(JsonText) for each element of the array that `content` is. Throws Error when the array itself is broken;
-/// what stands in an element is the visitor's business.
+/// Calls visit(JsonText) for each element of the array that a file is. Returns how many bytes are done: all where the
+/// piece is the last one, else up to the last element's comma. Throws Error when the array itself is broken; what
+/// stands in an element is the visitor's business.
 template <class Visit>
-void split_array(std::string_view content, std::string_view where, const Visit& visit) {
-  std::size_t at = 0, line = 1, line_start = 0;
+std::size_t split_array(std::string_view content, bool is_last, TextPlace& place, std::string_view where,
+                        const Visit& visit) {
+  std::size_t at = 0;
   const auto step = [&] {
-    if (content[at++] == '\n') {
-      ++line;
-      line_start = at;
-    }
+    if (content[at++] != '\n') return;
+    ++place.line;
+    place.line_start = static_cast<std::ptrdiff_t>(at);
   };
-  const auto skip_space = [&] {
+  const auto column = [&] { return static_cast<std::size_t>(static_cast<std::ptrdiff_t>(at) - place.line_start + 1); };
+  const auto here = [&] { return concat(where, ": line ", place.line, ", column ", column(), ": "); };
+  const auto done = [&] {
+    place.line_start -= static_cast<std::ptrdiff_t>(at);
+    return at;
+  };
+  for (;;) {
     while (at < content.size() && is_json_space(content[at])) step();
-  };
-  const auto place = [&] { return concat(where, ": line ", line, ", column ", at - line_start + 1, ": "); };
-
-  skip_space();
-  step();  // the opening bracket
-  skip_space();
-  bool more = at >= content.size() || content[at] != ']';
-  while (more) {
-    const JsonText start{{}, line, at - line_start + 1};
+    const bool ends = at == content.size();
+    if (ends && (!is_last || place.in_array == TextPlace::after)) return done();
+    if (place.in_array == TextPlace::before) {
+      step();  // the opening bracket
+      place.in_array = TextPlace::first;
+      continue;
+    }
+    check(place.in_array != TextPlace::after, here(), "expected nothing after the array of rows");
+    if (place.in_array == TextPlace::first && !ends && content[at] == ']') {
+      step();
+      place.in_array = TextPlace::after;
+      continue;
+    }
+    const TextPlace start = place;
+    const JsonText begins{{}, place.line, column()};
     const std::size_t begin = at;
     bool in_string = false;
     for (int depth = 0; at < content.size(); step()) {
@@ -73,19 +97,19 @@ void split_array(std::string_view content, std::string_view where, const Visit& 
         --depth;
       }
     }
-    check(at < content.size(), where, ": line ", start.line, ", column ", start.column,
+    if (at == content.size() && !is_last) {  // once more, when there is more of it
+      place = start, at = begin;
+      return done();
+    }
+    check(at < content.size(), where, ": line ", begins.line, ", column ", begins.column,
           ": the row that begins here does not end, or the closing ] of the array is missing (is the file cut off?)");
     std::size_t end = at;
     while (end > begin && is_json_space(content[end - 1])) --end;
-    check(end > begin, place(), "expected a row before this \"", content[at], "\"");
-    visit(JsonText{content.substr(begin, end - begin), start.line, start.column});
-    more = content[at] == ',';
-    if (more) step();
-    if (more) skip_space();
+    check(end > begin, here(), "expected a row before this \"", content[at], "\"");
+    visit(JsonText{content.substr(begin, end - begin), begins.line, begins.column});
+    place.in_array = content[at] == ',' ? TextPlace::element : TextPlace::after;
+    step();
   }
-  step();  // the closing bracket
-  skip_space();
-  check(at == content.size(), place(), "expected nothing after the array of rows");
 }
 
 /// Parses one row. Throws Error that opens with `file`, line and column when it is not UTF-8, nested absurdly deep (a

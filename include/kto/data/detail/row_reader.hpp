@@ -13,9 +13,8 @@
 #include <vector>
 
 #include "kto/data/detail/columns.hpp"
-#include "kto/data/detail/csv.hpp"
-#include "kto/data/detail/json_texts.hpp"
 #include "kto/data/detail/problems.hpp"
+#include "kto/data/detail/row_texts.hpp"
 #include "kto/data/detail/token_rows.hpp"
 #include "kto/data/files.hpp"
 #include "kto/data/unpair.hpp"
@@ -112,60 +111,38 @@ class RowReader {
         return true;
       });
     }
-    std::optional<MappedFile> mapped;
-    std::string unpacked;
-    if (is_compressed(path))
-      unpacked = read_compressed(path);
-    else
-      mapped.emplace(path);
-    const std::string_view all = mapped ? mapped->bytes() : unpacked;
-    std::string_view content = all;
-    check(content.substr(0, 2) != "\xFF\xFE" && content.substr(0, 2) != "\xFE\xFF", path.string(),
-          ": line 1, byte 1: UTF-16; save the file as UTF-8, for example with iconv -f UTF-16 -t UTF-8");
-    if (content.substr(0, 3) == "\xEF\xBB\xBF") content.remove_prefix(3);
-    if ((is_compressed(path) ? path.stem() : path).extension() == ".csv") return read_csv(content);
-    std::size_t released = 0;
-    const auto take_row = [&](const JsonText& text) {
-      take(text);
-      constexpr std::size_t step = 8 << 20;
-      const auto offset = static_cast<std::size_t>(text.text.data() - all.data());
-      if (offset < released + step) return;
-      released = offset;
-      note_share(static_cast<double>(offset) / static_cast<double>(all.size()));
-      if (mapped) mapped->release(offset);
+    RowTexts texts(path);
+    std::optional<CsvRecord> header;
+    bool broken = false;
+    const auto take_piece = [&](std::string_view text, bool is_last) {
+      if (broken) return text.size();
+      try {
+        return texts(
+            text, is_last, [&](const JsonText& json) { take(json); },
+            [&](CsvRecord record) { take(header, std::move(record)); });
+      } catch (const Error& error) {
+        if (!texts.is_array()) throw;
+        broken = true;
+        ++number_;
+        problem(error.what());
+        return text.size();
+      }
     };
-    const std::size_t first = content.find_first_not_of(json_spaces);
-    if (first == std::string_view::npos) return;
-    if (content[first] != '[') {
-      const std::string_view line = content.substr(first, content.find('\n', first) - first);
-      check(std::string_view("{[,:").find(line[line.find_last_not_of(json_spaces)]) == std::string_view::npos,
-            path.string(),
-            ": line 1: a JSON value that goes on over several lines; expected one row a line, or an array "
-            "[...] of rows");
-      return split_lines(content, take_row);
-    }
-    try {
-      split_array(content, path.string(), take_row);
-    } catch (const Error& error) {
-      ++number_;
-      problem(error.what());
-    }
+    read_in_pieces(path, take_piece, [&](double of_file) { note_share(of_file); });
   }
 
-  void read_csv(std::string_view content) {
-    std::optional<CsvRecord> header;
-    split_csv(content, [&](CsvRecord record) {
-      if (!header) return void(header = std::move(record));
-      if (has_enough()) return;
-      const RowSource source = begin_row(record.line);
-      Json row;
-      try {
-        row = csv_row(*header, std::move(record));
-      } catch (const Error& error) {
-        return problem(concat(file(), ": line ", source.line, ": ", error.what()));
-      }
-      take_parsed(std::move(row), source);
-    });
+  void take(std::optional<CsvRecord>& header, CsvRecord record) {
+    if (!header) return void(header = std::move(record));
+    if (has_enough()) return;
+    const RowSource source = begin_row(record.line);
+    for (const std::string& cell : record.cells) bytes_ += cell.size();
+    Json row;
+    try {
+      row = csv_row(*header, std::move(record));
+    } catch (const Error& error) {
+      return problem(concat(file(), ": line ", source.line, ": ", error.what()));
+    }
+    take_parsed(std::move(row), source);
   }
 
   RowSource begin_row(std::size_t line) {
@@ -288,19 +265,13 @@ inline std::size_t count_rows(const fs::path& path) {
     read_parquet(path, [&](const Json&, double) { return ++count > 0; });
     return count;
   }
-  const std::optional<MappedFile> mapped = is_compressed(path) ? std::nullopt : std::optional<MappedFile>(path);
-  const std::string unpacked = mapped ? "" : read_compressed(path);
-  std::string_view content = mapped ? mapped->bytes() : unpacked;
-  if (content.substr(0, 3) == "\xEF\xBB\xBF") content.remove_prefix(3);
-  const std::size_t first = content.find_first_not_of(json_spaces);
-  if (first == std::string_view::npos) return 0;
-  const auto take = [&](const auto&) { ++count; };
-  if ((is_compressed(path) ? path.stem() : path).extension() == ".csv")
-    split_csv(content, take), count -= count > 0 ? 1 : 0;
-  else if (content[first] == '[')
-    split_array(content, path.string(), take);
-  else
-    split_lines(content, take);
+  RowTexts texts(path);
+  bool is_csv = false;
+  const auto take_piece = [&](std::string_view text, bool is_last) {
+    return texts(text, is_last, [&](const JsonText&) { ++count; }, [&](const CsvRecord&) { ++count, is_csv = true; });
+  };
+  read_in_pieces(path, take_piece, [](double) {});
+  if (is_csv) --count;  // the header
   return count;
 }
 

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// The text of a data file piece by piece, and its rows' texts in them: lines of JSON, elements of a JSON array, or
+// records of CSV. No more of the file is in memory than a piece, or the longest row.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "kto/data/detail/csv.hpp"
+#include "kto/data/detail/json_texts.hpp"
+#include "kto/io/compressed.hpp"
+
+namespace kto::detail {
+
+/// Calls take(text, is_last), which returns how many bytes it has done, until it has had the whole file; what it has
+/// not done comes again, with more behind it. note(share) is told how much of the file is done, from 0 to 1.
+template <class Take, class Note>
+void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
+  bool last = false;
+  if (is_compressed(path)) {
+    constexpr std::size_t piece = 1 << 20;
+    CompressedFile file(path);
+    std::string held;
+    for (std::size_t wanted = piece; !last;) {
+      while (!last && held.size() < wanted) last = !file.read(held, piece);
+      const std::size_t done = take(std::string_view(held), last);
+      wanted = done > 0 ? piece : 2 * wanted;
+      held.erase(0, done);
+      note(file.share());
+    }
+    return;
+  }
+  constexpr std::size_t piece = 8 << 20;
+  const MappedFile file(path);
+  const std::string_view all = file.bytes();
+  std::size_t begin = 0;
+  for (std::size_t wanted = piece; !last;) {
+    const std::string_view text = all.substr(begin, wanted);
+    last = begin + text.size() == all.size();
+    const std::size_t done = take(text, last);
+    wanted = done > 0 ? piece : 2 * wanted;
+    begin += done;
+    file.release(begin);
+    if (!all.empty()) note(static_cast<double>(begin) / static_cast<double>(all.size()));
+  }
+}
+
+/// Finds the rows in the pieces of one file.
+class RowTexts {
+ public:
+  explicit RowTexts(const fs::path& path)
+      : where_(path.string()), is_csv_((is_compressed(path) ? path.stem() : path).extension() == ".csv") {}
+
+  bool is_array() const { return kind_ == Kind::array; }
+
+  /// Calls json(JsonText) or csv(CsvRecord) for each row that is whole in `text`; returns how many bytes are done.
+  /// Throws Error when the file is no list of rows.
+  template <class VisitJson, class VisitCsv>
+  std::size_t operator()(std::string_view text, bool is_last, const VisitJson& json, const VisitCsv& csv) {
+    std::size_t mark = 0;
+    if (kind_ == Kind::unknown) {
+      check(text.substr(0, 2) != "\xFF\xFE" && text.substr(0, 2) != "\xFE\xFF", where_,
+            ": line 1, byte 1: UTF-16; save the file as UTF-8, for example with iconv -f UTF-16 -t UTF-8");
+      if (text.substr(0, 3) == "\xEF\xBB\xBF") mark = 3;
+      kind_ = kind_of(text.substr(mark), is_last);
+      if (kind_ == Kind::unknown) return is_last ? text.size() : 0;
+    }
+    const std::string_view content = text.substr(mark);
+    if (kind_ == Kind::csv) return mark + split_csv(content, is_last, place_, csv);
+    if (kind_ == Kind::lines) return mark + split_lines(content, is_last, place_, json);
+    return mark + split_array(content, is_last, place_, where_, json);
+  }
+
+ private:
+  enum class Kind { unknown, lines, array, csv };
+
+  /// What the file is by its begin; unknown while there is none but spaces, or no whole line.
+  Kind kind_of(std::string_view content, bool is_last) const {
+    if (is_csv_) return Kind::csv;
+    const std::size_t first = content.find_first_not_of(json_spaces);
+    if (first == std::string_view::npos) return Kind::unknown;
+    if (content[first] == '[') return Kind::array;
+    const std::size_t end = content.find('\n', first);
+    if (end == std::string_view::npos && !is_last) return Kind::unknown;
+    const std::string_view line = content.substr(first, end - first);
+    check(std::string_view("{[,:").find(line[line.find_last_not_of(json_spaces)]) == std::string_view::npos, where_,
+          ": line 1: a JSON value that goes on over several lines; expected one row a line, or an array [...] of rows");
+    return Kind::lines;
+  }
+
+  std::string where_;
+  bool is_csv_;
+  Kind kind_ = Kind::unknown;
+  TextPlace place_;
+};
+
+}  // namespace kto::detail
