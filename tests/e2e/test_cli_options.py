@@ -24,10 +24,11 @@ with tempfile.TemporaryDirectory() as tmp:
 
     def run(*flags, rows=data, kib=None):
         shutil.rmtree(at("out"), ignore_errors=True)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **({"KTO_MATMUL": "aten"} if kib else {})}  # oneDNN maps memory for its code
         limit = (lambda: resource.setrlimit(resource.RLIMIT_AS, (kib * 1024, kib * 1024))) if kib else None
         return subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", at("out"), "--max_steps", "3",
                                "--logging_steps", "1", "--learning_rate", "1e-3", "--save_strategy", "no", "--per_device_train_batch_size", "4", *flags],
-                              capture_output=True, text=True, timeout=300, preexec_fn=limit, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                              capture_output=True, text=True, timeout=300, preexec_fn=limit, env=env)
 
     def losses(*flags, **kwargs):
         result = run(*flags, **kwargs)
