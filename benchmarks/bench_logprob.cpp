@@ -12,7 +12,8 @@
 
 #include <atomic>
 #include <map>
-#include <memory>
+#include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "kto/core/allocator.hpp"
@@ -70,12 +71,15 @@ class PeakCounter final : public c10::Allocator {
 
   at::DataPtr allocate(std::size_t bytes) override {
     at::DataPtr block = below_.allocate(bytes);
-    auto* counted = new Counted{std::move(block), static_cast<std::int64_t>(bytes)};
-    live += counted->bytes;
+    void* start = block.get();
+    if (start == nullptr) return block;
+    live += static_cast<std::int64_t>(bytes);
     most = std::max(most.load(), live.load());
-    return {counted->block.get(), counted, &release, at::Device(at::kCPU)};
+    const std::lock_guard lock(mutex);
+    blocks.insert_or_assign(start, Counted{std::move(block), static_cast<std::int64_t>(bytes)});
+    return {start, start, &release, at::Device(at::kCPU)};  // oneDNN wants the block itself as its context
   }
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }  // its context is not the block itself
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
 
  private:
@@ -83,10 +87,13 @@ class PeakCounter final : public c10::Allocator {
     at::DataPtr block;
     std::int64_t bytes;
   };
-  static void release(void* context) {
-    const std::unique_ptr<Counted> counted(static_cast<Counted*>(context));
-    live -= counted->bytes;
+  static void release(void* start) {
+    const std::lock_guard lock(mutex);
+    const auto counted = blocks.extract(start);
+    live -= counted.mapped().bytes;
   }
+  inline static std::mutex mutex;
+  inline static std::unordered_map<void*, Counted> blocks;
   c10::Allocator& below_ = *c10::GetCPUAllocator();
   inline static std::atomic<std::int64_t> live = 0, most = 0;
 };
