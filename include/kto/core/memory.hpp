@@ -2,16 +2,18 @@
 // The memory of this process: how much it holds, giving back what is cached, and telling that there was too little.
 #pragma once
 
-#if defined(__GLIBC__)
+#if __has_include(<malloc.h>)  // __GLIBC__ is not known before the first header
 #include <malloc.h>
 #endif
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <exception>
 #include <fstream>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "kto/core/torch.hpp"
 
@@ -47,12 +49,12 @@ inline void release_cached_memory(at::Device device) {
 
 /// Whether `error` says that memory ran out, of a device or of the machine.
 inline bool is_memory_error(const std::exception& error) {
-  const std::string text = error.what();
+  constexpr std::array<std::string_view, 4> signs{"out of memory", "can't allocate memory", "not enough memory",
+                                                  "could not create a primitive"};  // oneDNN, which does not say why
+  const std::string_view text = error.what();
   return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
          dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
-         text.find("out of memory") != std::string::npos || text.find("can't allocate memory") != std::string::npos ||
-         text.find("not enough memory") != std::string::npos ||
-         text.find("could not create a primitive") != std::string::npos;  // oneDNN, which does not say why
+         std::ranges::any_of(signs, [&](std::string_view sign) { return text.find(sign) != std::string_view::npos; });
 }
 
 }  // namespace kto
