@@ -3,9 +3,14 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
+#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
@@ -73,16 +78,43 @@ inline Json parse_json(std::string_view text, std::string_view where, std::size_
 /// Reads and parses a JSON file.
 inline Json read_json(const fs::path& path) { return parse_json(read_file(path), path.string()); }
 
+/// `value` as T; empty when it is of another type. An integer, alone or in a vector, must be written as one and fit T:
+/// Json's own get() takes 1e40 for one, too.
+template <class T>
+std::optional<T> json_as(const Json& value) {
+  if constexpr (requires { requires std::same_as<T, std::vector<typename T::value_type>>; }) {
+    if (!value.is_array()) return std::nullopt;
+    T out;
+    for (const Json& item : value) {
+      auto taken = json_as<typename T::value_type>(item);
+      if (!taken) return std::nullopt;
+      out.push_back(*std::move(taken));
+    }
+    return out;
+  } else if constexpr (std::integral<T> && !std::same_as<T, bool>) {
+    if (!value.is_number_integer()) return std::nullopt;
+    if (value.is_number_unsigned()) {
+      const auto number = value.get<std::uint64_t>();
+      return std::in_range<T>(number) ? std::optional(static_cast<T>(number)) : std::nullopt;
+    }
+    const auto number = value.get<std::int64_t>();
+    return std::in_range<T>(number) ? std::optional(static_cast<T>(number)) : std::nullopt;
+  } else {
+    try {
+      return value.get<T>();
+    } catch (const Json::exception&) {
+      return std::nullopt;
+    }
+  }
+}
+
 /// `object[key]` as T, or `otherwise` when the key is absent or null; a value of another type is an Error naming both.
 template <class T>
 T json_value(const Json& object, const std::string& key, T otherwise, std::string_view where) {
   const auto found = object.find(key);
   if (found == object.end() || found->is_null()) return otherwise;
-  try {
-    return found->template get<T>();
-  } catch (const Json::exception&) {
-    fail(where, ": \"", key, "\" has the unexpected value ", found->dump());
-  }
+  if (auto value = json_as<T>(*found)) return *std::move(value);
+  fail(where, ": \"", key, "\" has the unexpected value ", found->dump());
 }
 
 }  // namespace kto

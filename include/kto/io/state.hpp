@@ -120,20 +120,18 @@ class StateReader {
 
   template <class T>
   T get(const std::string& path) const {
-    try {
-      return find(path).template get<T>();
-    } catch (const Json::exception&) {
-      fail(where_, ": ", path, " has the unexpected value ", find(path).dump());
-    }
+    const Json& stored = find(path);
+    if (auto value = json_as<T>(stored)) return *std::move(value);
+    fail(where_, ": ", path, " has the unexpected value ", stored.dump());
   }
 
   /// The length of a list. More than all entries there are is damage, and could ask for any amount of memory; some
   /// are allowed for tensors that are not defined, which have no entry.
   std::size_t get_size(const std::string& path) const {
-    const Json& stored = find(path);
-    check(stored.is_number_integer() && stored.get<std::size_t>() <= values_.size() + tensors_.size() + 1000, where_,
-          ": ", path, " has the unexpected value ", stored.dump(), "; expected the length of a list");
-    return stored.get<std::size_t>();
+    const auto size = get<std::size_t>(path);
+    check(size <= values_.size() + tensors_.size() + 1000, where_, ": ", path, " is ", size,
+          "; expected the length of a list");
+    return size;
   }
 
   void restore(const std::string& path, Tensor& value) {

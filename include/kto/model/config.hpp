@@ -185,7 +185,7 @@ inline ModelConfig parse_model_config(Json json, const std::string& where) {
   out.attention_dropout = config.number("attention_dropout", 0);
   if (const auto eos = json.find("eos_token_id"); eos != json.end())
     for (const Json& id : eos->is_array() ? *eos : Json::array({*eos}))
-      if (id.is_number_integer()) out.eos_token_ids.push_back(id.get<std::int64_t>());
+      if (const auto number = json_as<std::int64_t>(id)) out.eos_token_ids.push_back(*number);
   if (config.has("pad_token_id")) {
     std::int64_t id = config.integer("pad_token_id");
     if (id < 0) id += out.vocab_size;  // torch.nn.Embedding counts from the end

@@ -116,10 +116,9 @@ inline bool decode(const Json& value, bool& out) {
 
 inline bool decode(const Json& value, std::int64_t& out) {
   if (value.is_string()) return decode_number(value.get_ref<const std::string&>(), out);
-  if (!value.is_number_integer()) return false;
-  if (value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX) return false;
-  out = value.get<std::int64_t>();
-  return true;
+  const auto number = json_as<std::int64_t>(value);
+  out = number.value_or(0);
+  return number.has_value();
 }
 
 inline bool decode(const Json& value, double& out) {

@@ -87,8 +87,7 @@ inline TrainerState trainer_state_from_json(const Json& object, const std::strin
   optional("best_model_checkpoint", state.best_model_checkpoint);
   const Json::json_pointer counter(
       "/stateful_callbacks/EarlyStoppingCallback/attributes/early_stopping_patience_counter");
-  if (object.contains(counter) && object[counter].is_number_integer())
-    state.num_not_better = object[counter].get<std::int64_t>();
+  if (object.contains(counter)) state.num_not_better = json_as<std::int64_t>(object[counter]).value_or(0);
   return state;
 }
 

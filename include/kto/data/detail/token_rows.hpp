@@ -21,11 +21,10 @@ inline std::vector<std::int64_t> integers(const Json& row, std::string_view colu
   std::vector<std::int64_t> out;
   out.reserve(value.size());
   for (const Json& item : value) {
-    const bool fits = item.is_number_integer() && !(item.is_number_unsigned() && item.get<std::uint64_t>() > INT64_MAX);
-    const std::int64_t number = fits ? item.get<std::int64_t>() : 0;
-    check(fits && number >= least && number <= most, '"', column, "\" holds ", describe_value(item), " at ", out.size(),
-          "; expected an integer from ", least, " to ", most);
-    out.push_back(number);
+    const auto number = json_as<std::int64_t>(item);
+    check(number && *number >= least && *number <= most, '"', column, "\" holds ", describe_value(item), " at ",
+          out.size(), "; expected an integer from ", least, " to ", most);
+    out.push_back(*number);
   }
   return out;
 }

@@ -32,8 +32,9 @@ struct ConfigReader {
 
   std::int64_t integer(const std::string& key, std::optional<std::int64_t> otherwise = std::nullopt) const {
     if (absent(key, otherwise.has_value())) return *otherwise;
-    expect(json.at(key).is_number_integer(), key, "an integer");
-    return json.at(key).get<std::int64_t>();
+    const auto value = json_as<std::int64_t>(json.at(key));
+    expect(value.has_value(), key, "an integer");
+    return *value;
   }
   std::int64_t positive(const std::string& key, std::optional<std::int64_t> otherwise = std::nullopt) const {
     const std::int64_t value = integer(key, otherwise);

@@ -53,8 +53,9 @@ struct PostProcessor {
       }
       const std::string name = json_text(json_member(piece, "SpecialToken", where), "id", where);
       for (const Json& id : json_member(json_member(tokens, name, where), "ids", where)) {
-        check(id.is_number_integer(), where, ": the template token \"", name, "\" has the id ", id.dump());
-        (num_texts == 0 ? before : after).push_back(id.get<std::int32_t>());
+        const auto number = json_as<std::int32_t>(id);
+        check(number.has_value(), where, ": the template token \"", name, "\" has the id ", id.dump());
+        (num_texts == 0 ? before : after).push_back(*number);
       }
     }
     check(num_texts == 1, where, ": a template that holds the text ", num_texts, " times is not supported");
@@ -63,9 +64,9 @@ struct PostProcessor {
   /// The number in ["</s>", 2].
   static std::int32_t pair_id(const Json& spec, const char* key, std::string_view where) {
     const Json& pair = json_member(spec, key, where);
-    check(pair.is_array() && pair.size() == 2 && pair[1].is_number_integer(), where, ": \"", key,
-          "\" must be [token, id], not ", pair.dump());
-    return pair[1].get<std::int32_t>();
+    const auto id = pair.is_array() && pair.size() == 2 ? json_as<std::int32_t>(pair[1]) : std::nullopt;
+    check(id.has_value(), where, ": \"", key, "\" must be [token, id], not ", pair.dump());
+    return *id;
   }
 };
 

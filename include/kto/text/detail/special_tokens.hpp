@@ -138,10 +138,10 @@ struct SpecialTokens {
     };
     const Json ids = read_object(folder_ / "added_tokens.json");
     for (const auto& [text, id] : ids.items()) {
-      check(id.is_number_integer(), (folder_ / "added_tokens.json").string(), ": the id of \"", text, "\" is ",
-            id.dump());
+      const auto number = json_as<std::int32_t>(id);
+      check(number.has_value(), (folder_ / "added_tokens.json").string(), ": the id of \"", text, "\" is ", id.dump());
       const bool special = is_special(text);
-      added.insert_or_assign(id.get<std::int32_t>(), AddedToken{text, false, false, false, !special, special});
+      added.insert_or_assign(*number, AddedToken{text, false, false, false, !special, special});
     }
     const std::string where = (folder_ / "tokenizer.json").string();
     if (spec.contains("added_tokens"))

@@ -58,8 +58,8 @@ class TokenizerJsonFilter {
   static std::string shown(const Json& value) { return value.is_discarded() ? "a list or an object" : value.dump(); }
 
   void add_piece(int depth, Json::parse_event_t event, const Json& value) {
-    const bool is_integer = event == Json::parse_event_t::value && depth == 3 && value.is_number_integer();
-    const auto id = is_integer ? value.get<std::int64_t>() : -1;  // Json's own comparisons are slow to compile
+    const bool is_value = event == Json::parse_event_t::value && depth == 3;
+    const std::int64_t id = is_value ? json_as<std::int64_t>(value).value_or(-1) : -1;
     check(id >= 0 && id <= max_token_id, where_, ": the id of the token \"", piece_, "\" must be a number from 0 to ",
           max_token_id, ", not ", shown(value));
     into_.vocabulary.add(piece_, static_cast<std::int32_t>(id));
