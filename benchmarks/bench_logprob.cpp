@@ -3,8 +3,8 @@
 //   full        full_token_scores(head_logits(...)), the oracle: what a program in plain LibTorch does
 //   full_fast   the same, on the matrix product that kto uses (kto/model/matmul.hpp), so that only the tiling differs
 //   chunked     chunked_token_scores, what kto trains with
-// A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most:
-// outputs, gradients and scratch, without weights and states.
+// A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most, without
+// weights, states and the gradients of both: these are there before the pass, which adds to them, as in training.
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <benchmark/benchmark.h>
@@ -114,13 +114,16 @@ void measure(const std::string& side, Tensor (*score)(const Problem&)) {
     const std::string name = (backward ? "forward+backward/" : "forward/") + side;
     const auto run = [=, peaks = std::map<std::vector<std::int64_t>, double>()](benchmark::State& state) mutable {
       const Problem in = make_problem(state.range(0), state.range(1));
+      if (backward)
+        for (const Tensor& leaf : {in.hidden_CD, in.head.weight_VD}) leaf.mutable_grad() = at::zeros_like(leaf);
       const at::AutoGradMode mode(backward);
       const auto step = [&] {
         const Tensor logp_C = score(in);
-        if (backward)
-          benchmark::DoNotOptimize(torch::autograd::grad({logp_C.sum()}, {in.hidden_CD, in.head.weight_VD}));
-        else
-          benchmark::DoNotOptimize(logp_C);
+        if (backward) {
+          const kto::InPlaceGradients in_place;
+          logp_C.sum().backward();
+        }
+        benchmark::DoNotOptimize(logp_C);
       };
       const std::vector shape{state.range(0), state.range(1)};
       if (!peaks.contains(shape)) peaks[shape] = peak_bytes(step);  // once, not for each repetition

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to compile kto: each header alone (-O0 -fsyntax-only) and a whole program with one Trainer (-O0 -c,
-examples/minimal.cpp). Prints JSON: processor seconds, which are those of the clock where nothing else runs, and the peak
-resident bytes of the compiler. One compile at a time, without ccache. Standard library only.
+"""What it costs to compile kto: each header alone (-O0 -fsyntax-only), kto.hpp with one Trainer, and a whole program
+(examples/minimal.cpp, which reads rows, tokenizes, loads and saves, too), alone and with kto.hpp precompiled as
+kto_precompile() does (-O0 -c). Prints JSON: processor seconds, which are those of the clock where nothing else runs, and
+the peak resident bytes of the compiler. One compile at a time, without ccache. Standard library only.
 
 The include paths and definitions are those of a build folder that was configured with -DKTO_BUILD_BENCHMARKS=ON."""
 import argparse
@@ -17,6 +18,11 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOORS = r"kto/(loss/.*|.*/concept|core/torch|logprob/completion|train/contract|kto)\.hpp"
+ONE_TRAINER = "kto.hpp and one Trainer"
+TRAINER = """#include "kto/kto.hpp"
+using Trainer = kto::Trainer<kto::Decoder, kto::PackedCollator, kto::Kto, kto::LiveReference<kto::Decoder>>;
+kto::TrainerState train(Trainer& trainer, std::span<const kto::Example> rows) { return trainer.train(rows); }
+"""
 PROGRAM = "examples/minimal.cpp"
 
 
@@ -73,16 +79,30 @@ def main():
     compilers = args.compilers or [c for c in (os.environ.get("CXX") or "g++", "clang++-19") if shutil.which(c)]
     result = []
     with tempfile.TemporaryDirectory() as scratch:
-        source = os.path.join(scratch, "header.cpp")
+        source, output = os.path.join(scratch, "unit.cpp"), os.path.join(scratch, "unit.o")
+
+        def write(text):
+            with open(source, "w", encoding="utf-8") as file:
+                file.write(text)
+
         for compiler in dict.fromkeys(compilers):
             version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
             units = []
+
+            def add(unit, *arguments):
+                units.append({"unit": unit, **measure([compiler, *flags, "-O0", *arguments])})
+
             for header in headers:
-                with open(source, "w", encoding="utf-8") as file:
-                    file.write(f'#include "{header}"\n')
-                units.append({"unit": header, **measure([compiler, *flags, "-O0", "-fsyntax-only", source])})
-            units.append({"unit": PROGRAM, **measure([compiler, *flags, "-O0", "-c", os.path.join(ROOT, PROGRAM), "-o",
-                                                      os.path.join(scratch, "program.o")])})
+                write(f'#include "{header}"\n')
+                add(header, "-fsyntax-only", source)
+            write(TRAINER)
+            add(ONE_TRAINER, "-c", source, "-o", output)
+            add(PROGRAM, "-c", os.path.join(ROOT, PROGRAM), "-o", output)
+            write('#include "kto/kto.hpp"\n')
+            precompiled = os.path.join(scratch, "unit.hpp" + (".pch" if "clang" in version else ".gch"))
+            subprocess.run([compiler, *flags, "-O0", "-x", "c++-header", source, "-o", precompiled], check=True)
+            use = ["-include-pch", precompiled] if "clang" in version else ["-include", precompiled.removesuffix(".gch")]
+            add(PROGRAM + ", kto.hpp precompiled", *use, "-c", os.path.join(ROOT, PROGRAM), "-o", output)
             result.append({"compiler": version, "units": units})
     print(json.dumps({"compilers": result}, indent=1))
 
