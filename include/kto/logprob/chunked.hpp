@@ -48,26 +48,31 @@ inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, cons
 /// rest, are then made once more in float32.
 struct TileHead {
   Tensor weight_VD, bias_V;
+  at::ScalarType type;
   double scale, soft_cap;
 
   TileHead(const Tensor& hidden_CD, const Tensor& weight, const Tensor& bias, double scale_in, double soft_cap_in)
-      : weight_VD(CastOnce::cast(weight, hidden_CD.scalar_type())),
+      : weight_VD(CastOnce::is_open() ? CastOnce::cast(weight, hidden_CD.scalar_type()) : weight.detach()),
         bias_V(bias.defined() ? CastOnce::cast(bias, hidden_CD.scalar_type()) : bias),
+        type(hidden_CD.scalar_type()),
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
+  /// The slice [begin, begin + size) of the weight.
+  Tensor slice(std::int64_t begin, std::int64_t size) const { return weight_VD.narrow(0, begin, size).to(type); }
+
   /// What logits() takes of a block's targets: undefined where nothing is rounded.
   Tensor exact_targets(const Tensor& hidden_cD, const Tensor& target_c) const {
-    if (hidden_cD.scalar_type() == wide(hidden_cD)) return {};
+    if (type == wide(hidden_cD)) return {};
     const Tensor logit_c = target_logits(hidden_cD, weight_VD, target_c);
     return bias_V.defined() ? logit_c.add_(bias_V.index_select(0, target_c)) : logit_c;
   }
 
-  /// The slice [begin, begin + size) of a block's logits.
-  Tensor logits(const Tensor& hidden_cD, const Tensor& target_c, const Tensor& exact_c, std::int64_t begin,
-                std::int64_t size) const {
-    Tensor logits_cv = matmul_transposed(hidden_cD, weight_VD.narrow(0, begin, size),
-                                         bias_V.defined() ? bias_V.narrow(0, begin, size) : bias_V);
+  /// The logits of a block, over the slice `weight_vD` that begins at `begin`.
+  Tensor logits(const Tensor& hidden_cD, const Tensor& target_c, const Tensor& exact_c, const Tensor& weight_vD,
+                std::int64_t begin) const {
+    Tensor logits_cv =
+        matmul_transposed(hidden_cD, weight_vD, bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V);
     logits_cv = logits_cv.to(wide(logits_cv));
     if (exact_c.defined()) set_targets(logits_cv, exact_c, target_c, begin);
     if (scale != 1) logits_cv.mul_(scale);
@@ -96,7 +101,7 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
       const Tensor exact_c = head.exact_targets(hidden_cD, target_c);
       RunningScores scores(size, statistics, options);
       tiling.slices([&](std::int64_t first, std::int64_t width) {
-        add_tile(scores, head.logits(hidden_cD, target_c, exact_c, first, width), target_c, first);
+        add_tile(scores, head.logits(hidden_cD, target_c, exact_c, head.slice(first, width), first), target_c, first);
       });
       const Tensor log_sum_c = scores.exp_sum_c.log().add_(scores.max_c);
       block_of(log_sum_C).copy_(log_sum_c);
@@ -144,15 +149,15 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
       const Tensor hidden_cD = block_of(hidden_CD), target_c = block_of(target_C);
       const Tensor grad_c = block_of(grads[0]).to(wide(hidden_CD)), exact_c = head.exact_targets(hidden_cD, target_c);
       tiling.slices([&](std::int64_t first, std::int64_t width) {
-        const Tensor grad_cv = head.logits(hidden_cD, target_c, exact_c, first, width);
+        const Tensor weight_vD = head.slice(first, width);
+        const Tensor grad_cv = head.logits(hidden_cD, target_c, exact_c, weight_vD, first);
         const Tensor slope_cv = head.soft_cap > 0 ? 1 - (grad_cv / head.soft_cap).square_() : Tensor();
         tile_gradient(grad_cv, block_of(log_sum_C), target_c, grad_c, first);
         if (slope_cv.defined()) grad_cv.mul_(slope_cv);
         if (head.scale != 1) grad_cv.mul_(head.scale);
         if (grad_bias_V.defined()) put(grad_bias_V, first, grad_cv.sum(0));
         const Tensor narrow_cv = grad_cv.to(hidden_CD.scalar_type());
-        if (grad_hidden_CD.defined())
-          block_of(grad_hidden_CD).add_(matmul_transposed(narrow_cv, head.weight_VD.narrow(0, first, width).t()));
+        if (grad_hidden_CD.defined()) block_of(grad_hidden_CD).add_(matmul_transposed(narrow_cv, weight_vD.t()));
         if (grad_weight_VD.defined()) put(grad_weight_VD, first, matmul_transposed(narrow_cv.t(), hidden_cD.t()));
         if (ctx->needs_input_grad(1) && in_place)
           add_product(weight_VD.grad().narrow(0, first, width), narrow_cv.t(), hidden_cD);

@@ -39,22 +39,28 @@ struct TargetsInSlice {
   }
 };
 
-/// The logits of the targets, before scale and soft cap, in float32 or wider whatever the type of states and weights.
+/// The logits of the targets, before scale and soft cap, in float32 or wider whatever the type of the states, which the
+/// weights are rounded to.
 inline Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, const Tensor& target_c) {
-  if (!takes_vectorized(hidden_cD) || weight_VD.scalar_type() != hidden_cD.scalar_type())
-    return (hidden_cD.to(wide(hidden_cD)) * weight_VD.index_select(0, target_c).to(wide(hidden_cD))).sum(-1);
+  const auto type = hidden_cD.scalar_type(), weight_type = weight_VD.scalar_type();
+  if (!takes_vectorized(hidden_cD) || (weight_type != type && weight_type != at::kFloat))
+    return (hidden_cD.to(wide(hidden_cD)) * weight_VD.index_select(0, target_c).to(type).to(wide(hidden_cD))).sum(-1);
   const Tensor held_cD = hidden_cD.contiguous(), held_VD = weight_VD.contiguous(), ids_c = target_c.contiguous();
   const Tensor out_c = at::empty(ids_c.sizes(), hidden_cD.options().dtype(at::kFloat));
   const std::int64_t width = held_cD.size(1);
   const std::int64_t* ids = ids_c.const_data_ptr<std::int64_t>();
   float* out = out_c.mutable_data_ptr<float>();
-  visit_type(held_cD.scalar_type(), [&]<class T>(T*) {
-    const T *hidden = held_cD.const_data_ptr<T>(), *weight = held_VD.const_data_ptr<T>();
-    vectorized(held_cD.size(0), 16, [=](std::int64_t c, std::int64_t end) {
-      for (; c < end; ++c) {
-        const T *h = hidden + c * width, *w = weight + ids[c] * width;
-        out[c] = vector_sum(width, [&](std::int64_t i) { return load(h[i]) * load(w[i]); });
-      }
+  visit_type(type, [&]<class T>(T*) {
+    visit_type(weight_type, [&]<class W>(W*) {
+      const T* hidden = held_cD.const_data_ptr<T>();
+      const W* weight = held_VD.const_data_ptr<W>();
+      vectorized(held_cD.size(0), 16, [=](std::int64_t c, std::int64_t end) {
+        for (; c < end; ++c) {
+          const T* h = hidden + c * width;
+          const W* w = weight + ids[c] * width;
+          out[c] = vector_sum(width, [&](std::int64_t i) { return load(h[i]) * rounded_to<T>(load(w[i])); });
+        }
+      });
     });
   });
   return out_c;

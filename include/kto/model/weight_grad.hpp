@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the backward passes of the fast layers do with weights: gradients are added to `weight.grad()` where they are,
-// in the product that makes them, and a weight of another type than its products is cast once, not once a product.
+// in the product that makes them, and a weight of another type than its products may be cast once, not once a product.
 // Both are scopes that the trainer opens around a step; without them everything is as autograd has it.
 #pragma once
 
@@ -41,13 +41,19 @@ class InPlaceGradients {
   InPlaceGradients* outer_;
 };
 
-/// While one lives, weights that are cast in this thread are cast once. Open one where no weight changes.
+/// While one lives, weights that are cast in this thread are cast once. Open one where no weight changes, and where
+/// products are small: those of `enough_tokens` and more take as long with a weight that was cast just before, which is
+/// then in the cache of the processor, and need no second copy of all weights.
 class CastOnce {
  public:
+  static constexpr std::int64_t enough_tokens = 512;
+
   CastOnce() : outer_(std::exchange(current(), this)) {}
   ~CastOnce() { current() = outer_; }
   CastOnce(const CastOnce&) = delete;
   CastOnce& operator=(const CastOnce&) = delete;
+
+  static bool is_open() { return current() != nullptr; }
 
   /// `weight` in `type`, without gradient.
   static Tensor cast(const Tensor& weight, at::ScalarType type) {

@@ -183,7 +183,10 @@ struct Trainer {
   void step(std::vector<Batch> batches, Updates<Optimizer>& updates, LossScale& scale, TrainerState& state,
             RunLog& log) {
     std::optional<InPlaceGradients> in_place(std::in_place, /*makes_missing=*/updates.in_backward());
-    std::optional<CastOnce> casts(std::in_place);  // no weight changes until it is gone, but after its last use
+    std::optional<CastOnce> casts;  // no weight changes until it is gone, but after its last use
+    if (std::ranges::all_of(batches,
+                            [](const Batch& batch) { return batch.rows.num_tokens < CastOnce::enough_tokens; }))
+      casts.emplace();
     const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
     updates.begin(log.learning_rate);
     const std::size_t mark = log.metrics.size();
