@@ -126,12 +126,16 @@ Tensors blocks(const Tensors& in, at::ScalarType type) {
       v{.weight_OI = in[5], .bias_O = {}}, down{.weight_OI = in[6], .bias_O = in[7]};
   auto out = normed_linears(in[0], in[1], 1e-5, type, {&q, &k, &v});
   out.push_back(gated_down(Activation::silu, out[1], out[2], down));
+  for (Tensor& more : add_normed_linears(in[0], out.back(), in[1], 1e-5, type, {&q, &k}))
+    out.push_back(std::move(more));
   return out;
 }
 Tensors blocks_composed(const Tensors& in, at::ScalarType type) {
   const Tensor x = rms_norm_composed(in[0], in[1], 1e-5, type);
   const Tensor gate = at::linear(x, in[4]), up = at::linear(x, in[5]);
-  return {at::linear(x, in[2], in[3]), gate, up, at::linear(gated_composed(Activation::silu, gate, up), in[6], in[7])};
+  const Tensor down = at::linear(gated_composed(Activation::silu, gate, up), in[6], in[7]), sum = in[0] + down;
+  const Tensor y = rms_norm_composed(sum, in[1], 1e-5, type);
+  return {at::linear(x, in[2], in[3]), gate, up, down, sum, at::linear(y, in[2], in[3]), at::linear(y, in[4])};
 }
 Tensors block_inputs(std::int64_t tokens) {
   return {exact({tokens, 24}),    exact({24}),

@@ -15,9 +15,7 @@
 #include <unordered_map>
 #include <utility>
 
-namespace kto {
-
-namespace detail {
+namespace kto::detail {
 
 /// Blocks of one reserved range of addresses: the smallest free block that is large enough, the lowest of equals, and
 /// neighbours joined when freed. Pages become memory when they are first written and stay.
@@ -134,8 +132,6 @@ class ArenaAllocator final : public c10::Allocator {
   BlockRange range_;
 };
 
-}  // namespace detail
-
-}  // namespace kto
+}  // namespace kto::detail
 
 #endif

@@ -89,7 +89,7 @@ class RowBlocks {
     std::exception_ptr failure;
     try {
       set = reader_.run(where);
-    } catch (const Stopped&) {
+    } catch (const Stopped&) {  // NOLINT(bugprone-empty-catch): the rows are no longer wanted
     } catch (...) {
       failure = std::current_exception();
     }

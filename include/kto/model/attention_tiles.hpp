@@ -13,6 +13,7 @@ namespace kto::detail {
 constexpr std::int64_t attention_block = 64;
 
 using Lanes = float __attribute__((vector_size(64)));
+constexpr std::int64_t num_lanes = 16;
 using LanesAnywhere = float __attribute__((vector_size(64), aligned(4), may_alias));
 
 /// R rows and 16 C columns of c (+)= a b, where a's element (m, k) is a[m * row_a + k * step_a].
@@ -22,17 +23,17 @@ void product_piece(const float* a, std::int64_t row_a, std::int64_t step_a, cons
   Lanes sum[R][C];
   for (int r = 0; r < R; ++r)
     for (int n = 0; n < C; ++n)
-      sum[r][n] = add ? *reinterpret_cast<const LanesAnywhere*>(c + r * row_c + 16 * n) : Lanes{};
+      sum[r][n] = add ? *reinterpret_cast<const LanesAnywhere*>(c + r * row_c + num_lanes * n) : Lanes{};
   for (std::int64_t k = 0; k < depth; ++k) {
     Lanes right[C];
-    for (int n = 0; n < C; ++n) right[n] = *reinterpret_cast<const LanesAnywhere*>(b + k * row_b + 16 * n);
+    for (int n = 0; n < C; ++n) right[n] = *reinterpret_cast<const LanesAnywhere*>(b + k * row_b + num_lanes * n);
     for (int r = 0; r < R; ++r) {
       const float left = a[r * row_a + k * step_a];
       for (int n = 0; n < C; ++n) sum[r][n] += left * right[n];
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int n = 0; n < C; ++n) *reinterpret_cast<LanesAnywhere*>(c + r * row_c + 16 * n) = sum[r][n];
+    for (int n = 0; n < C; ++n) *reinterpret_cast<LanesAnywhere*>(c + r * row_c + num_lanes * n) = sum[r][n];
 }
 
 /// A matrix as it lies in memory.
@@ -48,7 +49,7 @@ template <int R, int C>
 void product(std::int64_t rows, std::int64_t columns, std::int64_t depth, const float* a, std::int64_t row_a,
              std::int64_t step_a, Rows<const float> b, Rows<float> c, bool add) {
   for (std::int64_t n = 0; n < columns;) {
-    const bool wide = columns - n >= 16 * C;
+    const bool wide = columns - n >= num_lanes * C;
     std::int64_t m = 0;
     for (; m + R <= rows; m += R)
       if (wide)

@@ -58,11 +58,10 @@ inline Tensor layer_forward(const LayerContext& context, const DecoderLayer& lay
                v_NKd = heads(qkv[2]);
   if (kept != nullptr) *kept = {k_NKd.detach(), v_NKd.detach()};
   const Tensor attended_NHd = causal_attention(q_NHd, k_NKd, v_NKd, context.segments, window, scale, prefix);
-  const Tensor middle_ND = hidden_ND + layer.o_proj(attended_NHd.flatten(-2));
-
-  const auto gate_up =
-      normed_linears(middle_ND, layer.post_attention_norm_D, eps, compute, {&layer.gate_proj, &layer.up_proj});
-  return middle_ND + gated_down(config.activation, gate_up[0], gate_up[1], layer.down_proj);
+  const auto middle_gate_up =
+      add_normed_linears(hidden_ND, layer.o_proj(attended_NHd.flatten(-2)), layer.post_attention_norm_D, eps, compute,
+                         {&layer.gate_proj, &layer.up_proj});
+  return middle_gate_up[0] + gated_down(config.activation, middle_gate_up[1], middle_gate_up[2], layer.down_proj);
 }
 
 struct Decoder {

@@ -29,7 +29,7 @@ struct DynamicMagnitudes {
     std::array<float, one + 1> out{};
     for (int decade = 0; decade < num_decades; ++decade)
       for (int bin = 0; bin < bins(decade); ++bin)
-        out[static_cast<std::size_t>(begin(decade) + bin)] =
+        out[static_cast<std::size_t>(begin(decade)) + static_cast<std::size_t>(bin)] =
             low(decade) + (static_cast<float>(bin) + 0.5F) * width(decade);
     out[one] = 1;
     return out;

@@ -47,8 +47,8 @@ inline std::pair<Json, Json> split_token_row(const Json& row, std::int64_t pad) 
 
   const auto place = [&](auto found, const auto& list) { return static_cast<std::size_t>(found - list.begin()); };
   const auto is_label = [&](std::int64_t label) { return label != pad; };
-  const std::size_t begin = place(std::find(mask.begin(), mask.end(), 1), mask);
-  const std::size_t start = place(std::find_if(labels.begin(), labels.end(), is_label), labels);
+  const std::size_t begin = place(std::ranges::find(mask, 1), mask);
+  const std::size_t start = place(std::ranges::find_if(labels, is_label), labels);
   const std::size_t end =
       place(std::find(labels.begin() + static_cast<std::ptrdiff_t>(start), labels.end(), pad), labels);
   check(start < end, "\"completion_labels\" is label_pad_token_id (", pad,

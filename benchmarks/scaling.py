@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""How train_kto's time and memory grow with the batch, the length of rows, the vocabulary and the number of rows.
+
+One run of each. Prints progress; writes a dated report, with plots where this Python has matplotlib, into
+benchmarks/results/. The vocabularies are the model's own, and larger ones made by repeating rows of its embedding, which no
+token of the data uses. The many rows are those of --data over and over, with a number added to each so that no two are the
+same; their time is that of everything around the step (reading, tokenizing, loading, saving), first as it is and then from the
+cache of tokenized rows. Leave the machine alone meanwhile."""
+import argparse
+import datetime
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+from compare_trl import HERE, ROOT, chosen_rows, first_line, machine, measure, table
+
+BATCHES = (1, 2, 4, 8, 16)
+LENGTHS = (128, 256, 512, 1024, 2048)
+VOCABULARIES = (1, 2, 3)  # times the model's own
+ROWS = (1_000, 10_000, 100_000, 1_000_000)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--train_kto", default=os.path.join(ROOT, "build/examples/train_kto"), help="the program to measure")
+    add("--model", default=os.path.join(ROOT, "examples/models/SmolLM2-135M-Instruct"), help="model folder")
+    add("--data", default=os.path.join(ROOT, "examples/data/train.jsonl"), help="rows, JSON Lines, prompt and completion")
+    add("--steps", type=int, default=3, help="optimizer steps of each run but those of many rows, which make one")
+    add("--most_rows", type=int, default=max(ROWS), help="leave out more rows than these")
+    add("--bf16", action="store_true", help="bf16 mixed precision instead of float32")
+    add("--output", help="the report (default: benchmarks/results/DATE-scaling.md)")
+    return parser.parse_args()
+
+
+def enlarge_vocabulary(model, times, folder):
+    """A copy of the model in `folder` whose embedding (and head, where it has its own) has `times` as many rows."""
+    for name in os.listdir(model):
+        if name not in ("config.json", "model.safetensors"):
+            os.symlink(os.path.join(os.path.abspath(model), name), os.path.join(folder, name))
+    with open(os.path.join(model, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    config["vocab_size"] *= times
+    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    with open(os.path.join(model, "model.safetensors"), "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        header.pop("__metadata__", None)
+        data = file.read()
+    parts, end = [], 0
+    for name, entry in header.items():
+        begin, until = entry["data_offsets"]
+        repeat = times if name in ("model.embed_tokens.weight", "lm_head.weight") else 1
+        entry["shape"][0] *= repeat
+        parts += [data[begin:until]] * repeat
+        entry["data_offsets"] = [end, end := end + (until - begin) * repeat]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(os.path.join(folder, "model.safetensors"), "wb") as file:
+        file.writelines([struct.pack("<Q", len(text)), text, *parts])
+    return config["vocab_size"]
+
+
+def write_rows(source, count, path):
+    """`count` rows: those of `source` over and over, each with its number before the prompt."""
+    with open(source, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    with open(path, "w", encoding="utf-8") as file:
+        for i in range(count):
+            row = dict(rows[i % len(rows)])
+            prompt = row["prompt"]
+            if isinstance(prompt, str):
+                row["prompt"] = f"{i} {prompt}"
+            else:
+                row["prompt"] = [dict(prompt[0], content=f"{i} {prompt[0]['content']}"), *prompt[1:]]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+class Runs:
+    def __init__(self, args, scratch):
+        self.args, self.scratch, self.count = args, scratch, 0
+
+    def run(self, what, model, data, **flags):
+        self.count += 1
+        output = os.path.join(self.scratch, f"out-{self.count}")
+        flags = {"max_steps": self.args.steps, "per_device_train_batch_size": 4, "max_length": 512, "logging_steps": 1,
+                 "save_strategy": "no", "report_to": "none", "bf16": self.args.bf16,
+                 "dataset_cache": os.path.join(self.scratch, "cache"), **flags}
+        command = [self.args.train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", output]
+        command += [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
+        start = time.perf_counter()
+        run = measure(command, output, tcmalloc=False)
+        run["around"] = time.perf_counter() - start - run["seconds"] * flags["max_steps"]
+        run["tokens"] = run["log"][-1]["num_tokens"] / run["log"][-1]["step"]
+        print(f"{what}: {run['seconds']:.2f} s a step, {run['around']:.1f} s around the steps, {run['gigabytes']:.2f} GB", flush=True)
+        subprocess.run(["rm", "-rf", output], check=True)
+        return run
+
+
+def measure_all(args, scratch):
+    """{section: [(value, run)]}; of "rows", (value, run, run from the cache)."""
+    runs = Runs(args, scratch)
+
+    def rows_of(kind, needed):
+        path = os.path.join(scratch, f"{kind}-{needed}.jsonl")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(chosen_rows(args.data, kind, needed, needed))
+        return path
+
+    sections = {"batch": [], "length": [], "vocabulary": [], "rows": []}
+    first = rows_of("first", max(BATCHES) * args.steps)
+    for batch in BATCHES:
+        sections["batch"].append((batch, runs.run(f"batch {batch}", args.model, first, per_device_train_batch_size=batch)))
+    longest = rows_of("longest", 4 * args.steps)
+    for length in LENGTHS:
+        sections["length"].append((length, runs.run(f"length {length}", args.model, longest, max_length=length)))
+    for times in VOCABULARIES:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            vocabulary = enlarge_vocabulary(args.model, times, folder)
+            sections["vocabulary"].append((vocabulary, runs.run(f"vocabulary {vocabulary}", folder, first)))
+    for count in ROWS:
+        if count > args.most_rows:
+            continue
+        data = os.path.join(scratch, "many.jsonl")
+        write_rows(args.data, count, data)
+        sections["rows"].append((count, *(runs.run(f"{count} rows{cached}", args.model, data, max_steps=1)
+                                          for cached in ("", ", cached"))))
+        os.remove(data)
+    return sections
+
+
+def report(args, sections, plot):
+    changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"]) not in ("", "unknown")
+    lines = [
+        "# How train_kto scales", "",
+        f"- Date: {datetime.date.today()}; commit {first_line(['git', 'rev-parse', '--short', 'HEAD'])}"
+        + (" with local changes" if changed else ""),
+        f"- Machine: {machine()}",
+        f"- Model: {os.path.basename(os.path.normpath(args.model))} in {'bf16' if args.bf16 else 'float32'}, all weights, AdamW; "
+        f"KTO; rows of {os.path.basename(args.data)}",
+        "- Batch 4 and max_length 512 but where the table says otherwise; "
+        f"{args.steps} steps; one run each; command: `benchmarks/scaling.py{' --bf16' * args.bf16}`", "",
+        "Tokens are those of the rows, without KL pairs. Memory is the peak resident size of the process.", ""]
+    if plot:
+        lines += [f"![scaling]({os.path.basename(plot)})", ""]
+    titles = {"batch": "Batch (the first rows)", "length": "max_length (the longest rows)", "vocabulary": "Vocabulary"}
+    for section, title in titles.items():
+        lines += [f"## {title}", "", *table([section, "s a step", "tokens a step", "tokens/s", "peak GB"], [
+            [f"{value:,}", f"{run['seconds']:.2f}", f"{run['tokens']:,.0f}", f"{run['tokens'] / run['seconds']:,.0f}",
+             f"{run['gigabytes']:.2f}"] for value, run in sections[section]]), ""]
+    lines += ["## Rows", "", "Everything around one step: reading, checking, templates, tokenizing, loading the model, saving it.", "",
+              *table(["rows", "s", "peak GB", "s, from the cache", "peak GB"], [
+                  [f"{value:,}", f"{run['around']:.1f}", f"{run['gigabytes']:.2f}", f"{cached['around']:.1f}",
+                   f"{cached['gigabytes']:.2f}"] for value, run, cached in sections["rows"]])]
+    return "\n".join(lines) + "\n"
+
+
+def draw(path, sections):
+    """Writes speed and memory over each of the four; returns the path, or None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
+                            "legend.frameon": False, "figure.constrained_layout.use": True})
+    figure, axes = pyplot.subplots(2, 4, figsize=(12, 5))
+    for (upper, lower), (section, points) in zip(axes.T, sections.items()):
+        values = [point[0] for point in points]
+        for place, color in enumerate(("#2a6fb0", "#e08b2c")[:len(points[0]) - 1]):
+            runs = [point[1 + place] for point in points]
+            label = ("as they are", "from the cache")[place]
+            speeds = [run["around"] if section == "rows" else run["tokens"] / run["seconds"] for run in runs]
+            upper.plot(values, speeds, marker="o", markersize=3, color=color, label=label)
+            lower.plot(values, [run["gigabytes"] for run in runs], marker="o", markersize=3, color=color)
+        upper.set(title="s around the step" if section == "rows" else "tokens/s", ylim=(0, None))
+        lower.set(title="peak memory, GB", ylim=(0, None), xlabel=section)
+        for axis in (upper, lower):
+            axis.set_xscale("log")
+            axis.set_xticks(values, [f"{value:,}" if value < 10_000 else f"{value // 1000:,}k" for value in values])
+            axis.minorticks_off()
+        if section == "rows":
+            upper.legend()
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def main():
+    args = parse_arguments()
+    for path in (args.train_kto, args.model, args.data):
+        if not os.path.exists(path):
+            sys.exit(f"error: {path} is missing; examples/quickstart.sh builds train_kto and fetches the model")
+    stem = (args.output or os.path.join(HERE, "results", f"{datetime.date.today()}-scaling.md")).removesuffix(".md")
+    with tempfile.TemporaryDirectory() as scratch:
+        sections = measure_all(args, scratch)
+    text = report(args, sections, draw(stem + ".png", sections))
+    with open(stem + ".md", "w", encoding="utf-8") as file:
+        file.write(text)
+    print(f"\n{text}\nwritten to {stem}.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
