@@ -3,8 +3,9 @@
 //   full        full_token_scores(head_logits(...)), the oracle: what a program in plain LibTorch does
 //   full_fast   the same, on the matrix product that kto uses (kto/model/matmul.hpp), so that only the tiling differs
 //   chunked     chunked_token_scores, what kto trains with
-// A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most, without
-// weights, states and the gradients of both: these are there before the pass, which adds to them, as in training.
+// A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most,
+// without weights, states and the gradients of both: these are there before the pass, which adds to them, as in
+// training.
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <benchmark/benchmark.h>
