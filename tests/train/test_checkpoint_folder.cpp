@@ -46,9 +46,15 @@ TEST_CASE("a list that is longer than all there is in a saved state is damage") 
     std::vector<double> numbers;
     void visit_state(kto::StateReader& archive) { archive("numbers", numbers); }
   } holder;
-  for (const kto::Json& count : {kto::Json(std::uint64_t{1} << 60U), kto::Json(-1), kto::Json("2"), kto::Json(2.5)}) {
+  const std::pair<kto::Json, const char*> damaged[] = {
+      {std::uint64_t{1} << 60U, "checkpoint-1: log: numbers is 1152921504606846976; expected the length of a list"},
+      {-1, "checkpoint-1: log: numbers has the unexpected value -1"},
+      {"2", "checkpoint-1: log: numbers has the unexpected value \"2\""},
+      {2.5, "checkpoint-1: log: numbers has the unexpected value 2.5"},
+  };
+  for (const auto& [count, message] : damaged) {
     kto::StateReader archive({.tensors = {}, .values = {{"numbers", count}}}, at::kCPU, "checkpoint-1: log");
-    CHECK_THROWS_WITH(holder.visit_state(archive), KTO_CONTAINS("checkpoint-1: log: numbers has the unexpected value"));
+    CHECK_THROWS_WITH(holder.visit_state(archive), KTO_CONTAINS(message));
   }
   kto::StateReader archive({.tensors = {}, .values = {{"numbers", 2}, {"numbers.0", 0.5}, {"numbers.1", "inf"}}},
                            at::kCPU, "log");
