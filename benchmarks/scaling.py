@@ -66,18 +66,36 @@ def enlarge_vocabulary(model, times, folder):
     return config["vocab_size"]
 
 
+def read_rows(source):
+    with open(source, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def text_of(part):
+    return part if isinstance(part, str) else part[0]["content"]
+
+
+def with_text(part, text):
+    return text if isinstance(part, str) else [dict(part[0], content=text), *part[1:]]
+
+
+def write_filling_rows(source, count, path):
+    """The `count` rows with the shortest prompts, each completion over and over, so that any max_length is filled."""
+    rows = sorted(read_rows(source), key=lambda row: len(json.dumps(row["prompt"])))
+    with open(path, "w", encoding="utf-8") as file:
+        for row in rows[:count]:
+            text = text_of(row["completion"]) + " "
+            row["completion"] = with_text(row["completion"], text * (1 + 8 * max(LENGTHS) // len(text)))
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def write_rows(source, count, path):
     """`count` rows: those of `source` over and over, each with its number before the prompt."""
-    with open(source, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
+    rows = read_rows(source)
     with open(path, "w", encoding="utf-8") as file:
         for i in range(count):
             row = dict(rows[i % len(rows)])
-            prompt = row["prompt"]
-            if isinstance(prompt, str):
-                row["prompt"] = f"{i} {prompt}"
-            else:
-                row["prompt"] = [dict(prompt[0], content=f"{i} {prompt[0]['content']}"), *prompt[1:]]
+            row["prompt"] = with_text(row["prompt"], f"{i} {text_of(row['prompt'])}")
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -105,20 +123,16 @@ class Runs:
 def measure_all(args, scratch):
     """{section: [(value, run)]}; of "rows", (value, run, run from the cache)."""
     runs = Runs(args, scratch)
-
-    def rows_of(kind, needed):
-        path = os.path.join(scratch, f"{kind}-{needed}.jsonl")
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(chosen_rows(args.data, kind, needed, needed))
-        return path
-
     sections = {"batch": [], "length": [], "vocabulary": [], "rows": []}
-    first = rows_of("first", max(BATCHES) * args.steps)
+    first, filling = (os.path.join(scratch, f"{name}.jsonl") for name in ("first", "filling"))
+    needed = max(BATCHES) * args.steps
+    with open(first, "w", encoding="utf-8") as file:
+        file.writelines(chosen_rows(args.data, "first", needed, needed))
+    write_filling_rows(args.data, 4 * args.steps, filling)
     for batch in BATCHES:
         sections["batch"].append((batch, runs.run(f"batch {batch}", args.model, first, per_device_train_batch_size=batch)))
-    longest = rows_of("longest", 4 * args.steps)
     for length in LENGTHS:
-        sections["length"].append((length, runs.run(f"length {length}", args.model, longest, max_length=length)))
+        sections["length"].append((length, runs.run(f"length {length}", args.model, filling, max_length=length)))
     for times in VOCABULARIES:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             vocabulary = enlarge_vocabulary(args.model, times, folder)
@@ -148,7 +162,7 @@ def report(args, sections, plot):
         "Tokens are those of the rows, without KL pairs. Memory is the peak resident size of the process.", ""]
     if plot:
         lines += [f"![scaling]({os.path.basename(plot)})", ""]
-    titles = {"batch": "Batch (the first rows)", "length": "max_length (the longest rows)", "vocabulary": "Vocabulary"}
+    titles = {"batch": "Batch (the first rows)", "length": "max_length (short prompts; completions repeated until they fill it)", "vocabulary": "Vocabulary"}
     for section, title in titles.items():
         lines += [f"## {title}", "", *table([section, "s a step", "tokens a step", "tokens/s", "peak GB"], [
             [f"{value:,}", f"{run['seconds']:.2f}", f"{run['tokens']:,.0f}", f"{run['tokens'] / run['seconds']:,.0f}",
