@@ -158,7 +158,8 @@ def report(args, sections, plot):
         f"- Model: {os.path.basename(os.path.normpath(args.model))} in {'bf16' if args.bf16 else 'float32'}, all weights, AdamW; "
         f"KTO; rows of {os.path.basename(args.data)}",
         "- Batch 4 and max_length 512 but where the table says otherwise; "
-        f"{args.steps} steps; one run each; command: `benchmarks/scaling.py{' --bf16' * args.bf16}`", "",
+        f"{args.steps} steps; one run each; command: `benchmarks/scaling.py --steps {args.steps} --most_rows "
+        f"{args.most_rows}{' --bf16' * args.bf16}`", "",
         "Tokens are those of the rows, without KL pairs. Memory is the peak resident size of the process.", ""]
     if plot:
         lines += [f"![scaling]({os.path.basename(plot)})", ""]
