@@ -3,12 +3,14 @@
 """How train_kto's time and memory grow with the batch, the length of rows, the vocabulary and the number of rows.
 
 One run of each. Prints progress; writes a dated report, with plots where this Python has matplotlib, into
-benchmarks/results/. The vocabularies are the model's own, and larger ones made by repeating rows of its embedding, which no
-token of the data uses. The many rows are those of --data over and over, with a number added to each so that no two are the
-same; their time is that of everything around the step (reading, tokenizing, loading, saving), first as it is and then from the
-cache of tokenized rows. Leave the machine alone meanwhile."""
+benchmarks/results/. The lengths are filled by completions of short prompts, each over and over. The vocabularies are the
+model's own, and larger ones made by repeating rows of its embedding, which no token of the data uses. The many rows are those
+of --data over and over, with a number added to each so that no two are the same; their time is that of everything around the
+step (reading, tokenizing, loading, saving), first as it is and then from the cache of tokenized rows. Leave the machine alone
+meanwhile."""
 import argparse
 import datetime
+import itertools
 import json
 import os
 import struct
@@ -79,24 +81,22 @@ def with_text(part, text):
     return text if isinstance(part, str) else [dict(part[0], content=text), *part[1:]]
 
 
-def write_filling_rows(source, count, path):
+def filling_rows(source, count):
     """The `count` rows with the shortest prompts, each completion over and over, so that any max_length is filled."""
-    rows = sorted(read_rows(source), key=lambda row: len(json.dumps(row["prompt"])))
-    with open(path, "w", encoding="utf-8") as file:
-        for row in rows[:count]:
-            text = text_of(row["completion"]) + " "
-            row["completion"] = with_text(row["completion"], text * (1 + 8 * max(LENGTHS) // len(text)))
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    for row in sorted(read_rows(source), key=lambda row: len(json.dumps(row["prompt"])))[:count]:
+        text = text_of(row["completion"]) + " "
+        yield {**row, "completion": with_text(row["completion"], text * (1 + 8 * max(LENGTHS) // len(text)))}
 
 
-def write_rows(source, count, path):
+def numbered_rows(source, count):
     """`count` rows: those of `source` over and over, each with its number before the prompt."""
-    rows = read_rows(source)
+    for i, row in zip(range(count), itertools.cycle(read_rows(source))):
+        yield {**row, "prompt": with_text(row["prompt"], f"{i} {text_of(row['prompt'])}")}
+
+
+def write_rows(path, rows):
     with open(path, "w", encoding="utf-8") as file:
-        for i in range(count):
-            row = dict(rows[i % len(rows)])
-            row["prompt"] = with_text(row["prompt"], f"{i} {text_of(row['prompt'])}")
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 class Runs:
@@ -128,7 +128,7 @@ def measure_all(args, scratch):
     needed = max(BATCHES) * args.steps
     with open(first, "w", encoding="utf-8") as file:
         file.writelines(chosen_rows(args.data, "first", needed, needed))
-    write_filling_rows(args.data, 4 * args.steps, filling)
+    write_rows(filling, filling_rows(args.data, 4 * args.steps))
     for batch in BATCHES:
         sections["batch"].append((batch, runs.run(f"batch {batch}", args.model, first, per_device_train_batch_size=batch)))
     for length in LENGTHS:
@@ -141,7 +141,7 @@ def measure_all(args, scratch):
         if count > args.most_rows:
             continue
         data = os.path.join(scratch, "many.jsonl")
-        write_rows(args.data, count, data)
+        write_rows(data, numbered_rows(args.data, count))
         sections["rows"].append((count, *(runs.run(f"{count} rows{cached}", args.model, data, max_steps=1)
                                           for cached in ("", ", cached"))))
         os.remove(data)
@@ -163,7 +163,8 @@ def report(args, sections, plot):
         "Tokens are those of the rows, without KL pairs. Memory is the peak resident size of the process.", ""]
     if plot:
         lines += [f"![scaling]({os.path.basename(plot)})", ""]
-    titles = {"batch": "Batch (the first rows)", "length": "max_length (short prompts; completions repeated until they fill it)", "vocabulary": "Vocabulary"}
+    titles = {"batch": "Batch (the first rows)", "length": "max_length (short prompts; completions repeated until they fill it)",
+              "vocabulary": "Vocabulary"}
     for section, title in titles.items():
         lines += [f"## {title}", "", *table([section, "s a step", "tokens a step", "tokens/s", "peak GB"], [
             [f"{value:,}", f"{run['seconds']:.2f}", f"{run['tokens']:,.0f}", f"{run['tokens'] / run['seconds']:,.0f}",
