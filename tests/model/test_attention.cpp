@@ -66,7 +66,8 @@ void check_problem(const Problem& problem, std::optional<std::int64_t> window, d
 TEST_CASE("blocked attention is attention", "[attention]") {
   at::manual_seed(3);
   using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
-  for (const auto& [heads, kv_heads, width] : {Shape{2, 2, 16}, Shape{6, 2, 64}, Shape{3, 1, 48}, Shape{4, 4, 128}})
+  for (const auto& [heads, kv_heads, width] :
+       {Shape{2, 2, 16}, Shape{6, 2, 64}, Shape{3, 1, 48}, Shape{2, 1, 96}, Shape{4, 4, 128}})
     for (const std::optional<std::int64_t> window :
          {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(65),
           std::optional<std::int64_t>(100)}) {
@@ -103,11 +104,13 @@ TEST_CASE("attention to great scores neither overflows nor forgets", "[attention
 
 TEST_CASE("what one segment holds never reaches another", "[attention]") {
   at::manual_seed(5);
-  Problem problem = make_problem({{.begin = 0, .length = 70}, {.begin = 70, .length = 70}}, 2, 2, 16);
+  Problem problem = make_problem({{.begin = 0, .length = 70}, {.begin = 70, .length = 70}}, 2, 2, 32);
   problem.k_NKd.narrow(0, 70, 70).fill_(std::numeric_limits<double>::quiet_NaN());
-  const auto got = run(blocked, problem.as(at::kFloat), std::nullopt);
-  for (const Tensor& tensor : got) CHECK(tensor.narrow(0, 0, 70).isfinite().all().item<bool>());
-  CHECK(got[0].narrow(0, 70, 70).isnan().all().item<bool>());
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const auto got = run(blocked, problem.as(type), std::nullopt);
+    for (const Tensor& tensor : got) CHECK(tensor.narrow(0, 0, 70).isfinite().all().item<bool>());
+    CHECK(got[0].narrow(0, 70, 70).isnan().all().item<bool>());
+  }
 }
 
 TEST_CASE("attention of no tokens, of other types and widths, and twice differentiated", "[attention]") {

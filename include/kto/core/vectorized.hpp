@@ -31,12 +31,6 @@ inline int vector_level() {
   return level;
 }
 
-/// Whether the processor multiplies bfloat16 matrices by itself.
-inline bool has_amx_bf16() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("amx-bf16");
-}
-
 template <class Body>
 [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"), gnu::flatten]] void run_avx512(const Body& body,
                                                                                              std::int64_t begin,
@@ -51,7 +45,6 @@ template <class Body>
 #else
 
 inline int vector_level() { return 0; }
-inline bool has_amx_bf16() { return false; }
 
 #endif
 

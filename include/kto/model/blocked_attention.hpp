@@ -8,10 +8,10 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
-#include "kto/collate/batch.hpp"
-#include "kto/model/attention_tiles.hpp"
+#include "kto/model/amx_attention.hpp"
 
 namespace kto {
 
@@ -24,64 +24,12 @@ struct KeysValues {
 
 namespace kto::detail {
 
-// Shapes: N tokens, H heads, K key/value heads, d head dimension; i a query of a block, j a key of a block. Scores are
-// held with queries side by side, [j][i], so that all that is done to a query is done to 16 at once.
-
-/// What the kernels are given. Pointers are to rows of all heads.
-struct AttentionInput {
-  const float *q, *k, *v, *prefix_k, *prefix_v;
-  std::int64_t heads, kv_heads, width;
-  std::int64_t window;  ///< keys that a query sees at most, itself included
-  float scale;
-
-  Rows<const float> queries(const float* data, std::int64_t token, std::int64_t head) const {
-    return {data + (token * heads + head) * width, heads * width};
-  }
-  Rows<const float> keys(const float* data, std::int64_t token, std::int64_t head) const {
-    return {data + (token * kv_heads + head / (heads / kv_heads)) * width, kv_heads * width};
-  }
-};
-
-/// A block of keys as a block of queries sees it.
-struct KeyBlock {
-  bool in_prefix;
-  std::int64_t token, count;  ///< rows [token, token + count) of the keys
-  std::int64_t behind;  ///< position of query 0 less that of key 0; query i sees key j if 0 <= behind + i - j < window
-};
-
-/// Calls visit(KeyBlock) for the blocks that any of the queries [first, first + count) of a segment sees.
-template <class Visit>
-void visit_keys(const Segment& segment, std::int64_t first, std::int64_t count, std::int64_t window,
-                const Visit& visit) {
-  for (int part = 0; part < 2; ++part) {  // one call of visit, or all it does is compiled twice
-    const bool in_prefix = part == 0;
-    const std::int64_t token = in_prefix ? segment.prefix_begin : segment.begin;
-    const std::int64_t size = in_prefix ? segment.prefix_length : segment.length;
-    const std::int64_t behind = in_prefix ? segment.prefix_length + first : first;
-    // Query `first` sees key j of this part from behind - window + 1 on, the last query up to behind + count - 1.
-    const std::int64_t end = std::min(size, behind + count);
-    std::int64_t begin = std::max<std::int64_t>(0, behind - window + 1) / attention_block * attention_block;
-    for (; begin < end; begin += attention_block)
-      visit(KeyBlock{in_prefix, token + begin, std::min(attention_block, end - begin), behind - begin});
-  }
-}
-
-/// Sets to `value` the scores [j][i] of a block that a query may not see.
-inline void mask_block(const KeyBlock& block, std::int64_t window, float* score, float value) {
-  if (block.behind >= block.count - 1 && block.behind + attention_block - 1 < window) return;
-  for (std::int64_t j = 0; j < block.count; ++j) {
-    const std::int64_t begin = std::clamp<std::int64_t>(j - block.behind, 0, attention_block);
-    const std::int64_t end = std::clamp<std::int64_t>(window + j - block.behind, begin, attention_block);
-    float* row = score + j * attention_block;
-    std::fill(row, row + begin, value);
-    std::fill(row + end, row + attention_block, value);
-  }
-}
+// Shapes as in attention_blocks.hpp.
 
 /// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
 template <int R, int C>
-void attention_forward_block(const AttentionInput& in, const Segment& segment, std::int64_t head, std::int64_t first,
-                             std::int64_t count, float* out, float* log_sum, float* scratch) {
+void attention_forward_block(const AttentionInput<float>& in, const Segment& segment, std::int64_t head,
+                             std::int64_t first, std::int64_t count, float* out, float* log_sum, float* scratch) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width;
   float *q_di = scratch, *score_ji = q_di + d * B, *sum_id = score_ji + B * B, *max_i = sum_id + B * d,
@@ -126,9 +74,9 @@ inline std::int64_t forward_scratch(std::int64_t d) { return attention_block * (
 
 /// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
 template <int R, int C>
-void attention_backward_block(const AttentionInput& in, const Segment& segment, std::int64_t head, std::int64_t first,
-                              std::int64_t count, const float* out, const float* grad_out, const float* log_sum,
-                              float* grad_q, float* grad_k, float* grad_v, float* scratch) {
+void attention_backward_block(const AttentionInput<float>& in, const Segment& segment, std::int64_t head,
+                              std::int64_t first, std::int64_t count, const float* out, const float* grad_out,
+                              const float* log_sum, float* grad_q, float* grad_k, float* grad_v, float* scratch) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, token = segment.begin + first;
   float *q_di = scratch, *grad_di = q_di + d * B, *p_ji = grad_di + d * B, *ds_ji = p_ji + B * B,
@@ -166,37 +114,46 @@ void attention_backward_block(const AttentionInput& in, const Segment& segment, 
 }
 inline std::int64_t backward_scratch(std::int64_t d) { return attention_block * (3 * d + 2 * attention_block + 2); }
 
-/// Segments of which one is a prefix of others, or all share one, are one group: they add to the same keys' gradients.
-inline std::vector<std::vector<Segment>> groups_by_prefix(const std::vector<Segment>& segments) {
-  std::vector<std::vector<Segment>> groups;
-  std::vector<std::pair<std::int64_t, std::int64_t>> reach;  // tokens [begin, end) of a group's keys
-  for (const Segment& segment : segments) {
-    std::size_t home = groups.size();
-    if (segment.prefix_length > 0)
-      for (std::size_t g = 0; g < groups.size() && home == groups.size(); ++g)
-        if (segment.prefix_begin < reach[g].second && segment.prefix_begin + segment.prefix_length > reach[g].first)
-          home = g;
-    if (home == groups.size()) {
-      groups.emplace_back();
-      reach.emplace_back(segment.begin, segment.begin + segment.length);
-    }
-    groups[home].push_back(segment);
+/// The numbers of segments of which one is a prefix of others, or all share one, are one group: they add to the same
+/// keys' gradients. Those with the most to do come first.
+inline std::vector<std::vector<std::size_t>> groups_by_prefix(const std::vector<Segment>& segments) {
+  struct Group {
+    std::vector<std::size_t> members;
+    std::int64_t begin, end;  // tokens of its keys
+    std::int64_t cost = 0;
+  };
+  std::vector<Group> groups;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const Segment& segment = segments[s];
+    const auto shares = [&](const Group& group) {
+      return segment.prefix_length > 0 && segment.prefix_begin < group.end &&
+             segment.prefix_begin + segment.prefix_length > group.begin;
+    };
+    auto home = std::ranges::find_if(groups, shares);
+    if (home == groups.end()) home = groups.insert(home, Group{{}, segment.begin, segment.begin + segment.length});
+    home->members.push_back(s);
+    home->cost += segment.length * (segment.prefix_length + segment.length / 2);
   }
-  return groups;
+  std::ranges::stable_sort(groups, std::ranges::greater{}, &Group::cost);
+  std::vector<std::vector<std::size_t>> out;
+  out.reserve(groups.size());
+  for (Group& group : groups) out.push_back(std::move(group.members));
+  return out;
 }
 
 struct AttentionTask {
-  Segment segment;
+  std::size_t segment;
   std::int64_t head, first, count;
 };
 
-inline AttentionInput attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                                      const KeysValues& prefix, std::optional<std::int64_t> window, double scale) {
-  return {.q = q_NHd.const_data_ptr<float>(),
-          .k = k_NKd.const_data_ptr<float>(),
-          .v = v_NKd.const_data_ptr<float>(),
-          .prefix_k = prefix.k_NKd.const_data_ptr<float>(),
-          .prefix_v = prefix.v_NKd.const_data_ptr<float>(),
+template <class Number>
+AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
+                                       const KeysValues& prefix, std::optional<std::int64_t> window, double scale) {
+  return {.q = q_NHd.const_data_ptr<Number>(),
+          .k = k_NKd.const_data_ptr<Number>(),
+          .v = v_NKd.const_data_ptr<Number>(),
+          .prefix_k = prefix.k_NKd.const_data_ptr<Number>(),
+          .prefix_v = prefix.v_NKd.const_data_ptr<Number>(),
           .heads = q_NHd.size(1),
           .kv_heads = k_NKd.size(1),
           .width = q_NHd.size(2),
@@ -204,8 +161,13 @@ inline AttentionInput attention_input(const Tensor& q_NHd, const Tensor& k_NKd, 
           .scale = static_cast<float>(scale)};
 }
 
+/// Whether the kernels of amx_attention.hpp take it.
+inline bool takes_amx_attention(const Tensor& q_NHd) {
+  return q_NHd.scalar_type() == at::kBFloat16 && q_NHd.size(2) % 32 == 0 && has_amx();
+}
+
 /// As the kernels read it.
-inline Tensor plain_floats(const Tensor& x) { return x.to(at::kFloat).contiguous(); }
+inline Tensor plain(const Tensor& x, at::ScalarType type) { return x.to(type).contiguous(); }
 
 /// What the backward pass needs besides its tensors.
 struct AttentionPlan : torch::CustomClassHolder {
@@ -218,25 +180,41 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
                         const Tensor& v_NKd, const KeysValues& prefix, const std::vector<Segment>& segments,
                         std::optional<std::int64_t> window, double scale) {
-    const bool own = !prefix.k_NKd.defined();
-    const Tensor q = plain_floats(q_NHd), k = plain_floats(k_NKd), v = plain_floats(v_NKd);
-    const KeysValues before =
-        own ? KeysValues{k, v} : KeysValues{plain_floats(prefix.k_NKd), plain_floats(prefix.v_NKd)};
-    const Tensor out_NHd = at::empty_like(q), log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options());
+    const bool own = !prefix.k_NKd.defined(), amx = takes_amx_attention(q_NHd);
+    const at::ScalarType type = amx ? at::kBFloat16 : at::kFloat;
+    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
+    const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
+    const Tensor out_NHd = at::empty_like(q),
+                 log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
     std::vector<AttentionTask> tasks;
-    for (const Segment& segment : segments)
-      for (std::int64_t first = 0; first < segment.length; first += attention_block)
+    for (std::size_t s = 0; s < segments.size(); ++s)
+      for (std::int64_t first = 0; first < segments[s].length; first += attention_block)
         for (std::int64_t head = 0; head < q.size(1); ++head)
-          tasks.push_back({segment, head, first, std::min(attention_block, segment.length - first)});
-    const AttentionInput in = attention_input(q, k, v, before, window, scale);
-    auto *out = out_NHd.mutable_data_ptr<float>(), *log_sum = log_sum_NH.mutable_data_ptr<float>();
-    parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
-      const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
-      float* scratch = thread_scratch(forward_scratch(in.width));
-      run_for_registers([&]<int R, int C>() {
-        attention_forward_block<R, C>(in, task.segment, task.head, task.first, task.count, out, log_sum, scratch);
+          tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
+    auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
+    if (amx) {
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale);
+      const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
+      auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
+      parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+        const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+        run_amx([&] {
+          amx_forward_block(in, keys, task.segment, segments[task.segment], task.head, task.first, task.count, out,
+                            log_sum);
+        });
       });
-    });
+    } else {
+      const auto in = attention_input<float>(q, k, v, before, window, scale);
+      auto* out = out_NHd.mutable_data_ptr<float>();
+      parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+        const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+        float* scratch = thread_scratch(forward_scratch(in.width));
+        run_for_registers([&]<int R, int C>() {
+          attention_forward_block<R, C>(in, segments[task.segment], task.head, task.first, task.count, out, log_sum,
+                                        scratch);
+        });
+      });
+    }
     const Tensor result = out_NHd.to(q_NHd.scalar_type());
     ctx->save_for_backward({q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH});
     const auto plan = c10::make_intrusive<AttentionPlan>();
@@ -250,46 +228,64 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     check(!at::GradMode::is_enabled(),
           "causal_attention has no second derivatives on the CPU: use causal_attention_composed");
     const auto saved = ctx->get_saved_variables();
-    const Tensor q = plain_floats(saved[0]), k = plain_floats(saved[1]), v = plain_floats(saved[2]);
+    const bool amx = takes_amx_attention(saved[0]);
+    const at::ScalarType type = amx ? at::kBFloat16 : at::kFloat;
+    const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
     const KeysValues before =
-        saved[3].defined() ? KeysValues{plain_floats(saved[3]), plain_floats(saved[4])} : KeysValues{k, v};
-    const Tensor out_NHd = plain_floats(saved[5]), grad_NHd = plain_floats(grads[0]), grad_q = at::empty_like(q),
-                 grad_k = at::zeros_like(k), grad_v = at::zeros_like(v);
+        saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
+    const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q),
+                 grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)), grad_v = at::zeros_like(grad_k);
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const AttentionPlan&>(*capsule);
     // A group of segments and a key head add to gradients that no other task touches.
     const auto groups = groups_by_prefix(plan.segments);
     const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
-    const AttentionInput in = attention_input(q, k, v, before, plan.window, plan.scale);
-    const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>(),
-               *log_sum = saved[6].const_data_ptr<float>();
-    auto *to_q = grad_q.mutable_data_ptr<float>(), *to_k = grad_k.mutable_data_ptr<float>(),
-         *to_v = grad_v.mutable_data_ptr<float>();
-    parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
-      float* scratch = thread_scratch(backward_scratch(in.width));
-      const std::int64_t first_head = n % kv_heads * per_key_head;
-      for (const Segment& segment : groups[static_cast<std::size_t>(n / kv_heads)])
-        for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
-          for (std::int64_t first = 0; first < segment.length; first += attention_block) {
-            const std::int64_t count = std::min(attention_block, segment.length - first);
-            run_for_registers([&]<int R, int C>() {
-              attention_backward_block<R, C>(in, segment, head, first, count, out, grad, log_sum, to_q, to_k, to_v,
-                                             scratch);
-            });
-          }
-    });
-    const at::ScalarType type = saved[0].scalar_type();
-    return {grad_q.to(type), grad_k.to(type), grad_v.to(type), {}, {}, {}, {}};
+    const auto* log_sum = saved[6].const_data_ptr<float>();
+    auto *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>();
+    // visit(segment's number, head, first query, number of queries)
+    const auto for_blocks = [&](const auto& visit) {
+      parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
+        const std::int64_t first_head = n % kv_heads * per_key_head;
+        for (const std::size_t s : groups[static_cast<std::size_t>(n / kv_heads)])
+          for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
+            for (std::int64_t first = 0; first < plan.segments[s].length; first += attention_block)
+              visit(s, head, first, std::min(attention_block, plan.segments[s].length - first));
+      });
+    };
+    if (amx) {
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale);
+      const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
+      const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
+      auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
+      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
+        run_amx([&] {
+          amx_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v);
+        });
+      });
+    } else {
+      const auto in = attention_input<float>(q, k, v, before, plan.window, plan.scale);
+      const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>();
+      auto* to_q = grad_q.mutable_data_ptr<float>();
+      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
+        float* scratch = thread_scratch(backward_scratch(in.width));
+        run_for_registers([&]<int R, int C>() {
+          attention_backward_block<R, C>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
+                                         scratch);
+        });
+      });
+    }
+    const at::ScalarType given = saved[0].scalar_type();
+    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), {}, {}, {}, {}};
   }
 };
 
-/// Whether the kernels take it; they compute in float32. In bfloat16 a processor with AMX is faster through LibTorch's
-/// own attention.
+/// Whether the kernels take it: floating types up to float32 on the CPU. Those for bfloat16 on processors with tile
+/// registers want heads of a multiple of 32; where they do not serve there, LibTorch's own attention is the faster one.
 inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd) {
   const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
   const bool narrow = takes_vectorized(q_NHd) || (q_NHd.is_cpu() && q_NHd.scalar_type() == at::kHalf);
   return narrow && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
-         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx_bf16());
+         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_amx_attention(q_NHd));
 }
 
 }  // namespace kto::detail
