@@ -329,7 +329,7 @@ def rounding_table(results):
                                            for key in SHOWN)])
     if not rows:
         return []
-    return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32:", "", *table(["setting", *SHOWN], rows)]
+    return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32 (a few steps tell little: see precision.py):", "", *table(["setting", *SHOWN], rows)]
 
 
 def draw(path, results):

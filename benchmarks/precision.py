@@ -20,7 +20,7 @@ import tempfile
 from compare_trl import HERE, ROOT, chosen_rows, first_line, machine, measure, table
 
 COMPARED = ("loss", "kl", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/margins", "grad_norm")
-ORACLE = "float32, padded"
+ORACLE = "float32 padded"
 SHOWN = ("loss", "kl", "rewards/margins")
 
 
@@ -64,13 +64,13 @@ def run_all(args, model, scratch):
     }
     sides = {
         ORACLE: {"collator": "padded", "share_prompt": False},
-        "bf16, TRL": {"bf16": True},
-        "bf16, train_kto": {"bf16": True},
+        "TRL in bf16": {"bf16": True},
+        "train_kto in bf16": {"bf16": True},
     }
     logs = {}
     for number, (side, extra) in enumerate(sides.items()):
         output = os.path.join(scratch, str(number))
-        if side.endswith("TRL"):
+        if side.startswith("TRL"):
             command = [args.trl_python, os.path.join(HERE, "compare_trl.py"), "--run_trl",
                        json.dumps([model, data, output, {**flags, **extra}, False])]
         else:
