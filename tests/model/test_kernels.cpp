@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "catch.hpp"
+#include "kto/core/bf16_product.hpp"
 #include "kto/logprob/tile.hpp"
 #include "kto/model/blocks.hpp"
 #include "kto/model/embedding.hpp"
@@ -176,7 +177,6 @@ TEST_CASE("gradients that are added in place, and weights that are cast once, ar
       Tensors out = as(inputs, at::kFloat);
       at::manual_seed(6);
       out.push_back(exact({7, 24}).to(at::kFloat).requires_grad_(true));
-      for (Tensor& leaf : out) leaf.mutable_grad() = at::zeros_like(leaf);
       return out;
     };
     const auto in_place = run(leaves(), true);
@@ -185,6 +185,35 @@ TEST_CASE("gradients that are added in place, and weights that are cast once, ar
     CHECK(in_place.back()[3].abs().max().item<double>() > 0);
   }
 }
+
+#if defined(__x86_64__) && defined(__linux__)
+TEST_CASE("products of bfloat16 with float32 sums, in tiles and in dot products", "[kernels]") {
+  if (!detail::has_bf16_product()) WARN("skipped: this processor has neither");
+  at::manual_seed(8);
+  for (const auto& [rows, columns, depth] :
+       std::vector<std::array<std::int64_t, 3>>{{64, 64, 64}, {32, 96, 32}, {96, 32, 128}})
+    for (const bool add : {false, true}) {
+      CAPTURE(rows, columns, depth, add);
+      const Tensor a = exact({rows, depth}).to(at::kBFloat16), b = exact({depth, columns}).to(at::kBFloat16),
+                   c = exact({rows, columns}).to(at::kFloat);
+      const Tensor pairs = b.view({depth / 2, 2, columns}).transpose(1, 2).contiguous();
+      const Tensor want =
+          at::matmul(a.to(at::kDouble), b.to(at::kDouble)) + (add ? c : at::zeros_like(c)).to(at::kDouble);
+      const auto check_product = [&](const auto& product) {
+        const Tensor got = c.clone();
+        product(rows, columns, depth, a.const_data_ptr<at::BFloat16>(), depth,
+                reinterpret_cast<const std::uint32_t*>(pairs.const_data_ptr<at::BFloat16>()), columns,
+                got.mutable_data_ptr<float>(), columns, add);
+        CHECK(at::allclose(got.to(at::kDouble), want, 1e-5, 1e-4));
+      };
+      if (detail::has_avx512_bf16()) check_product(detail::dot_product);
+      if (detail::has_amx()) {
+        const detail::AmxTiles tiles;
+        check_product(detail::amx_product);
+      }
+    }
+}
+#endif
 
 TEST_CASE("a tile of logits gives the scores and the gradient of its composition", "[kernels]") {
   at::manual_seed(7);

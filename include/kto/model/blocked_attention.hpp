@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "kto/model/amx_attention.hpp"
+#include "kto/model/bf16_attention.hpp"
 
 namespace kto {
 
@@ -161,9 +161,9 @@ AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd,
           .scale = static_cast<float>(scale)};
 }
 
-/// Whether the kernels of amx_attention.hpp take it.
-inline bool takes_amx_attention(const Tensor& q_NHd) {
-  return q_NHd.scalar_type() == at::kBFloat16 && q_NHd.size(2) % 32 == 0 && has_amx();
+/// Whether the kernels of bf16_attention.hpp take it.
+inline bool takes_bf16_attention(const Tensor& q_NHd) {
+  return q_NHd.scalar_type() == at::kBFloat16 && q_NHd.size(2) % 32 == 0 && has_bf16_product();
 }
 
 /// As the kernels read it.
@@ -180,8 +180,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
                         const Tensor& v_NKd, const KeysValues& prefix, const std::vector<Segment>& segments,
                         std::optional<std::int64_t> window, double scale) {
-    const bool own = !prefix.k_NKd.defined(), amx = takes_amx_attention(q_NHd);
-    const at::ScalarType type = amx ? at::kBFloat16 : at::kFloat;
+    const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd);
+    const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
     const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
     const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
     const Tensor out_NHd = at::empty_like(q),
@@ -192,15 +192,15 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         for (std::int64_t head = 0; head < q.size(1); ++head)
           tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
     auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
-    if (amx) {
+    if (narrow) {
       const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale);
       const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
       auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
         const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
-        run_amx([&] {
-          amx_forward_block(in, keys, task.segment, segments[task.segment], task.head, task.first, task.count, out,
-                            log_sum);
+        run_bf16([&] {
+          bf16_forward_block(in, keys, task.segment, segments[task.segment], task.head, task.first, task.count, out,
+                             log_sum);
         });
       });
     } else {
@@ -228,8 +228,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     check(!at::GradMode::is_enabled(),
           "causal_attention has no second derivatives on the CPU: use causal_attention_composed");
     const auto saved = ctx->get_saved_variables();
-    const bool amx = takes_amx_attention(saved[0]);
-    const at::ScalarType type = amx ? at::kBFloat16 : at::kFloat;
+    const bool narrow = takes_bf16_attention(saved[0]);
+    const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
     const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
     const KeysValues before =
         saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
@@ -252,14 +252,14 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
               visit(s, head, first, std::min(attention_block, plan.segments[s].length - first));
       });
     };
-    if (amx) {
+    if (narrow) {
       const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale);
       const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
       const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
       auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
       for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
-        run_amx([&] {
-          amx_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v);
+        run_bf16([&] {
+          bf16_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v);
         });
       });
     } else {
@@ -285,7 +285,7 @@ inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, co
   const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
   const bool narrow = takes_vectorized(q_NHd) || (q_NHd.is_cpu() && q_NHd.scalar_type() == at::kHalf);
   return narrow && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
-         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_amx_attention(q_NHd));
+         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_bf16_attention(q_NHd));
 }
 
 }  // namespace kto::detail

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The blocks of blocked_attention.hpp for bfloat16 on processors with tile registers: products of bfloat16 with float32
-// sums, the rest in float32. Probabilities and their gradients are rounded to bfloat16 where they enter a product.
+// The blocks of blocked_attention.hpp for bfloat16 on processors with products of bfloat16: these with float32 sums,
+// the rest in float32. Probabilities and their gradients are rounded to bfloat16 where they enter a product.
 #pragma once
 
 #include <cmath>
 #include <utility>
 #include <vector>
 
-#include "kto/core/amx.hpp"
+#include "kto/core/bf16_product.hpp"
 #include "kto/model/attention_blocks.hpp"
 
 namespace kto::detail {
 
-// Shapes as in attention_blocks.hpp. A "pair" is two bfloat16 of neighbouring rows in one number, as amx_product takes
+// Shapes as in attention_blocks.hpp. A "pair" is two bfloat16 of neighbouring rows in one number, as bf16_product takes
 // its right matrix.
 
 inline std::uint32_t pair_of(at::BFloat16 low, at::BFloat16 high) {
@@ -109,8 +109,8 @@ inline PackedKeys pack_keys(const AttentionInput<at::BFloat16>& in, const std::v
 }
 
 /// Numbers that a kernel may write on, in one piece of memory.
-struct AmxScratch {
-  explicit AmxScratch(std::int64_t floats) : next(thread_scratch(floats + num_lanes)) {
+struct Bf16Scratch {
+  explicit Bf16Scratch(std::int64_t floats) : next(thread_scratch(floats + num_lanes)) {
     next += (64 - reinterpret_cast<std::uintptr_t>(next) % 64) % 64 / sizeof(float);  // a tile's row on one cache line
   }
   float* floats(std::int64_t count) { return std::exchange(next, next + count); }
@@ -120,12 +120,12 @@ struct AmxScratch {
 };
 
 /// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
-inline void amx_forward_block(const AttentionInput<at::BFloat16>& in, const PackedKeys& keys,
-                              std::size_t segment_number, const Segment& segment, std::int64_t head, std::int64_t first,
-                              std::int64_t count, at::BFloat16* out, float* log_sum) {
+inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const PackedKeys& keys,
+                               std::size_t segment_number, const Segment& segment, std::int64_t head,
+                               std::int64_t first, std::int64_t count, at::BFloat16* out, float* log_sum) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, kv_head = head / (in.heads / in.kv_heads);
-  AmxScratch scratch(B * (2 * d + 2 * B + B / 2 + 3));
+  Bf16Scratch scratch(B * (2 * d + 2 * B + B / 2 + 3));
   at::BFloat16* q_id = scratch.halves(B * d);
   std::uint32_t *q_di = scratch.pairs(B * d / 2), *p_ji = scratch.pairs(B / 2 * B);
   float *score_ji = scratch.floats(B * B), *sum_di = scratch.floats(d * B), *max_i = scratch.floats(B),
@@ -136,7 +136,7 @@ inline void amx_forward_block(const AttentionInput<at::BFloat16>& in, const Pack
   std::fill(max_i, max_i + B, -1e30F);
   std::fill(total_i, total_i + B, 0.0F);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
-    amx_product(B, B, d, keys.place(keys.k, segment_number, segment, block, kv_head), d, q_di, B, score_ji, B, false);
+    bf16_product(B, B, d, keys.place(keys.k, segment_number, segment, block, kv_head), d, q_di, B, score_ji, B, false);
     mask_block(block, in.window, score_ji, -1e30F);
     std::copy(max_i, max_i + B, shrink_i);
     for (std::int64_t j = 0; j < block.count; ++j)
@@ -159,8 +159,8 @@ inline void amx_forward_block(const AttentionInput<at::BFloat16>& in, const Pack
         p_ji[j * B + i] = rounded_pair(score_ji[2 * j * B + i], score_ji[(2 * j + 1) * B + i]);
     for (std::int64_t c = 0; c < d; ++c)
       for (std::int64_t i = 0; i < B; ++i) sum_di[c * B + i] *= shrink_i[i];
-    amx_product(d, B, B, keys.place(keys.turned_v, segment_number, segment, block, kv_head), B, p_ji, B, sum_di, B,
-                true);
+    bf16_product(d, B, B, keys.place(keys.turned_v, segment_number, segment, block, kv_head), B, p_ji, B, sum_di, B,
+                 true);
   });
   for (std::int64_t i = 0; i < B; ++i) shrink_i[i] = 1 / total_i[i];
   for (std::int64_t i = 0; i < count; ++i) {
@@ -171,14 +171,14 @@ inline void amx_forward_block(const AttentionInput<at::BFloat16>& in, const Pack
 }
 
 /// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
-inline void amx_backward_block(const AttentionInput<at::BFloat16>& in, const PackedKeys& keys,
-                               std::size_t segment_number, const Segment& segment, std::int64_t head,
-                               std::int64_t first, std::int64_t count, const at::BFloat16* out,
-                               const at::BFloat16* grad_out, const float* log_sum, at::BFloat16* grad_q, float* grad_k,
-                               float* grad_v) {
+inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const PackedKeys& keys,
+                                std::size_t segment_number, const Segment& segment, std::int64_t head,
+                                std::int64_t first, std::int64_t count, const at::BFloat16* out,
+                                const at::BFloat16* grad_out, const float* log_sum, at::BFloat16* grad_q, float* grad_k,
+                                float* grad_v) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, kv_head = head / (in.heads / in.kv_heads), token = segment.begin + first;
-  AmxScratch scratch(B * (4 * d + 2 * B + B / 2 + std::max(B, d) + 2));
+  Bf16Scratch scratch(B * (4 * d + 2 * B + B / 2 + std::max(B, d) + 2));
   at::BFloat16 *q_id = scratch.halves(B * d), *grad_id = scratch.halves(B * d), *p_rows = scratch.halves(B * B),
                *ds_rows = scratch.halves(B * B);
   std::uint32_t *q_di = scratch.pairs(B * d / 2), *grad_di = scratch.pairs(B * d / 2),
@@ -204,8 +204,8 @@ inline void amx_backward_block(const AttentionInput<at::BFloat16>& in, const Pac
     const auto packed = [&](const Tensor& tensor) {
       return keys.place(tensor, segment_number, segment, block, kv_head);
     };
-    amx_product(B, B, d, packed(keys.k), d, q_di, B, p_ji, B, false);
-    amx_product(B, B, d, packed(keys.v), d, grad_di, B, ds_ji, B, false);
+    bf16_product(B, B, d, packed(keys.k), d, q_di, B, p_ji, B, false);
+    bf16_product(B, B, d, packed(keys.v), d, grad_di, B, ds_ji, B, false);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * in.scale - log_sum_i[i]);
     mask_block(block, in.window, p_ji, 0.0F);
@@ -217,12 +217,12 @@ inline void amx_backward_block(const AttentionInput<at::BFloat16>& in, const Pac
         store(ds_rows[j * B + i], ds);
       }
     pair_rows(ds_rows, B, ds_pairs);
-    amx_product(d, B, B, packed(keys.turned_k), B, ds_pairs, B, dq_di, B, true);
+    bf16_product(d, B, B, packed(keys.turned_k), B, ds_pairs, B, dq_di, B, true);
     if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
     const auto add_to = [&](float* grad, const at::BFloat16* rows, const std::uint32_t* pairs) {
       float* place = grad + (block.token * in.kv_heads + kv_head) * d;
-      if (block.count == B) return amx_product(B, d, B, rows, B, pairs, d, place, in.kv_heads * d, true);
-      amx_product(B, d, B, rows, B, pairs, d, ds_ji, d, false);
+      if (block.count == B) return bf16_product(B, d, B, rows, B, pairs, d, place, in.kv_heads * d, true);
+      bf16_product(B, d, B, rows, B, pairs, d, ds_ji, d, false);
       for (std::int64_t j = 0; j < block.count; ++j)
         for (std::int64_t c = 0; c < d; ++c) place[j * in.kv_heads * d + c] += ds_ji[j * d + c];
     };
