@@ -52,8 +52,8 @@ Tensor descend(Optimizer optimizer, int steps, double rate, const Tensor& diviso
   at::manual_seed(8);
   for (int step = 0; step < steps; ++step) {
     flat.zero_grad();
-    model.matrix.mutable_grad().copy_(model.matrix.detach() + 0.5 * at::randn({100, 101}));
-    model.vector.mutable_grad().copy_(model.vector.detach());
+    model.matrix.mutable_grad() = model.matrix.detach() + 0.5 * at::randn({100, 101});
+    model.vector.mutable_grad() = model.vector.detach().clone();
     optimizer.step(flat, {.learning_rate = rate, .grad_divisor = divisor});
   }
   at::set_num_threads(before);
@@ -112,7 +112,8 @@ TEST_CASE("the first step is full AdamW's, with decay, clipping and in bfloat16 
       const Model model = make_model(100, type);
       FlatParameters flat = flatten_parameters(model);
       at::manual_seed(9);
-      for (FlatGroup& group : flat.groups) group.grads.normal_();
+      for (const Tensor& parameter : {model.matrix, model.vector})
+        parameter.mutable_grad() = at::randn(parameter.sizes(), parameter.options().requires_grad(false));
       optimizer.step(flat, {.learning_rate = 0.01, .grad_divisor = at::full({}, 2.5, at::kFloat)});
       return std::pair{model.matrix.detach().to(at::kFloat).clone(), model.vector.detach().to(at::kFloat).clone()};
     };
@@ -138,8 +139,8 @@ TEST_CASE("second moments follow their gradients though each step is less than t
     FlatParameters flat = flatten_parameters(model);
     for (int step = 0; step < 2000; ++step) {
       const double grad = step < 1000 ? 1.0 : 0.1;  // of all but one, which keeps the scale of its block
-      flat.zero_grad();
-      model.matrix.mutable_grad().fill_(grad);
+      model.matrix.mutable_grad() = at::full({100, 101}, grad);
+      model.vector.mutable_grad() = at::zeros_like(model.vector.detach());
       for (std::int64_t i = 0; i < 10100; i += 256) model.matrix.mutable_grad().view(-1)[i].fill_(1);
       optimizer.step(flat, {.learning_rate = 0, .grad_divisor = {}});
     }
@@ -167,8 +168,8 @@ TEST_CASE("moments take 2 and 4 bytes an element, those of a small parameter sta
   FlatParameters flat = flatten_parameters(model);
   AdamW8Bit bits;
   AdamWBf16 bf16;
-  bits.step(flat, {.learning_rate = 0.1, .grad_divisor = {}});
-  bf16.step(flat, {.learning_rate = 0.1, .grad_divisor = {}});
+  bits.prepare(flat);
+  bf16.prepare(flat);
   REQUIRE(bits.moments.size() == 2);
   for (const auto& moments : bits.moments) {
     const bool whole = moments.first_n.numel() == 37;
@@ -190,6 +191,8 @@ TEST_CASE("a gradient of zeros leaves moments and values at rest") {
     FlatParameters flat = flatten_parameters(model);
     AdamW8Bit bits;
     AdamWBf16 bf16;
+    for (const Tensor& parameter : {model.matrix, model.vector})
+      parameter.mutable_grad() = at::zeros_like(parameter.detach());
     for (int step = 0; step < 3; ++step) {
       const Update update{.learning_rate = 0.1, .grad_divisor = {}};
       kind == 0 ? bits.step(flat, update) : bf16.step(flat, update);

@@ -83,7 +83,8 @@ TEST_CASE("class weights are the trainer's: a weight of 2 doubles the gradient o
       .per_device_train_batch_size = 4, .max_steps = 1, .learning_rate = 1, .max_grad_norm = 0};
   struct Sgd {
     void step(kto::FlatParameters& parameters, const kto::Update& update) const {
-      for (auto& group : parameters.groups) group.values.sub_(update.learning_rate * group.grads);
+      for (auto& group : parameters.groups)
+        for (auto& slice : group.slices) slice.view(group.values).sub_(update.learning_rate * slice.parameter.grad());
     }
   };
   const auto step = [&](double desirable, double undesirable) {

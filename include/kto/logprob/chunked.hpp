@@ -134,8 +134,10 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
     };
     const Tensor grad_hidden_CD =
         ctx->needs_input_grad(0) ? at::zeros_like(hidden_CD, hidden_CD.options().dtype(wide(hidden_CD))) : Tensor();
-    const bool in_place = InPlaceGradients::take(weight_VD);
-    const Tensor grad_weight_VD = ctx->needs_input_grad(1) && !in_place ? grad_like(weight_VD) : Tensor();
+    const bool wanted = ctx->needs_input_grad(1), in_place = wanted && InPlaceGradients::take(weight_VD);
+    const bool adds = in_place && weight_VD.grad().defined();
+    const Tensor grad_weight_VD = adds ? weight_VD.grad() : wanted ? grad_like(weight_VD.detach()) : Tensor();
+    if (in_place) weight_VD.mutable_grad() = grad_weight_VD;
     const Tensor grad_bias_V = bias_V.defined() && ctx->needs_input_grad(2) ? grad_like(bias_V) : Tensor();
     const auto put = [&](const Tensor& total, std::int64_t first, const Tensor& part) {
       const Tensor target = total.narrow(0, first, part.size(0));
@@ -158,13 +160,14 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
         if (grad_bias_V.defined()) put(grad_bias_V, first, grad_cv.sum(0));
         const Tensor narrow_cv = grad_cv.to(hidden_CD.scalar_type());
         if (grad_hidden_CD.defined()) block_of(grad_hidden_CD).add_(matmul_transposed(narrow_cv, weight_vD.t()));
-        if (grad_weight_VD.defined()) put(grad_weight_VD, first, matmul_transposed(narrow_cv.t(), hidden_cD.t()));
-        if (ctx->needs_input_grad(1) && in_place)
-          add_product(weight_VD.grad().narrow(0, first, width), narrow_cv.t(), hidden_cD);
+        if (adds)
+          add_product(grad_weight_VD.narrow(0, first, width), narrow_cv.t(), hidden_cD);
+        else if (wanted)
+          put(grad_weight_VD, first, matmul_transposed(narrow_cv.t(), hidden_cD.t()));
       });
     });
     return {grad_hidden_CD.defined() ? grad_hidden_CD.to(hidden_CD.scalar_type()) : grad_hidden_CD,
-            grad_weight_VD,
+            in_place ? Tensor() : grad_weight_VD,
             grad_bias_V,
             {},
             {},

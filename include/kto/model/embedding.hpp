@@ -24,6 +24,8 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const std::int64_t pad_id = ctx->saved_data["pad_id"].toInt();
     if (!InPlaceGradients::take(weight_VD))
       return {at::embedding_dense_backward(grads[0], ids_N, weight_VD.size(0), pad_id, false), {}, {}};
+    if (!weight_VD.grad().defined())
+      weight_VD.mutable_grad() = at::zeros_like(weight_VD.detach(), at::MemoryFormat::Contiguous);
     const Tensor grad_ND = grads[0].to(weight_VD.scalar_type());
     weight_VD.grad().index_add_(0, ids_N, pad_id < 0 ? grad_ND : grad_ND * (ids_N != pad_id).unsqueeze(-1));
     return {Tensor(), {}, {}};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the backward passes of the fast layers do with weights: gradients are added to `weight.grad()` where they are,
-// in the product that makes them, and a weight of another type than its products may be cast once, not once a product.
-// Both are scopes that the trainer opens around a step; without them everything is as autograd has it.
+// What the backward passes of the fast layers do with weights: a gradient becomes `weight.grad()`, or is added to it,
+// in the backward pass that makes it, and a weight of another type than its products may be cast once, not once a
+// product. Both are scopes that the trainer opens around a step; without them everything is as autograd has it.
 #pragma once
 
 #include <unordered_map>
@@ -13,23 +13,17 @@ namespace kto {
 
 // Shapes: N rows, I inputs, O outputs.
 
-/// While one lives, backward passes in this thread add gradients of leaf weights straight to their `.grad()`, where it
-/// is defined: no gradient of a weight's size is made and added. autograd::grad does not see them then. With
-/// `makes_missing` a `.grad()` that is not there is made, of zeros, when the first part of it comes.
+/// While one lives, backward passes in this thread put gradients of leaf weights straight into their `.grad()`: of two
+/// parts of one gradient only the first is ever held whole. autograd::grad does not see them then.
 class InPlaceGradients {
  public:
-  explicit InPlaceGradients(bool makes_missing = false)
-      : makes_missing_(makes_missing), outer_(std::exchange(current(), this)) {}
+  InPlaceGradients() : outer_(std::exchange(current(), this)) {}
   ~InPlaceGradients() { current() = outer_; }
   InPlaceGradients(const InPlaceGradients&) = delete;
   InPlaceGradients& operator=(const InPlaceGradients&) = delete;
 
   static bool take(const Tensor& weight) {
-    const InPlaceGradients* scope = current();
-    if (scope == nullptr || at::GradMode::is_enabled() || !weight.is_leaf()) return false;
-    if (scope->makes_missing_ && weight.requires_grad() && !weight.grad().defined())
-      weight.mutable_grad() = at::zeros_like(weight.detach(), at::MemoryFormat::Contiguous);
-    return weight.grad().defined();
+    return current() != nullptr && !at::GradMode::is_enabled() && weight.is_leaf() && weight.requires_grad();
   }
 
  private:
@@ -37,7 +31,6 @@ class InPlaceGradients {
     thread_local InPlaceGradients* scope = nullptr;
     return scope;
   }
-  bool makes_missing_;
   InPlaceGradients* outer_;
 };
 
@@ -88,15 +81,22 @@ inline void add_product(const Tensor& grad_OI, const Tensor& a_OM, const Tensor&
 
 /// The gradient of weight_OI in x w^T, grad_NO^T x_NI; undefined where it was added to the weight's own.
 inline Tensor weight_gradient(const Tensor& weight_OI, const Tensor& grad_NO, const Tensor& x_NI) {
-  if (!InPlaceGradients::take(weight_OI)) return matmul_transposed(grad_NO.t(), x_NI.t());
-  add_product(weight_OI.grad(), grad_NO.t(), x_NI);
+  const auto product = [&] { return matmul_transposed(grad_NO.t(), x_NI.t()); };
+  if (!InPlaceGradients::take(weight_OI)) return product();
+  if (weight_OI.grad().defined())
+    add_product(weight_OI.grad(), grad_NO.t(), x_NI);
+  else
+    weight_OI.mutable_grad() = product().to(weight_OI.scalar_type());
   return {};
 }
 
 /// Likewise for a vector, from its gradient.
 inline Tensor vector_gradient(const Tensor& weight, const Tensor& grad) {
   if (!InPlaceGradients::take(weight)) return grad;
-  weight.grad().add_(grad);
+  if (weight.grad().defined())
+    weight.grad().add_(grad);
+  else
+    weight.mutable_grad() = grad.to(weight.scalar_type());
   return {};
 }
 

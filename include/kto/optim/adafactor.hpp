@@ -29,7 +29,7 @@ struct Adafactor {
       archive("all_n", all_n);
     }
   };
-  std::vector<Squares> squares = {};  ///< one a parameter, made at the first step
+  std::vector<Squares> squares = {};  ///< one a parameter
   std::int64_t num_steps = 0;
 
   template <class Archive>
@@ -38,37 +38,38 @@ struct Adafactor {
     archive("num_steps", num_steps);
   }
 
+  void prepare(const FlatParameters& parameters) {
+    if (!squares.empty()) return;
+    for (const FlatGroup& group : parameters.groups)
+      for (const FlatSlice& slice : group.slices) squares.push_back(empty_squares(slice.view(group.values)));
+  }
+
   void step(FlatParameters& parameters, const Update& update) {
+    prepare(parameters);
     const double kept = 1 - std::pow(static_cast<double>(++num_steps), decay_rate);
-    std::size_t i = 0;
-    for (FlatGroup& group : parameters.groups) {
-      const Tensor grads = prepared_gradient(group, update, 0);
-      for (const FlatSlice& slice : group.slices) {
-        if (squares.size() <= i) squares.push_back(empty_squares(slice.view(grads)));
-        const Tensor value = slice.view(group.values);
-        const Tensor change = scaled(slice.view(grads), squares[i++], kept).mul_(update.learning_rate);
-        if (group.decay && weight_decay != 0) value.mul_(1 - weight_decay * update.learning_rate);
-        value.sub_(change);
-      }
-    }
+    visit_gradients(parameters,
+                    [&](std::size_t i, const FlatGroup& group, const FlatSlice& slice, const Tensor& value) {
+                      const Tensor grad = prepared_gradient(group, slice, update, 0);
+                      const Tensor change = scaled(grad, squares[i], kept).mul_(update.learning_rate);
+                      if (group.decay && weight_decay != 0) value.mul_(1 - weight_decay * update.learning_rate);
+                      value.sub_(change);
+                    });
   }
 
  private:
-  static Tensor wide(const Tensor& grad) {
-    return at::isReducedFloatingType(grad.scalar_type()) ? grad.to(at::kFloat) : grad;
-  }
+  static at::ScalarType wide(at::ScalarType type) { return at::isReducedFloatingType(type) ? at::kFloat : type; }
 
-  static Squares empty_squares(const Tensor& grad) {
-    const auto options = wide(grad).options();
-    if (grad.dim() < 2) return {{}, {}, at::zeros(grad.sizes(), options)};
-    const auto sizes = grad.sizes();
+  static Squares empty_squares(const Tensor& value) {
+    const auto options = value.options().dtype(wide(value.scalar_type()));
+    const auto sizes = value.sizes();
+    if (value.dim() < 2) return {{}, {}, at::zeros(sizes, options)};
     std::vector<std::int64_t> column(sizes.begin(), sizes.end() - 2);
     column.push_back(sizes.back());
     return {at::zeros(sizes.slice(0, sizes.size() - 1), options), at::zeros(column, options), {}};
   }
 
   Tensor scaled(const Tensor& stored_grad, Squares& square, double kept) const {
-    const Tensor grad = wide(stored_grad);
+    const Tensor grad = stored_grad.to(wide(stored_grad.scalar_type()));
     const Tensor now = grad.square().add_(epsilon);
     Tensor change;
     if (square.all_n.defined()) {

@@ -13,7 +13,7 @@ struct Adagrad {
   double epsilon = 1e-10;
   double weight_decay = 0;
 
-  std::vector<Tensor> square_sums = {};  ///< one a group, made at the first step
+  std::vector<Tensor> square_sums = {};  ///< one a parameter
   std::int64_t num_steps = 0;
 
   template <class Archive>
@@ -22,16 +22,21 @@ struct Adagrad {
     archive("num_steps", num_steps);
   }
 
+  void prepare(const FlatParameters& parameters) {
+    if (!square_sums.empty()) return;
+    for (const FlatGroup& group : parameters.groups)
+      for (const FlatSlice& slice : group.slices) square_sums.push_back(at::zeros(slice.sizes, group.values.options()));
+  }
+
   void step(FlatParameters& parameters, const Update& update) {
-    if (square_sums.empty())
-      for (const FlatGroup& group : parameters.groups) square_sums.push_back(at::zeros_like(group.values));
+    prepare(parameters);
     const double rate = update.learning_rate / (1 + static_cast<double>(num_steps++) * lr_decay);
-    for (std::size_t i = 0; i < square_sums.size(); ++i) {
-      FlatGroup& group = parameters.groups[i];
-      const Tensor grad = prepared_gradient(group, update, weight_decay);
-      square_sums[i].addcmul_(grad, grad, 1);
-      group.values.addcdiv_(grad, square_sums[i].sqrt().add_(epsilon), -rate);
-    }
+    visit_gradients(parameters,
+                    [&](std::size_t i, const FlatGroup& group, const FlatSlice& slice, const Tensor& value) {
+                      const Tensor grad = prepared_gradient(group, slice, update, weight_decay);
+                      square_sums[i].addcmul_(grad, grad, 1);
+                      value.addcdiv_(grad, square_sums[i].sqrt().add_(epsilon), -rate);
+                    });
   }
 };
 

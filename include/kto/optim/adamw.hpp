@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW (arXiv:1711.05101) as one fused kernel a group. Moments have the dtype of their parameters.
+// AdamW (arXiv:1711.05101) as LibTorch's fused kernel. Moments have the dtype of their parameters.
 #pragma once
 
 #include <vector>
@@ -16,7 +16,7 @@ struct AdamW {
 
   struct Moments {
     Tensor first, second;
-    Tensor num_steps;  ///< float32 without dimensions
+    Tensor num_steps;  ///< float32 without dimensions: steps in which the parameter had a gradient
 
     template <class Archive>
     void visit_state(Archive& archive) {
@@ -25,26 +25,42 @@ struct AdamW {
       archive("num_steps", num_steps);
     }
   };
-  std::vector<Moments> moments = {};  ///< one a group, made at the first step
+  std::vector<Moments> moments = {};  ///< one a parameter
 
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("moments", moments);
   }
 
+  void prepare(const FlatParameters& parameters) {
+    if (!moments.empty()) return;
+    for (const FlatGroup& group : parameters.groups)
+      for (const FlatSlice& slice : group.slices) {
+        const auto options = group.values.options();
+        moments.push_back({at::zeros(slice.sizes, options), at::zeros(slice.sizes, options),
+                           at::zeros({}, options.dtype(at::kFloat))});
+      }
+  }
+
   void step(FlatParameters& parameters, const Update& update) {
-    if (moments.empty())
-      for (const FlatGroup& group : parameters.groups)
-        moments.push_back({at::zeros_like(group.values), at::zeros_like(group.values),
-                           at::zeros({}, group.values.options().dtype(at::kFloat))});
-    for (std::size_t i = 0; i < moments.size(); ++i) {
-      const FlatGroup& group = parameters.groups[i];
-      moments[i].num_steps.add_(1);  // the kernel wants the number of this step; 0 would divide by zero
-      const auto divisor =
-          update.grad_divisor.defined() ? std::optional<Tensor>(update.grad_divisor) : std::optional<Tensor>();
-      at::_fused_adamw_({group.values}, {group.grads}, {moments[i].first}, {moments[i].second}, {},
-                        {moments[i].num_steps}, update.learning_rate, beta1, beta2, group.decay ? weight_decay : 0.0,
-                        epsilon, /*amsgrad=*/false, /*maximize=*/false, divisor);
+    prepare(parameters);
+    const auto divisor = update.grad_divisor.defined() ? std::optional(update.grad_divisor) : std::nullopt;
+    std::size_t next = 0;
+    for (const FlatGroup& group : parameters.groups) {
+      std::vector<Tensor> values, grads, first, second, num_steps;
+      for (const FlatSlice& slice : group.slices) {
+        const Moments& own = moments[next++];
+        if (!slice.parameter.grad().defined()) continue;
+        own.num_steps.add_(1);  // the kernel wants the number of this step; 0 would divide by zero
+        values.push_back(slice.view(group.values));
+        grads.push_back(slice.parameter.grad().contiguous());
+        first.push_back(own.first);
+        second.push_back(own.second);
+        num_steps.push_back(own.num_steps);
+      }
+      if (values.empty()) continue;
+      at::_fused_adamw_(values, grads, first, second, {}, num_steps, update.learning_rate, beta1, beta2,
+                        group.decay ? weight_decay : 0.0, epsilon, /*amsgrad=*/false, /*maximize=*/false, divisor);
     }
   }
 };

@@ -21,6 +21,9 @@ struct AnyOptimizer {
   void visit_state(Archive& archive) {
     std::visit([&](auto& optimizer) { optimizer.visit_state(archive); }, chosen);
   }
+  void prepare(const FlatParameters& parameters) {
+    std::visit([&](auto& optimizer) { optimizer.prepare(parameters); }, chosen);
+  }
   void step(FlatParameters& parameters, const Update& update) {
     std::visit([&](auto& optimizer) { optimizer.step(parameters, update); }, chosen);
   }

@@ -46,7 +46,7 @@ struct CompactAdamW {
   double epsilon = 1e-8;
   double weight_decay = 0;
 
-  std::vector<Moments> moments = {};  ///< one a parameter, made at the first step
+  std::vector<Moments> moments = {};  ///< one a parameter
   std::int64_t num_steps = 0;
 
   template <class Archive>
@@ -56,7 +56,19 @@ struct CompactAdamW {
   }
 
   /// Throws Error naming a parameter that is not float32 or bfloat16 on the CPU.
+  void prepare(const FlatParameters& parameters) {
+    if (!moments.empty()) return;
+    for (const FlatGroup& group : parameters.groups)
+      for (const FlatSlice& slice : group.slices) {
+        check(takes_vectorized(group.values), Moments::name, ": ", slice.name, " is ", group.values.scalar_type(),
+              " on ", group.values.device(), "; expected float32 or bfloat16 on the CPU: use AdamW");
+        moments.push_back(Moments::zeros(slice.numel));
+      }
+  }
+
+  /// Throws as prepare() does.
   void step(FlatParameters& parameters, const Update& update) {
+    prepare(parameters);
     ++num_steps;
     const auto steps = static_cast<double>(num_steps);
     AdamWStep one{.first_share = static_cast<float>(1 - beta1), .second_share = static_cast<float>(1 - beta2)};
@@ -64,17 +76,11 @@ struct CompactAdamW {
     one.root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps)));
     one.epsilon = static_cast<float>(epsilon);
     if (update.grad_divisor.defined()) one.grad_factor = 1 / update.grad_divisor.template item<float>();
-    std::size_t i = 0;
-    for (const FlatGroup& group : parameters.groups) {
-      one.kept = static_cast<float>(group.decay ? 1 - update.learning_rate * weight_decay : 1.0);
-      for (const FlatSlice& slice : group.slices) {
-        check(takes_vectorized(group.values), Moments::name, ": ", slice.name, " is ", group.values.scalar_type(),
-              " on ", group.values.device(), "; expected float32 or bfloat16 on the CPU: use AdamW");
-        if (moments.size() <= i) moments.push_back(Moments::zeros(slice.numel));
-        const auto part = [&](const Tensor& flat_n) { return flat_n.narrow(0, slice.begin, slice.numel); };
-        moments[i++].step(one, part(group.values), part(group.grads), salt(slice.name));
-      }
-    }
+    visit_gradients(
+        parameters, [&](std::size_t i, const FlatGroup& group, const FlatSlice& slice, const Tensor& value) {
+          one.kept = static_cast<float>(group.decay ? 1 - update.learning_rate * weight_decay : 1.0);
+          moments[i].step(one, value.view(-1), slice.parameter.grad().contiguous().view(-1), salt(slice.name));
+        });
   }
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every trained parameter of a model as a view into a few flat buffers, and its gradient likewise: one zero, one norm
-// and one optimizer kernel for all of them, and nothing allocated from step to step.
+// Every trained parameter of a model as a view into a few flat buffers. Gradients are the parameters' own, made in the
+// backward pass and gone after the update: their memory is that of activations the backward pass is done with.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,6 @@ struct FlatSlice {
 /// Parameters of one dtype and device, with or without weight decay.
 struct FlatGroup {
   Tensor values;  ///< [n], the parameters one after another, each padded with zeros to a multiple of `alignment`
-  Tensor grads;   ///< [n], their gradients; undefined where those are not held together (see Updates)
   bool decay = true;
   std::vector<FlatSlice> slices = {};  ///< the parameters, in order
 };
@@ -41,23 +40,41 @@ struct FlatParameters {
 
   std::vector<FlatGroup> groups;
 
+  std::size_t num_parameters() const {
+    std::size_t count = 0;
+    for (const FlatGroup& group : groups) count += group.slices.size();
+    return count;
+  }
+
+  /// Forgets all gradients, as torch's zero_grad does.
   void zero_grad() {
-    for (FlatGroup& group : groups) group.grads.zero_();
+    for (const FlatGroup& group : groups)
+      for (const FlatSlice& slice : group.slices) slice.parameter.mutable_grad() = Tensor();
   }
 
   /// Euclidean norm of all gradients, a float64 tensor without dimensions. Runs of 4096 elements are reduced in their
   /// own dtype and then summed in float64: over 10^8 elements a float32 sum is off by a percent.
   Tensor grad_norm() const {
     Tensor sum;
+    const auto add = [&](const Tensor& squares) { sum = sum.defined() ? sum + squares.to(sum.device()) : squares; };
     for (const FlatGroup& group : groups) {
-      const Tensor squares = sum_of_squares(group.grads);
-      sum = sum.defined() ? sum + squares.to(sum.device()) : squares;
+      std::vector<Tensor> small;  // norms and biases: one sum for all
+      for (const FlatSlice& slice : group.slices) {
+        const Tensor& grad = slice.parameter.grad();
+        if (!grad.defined()) continue;
+        if (slice.numel < run)
+          small.push_back(grad.reshape(-1));
+        else
+          add(sum_of_squares(grad));
+      }
+      if (!small.empty()) add(sum_of_squares(at::cat(small)));
     }
-    return sum.sqrt();
+    return sum.defined() ? sum.sqrt() : at::zeros({}, at::kDouble);
   }
 
-  /// The sum that grad_norm() is the root of, of one buffer.
-  static Tensor sum_of_squares(const Tensor& grads_n) {
+  /// The sum that grad_norm() is the root of, of one gradient.
+  static Tensor sum_of_squares(const Tensor& grad) {
+    const Tensor grads_n = grad.reshape(-1);
     const std::int64_t whole = grads_n.numel() / run * run, rest = grads_n.numel() - whole;
     const auto sum = [](const Tensor& runs) {
       return at::linalg_vector_norm(runs, 2, 1).to(at::kDouble).square_().sum();
@@ -85,13 +102,12 @@ inline bool takes_weight_decay(std::string_view name) {
   return true;
 }
 
-/// Moves the parameters that require a gradient into flat buffers; the model's tensors become views of them, so the
-/// model must not be asked for its parameters' old storage afterwards. Without `holds_gradients` they have no gradients
-/// yet. Throws Error when there is nothing to train.
+/// Moves the parameters that require a gradient into flat buffers; the model's tensors become views of them, without
+/// gradient, so the model must not be asked for its parameters' old storage afterwards. Throws Error when there is
+/// nothing to train.
 template <HasParameters Model>
 FlatParameters flatten_parameters(const Model& model,
-                                  const std::function<bool(std::string_view)>& decay = takes_weight_decay,
-                                  bool holds_gradients = true) {
+                                  const std::function<bool(std::string_view)>& decay = takes_weight_decay) {
   const auto padded = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
   std::map<std::pair<std::string, bool>, NamedTensors> parts;
   for (const auto& [name, parameter] : model.named_parameters())
@@ -106,16 +122,14 @@ FlatParameters flatten_parameters(const Model& model,
     for (const auto& [name, parameter] : parameters) size += padded(parameter.numel(), FlatParameters::alignment);
     size = padded(size, FlatParameters::run);
     const auto options = parameters.front().second.options().requires_grad(false);
-    FlatGroup group{.values = at::zeros({size}, options),
-                    .grads = holds_gradients ? at::zeros({size}, options) : Tensor(),
-                    .decay = key.second};
+    FlatGroup group{.values = at::zeros({size}, options), .decay = key.second};
     std::int64_t begin = 0;
     for (const auto& [name, parameter] : parameters) {
       const FlatSlice& slice =
           group.slices.emplace_back(FlatSlice{begin, parameter.sizes().vec(), parameter.numel(), name, parameter});
       slice.view(group.values).copy_(parameter.detach());
       parameter.set_data(slice.view(group.values));
-      parameter.mutable_grad() = holds_gradients ? slice.view(group.grads) : Tensor();
+      parameter.mutable_grad() = Tensor();
       begin += padded(parameter.numel(), FlatParameters::alignment);
     }
     flat.groups.push_back(std::move(group));

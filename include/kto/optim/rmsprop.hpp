@@ -25,37 +25,45 @@ struct RmsProp {
       archive("velocity", velocity);
     }
   };
-  std::vector<Averages> averages = {};  ///< one a group, made at the first step
+  std::vector<Averages> averages = {};  ///< one a parameter
 
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("averages", averages);
   }
 
+  void prepare(const FlatParameters& parameters) {
+    if (!averages.empty()) return;
+    for (const FlatGroup& group : parameters.groups)
+      for (const FlatSlice& slice : group.slices) {
+        const auto zeros = [&](bool wanted) {
+          return wanted ? at::zeros(slice.sizes, group.values.options()) : Tensor();
+        };
+        averages.push_back({zeros(true), zeros(centered), zeros(momentum != 0)});
+      }
+  }
+
   void step(FlatParameters& parameters, const Update& update) {
-    if (averages.empty())
-      for (const FlatGroup& group : parameters.groups)
-        averages.push_back({at::zeros_like(group.values), centered ? at::zeros_like(group.values) : Tensor(),
-                            momentum != 0 ? at::zeros_like(group.values) : Tensor()});
-    for (std::size_t i = 0; i < averages.size(); ++i) {
-      FlatGroup& group = parameters.groups[i];
-      Averages& average = averages[i];
-      const Tensor grad = prepared_gradient(group, update, weight_decay);
-      average.square.mul_(alpha).addcmul_(grad, grad, 1 - alpha);
-      Tensor root;
-      if (centered) {
-        average.gradient.lerp_(grad, 1 - alpha);
-        root = average.square.addcmul(average.gradient, average.gradient, -1).sqrt_().add_(epsilon);
-      } else {
-        root = average.square.sqrt().add_(epsilon);
-      }
-      if (momentum != 0) {
-        average.velocity.mul_(momentum).addcdiv_(grad, root);
-        group.values.sub_(average.velocity, update.learning_rate);
-      } else {
-        group.values.addcdiv_(grad, root, -update.learning_rate);
-      }
-    }
+    prepare(parameters);
+    visit_gradients(parameters,
+                    [&](std::size_t i, const FlatGroup& group, const FlatSlice& slice, const Tensor& value) {
+                      Averages& average = averages[i];
+                      const Tensor grad = prepared_gradient(group, slice, update, weight_decay);
+                      average.square.mul_(alpha).addcmul_(grad, grad, 1 - alpha);
+                      Tensor root;
+                      if (centered) {
+                        average.gradient.lerp_(grad, 1 - alpha);
+                        root = average.square.addcmul(average.gradient, average.gradient, -1).sqrt_().add_(epsilon);
+                      } else {
+                        root = average.square.sqrt().add_(epsilon);
+                      }
+                      if (momentum != 0) {
+                        average.velocity.mul_(momentum).addcdiv_(grad, root);
+                        value.sub_(average.velocity, update.learning_rate);
+                      } else {
+                        value.addcdiv_(grad, root, -update.learning_rate);
+                      }
+                    });
   }
 };
 

@@ -14,27 +14,42 @@ struct Sgd {
   bool nesterov = false;
   double weight_decay = 0;
 
-  std::vector<Tensor> velocity = {};  ///< one a group, made at the first step
+  struct Motion {
+    Tensor velocity;  ///< the first gradient, to begin with
+    bool has_begun = false;
+
+    template <class Archive>
+    void visit_state(Archive& archive) {
+      archive("velocity", velocity);
+      archive("has_begun", has_begun);
+    }
+  };
+  std::vector<Motion> motions = {};  ///< one a parameter, where there is momentum
 
   template <class Archive>
   void visit_state(Archive& archive) {
-    archive("velocity", velocity);
+    archive("motions", motions);
+  }
+
+  void prepare(const FlatParameters& parameters) {
+    if (momentum == 0 || !motions.empty()) return;
+    for (const FlatGroup& group : parameters.groups)
+      for (const FlatSlice& slice : group.slices) motions.push_back({at::zeros(slice.sizes, group.values.options())});
   }
 
   void step(FlatParameters& parameters, const Update& update) {
-    const bool first = velocity.empty();
-    for (std::size_t i = 0; i < parameters.groups.size(); ++i) {
-      FlatGroup& group = parameters.groups[i];
-      Tensor change = prepared_gradient(group, update, weight_decay);
-      if (momentum != 0) {
-        if (first)
-          velocity.push_back(change.clone());
-        else
-          velocity[i].mul_(momentum).add_(change, 1 - dampening);
-        change = nesterov ? change.add(velocity[i], momentum) : velocity[i];
-      }
-      group.values.sub_(change, update.learning_rate);
-    }
+    prepare(parameters);
+    visit_gradients(parameters,
+                    [&](std::size_t i, const FlatGroup& group, const FlatSlice& slice, const Tensor& value) {
+                      Tensor change = prepared_gradient(group, slice, update, weight_decay);
+                      if (momentum != 0) {
+                        auto& [velocity, has_begun] = motions[i];
+                        velocity.mul_(momentum).add_(change, has_begun ? 1 - dampening : 1.0);
+                        has_begun = true;
+                        change = nesterov ? change.add(velocity, momentum) : velocity;
+                      }
+                      value.sub_(change, update.learning_rate);
+                    });
   }
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// From gradients to updates, in one of two ways: the gradients of all parameters are held in flat buffers and used when
-// the backward passes are over; or each parameter is updated in the backward pass, as soon as its gradient is whole,
-// whose memory then serves the next one (as LOMO, arXiv:2306.09782, fuses the two).
+// From gradients to updates, in one of two ways: the gradients of all parameters are held until the backward passes are
+// over; or each parameter is updated in the backward pass, as soon as its gradient is whole, whose memory then serves
+// the next one (as LOMO, arXiv:2306.09782, fuses the two).
 #pragma once
 
 #include <cmath>
@@ -22,22 +22,25 @@ class Updates {
   /// to itself, and an update is one backward pass.
   template <HasParameters Model>
   Updates(const Model& model, Optimizer& optimizer, bool in_backward)
-      : optimizer_(optimizer), parameters_(flatten_parameters(model, takes_weight_decay, !in_backward)) {
-    if (!in_backward) return;
+      : optimizer_(optimizer), parameters_(flatten_parameters(model)) {
+    if (!in_backward) {
+      prepare(optimizer_, parameters_);
+      return;
+    }
     for (FlatGroup& group : parameters_.groups)
       for (FlatSlice& slice : group.slices) add_part(group, slice);
   }
   Updates(const Updates&) = delete;
   Updates& operator=(const Updates&) = delete;
   ~Updates() {
-    for (Part& part : parts_) part.gradient->del_post_hook(part.hook), part.grad().reset();
+    for (Part& part : parts_) part.gradient->del_post_hook(part.hook);
+    parameters_.zero_grad();
   }
 
   bool in_backward() const { return !parts_.empty(); }
 
   /// To be called before the backward passes of an update.
   void begin(double learning_rate) {
-    if (!in_backward()) return parameters_.zero_grad();
     learning_rate_ = learning_rate;
     squares_.reset();
     for (Part& part : parts_) part.is_done = false;
@@ -49,12 +52,13 @@ class Updates {
     return squares_.defined() ? squares_.sqrt() : at::zeros({}, at::kDouble);
   }
 
-  /// Updates what is not updated yet: all parameters, or in_backward those that had no part in the loss.
+  /// Updates all parameters that have a gradient, unless the backward pass did.
   void finish(const Update& update) {
-    if (!in_backward()) return optimizer_.step(parameters_, update);
-    for (Part& part : parts_)
-      if (!part.is_done) apply(part);
+    if (!in_backward()) optimizer_.step(parameters_, update);
   }
+
+  /// Forgets the gradients, after an update or in place of one: the next step's activations take their memory.
+  void end() { parameters_.zero_grad(); }
 
   template <class Archive>
   void visit_state(Archive& archive) {
@@ -71,12 +75,16 @@ class Updates {
     bool is_done = false;
 
     const FlatSlice& slice() const { return flat.groups.front().slices.front(); }
-    Tensor& grad() { return slice().parameter.mutable_grad(); }
     template <class Archive>
     void visit_state(Archive& archive) {
       optimizer.visit_state(archive);
     }
   };
+
+  template <class AnyOptimizer>
+  static void prepare(AnyOptimizer& optimizer, const FlatParameters& parameters) {
+    if constexpr (PreparesState<AnyOptimizer>) optimizer.prepare(parameters);
+  }
 
   /// Runs when all that a backward pass adds to a parameter's gradient is there.
   struct Hook : torch::autograd::FunctionPostHook {
@@ -95,9 +103,9 @@ class Updates {
     alone.begin = 0;
     Part& part = parts_.emplace_back(Part{.optimizer = optimizer_, .flat = {}});
     part.flat.groups = {{.values = group.values.narrow(0, slice.begin, slice.numel),
-                         .grads = {},
                          .decay = group.decay,
                          .slices = {std::move(alone)}}};
+    prepare(part.optimizer, part.flat);
     part.gradient = torch::autograd::impl::grad_accumulator(slice.parameter);
     part.hook = part.gradient->add_post_hook(std::make_unique<Hook>(*this, part));
   }
@@ -108,15 +116,15 @@ class Updates {
     const std::string& name = part.slice().name;
     check(!part.is_done, "optim_in_backward: ", name, " was updated when more came to its gradient: it needs one ",
           "backward pass in which autograd knows of all uses of a parameter; set optim_in_backward to False");
-    FlatGroup& group = part.flat.groups.front();
-    group.grads = part.grad().defined() ? part.grad().contiguous().view(-1) : at::zeros_like(group.values);
-    const Tensor squares = FlatParameters::sum_of_squares(group.grads);
+    const Tensor& parameter = part.slice().parameter;
+    if (!parameter.grad().defined()) return;  // no part in the loss
+    const Tensor squares = FlatParameters::sum_of_squares(parameter.grad());
     check(std::isfinite(squares.item<double>()), "optim_in_backward: the gradient of ", name, " is not finite, and ",
           "parameters that come later in the model may have been updated: go on from a checkpoint with a lower ",
           "learning_rate, or set optim_in_backward to False, which looks at all gradients first");
     squares_ = squares_.defined() ? squares_ + squares.to(squares_.device()) : squares;
     part.optimizer.step(part.flat, {.learning_rate = learning_rate_, .grad_divisor = {}});
-    group.grads.reset(), part.grad().reset();
+    part.flat.zero_grad();
     part.is_done = true;
   }
 

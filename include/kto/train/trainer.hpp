@@ -182,7 +182,7 @@ struct Trainer {
 
   void step(std::vector<Batch> batches, Updates<Optimizer>& updates, LossScale& scale, TrainerState& state,
             RunLog& log) {
-    std::optional<InPlaceGradients> in_place(std::in_place, /*makes_missing=*/updates.in_backward());
+    std::optional<InPlaceGradients> in_place(std::in_place);
     std::optional<CastOnce> casts;  // no weight changes until it is gone, but after its last use
     if (std::ranges::all_of(batches,
                             [](const Batch& batch) { return batch.rows.num_tokens < CastOnce::enough_tokens; }))
@@ -225,6 +225,7 @@ struct Trainer {
       const Tensor divisor = grad_divisor(grad_norm, scale.value());
       updates.finish({.learning_rate = log.learning_rate, .grad_divisor = divisor});
     }
+    updates.end();
     if (overflows && scale.num_skipped() == 0)
       detail::call(callbacks, &Callback::on_note,
                    concat("step ", state.global_step, ": the gradient overflows float16 at a loss scale of ",
