@@ -5,23 +5,22 @@
 Without --suite, one setting, as the flags say. With it, one report of many: precision, loss, full weights, precomputed
 reference and LoRA, batch, length, long prompts, TRL with tcmalloc. The two take turns, each in a process of its own. Time
 is `train_runtime` over the number of steps: start-up, loading, a precomputed reference and saving stay out of it. What the
-user waits until the end of the first step is told apart. Memory is the process's peak resident size, start to end. Exit status 1 if losses that must agree do not.
+user waits until the end of the first step is told apart. Memory is the process's peak resident size, start to end. Exit
+status 1 if losses that must agree do not.
 Writes a report, with a plot where this Python has matplotlib, into benchmarks/results/. The interpreter given with
 --trl_python needs trl and peft, and torch as train_kto has it."""
 import argparse
 import dataclasses
-import datetime
 import json
 import os
-import platform
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
+from harness import (add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, trl_versions, words,
+                     write_report)
+
 TCMALLOC = "libtcmalloc_minimal.so.4"
 SHOWN = ("loss", "kl", "grad_norm", "rewards/margins")
 LORA = {"lora_r": 16, "lora_alpha": 32}
@@ -61,10 +60,8 @@ SUITE = [
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--train_kto", default=os.path.join(ROOT, "build/examples/train_kto"), help="the program to measure")
+    add_files(parser)
     add("--trl_python", default=sys.executable, help="interpreter with trl (default: this one)")
-    add("--model", default=os.path.join(ROOT, "examples/models/SmolLM2-135M-Instruct"), help="model folder")
-    add("--data", default=os.path.join(ROOT, "examples/data/train.jsonl"), help="rows, JSON Lines")
     add("--num_rows", type=int, default=64, help="train on so many rows, or as many as there are")
     add("--steps", type=int, default=6, help="optimizer steps")
     add("--learning_rate", type=float, default=5e-6)
@@ -126,45 +123,6 @@ def measure_products():
     print(json.dumps(rates))
 
 
-def chosen_rows(path, kind, count, needed):
-    """At most `count` lines of the kind, and no fewer than `needed`."""
-    with open(path, encoding="utf-8") as file:
-        lines = [line for line in file if line.strip()]
-    length = lambda part: len(part) if isinstance(part, str) else sum(len(message["content"]) for message in part)
-    if kind != "first":
-        sizes = {line: (length(row["prompt"]), length(row["completion"])) for line in lines for row in [json.loads(line)]}
-        if kind == "long_prompt":
-            lines = [line for line in lines if sizes[line][0] >= 4 * sizes[line][1]]
-        else:
-            lines = sorted(lines, key=lambda line: -sum(sizes[line]))
-    if len(lines) < needed:
-        sys.exit(f"error: {path} has {len(lines)} rows of kind {kind}, the steps need {needed}")
-    return lines[:count]
-
-
-def measure(command, output, tcmalloc):
-    """Runs the command; returns its seconds a step, those to the end of the first step, peak GB and log. What it prints is shown if it fails."""
-    environment = dict(os.environ, PYTHONUNBUFFERED="1", **({"LD_PRELOAD": TCMALLOC} if tcmalloc else {}))
-    start, first_step_ends, text = time.perf_counter(), None, []
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
-                               text=True, errors="replace")
-    for line in process.stdout:
-        if first_step_ends is None and "'loss'" in line:  # both print the log entry of each step
-            first_step_ends = time.perf_counter() - start
-        text.append(line)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or first_step_ends is None:
-        sys.exit(f"{''.join(text)[-3000:]}\nerror: exit status {process.returncode} of {shlex.join(command)}")
-    with open(os.path.join(output, "trainer_state.json"), encoding="utf-8") as file:
-        state = json.load(file)
-    with open(os.path.join(output, "train_results.json"), encoding="utf-8") as file:
-        seconds = json.load(file)["train_runtime"]
-    log = [entry for entry in state["log_history"] if "loss" in entry]
-    return {"seconds": seconds / state["global_step"], "first_step_ends": first_step_ends, "log": log,
-            "gigabytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9}
-
-
 def run_both(args, setting, scratch):
     """Returns {"TRL": runs, "train_kto": runs}."""
     data = os.path.join(scratch, "train.jsonl")
@@ -189,8 +147,8 @@ def run_both(args, setting, scratch):
                 if setting.method == "precomputed":
                     extra["ref_logps_cache"] = os.path.join(scratch, f"cache-{turn}")
                 command = [args.train_kto, "--model_name_or_path", args.model, "--dataset_name", data, "--output_dir", output]
-                command += [word for flag, value in {**flags, **extra}.items() for word in (f"--{flag}", str(value))]
-            run = measure(command, output, setting.tcmalloc and side == "TRL")
+                command += words({**flags, **extra})
+            run = measure(command, output, TCMALLOC if setting.tcmalloc and side == "TRL" else None)
             print(f"{setting.name()}: {side}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
             runs[side].append(run)
     return runs
@@ -204,23 +162,6 @@ def can_preload(library):
 
 
 # --- Report -----------------------------------------------------------------------------------------------------------
-def first_line(command, cwd=ROOT):
-    try:
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout.strip().split("\n")[0]
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def machine():
-    processor = platform.processor() or platform.machine()
-    memory = ""
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
-        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
-    return f"{processor}, {len(os.sched_getaffinity(0))} cores{memory}, {platform.system()} {platform.machine()}"
-
-
 def largest_difference(logs, key):
     """Between the two logs, over the steps that have the key in both."""
     pairs = [(a.get(key), b.get(key)) for a, b in zip(*logs)]
@@ -267,26 +208,14 @@ def useful_fraction(args, setting, runs, peaks):
     return flops / best(runs, "train_kto", "seconds") / peaks["bf16" if setting.bf16 else "float32"]
 
 
-def table(header, rows):
-    return ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|", *("| " + " | ".join(row) + " |" for row in rows)]
-
-
 def report(args, results, peaks, plot):
-    versions = first_line([args.trl_python, "-c", "import torch, transformers, trl; print(f'trl {trl.__version__}, "
-                           "transformers {transformers.__version__}, torch {torch.__version__}')"])
-    changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"]) not in ("", "unknown")
-    commit = first_line(["git", "rev-parse", "--short", "HEAD"]) + (" with local changes" if changed else "")
-    shown = [shlex.quote(word if not os.path.isabs(word) else os.path.relpath(word, ROOT) if word.startswith(ROOT + os.sep)
-                         else "PATH/" + os.path.basename(word)) for word in sys.argv[1:]]
     lines = [
-        "# TRL and train_kto", "",
-        f"- Date: {datetime.date.today()}; commit {commit}",
-        f"- Machine: {machine()}; a product of 2048 x 2048 matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
-        f"{peaks['bf16'] / 1e9:.0f} in bf16",
-        f"- Model: {os.path.basename(os.path.normpath(args.model))}; {args.num_rows} rows of {os.path.basename(args.data)}; "
-        f"{args.steps} steps, learning rate {args.learning_rate:g}; LoRA of rank {LORA['lora_r']} on q_proj and v_proj",
-        f"- Peer: {versions}",
-        f"- Command: `benchmarks/compare_trl.py {' '.join(shown)}`", "",
+        *head("TRL and train_kto",
+              f"Model: {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)}; {args.steps} steps, learning rate "
+              f"{args.learning_rate:g}; LoRA of rank {LORA['lora_r']} on q_proj and v_proj",
+              f"Peer: {trl_versions(args.trl_python)}",
+              about_machine=f"; a product of 2048 x 2048 matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
+              f"{peaks['bf16'] / 1e9:.0f} in bf16"),
         f"The better of {args.rounds} runs each." if args.rounds > 1 else "One run each, the two in turn.",
         "To the first step: seconds from the command to the end of it (imports, loading, tokenizing, a precomputed reference, "
         "and the step). Tokens are those of the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
@@ -329,19 +258,15 @@ def rounding_table(results):
                                            for key in SHOWN)])
     if not rows:
         return []
-    return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32 (a few steps tell little: see precision.py):", "", *table(["setting", *SHOWN], rows)]
+    return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32 (a few steps tell little: see precision.py):", "",
+            *table(["setting", *SHOWN], rows)]
 
 
 def draw(path, results):
     """Writes time and memory of both sides as bars; returns the path, or None without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
+    pyplot = plotter()
+    if pyplot is None:
         return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-                            "figure.constrained_layout.use": True})
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.42 * len(results) + 1.3), sharey=True)
     for axis, (key, title) in zip(axes, (("seconds", "seconds a step"), ("gigabytes", "peak memory, GB"))):
         for place, (side, color) in enumerate((("TRL", "#b8b8b8"), ("train_kto", "#2a6fb0"))):
@@ -363,9 +288,7 @@ def main():
     if sys.argv[1:2] == ["--measure_products"]:
         return measure_products()
     args = parse_arguments()
-    for path in (args.train_kto, args.model, args.data):
-        if not os.path.exists(path):
-            sys.exit(f"error: {path} is missing; examples/quickstart.sh builds train_kto and fetches the model")
+    check_files(args)
     settings = SUITE if args.suite else [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows,
                                                  args.tcmalloc)]
     if any(setting.tcmalloc for setting in settings) and not can_preload(TCMALLOC):
@@ -375,16 +298,13 @@ def main():
         settings = [setting for setting in settings if not setting.tcmalloc]
     products = subprocess.run([args.trl_python, os.path.abspath(__file__), "--measure_products"], capture_output=True, text=True,
                               check=True)
-    stem = (args.output or os.path.join(HERE, "results", f"{datetime.date.today()}-trl{'-suite' * args.suite}.md")).removesuffix(".md")
-    os.makedirs(os.path.dirname(os.path.abspath(stem)), exist_ok=True)
+    stem = report_path(args, f"trl{'-suite' * args.suite}").removesuffix(".md")
     results = []
     for setting in settings:
         with tempfile.TemporaryDirectory() as scratch:
             results.append((setting, run_both(args, setting, scratch)))
         text = report(args, results, json.loads(products.stdout), draw(stem + ".png", results))
-        with open(stem + ".md.tmp", "w", encoding="utf-8") as file:  # after each: a suite that is cut off leaves what it has
-            file.write(text)
-        os.replace(stem + ".md.tmp", stem + ".md")
+        write_report(stem + ".md", text)  # after each: a suite that is cut off leaves what it has
     print(f"\n{text}\nwritten to {stem}.md")
     return 0 if all(agrees(setting, runs) for setting, runs in results) else 1
 

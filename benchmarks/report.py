@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 
-from compare_trl import HERE, first_line, machine
+import harness
+from harness import HERE, head, plotter, write_report
 
 GOALS = {"a loss header, s": 1, "program, s": 25, "program, GB": 2.5}
 ONE_TRAINER = "kto.hpp and one Trainer"
@@ -148,8 +149,8 @@ def prepare_rate(rows, chat):
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
-def table(head, rows):
-    return ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|", *("| " + " | ".join(row) + " |" for row in rows), ""]
+def table(header, rows):
+    return [*harness.table(header, rows), ""]
 
 
 def time_text(ns):
@@ -251,14 +252,9 @@ def summary(losses, logprob, data, peers, compilers):
 # --- Plots ------------------------------------------------------------------------------------------------------------
 def draw(stem, losses, logprob, data, peers, compilers):
     """Writes the plots beside the report; returns {section: file name}, or None without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
+    pyplot = plotter()
+    if pyplot is None:
         return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
-                            "figure.constrained_layout.use": True, "legend.frameon": False})
     names = {}
 
     def save(figure, section):
@@ -335,13 +331,9 @@ def main():
     peers, remarks = peer_rows(args, data["tokenize",]["tokens"])
     os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
     plots = draw(args.output.removesuffix(".md"), losses, logprob, data, peers, compilers)
-    changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"]) not in ("", "unknown")
-    lines = ["# The library's own benchmarks", "",
-             f"- Date: {datetime.date.today()}; commit {first_line(['git', 'rev-parse', '--short', 'HEAD'])}"
-             f"{' with local changes' if changed else ''}",
-             f"- Machine: {machine()}; load average {context['load_avg'][0]:.1f} when the log-probs began",
-             f"- Built with {context['compiler']}, LibTorch {context['libtorch']}",
-             "- Command: `benchmarks/run.sh`", "",
+    lines = [*head("The library's own benchmarks",
+                   f"Built with {context['compiler']}, LibTorch {context['libtorch']}",
+                   about_machine=f"; load average {context['load_avg'][0]:.1f} when the log-probs began", command="benchmarks/run.sh"),
              *summary(losses, logprob, data, peers, compilers)]
     if plots is None:
         lines += ["No plots: this Python has no matplotlib.", ""]
@@ -351,9 +343,7 @@ def main():
         lines += text
         if plots and section in plots:
             lines += [f"![{section}]({plots[section]})", ""]
-    with open(args.output + ".tmp", "w", encoding="utf-8") as file:
-        file.write("\n".join(lines))
-    os.replace(args.output + ".tmp", args.output)
+    write_report(args.output, "\n".join(lines))
     print(f"written to {args.output}")
 
 

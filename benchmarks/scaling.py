@@ -9,7 +9,6 @@ of --data over and over, with a number added to each so that no two are the same
 step (reading, tokenizing, loading, saving), first as it is and then from the cache of tokenized rows. Leave the machine alone
 meanwhile."""
 import argparse
-import datetime
 import itertools
 import json
 import os
@@ -19,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from compare_trl import HERE, ROOT, chosen_rows, first_line, machine, measure, table
+from harness import add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, words, write_report
 
 BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (128, 256, 512, 1024, 2048)
@@ -30,13 +29,11 @@ ROWS = (1_000, 10_000, 100_000, 1_000_000)
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--train_kto", default=os.path.join(ROOT, "build/examples/train_kto"), help="the program to measure")
-    add("--model", default=os.path.join(ROOT, "examples/models/SmolLM2-135M-Instruct"), help="model folder")
-    add("--data", default=os.path.join(ROOT, "examples/data/train.jsonl"), help="rows, JSON Lines, prompt and completion")
+    add_files(parser)
     add("--steps", type=int, default=3, help="optimizer steps of each run but those of many rows, which make one")
     add("--most_rows", type=int, default=max(ROWS), help="leave out more rows than these")
     add("--bf16", action="store_true", help="bf16 mixed precision instead of float32")
-    add("--output", help="the report (default: benchmarks/results/DATE-scaling.md)")
+    add("--output", help="the report (default: benchmarks/results/DATE-scaling[-bf16].md)")
     return parser.parse_args()
 
 
@@ -110,9 +107,9 @@ class Runs:
                  "save_strategy": "no", "report_to": "none", "bf16": self.args.bf16,
                  "dataset_cache": os.path.join(self.scratch, "cache"), **flags}
         command = [self.args.train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", output]
-        command += [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
+        command += words(flags)
         start = time.perf_counter()
-        run = measure(command, output, tcmalloc=False)
+        run = measure(command, output)
         run["around"] = time.perf_counter() - start - run["seconds"] * flags["max_steps"]
         run["tokens"] = run["log"][-1]["num_tokens"] / run["log"][-1]["step"]
         print(f"{what}: {run['seconds']:.2f} s a step, {run['around']:.1f} s around the steps, {run['gigabytes']:.2f} GB", flush=True)
@@ -149,17 +146,11 @@ def measure_all(args, scratch):
 
 
 def report(args, sections, plot):
-    changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"]) not in ("", "unknown")
     lines = [
-        "# How train_kto scales", "",
-        f"- Date: {datetime.date.today()}; commit {first_line(['git', 'rev-parse', '--short', 'HEAD'])}"
-        + (" with local changes" if changed else ""),
-        f"- Machine: {machine()}",
-        f"- Model: {os.path.basename(os.path.normpath(args.model))} in {'bf16' if args.bf16 else 'float32'}, all weights, AdamW; "
-        f"KTO; rows of {os.path.basename(args.data)}",
-        "- Batch 4 and max_length 512 but where the table says otherwise; "
-        f"{args.steps} steps; one run each; command: `benchmarks/scaling.py --steps {args.steps} --most_rows "
-        f"{args.most_rows}{' --bf16' * args.bf16}`", "",
+        *head("How train_kto scales",
+              f"Model: {model_name(args)} in {'bf16' if args.bf16 else 'float32'}, all weights, AdamW; KTO; rows of "
+              f"{os.path.basename(args.data)}",
+              f"Batch 4 and max_length 512 but where the table says otherwise; {args.steps} steps; one run each"),
         "Tokens are those of the rows, without KL pairs. Memory is the peak resident size of the process.", ""]
     if plot:
         lines += [f"![scaling]({os.path.basename(plot)})", ""]
@@ -178,14 +169,9 @@ def report(args, sections, plot):
 
 def draw(path, sections):
     """Writes speed and memory over each of the four; returns the path, or None without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
+    pyplot = plotter()
+    if pyplot is None:
         return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
-                            "legend.frameon": False, "figure.constrained_layout.use": True})
     figure, axes = pyplot.subplots(2, 4, figsize=(12, 5))
     for (upper, lower), (section, points) in zip(axes.T, sections.items()):
         values = [point[0] for point in points]
@@ -209,15 +195,12 @@ def draw(path, sections):
 
 def main():
     args = parse_arguments()
-    for path in (args.train_kto, args.model, args.data):
-        if not os.path.exists(path):
-            sys.exit(f"error: {path} is missing; examples/quickstart.sh builds train_kto and fetches the model")
-    stem = (args.output or os.path.join(HERE, "results", f"{datetime.date.today()}-scaling.md")).removesuffix(".md")
+    check_files(args)
+    stem = report_path(args, f"scaling{'-bf16' * args.bf16}").removesuffix(".md")
     with tempfile.TemporaryDirectory() as scratch:
         sections = measure_all(args, scratch)
     text = report(args, sections, draw(stem + ".png", sections))
-    with open(stem + ".md", "w", encoding="utf-8") as file:
-        file.write(text)
+    write_report(stem + ".md", text)
     print(f"\n{text}\nwritten to {stem}.md")
 
 

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks beside this file share: rows, a measured run of a program, and the parts of a report. Standard library."""
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+
+
+# --- Arguments --------------------------------------------------------------------------------------------------------
+def add_files(parser):
+    """The flags for what is run: --train_kto, --model, --data."""
+    parser.add_argument("--train_kto", default=os.path.join(ROOT, "build/examples/train_kto"), help="the program to measure")
+    parser.add_argument("--model", default=os.path.join(ROOT, "examples/models/SmolLM2-135M-Instruct"), help="model folder")
+    parser.add_argument("--data", default=os.path.join(ROOT, "examples/data/train.jsonl"), help="rows, JSON Lines")
+
+
+def check_files(args):
+    for path in (args.train_kto, args.model, args.data):
+        if not os.path.exists(path):
+            sys.exit(f"error: {path} is missing; examples/quickstart.sh builds train_kto and fetches the model")
+
+
+def words(flags):
+    """{flag: value} as words of a command line."""
+    return [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
+def chosen_rows(path, kind, count, needed):
+    """At most `count` lines of the kind ("first", "long_prompt", "longest"), and no fewer than `needed`."""
+    with open(path, encoding="utf-8") as file:
+        lines = [line for line in file if line.strip()]
+    length = lambda part: len(part) if isinstance(part, str) else sum(len(message["content"]) for message in part)
+    if kind != "first":
+        sizes = {line: (length(row["prompt"]), length(row["completion"])) for line in lines for row in [json.loads(line)]}
+        if kind == "long_prompt":
+            lines = [line for line in lines if sizes[line][0] >= 4 * sizes[line][1]]
+        else:
+            lines = sorted(lines, key=lambda line: -sum(sizes[line]))
+    if len(lines) < needed:
+        sys.exit(f"error: {path} has {len(lines)} rows of kind {kind}, the steps need {needed}")
+    return lines[:count]
+
+
+def measure(command, output, preload=None):
+    """Runs the command; returns its seconds a step, those to the end of the first step, peak GB and log. What it prints is
+    shown if it fails. `preload` is a library to load before all others."""
+    environment = dict(os.environ, PYTHONUNBUFFERED="1", **({"LD_PRELOAD": preload} if preload else {}))
+    start, first_step_ends, text = time.perf_counter(), None, []
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
+                               text=True, errors="replace")
+    for line in process.stdout:
+        if first_step_ends is None and "'loss'" in line:  # both print the log entry of each step
+            first_step_ends = time.perf_counter() - start
+        text.append(line)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or first_step_ends is None:
+        sys.exit(f"{''.join(text)[-3000:]}\nerror: exit status {process.returncode} of {shlex.join(command)}")
+    with open(os.path.join(output, "trainer_state.json"), encoding="utf-8") as file:
+        state = json.load(file)
+    with open(os.path.join(output, "train_results.json"), encoding="utf-8") as file:
+        seconds = json.load(file)["train_runtime"]
+    log = [entry for entry in state["log_history"] if "loss" in entry]
+    return {"seconds": seconds / state["global_step"], "first_step_ends": first_step_ends, "log": log,
+            "gigabytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9}
+
+
+# --- Report -----------------------------------------------------------------------------------------------------------
+def first_line(command, cwd=ROOT):
+    try:
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout.strip().split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine():
+    processor = platform.processor() or platform.machine()
+    memory = ""
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
+        memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
+    return f"{processor}, {len(os.sched_getaffinity(0))} cores{memory}, {platform.system()} {platform.machine()}"
+
+
+def trl_versions(python):
+    return first_line([python, "-c", "import torch, transformers, trl; print(f'trl {trl.__version__}, "
+                       "transformers {transformers.__version__}, torch {torch.__version__}')"])
+
+
+def shown_command():
+    """How this program was called; files outside the project without their folders."""
+    name = lambda word: os.path.relpath(word, ROOT) if word.startswith(ROOT + os.sep) else "PATH/" + os.path.basename(word)
+    return " ".join([f"benchmarks/{os.path.basename(sys.argv[0])}",
+                     *(shlex.quote(name(word) if os.path.isabs(word) else word) for word in sys.argv[1:])])
+
+
+def head(title, *lines, about_machine="", command=None):
+    """The first lines of a report: its title, date, commit, machine, the given lines, and the command that made it."""
+    changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"]) not in ("", "unknown")
+    return [f"# {title}", "",
+            f"- Date: {datetime.date.today()}; commit {first_line(['git', 'rev-parse', '--short', 'HEAD'])}"
+            f"{' with local changes' * changed}",
+            f"- Machine: {machine()}{about_machine}", *(f"- {line}" for line in lines), f"- Command: `{command or shown_command()}`", ""]
+
+
+def table(header, rows):
+    return ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|", *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def model_name(args):
+    return os.path.basename(os.path.normpath(args.model))
+
+
+def report_path(args, name):
+    """--output, or today's place for the report, made a folder for."""
+    path = args.output or os.path.join(HERE, "results", f"{datetime.date.today()}-{name}.md")
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    return path
+
+
+def write_report(path, text):
+    """All of it or nothing."""
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(path + ".tmp", path)
+
+
+def plotter():
+    """matplotlib's pyplot in the reports' style, or None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10,
+                            "legend.frameon": False, "figure.constrained_layout.use": True})
+    return pyplot
