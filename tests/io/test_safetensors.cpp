@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "catch.hpp"
+#include "kto/core/memory.hpp"
 #include "kto/io/checkpoint.hpp"
 #include "kto/io/safetensors.hpp"
 
@@ -67,6 +68,21 @@ TEST_CASE("a tensor is a view that outlives the file object") {
   CHECK(x.const_data_ptr() == again.const_data_ptr());
   save_safetensors(scratch.path / "a.safetensors", {{"x", at::zeros({4})}});
   CHECK(at::equal(x, at::arange(4)));
+}
+
+TEST_CASE("a view's pages go from memory with the view, and come back with the next") {
+  const Scratch scratch;
+  const Tensor half = at::arange(std::int64_t{1} << 23, at::kFloat);  // 32 MiB
+  save_safetensors(scratch.path / "a.safetensors", {{"x", half}, {"y", half.clone()}});
+  const SafetensorsFile file(scratch.path / "a.safetensors");
+  const auto resident = [] { return memory_use().resident >> 20; };
+  const std::int64_t before = resident();
+  const Tensor y = file.tensor("y");
+  CHECK(at::equal(y, half));
+  CHECK(at::equal(file.tensor("x"), half));
+  CHECK(resident() - before < 48);  // y only (where the system tells: 0 - 0 elsewhere)
+  CHECK(at::equal(file.tensor("x"), half));
+  CHECK(at::equal(y, half));
 }
 
 TEST_CASE("tensors at odd offsets are read") {

@@ -131,7 +131,7 @@ class CompressedFile {
         stream_);
     out.resize(before + got);
     num_read_ = file_.bytes().size() - left;
-    file_.release(num_read_);
+    file_.release(0, num_read_);
     return got > 0;
   }
 

@@ -70,10 +70,12 @@ class MappedFile {
   }
   std::string_view bytes() const { return {data_, size_}; }
 
-  /// Lets the pages before `offset` go from memory; touched again, they are loaded again.
-  void release(std::size_t offset) const {
+  /// Lets the pages that lie within the bytes [begin, end) go from memory; touched again, they are loaded again.
+  void release(std::size_t begin, std::size_t end) const {
     constexpr std::size_t page = 1 << 16;  // a multiple of any system's
-    if (offset >= page) ::madvise(const_cast<char*>(data_), std::min(offset, size_) / page * page, MADV_DONTNEED);
+    begin = (begin + page - 1) / page * page;
+    end = std::min(end, size_) / page * page;
+    if (begin < end) ::madvise(const_cast<char*>(data_) + begin, end - begin, MADV_DONTNEED);
   }
 
  private:

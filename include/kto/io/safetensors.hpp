@@ -93,8 +93,8 @@ class SafetensorsFile {
   const std::vector<std::string>& names() const { return names_; }
   bool contains(const std::string& name) const { return infos_.contains(name); }
 
-  /// The tensor as a view of the file, which it keeps mapped. READ-ONLY memory: clone() before writing to it. Throws
-  /// Error when there is none of that name.
+  /// The tensor as a view of the file, which it keeps mapped; its pages go from memory with the view. READ-ONLY memory:
+  /// clone() before writing to it. Throws Error when there is none of that name.
   Tensor tensor(const std::string& name) const {
     const auto found = infos_.find(name);
     check(found != infos_.end(), path_, ": has no tensor \"", name, '"');
@@ -106,7 +106,9 @@ class SafetensorsFile {
       std::memcpy(aligned.mutable_data_ptr(), start, end - begin);
       return aligned;
     }
-    return at::from_blob(const_cast<char*>(start), shape, [file = file_](void*) {}, dtype);
+    const std::size_t offset = static_cast<std::size_t>(start - file_->bytes().data());
+    const auto release = [file = file_, offset, size = end - begin](void*) { file->release(offset, offset + size); };
+    return at::from_blob(const_cast<char*>(start), shape, release, dtype);
   }
 
  private:

@@ -42,7 +42,7 @@ void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
     const std::size_t done = take(text, last);
     wanted = done > 0 ? piece : 2 * wanted;
     begin += done;
-    file.release(begin);
+    file.release(0, begin);
     if (!all.empty()) note(static_cast<double>(begin) / static_cast<double>(all.size()));
   }
 }
