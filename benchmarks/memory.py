@@ -15,11 +15,11 @@ RECOMPUTE, FROM_CACHE = "--gradient_checkpointing", "--precompute_ref_log_probs"
 FULL = (
     ("--optim adamw_bf16", "half of the moments"),
     (ADAM_8BIT, "three quarters of the moments"),
-    (IN_BACKWARD, "the gradients, but for the largest (the embedding's)"),
+    (IN_BACKWARD, "gradients: nothing where they take the room that activations leave"),
     (RECOMPUTE, "the activations of all layers but one"),
     (FROM_CACHE, "the reference, after it was asked"),
     (FROM_CACHE, "the reference: its log-probs are in the cache"),
-    (f"{ADAM_8BIT} {IN_BACKWARD}", "moments and gradients"),
+    (f"{IN_BACKWARD} {RECOMPUTE}", "activations, and gradients but for the largest (the embedding's)"),
     (f"{ADAM_8BIT} {IN_BACKWARD} {RECOMPUTE}", "moments, gradients and activations"),
 )
 LORA = ((RECOMPUTE, "the activations of all layers but one"),)

@@ -11,6 +11,7 @@ The interpreter given with --trl_python needs trl."""
 import argparse
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -52,15 +53,18 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def run_all(args, model, scratch, seed):
-    """Returns {side: log} of the rows in the order of `seed`."""
+def run_all(args, model, scratch, draw):
+    """Returns {side: log}; the first draw has the rows as they are, the others in another order: both sides take them in turn."""
+    rows = chosen_rows(args.data, "first", args.num_rows, args.batch)
+    if draw:
+        random.Random(draw).shuffle(rows)
     data = os.path.join(scratch, "train.jsonl")
     with open(data, "w", encoding="utf-8") as file:
-        file.writelines(chosen_rows(args.data, "first", args.num_rows, args.batch))
+        file.writelines(rows)
     flags = {
         "per_device_train_batch_size": args.batch, "max_steps": args.steps, "max_length": args.max_length,
         "learning_rate": args.learning_rate, "lr_scheduler_type": "constant", "gradient_checkpointing": False,
-        "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": seed,
+        "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": 42,
     }
     sides = {
         ORACLE: {"collator": "padded", "share_prompt": False},
@@ -77,7 +81,7 @@ def run_all(args, model, scratch, seed):
             command = [args.train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", output]
             command += words({**flags, **extra})
         logs[side] = measure(command, output)["log"]
-        print(f"seed {seed}, {side}: {len(logs[side])} steps", flush=True)
+        print(f"draw {draw + 1}, {side}: {len(logs[side])} steps", flush=True)
         shutil.rmtree(output, ignore_errors=True)
     return logs
 
@@ -130,7 +134,7 @@ def main():
         if args.weights != "exact":
             models["Weights as in the file"] = args.model
         for title, model in models.items():
-            results[title] = [run_all(args, model, scratch, seed) for seed in range(42, 42 + args.draws)]
+            results[title] = [run_all(args, model, scratch, draw) for draw in range(args.draws)]
     path, text = report_path(args, "precision"), report(args, results)
     write_report(path, text)
     print(f"\n{text}\nwritten to {path}")
