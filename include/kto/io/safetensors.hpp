@@ -101,13 +101,14 @@ class SafetensorsFile {
     const auto& [dtype, shape, begin, end] = found->second;
     const char* start = data_.data() + begin;
     if (begin == end) return at::empty(shape, dtype);
+    const std::size_t offset = static_cast<std::size_t>(start - file_->bytes().data());
+    const auto release = [file = file_, offset, size = end - begin](void*) { file->release(offset, offset + size); };
     if (reinterpret_cast<std::uintptr_t>(start) % c10::elementSize(dtype) != 0) {  // the format allows any offset
       Tensor aligned = at::empty(shape, dtype);
       std::memcpy(aligned.mutable_data_ptr(), start, end - begin);
+      release(nullptr);
       return aligned;
     }
-    const std::size_t offset = static_cast<std::size_t>(start - file_->bytes().data());
-    const auto release = [file = file_, offset, size = end - begin](void*) { file->release(offset, offset + size); };
     return at::from_blob(const_cast<char*>(start), shape, release, dtype);
   }
 
