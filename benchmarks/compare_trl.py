@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from harness import (add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, trl_versions, words,
+from harness import (add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, train_kto, trl_versions,
                      write_report)
 
 TCMALLOC = "libtcmalloc_minimal.so.4"
@@ -104,6 +104,11 @@ def run_trl(model, data, output, flags, lora):
     trainer.save_state()
 
 
+def train_trl(args, model, data, output, flags, lora=False):
+    """The command that runs run_trl."""
+    return [args.trl_python, os.path.abspath(__file__), "--run_trl", json.dumps([model, data, output, flags, lora])]
+
+
 def measure_products():
     """FLOP/s of a matrix product of 2048 x 2048 in each precision, the fastest of many and of the libraries that PyTorch has
     for it; under --trl_python."""
@@ -140,14 +145,12 @@ def run_both(args, setting, scratch):
         for side in sorted(runs, reverse=turn % 2):
             output = os.path.join(scratch, f"{side}-{turn}")
             if side == "TRL":
-                command = [args.trl_python, os.path.abspath(__file__), "--run_trl",
-                           json.dumps([args.model, data, output, flags, lora])]
+                command = train_trl(args, args.model, data, output, flags, lora)
             else:
                 extra = {"use_peft": True, **LORA} if lora else {}
                 if setting.method == "precomputed":
                     extra["ref_logps_cache"] = os.path.join(scratch, f"cache-{turn}")
-                command = [args.train_kto, "--model_name_or_path", args.model, "--dataset_name", data, "--output_dir", output]
-                command += words({**flags, **extra})
+                command = train_kto(args, args.model, data, output, {**flags, **extra})
             run = measure(command, output, TCMALLOC if setting.tcmalloc and side == "TRL" else None)
             print(f"{setting.name()}: {side}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
             runs[side].append(run)

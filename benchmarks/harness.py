@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks beside this file share: rows, a measured run of a program, and the parts of a report. Standard library."""
 import datetime
+import functools
 import json
 import os
 import platform
@@ -27,12 +28,13 @@ def check_files(args):
             sys.exit(f"error: {path} is missing; examples/quickstart.sh builds train_kto and fetches the model")
 
 
-def words(flags):
-    """{flag: value} as words of a command line."""
-    return [word for flag, value in flags.items() for word in (f"--{flag}", str(value))]
-
-
 # --- Runs -------------------------------------------------------------------------------------------------------------
+def train_kto(args, model, data, output, flags):
+    """The command that trains `model` on the rows of the file `data` with {flag: value}."""
+    return [args.train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", output,
+            *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))]
+
+
 def chosen_rows(path, kind, count, needed):
     """At most `count` lines of the kind ("first", "long_prompt", "longest"), and no fewer than `needed`."""
     with open(path, encoding="utf-8") as file:
@@ -91,6 +93,7 @@ def machine():
     return f"{processor}, {len(os.sched_getaffinity(0))} cores{memory}, {platform.system()} {platform.machine()}"
 
 
+@functools.cache
 def trl_versions(python):
     return first_line([python, "-c", "import torch, transformers, trl; print(f'trl {trl.__version__}, "
                        "transformers {transformers.__version__}, torch {torch.__version__}')"])

@@ -8,17 +8,17 @@ import os
 import sys
 import tempfile
 
-from harness import add_files, check_files, chosen_rows, head, measure, model_name, report_path, table, write_report
+from harness import add_files, check_files, chosen_rows, head, measure, model_name, report_path, table, train_kto, write_report
 
 ADAM_8BIT, IN_BACKWARD = "--optim adamw_8bit", "--max_grad_norm 0 --optim_in_backward"
-RECOMPUTE, FROM_CACHE = "--gradient_checkpointing", "--precompute_ref_log_probs"
+RECOMPUTE, PRECOMPUTE = "--gradient_checkpointing", "--precompute_ref_log_probs"
 FULL = (
     ("--optim adamw_bf16", "half of the moments"),
     (ADAM_8BIT, "three quarters of the moments"),
     (IN_BACKWARD, "gradients: nothing where they take the room that activations leave"),
     (RECOMPUTE, "the activations of all layers but one"),
-    (FROM_CACHE, "the reference, after it was asked"),
-    (FROM_CACHE, "the reference: its log-probs are in the cache"),
+    (PRECOMPUTE, "the reference, after it was asked"),
+    (PRECOMPUTE, "the reference: its log-probs are in the cache"),
     (f"{IN_BACKWARD} {RECOMPUTE}", "activations, and gradients but for the largest (the embedding's)"),
     (f"{ADAM_8BIT} {IN_BACKWARD} {RECOMPUTE}", "moments, gradients and activations"),
 )
@@ -48,15 +48,16 @@ def measure_section(args, base, options, scratch):
     data = os.path.join(scratch, "train.jsonl")
     with open(data, "w", encoding="utf-8") as file:
         file.writelines(chosen_rows(args.data, "first", args.num_rows, args.batch))
+    common = {"dataset_cache": os.path.join(scratch, "cache"), "max_steps": args.steps, "per_device_train_batch_size": args.batch,
+              "max_length": args.max_length, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "learning_rate": 1e-6}
     rows = []
     for flags, saved in (("", ""), *options):
         with tempfile.TemporaryDirectory(dir=scratch) as output:
-            command = [args.train_kto, "--model_name_or_path", args.model, "--dataset_name", data, "--output_dir", output,
-                       "--dataset_cache", os.path.join(scratch, "cache"), "--max_steps", str(args.steps),
-                       "--per_device_train_batch_size", str(args.batch), "--max_length", str(args.max_length), "--logging_steps", "1",
-                       "--save_strategy", "no", "--report_to", "none", "--learning_rate", "1e-6", *base.split(), *flags.split()]
-            if "--gradient_checkpointing" not in flags:
-                command += ["--gradient_checkpointing", "False"]
+            command = [*train_kto(args, args.model, data, output, common), *base.split(), *flags.split()]
+            if RECOMPUTE not in flags:
+                command += [RECOMPUTE, "False"]
+            if PRECOMPUTE in flags:  # not the user's: the first such run must find none, the second its own
+                command += ["--ref_logps_cache", os.path.join(scratch, "ref-logps")]
             rows.append((flags, measure(command, output)["gigabytes"], saved))
         print(f"{base} {flags}: {rows[-1][1]:.2f} GB", flush=True)
     return rows

@@ -9,7 +9,6 @@ and the smallest update flips all of those at once. One run is one draw of the r
 orders, so that two sides that round alike can be told from two that do not. Writes a report into benchmarks/results/.
 The interpreter given with --trl_python needs trl."""
 import argparse
-import json
 import os
 import random
 import shutil
@@ -17,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 
-from harness import (HERE, add_files, check_files, chosen_rows, head, measure, model_name, report_path, table, trl_versions, words,
+from compare_trl import train_trl
+from harness import (add_files, check_files, chosen_rows, head, measure, model_name, report_path, table, train_kto, trl_versions,
                      write_report)
 
 COMPARED = ("loss", "kl", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/margins", "grad_norm")
@@ -74,29 +74,25 @@ def run_all(args, model, scratch, draw):
     logs = {}
     for number, (side, extra) in enumerate(sides.items()):
         output = os.path.join(scratch, str(number))
-        if side == PEER:
-            command = [args.trl_python, os.path.join(HERE, "compare_trl.py"), "--run_trl",
-                       json.dumps([model, data, output, {**flags, **extra}, False])]
-        else:
-            command = [args.train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", output]
-            command += words({**flags, **extra})
-        logs[side] = measure(command, output)["log"]
+        train = train_trl if side == PEER else train_kto
+        logs[side] = measure(train(args, model, data, output, {**flags, **extra}), output)["log"]
         print(f"draw {draw + 1}, {side}: {len(logs[side])} steps", flush=True)
         shutil.rmtree(output, ignore_errors=True)
     return logs
 
 
 def distance(draws, side, key):
-    """Root of the mean square and largest of the differences from the oracle over the steps that have the key."""
-    gaps = [abs(a[key] - b[key]) for logs in draws for a, b in zip(logs[side], logs[ORACLE]) if key in a and key in b]
+    """Root of the mean square and largest of the differences from the oracle over the steps that have the key; 0 where none has."""
+    gaps = [abs(a[key] - b[key]) for logs in draws for a, b in zip(logs[side], logs[ORACLE]) if key in a and key in b] or [0.0]
     return (sum(gap * gap for gap in gaps) / len(gaps)) ** 0.5, max(gaps)
 
 
 def compared_row(draws, key):
     """The distances of both sides, and in how many draws train_kto's is the larger one."""
+    (peer, _), (ours, _) = pooled = [distance(draws, side, key) for side in (PEER, OURS)]
     farther = sum(distance([logs], OURS, key)[0] > distance([logs], PEER, key)[0] for logs in draws)
-    return [key, *("{:.4g} ({:.2g})".format(*distance(draws, side, key)) for side in (PEER, OURS)),
-            "{:.2f}".format(distance(draws, OURS, key)[0] / distance(draws, PEER, key)[0]), f"{farther} of {len(draws)}"]
+    return [key, *("{:.4g} ({:.2g})".format(*each) for each in pooled), f"{ours / peer:.2f}" if peer else "-",
+            f"{farther} of {len(draws)}"]
 
 
 def report(args, results):

@@ -6,7 +6,6 @@ Runs Hugging Face's tokenizers on the same rows where this interpreter has them 
 datasets, for the way from a file to token ids),
 and draws plots where it has matplotlib; the report says what was left out."""
 import argparse
-import datetime
 import importlib.metadata
 import json
 import os
@@ -16,7 +15,7 @@ import tempfile
 import time
 
 import harness
-from harness import HERE, head, plotter, write_report
+from harness import head, plotter, report_path, write_report
 
 GOALS = {"a loss header, s": 1, "program, s": 25, "program, GB": 2.5}
 ONE_TRAINER = "kto.hpp and one Trainer"
@@ -32,7 +31,7 @@ def parse_arguments():
     add("measured", help="folder with losses.json, losses_tensor.json, logprob.json, data.json, compile_time.json")
     add("--model", required=True, help="model folder that data.json was measured with")
     add("--data", required=True, help="its rows, JSON Lines")
-    add("--output", default=os.path.join(HERE, "results", f"{datetime.date.today()}-library.md"), help="default: %(default)s")
+    add("--output", help="the report (default: benchmarks/results/DATE-library.md)")
     return parser.parse_args()
 
 
@@ -329,8 +328,8 @@ def main():
     compilers = load(args.measured, "compile_time")
     losses = {**ratios(tensor), **ratios(eigen)}
     peers, remarks = peer_rows(args, data["tokenize",]["tokens"])
-    os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
-    plots = draw(args.output.removesuffix(".md"), losses, logprob, data, peers, compilers)
+    path = report_path(args, "library")
+    plots = draw(path.removesuffix(".md"), losses, logprob, data, peers, compilers)
     lines = [*head("The library's own benchmarks",
                    f"Built with {context['compiler']}, LibTorch {context['libtorch']}",
                    about_machine=f"; load average {context['load_avg'][0]:.1f} when the log-probs began", command="benchmarks/run.sh"),
@@ -343,8 +342,8 @@ def main():
         lines += text
         if plots and section in plots:
             lines += [f"![{section}]({plots[section]})", ""]
-    write_report(args.output, "\n".join(lines))
-    print(f"written to {args.output}")
+    write_report(path, "\n".join(lines))
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from harness import add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, words, write_report
+from harness import add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, train_kto, write_report
 
 BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (128, 256, 512, 1024, 2048)
@@ -106,10 +106,8 @@ class Runs:
         flags = {"max_steps": self.args.steps, "per_device_train_batch_size": 4, "max_length": 512, "logging_steps": 1,
                  "save_strategy": "no", "report_to": "none", "bf16": self.args.bf16,
                  "dataset_cache": os.path.join(self.scratch, "cache"), **flags}
-        command = [self.args.train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", output]
-        command += words(flags)
         start = time.perf_counter()
-        run = measure(command, output)
+        run = measure(train_kto(self.args, model, data, output, flags), output)
         run["around"] = time.perf_counter() - start - run["seconds"] * flags["max_steps"]
         run["tokens"] = run["log"][-1]["num_tokens"] / run["log"][-1]["step"]
         print(f"{what}: {run['seconds']:.2f} s a step, {run['around']:.1f} s around the steps, {run['gigabytes']:.2f} GB", flush=True)
