@@ -15,9 +15,9 @@ struct Case {
   kto::Head head;
 };
 
-Case make_case(at::ScalarType dtype, bool bias, double scale, double soft_cap) {
+Case make_case(at::ScalarType dtype, bool bias, double scale, double soft_cap, std::int64_t D = 16) {
   at::manual_seed(7);
-  const std::int64_t C = 23, V = 101, D = 16;
+  const std::int64_t C = 23, V = 101;
   const auto options = at::TensorOptions().dtype(dtype);
   const auto leaf = [&](at::IntArrayRef shape) {
     return (at::randn(shape, at::kDouble) * 0.7).to(options).requires_grad_(true);
@@ -107,6 +107,32 @@ TEST_CASE("products in bfloat16 round the logits, but not the targets'") {
   kto::full_token_scores(logits_CV, in.target_C, false).logp_C.backward(in.grad_C.to(at::kDouble));
   const Tensor grad_CD = at::matmul(logits_CV.grad(), wide(in.head.weight_VD));
   CHECK(difference(gradients(in, chunked.logp_C)[0].to(at::kDouble), grad_CD) < 1e-2);
+}
+
+TEST_CASE("products of bfloat16 with float32 sums round no logit") {
+  const bool bias = GENERATE(false, true), float_head = GENERATE(false, true);
+  const double scale = GENERATE(1.0, 0.25), soft_cap = GENERATE(0.0, 30.0);
+  if (!kto::detail::has_bf16_product()) {
+    WARN("skipped: this processor has none");
+    return;
+  }
+  Case in = make_case(at::kFloat, bias, scale, soft_cap, /*D=*/64);
+  const auto narrow = [](const Tensor& tensor) { return tensor.detach().to(at::kBFloat16); };
+  in.hidden_CD = (narrow(in.hidden_CD) * 8).requires_grad_(true);
+  if (!float_head) in.head.weight_VD = narrow(in.head.weight_VD).requires_grad_(true);
+  Case exact = in;
+  const auto widen = [&](Tensor& tensor) { tensor = narrow(tensor).to(at::kDouble).requires_grad_(true); };
+  widen(exact.hidden_CD), widen(exact.head.weight_VD);
+  if (bias) widen(*exact.head.bias_V);
+  const auto want = kto::full_token_scores(kto::head_logits(exact.hidden_CD, exact.head), in.target_C, true);
+  const auto got =
+      kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, true, {.block_tokens = 10, .tile_elements = 700});
+  CHECK(difference(got.logp_C, want.logp_C) < 1e-5);
+  CHECK(difference(got.entropy_C, want.entropy_C) < 1e-4);
+  CHECK(difference(got.mean_logit_C, want.mean_logit_C) < 1e-4);
+  const auto want_grads = gradients(exact, want.logp_C), got_grads = gradients(in, got.logp_C);
+  for (std::size_t i = 0; i < want_grads.size(); ++i)
+    CHECK(difference(got_grads[i].to(at::kDouble), want_grads[i]) < 1e-2);
 }
 
 TEST_CASE("no scored token gives empty scores and zero gradients") {

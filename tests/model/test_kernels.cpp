@@ -11,6 +11,7 @@
 
 #include "catch.hpp"
 #include "kto/core/bf16_product.hpp"
+#include "kto/logprob/bf16_logits.hpp"
 #include "kto/logprob/tile.hpp"
 #include "kto/model/blocks.hpp"
 #include "kto/model/embedding.hpp"
@@ -214,6 +215,27 @@ TEST_CASE("products of bfloat16 with float32 sums, in tiles and in dot products"
     }
 }
 #endif
+
+TEST_CASE("logits of bfloat16 are the product in double, whatever is left of blocks", "[kernels]") {
+  if (!detail::has_bf16_product()) {
+    WARN("skipped: this processor has no products of bfloat16");
+    return;
+  }
+  at::manual_seed(9);
+  for (const auto type : {at::kFloat, at::kBFloat16})
+    for (const std::int64_t tokens : {1, 32, 77})
+      for (const std::int64_t columns : {1, 64, 150})
+        for (const std::int64_t width : {32, 160}) {
+          CAPTURE(type, tokens, columns, width);
+          const Tensor hidden_cD = at::randn({tokens, width}).to(at::kBFloat16),
+                       weight_vD = at::randn({columns, width}).to(type);
+          const Tensor want_cv = at::matmul(hidden_cD.to(at::kDouble), weight_vD.to(at::kBFloat16).to(at::kDouble).t());
+          REQUIRE(detail::takes_bf16_logits(hidden_cD, weight_vD));
+          const Tensor got_cv = detail::bf16_logits(hidden_cD, weight_vD);
+          CHECK(got_cv.scalar_type() == at::kFloat);
+          CHECK(at::allclose(got_cv.to(at::kDouble), want_cv, 1e-5, 1e-4));
+        }
+}
 
 TEST_CASE("a tile of logits gives the scores and the gradient of its composition", "[kernels]") {
   at::manual_seed(7);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "kto/core/vectorized.hpp"
 
@@ -104,28 +105,43 @@ class AmxTiles {
     }
 }
 
+/// 64 bytes anywhere in memory. Packed, since clang takes a reference to a vector as aligned, whatever its type says.
+template <class Number>
+struct [[gnu::packed, gnu::may_alias]] Vector {
+  Number value __attribute__((vector_size(64)));
+};
+
 /// R rows and 16 C columns of bf16_product in dot products of pairs.
 template <int R, int C>
 [[gnu::target("avx512f"), gnu::always_inline]] inline void dot_piece(std::int64_t depth, const at::BFloat16* a,
                                                                      std::int64_t row_a, const std::uint32_t* b,
                                                                      std::int64_t row_b, float* c, std::int64_t row_c,
                                                                      bool add) {
-  using Sums = float __attribute__((vector_size(64), aligned(4), may_alias));
-  using Pairs = std::uint32_t __attribute__((vector_size(64), aligned(4), may_alias));
+  using Sums = float __attribute__((vector_size(64)));
+  using Pairs = std::uint32_t __attribute__((vector_size(64)));
   using Pair = std::uint32_t __attribute__((may_alias));
+  const auto place = [&](int r, int n) { return reinterpret_cast<Vector<float>*>(c + r * row_c + 16 * n); };
   Sums sum[R][C];
+#pragma GCC unroll 4
   for (int r = 0; r < R; ++r)
-    for (int n = 0; n < C; ++n) sum[r][n] = add ? *reinterpret_cast<const Sums*>(c + r * row_c + 16 * n) : Sums{};
+#pragma GCC unroll 4
+    for (int n = 0; n < C; ++n) sum[r][n] = add ? place(r, n)->value : Sums{};
   for (std::int64_t k = 0; k < depth; k += 2) {
     Pairs right[C];
-    for (int n = 0; n < C; ++n) right[n] = *reinterpret_cast<const Pairs*>(b + k / 2 * row_b + 16 * n);
+#pragma GCC unroll 4
+    for (int n = 0; n < C; ++n)
+      right[n] = reinterpret_cast<const Vector<std::uint32_t>*>(b + k / 2 * row_b + 16 * n)->value;
+#pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const Pairs left = Pairs{} + *reinterpret_cast<const Pair*>(a + r * row_a + k);  // in all lanes
+#pragma GCC unroll 4
       for (int n = 0; n < C; ++n) asm("vdpbf16ps %2, %1, %0" : "+v"(sum[r][n]) : "v"(right[n]), "v"(left));
     }
   }
+#pragma GCC unroll 4
   for (int r = 0; r < R; ++r)
-    for (int n = 0; n < C; ++n) *reinterpret_cast<Sums*>(c + r * row_c + 16 * n) = sum[r][n];
+#pragma GCC unroll 4
+    for (int n = 0; n < C; ++n) place(r, n)->value = sum[r][n];
 }
 
 /// bf16_product in dot products of pairs.
@@ -172,5 +188,28 @@ inline void bf16_product(std::int64_t, std::int64_t, std::int64_t, const at::BFl
                          const std::uint32_t*, std::int64_t, float*, std::int64_t, bool) {}
 
 #endif
+
+/// A pair as bf16_product takes it.
+inline std::uint32_t pair_of(at::BFloat16 low, at::BFloat16 high) {
+  return static_cast<std::uint32_t>(low.x) | static_cast<std::uint32_t>(high.x) << 16;
+}
+
+inline std::uint32_t rounded_pair(float low, float high) {
+  at::BFloat16 narrow_low, narrow_high;
+  store(narrow_low, low);
+  store(narrow_high, high);
+  return pair_of(narrow_low, narrow_high);
+}
+
+/// Numbers that a kernel may write on, in one piece of memory.
+struct Bf16Scratch {
+  explicit Bf16Scratch(std::int64_t floats) : next(thread_scratch(floats + 16)) {
+    next += (64 - reinterpret_cast<std::uintptr_t>(next) % 64) % 64 / sizeof(float);  // a tile's row on one cache line
+  }
+  float* floats(std::int64_t count) { return std::exchange(next, next + count); }
+  std::uint32_t* pairs(std::int64_t count) { return reinterpret_cast<std::uint32_t*>(floats(count)); }
+  at::BFloat16* halves(std::int64_t count) { return reinterpret_cast<at::BFloat16*>(floats(count / 2)); }
+  float* next;
+};
 
 }  // namespace kto::detail

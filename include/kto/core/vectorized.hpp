@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <vector>
 
 #include "kto/core/parallel.hpp"
 
@@ -134,6 +135,13 @@ float vector_max(std::int64_t n, const Value& value) {
   for (int width = 8; width > 0; width /= 2)
     for (int j = 0; j < width; ++j) lanes[j] = lanes[j] > lanes[j + width] ? lanes[j] : lanes[j + width];
   return lanes[0];
+}
+
+/// `floats` numbers that the calling thread may write on until its next call.
+inline float* thread_scratch(std::int64_t floats) {
+  thread_local std::vector<float> held;
+  if (held.size() < static_cast<std::size_t>(floats)) held.resize(static_cast<std::size_t>(floats));
+  return held.data();
 }
 
 /// Calls visit with a null pointer of the C++ type that `type` (float32 or bfloat16) is held in.

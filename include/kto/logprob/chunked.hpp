@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "kto/logprob/bf16_logits.hpp"
 #include "kto/logprob/tile.hpp"
 #include "kto/model/weight_grad.hpp"
 
@@ -44,8 +45,8 @@ inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, cons
 }
 
 /// The head of some tokens, in the dtype of their states; logits come in float32 or wider. Where that dtype is narrower
-/// the product has rounded them, by up to 1/16 at a logit of 20: the targets' logits, on which log-prob and log-ratio
-/// rest, are then made once more in float32.
+/// and the product rounds them, by up to 1/16 at a logit of 20, the targets' logits, on which log-prob and log-ratio
+/// rest, are made once more in float32.
 struct TileHead {
   Tensor weight_VD, bias_V;
   at::ScalarType type;
@@ -58,22 +59,27 @@ struct TileHead {
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
-  /// The slice [begin, begin + size) of the weight.
-  Tensor slice(std::int64_t begin, std::int64_t size) const { return weight_VD.narrow(0, begin, size).to(type); }
+  /// The slice [begin, begin + size) of the weight, as it is held.
+  Tensor slice(std::int64_t begin, std::int64_t size) const { return weight_VD.narrow(0, begin, size); }
 
   /// What logits() takes of a block's targets: undefined where nothing is rounded.
   Tensor exact_targets(const Tensor& hidden_cD, const Tensor& target_c) const {
-    if (type == wide(hidden_cD)) return {};
+    if (type == wide(hidden_cD) || takes_bf16_logits(hidden_cD, weight_VD)) return {};
     const Tensor logit_c = target_logits(hidden_cD, weight_VD, target_c);
     return bias_V.defined() ? logit_c.add_(bias_V.index_select(0, target_c)) : logit_c;
   }
 
-  /// The logits of a block, over the slice `weight_vD` that begins at `begin`.
+  /// The logits of a block, over the slice `weight_vD`, in any type, that begins at `begin`.
   Tensor logits(const Tensor& hidden_cD, const Tensor& target_c, const Tensor& exact_c, const Tensor& weight_vD,
                 std::int64_t begin) const {
-    Tensor logits_cv =
-        matmul_transposed(hidden_cD, weight_vD, bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V);
-    logits_cv = logits_cv.to(wide(logits_cv));
+    const Tensor bias_v = bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V;
+    Tensor logits_cv;
+    if (takes_bf16_logits(hidden_cD, weight_vD)) {
+      logits_cv = bf16_logits(hidden_cD, weight_vD);
+      if (bias_v.defined()) logits_cv.add_(bias_v);
+    } else {
+      logits_cv = matmul_transposed(hidden_cD, weight_vD.to(type), bias_v).to(wide(hidden_cD));
+    }
     if (exact_c.defined()) set_targets(logits_cv, exact_c, target_c, begin);
     if (scale != 1) logits_cv.mul_(scale);
     if (soft_cap > 0) logits_cv.div_(soft_cap).tanh_().mul_(soft_cap);
@@ -151,7 +157,7 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
       const Tensor hidden_cD = block_of(hidden_CD), target_c = block_of(target_C);
       const Tensor grad_c = block_of(grads[0]).to(wide(hidden_CD)), exact_c = head.exact_targets(hidden_cD, target_c);
       tiling.slices([&](std::int64_t first, std::int64_t width) {
-        const Tensor weight_vD = head.slice(first, width);
+        const Tensor weight_vD = head.slice(first, width).to(head.type);
         const Tensor grad_cv = head.logits(hidden_cD, target_c, exact_c, weight_vD, first);
         const Tensor slope_cv = head.soft_cap > 0 ? 1 - (grad_cv / head.soft_cap).square_() : Tensor();
         tile_gradient(grad_cv, block_of(log_sum_C), target_c, grad_c, first);

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "kto/core/vectorized.hpp"
 
@@ -82,13 +81,6 @@ void run_for_registers(const Kernel& kernel) {
   if (vector_level() == 1) return run_avx2(small, 0, 1);
 #endif
   small(0, 1);
-}
-
-/// `floats` numbers that the calling thread may write on until its next call.
-inline float* thread_scratch(std::int64_t floats) {
-  thread_local std::vector<float> held;
-  if (held.size() < static_cast<std::size_t>(floats)) held.resize(static_cast<std::size_t>(floats));
-  return held.data();
 }
 
 }  // namespace kto::detail

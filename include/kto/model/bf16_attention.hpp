@@ -12,19 +12,7 @@
 
 namespace kto::detail {
 
-// Shapes as in attention_blocks.hpp. A "pair" is two bfloat16 of neighbouring rows in one number, as bf16_product takes
-// its right matrix.
-
-inline std::uint32_t pair_of(at::BFloat16 low, at::BFloat16 high) {
-  return static_cast<std::uint32_t>(low.x) | static_cast<std::uint32_t>(high.x) << 16;
-}
-
-inline std::uint32_t rounded_pair(float low, float high) {
-  at::BFloat16 narrow_low, narrow_high;
-  store(narrow_low, low);
-  store(narrow_high, high);
-  return pair_of(narrow_low, narrow_high);
-}
+// Shapes as in attention_blocks.hpp; pairs as in bf16_product.hpp.
 
 /// [count, width] to [64, width], the missing rows 0.
 inline void copy_rows(Rows<const at::BFloat16> rows, std::int64_t count, std::int64_t width, at::BFloat16* out) {
@@ -107,17 +95,6 @@ inline PackedKeys pack_keys(const AttentionInput<at::BFloat16>& in, const std::v
   });
   return out;
 }
-
-/// Numbers that a kernel may write on, in one piece of memory.
-struct Bf16Scratch {
-  explicit Bf16Scratch(std::int64_t floats) : next(thread_scratch(floats + num_lanes)) {
-    next += (64 - reinterpret_cast<std::uintptr_t>(next) % 64) % 64 / sizeof(float);  // a tile's row on one cache line
-  }
-  float* floats(std::int64_t count) { return std::exchange(next, next + count); }
-  std::uint32_t* pairs(std::int64_t count) { return reinterpret_cast<std::uint32_t*>(floats(count)); }
-  at::BFloat16* halves(std::int64_t count) { return reinterpret_cast<at::BFloat16*>(floats(count / 2)); }
-  float* next;
-};
 
 /// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
 inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const PackedKeys& keys,
