@@ -66,8 +66,8 @@ def parse_arguments():
     add("--steps", type=int, default=6, help="optimizer steps")
     add("--learning_rate", type=float, default=5e-6)
     add("--rounds", type=int, default=1, help="runs of each side; the fastest counts")
-    add("--suite", action="store_true", help="many settings, one report; the flags below do not count")
-    add("--bf16", action="store_true", help="both in bf16 mixed precision instead of float32")
+    add("--suite", action="store_true", help="many settings, one report; of the flags below only --bf16 counts")
+    add("--bf16", action="store_true", help="both in bf16 mixed precision instead of float32; of the suite, the settings in bf16")
     add("--loss", default="kto", choices=("kto", "apo_zero_unpaired"))
     add("--method", default="full", choices=METHODS, help="all weights, those with a precomputed reference, or LoRA")
     add("--batch", type=int, default=4, help="rows a step")
@@ -292,7 +292,8 @@ def main():
         return measure_products()
     args = parse_arguments()
     check_files(args)
-    settings = SUITE if args.suite else [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows,
+    suite = [setting for setting in SUITE if setting.bf16 or not args.bf16]
+    settings = suite if args.suite else [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows,
                                                  args.tcmalloc)]
     if any(setting.tcmalloc for setting in settings) and not can_preload(TCMALLOC):
         if not args.suite:
