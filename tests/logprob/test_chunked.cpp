@@ -3,6 +3,8 @@
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 
+#include <cmath>
+
 #include "catch.hpp"
 #include "kto/logprob/chunked.hpp"
 
@@ -133,6 +135,18 @@ TEST_CASE("products of bfloat16 with float32 sums round no logit") {
   const auto want_grads = gradients(exact, want.logp_C), got_grads = gradients(in, got.logp_C);
   for (std::size_t i = 0; i < want_grads.size(); ++i)
     CHECK(difference(got_grads[i].to(at::kDouble), want_grads[i]) < 1e-2);
+}
+
+TEST_CASE("both passes have the same logits, whatever the types of states and head") {
+  const auto type = GENERATE(at::kFloat, at::kBFloat16, at::kHalf);
+  CAPTURE(type);
+  Case in = make_case(at::kFloat, /*bias=*/true, 1, 0, /*D=*/64);
+  in.hidden_CD = (in.hidden_CD.detach() * 8).to(at::kBFloat16).requires_grad_(true);
+  in.head.weight_VD = in.head.weight_VD.detach().to(type).requires_grad_(true);
+  const auto scores = kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, false);
+  const Tensor grad_V = gradients(in, scores.logp_C)[2];
+  // 1[v = t] - softmax(z), whose sum is 0 where the softmax is that of the sum of the forward pass
+  CHECK(std::abs(grad_V.sum().item<double>()) < 1e-5 * grad_V.abs().sum().item<double>());
 }
 
 TEST_CASE("no scored token gives empty scores and zero gradients") {

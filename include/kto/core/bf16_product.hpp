@@ -5,6 +5,7 @@
 // the names differ from compiler to compiler.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -189,16 +190,29 @@ inline void bf16_product(std::int64_t, std::int64_t, std::int64_t, const at::BFl
 
 #endif
 
-/// A pair as bf16_product takes it.
+/// Two numbers as bf16_product takes them from neighbouring rows of its right matrix.
 inline std::uint32_t pair_of(at::BFloat16 low, at::BFloat16 high) {
   return static_cast<std::uint32_t>(low.x) | static_cast<std::uint32_t>(high.x) << 16;
 }
-
-inline std::uint32_t rounded_pair(float low, float high) {
+/// Likewise, rounded to bfloat16.
+inline std::uint32_t pair_of(float low, float high) {
   at::BFloat16 narrow_low, narrow_high;
   store(narrow_low, low);
   store(narrow_high, high);
   return pair_of(narrow_low, narrow_high);
+}
+
+/// Rows [count, width] as a right matrix that is their turn: pairs [width / 2, columns], those from `count` on 0. The
+/// width is a multiple of 32.
+template <class Number>
+void turn_pairs(const Number* rows, std::int64_t count, std::int64_t width, std::uint32_t* out, std::int64_t columns) {
+  constexpr std::int64_t step = 16;
+  if (count < columns) std::fill(out, out + width / 2 * columns, 0U);
+  for (std::int64_t first = 0; first < width / 2; first += step)
+    for (std::int64_t n = 0; n < count; ++n) {
+      const Number* row = rows + n * width + 2 * first;
+      for (std::int64_t d = 0; d < step; ++d) out[(first + d) * columns + n] = pair_of(row[2 * d], row[2 * d + 1]);
+    }
 }
 
 /// Numbers that a kernel may write on, in one piece of memory.

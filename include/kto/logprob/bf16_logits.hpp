@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The head's product for bfloat16 states with its sums left in float32, on processors that have such products.
-// LibTorch's rounds the logits to bfloat16, by up to 1/16 at a logit of 20, and each tile had to be widened again.
+// LibTorch's rounds the logits to bfloat16, by up to 1/16 at a logit of 20, and leaves each tile to be widened again.
 #pragma once
 
 #include <algorithm>
@@ -11,30 +11,15 @@ namespace kto::detail {
 
 // Shapes: c tokens, v rows of the weight, D width.
 
-constexpr std::int64_t logits_block = 64;  ///< columns that are made together
-
 /// Whether bf16_logits takes states and weights like these.
 inline bool takes_bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
   return hidden_cD.is_cpu() && hidden_cD.scalar_type() == at::kBFloat16 && takes_vectorized(weight_vD) &&
          hidden_cD.size(1) % 32 == 0 && has_bf16_product();
 }
 
-/// Rows [0, count) of a weight, rounded to bfloat16, as pairs of the turned matrix [width / 2, 64]; the rest is 0.
-template <class Number>
-void pack_weight(const Number* weight, std::int64_t count, std::int64_t width, std::uint32_t* out) {
-  constexpr std::int64_t B = logits_block, step = 16;
-  if (count < B) std::fill(out, out + width / 2 * B, 0U);
-  for (std::int64_t first = 0; first < width / 2; first += step)
-    for (std::int64_t n = 0; n < count; ++n) {
-      const Number* row = weight + n * width + 2 * first;
-      for (std::int64_t d = 0; d < step; ++d)
-        out[(first + d) * B + n] = rounded_pair(load(row[2 * d]), load(row[2 * d + 1]));
-    }
-}
-
 /// hidden_cD weight_vD^T in float32, of weights rounded to bfloat16.
 inline Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
-  constexpr std::int64_t B = logits_block, R = 32;
+  constexpr std::int64_t B = 64, R = 32;  // columns that are made together; rows that a product takes
   const std::int64_t tokens = hidden_cD.size(0), columns = weight_vD.size(0), width = hidden_cD.size(1),
                      whole = tokens / R * R;
   const Tensor held_cD = hidden_cD.contiguous(), held_vD = weight_vD.contiguous();
@@ -50,7 +35,7 @@ inline Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
         std::uint32_t* pairs = scratch.pairs(width / 2 * B);
         at::BFloat16* rest = scratch.halves(R * width);
         float* sums = scratch.floats(R * B);
-        pack_weight(weight + first * width, count, width, pairs);
+        turn_pairs(weight + first * width, count, width, pairs, B);
         // rows [begin, begin + size) of the states, which lie at `rows`
         const auto through_scratch = [&](const at::BFloat16* rows, std::int64_t begin, std::int64_t size) {
           bf16_product(R, B, width, rows, width, pairs, B, sums, B, false);

@@ -50,12 +50,14 @@ inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, cons
 struct TileHead {
   Tensor weight_VD, bias_V;
   at::ScalarType type;
+  bool keeps_sums;  ///< the product is bf16_logits, in both passes whatever the weight is cast to in one
   double scale, soft_cap;
 
   TileHead(const Tensor& hidden_CD, const Tensor& weight, const Tensor& bias, double scale_in, double soft_cap_in)
       : weight_VD(CastOnce::is_open() ? CastOnce::cast(weight, hidden_CD.scalar_type()) : weight.detach()),
         bias_V(bias.defined() ? CastOnce::cast(bias, hidden_CD.scalar_type()) : bias),
         type(hidden_CD.scalar_type()),
+        keeps_sums(takes_bf16_logits(hidden_CD, weight_VD)),
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
@@ -64,7 +66,7 @@ struct TileHead {
 
   /// What logits() takes of a block's targets: undefined where nothing is rounded.
   Tensor exact_targets(const Tensor& hidden_cD, const Tensor& target_c) const {
-    if (type == wide(hidden_cD) || takes_bf16_logits(hidden_cD, weight_VD)) return {};
+    if (type == wide(hidden_cD) || keeps_sums) return {};
     const Tensor logit_c = target_logits(hidden_cD, weight_VD, target_c);
     return bias_V.defined() ? logit_c.add_(bias_V.index_select(0, target_c)) : logit_c;
   }
@@ -74,7 +76,7 @@ struct TileHead {
                 std::int64_t begin) const {
     const Tensor bias_v = bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V;
     Tensor logits_cv;
-    if (takes_bf16_logits(hidden_cD, weight_vD)) {
+    if (keeps_sums) {
       logits_cv = bf16_logits(hidden_cD, weight_vD);
       if (bias_v.defined()) logits_cv.add_(bias_v);
     } else {

@@ -24,12 +24,6 @@ inline void turn_rows(const at::BFloat16* rows, std::int64_t width, at::BFloat16
   for (std::int64_t c = 0; c < width; ++c)
     for (std::int64_t i = 0; i < attention_block; ++i) out[c * attention_block + i] = rows[i * width + c];
 }
-/// [64, width] to pairs of the turned matrix, [width / 2, 64].
-inline void turn_pairs(const at::BFloat16* rows, std::int64_t width, std::uint32_t* out) {
-  for (std::int64_t c = 0; c < width / 2; ++c)
-    for (std::int64_t i = 0; i < attention_block; ++i)
-      out[c * attention_block + i] = pair_of(rows[i * width + 2 * c], rows[i * width + 2 * c + 1]);
-}
 /// [64, width] to its pairs, [32, width].
 inline void pair_rows(const at::BFloat16* rows, std::int64_t width, std::uint32_t* out) {
   for (std::int64_t i = 0; i < attention_block / 2; ++i)
@@ -108,7 +102,7 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
   float *score_ji = scratch.floats(B * B), *sum_di = scratch.floats(d * B), *max_i = scratch.floats(B),
         *total_i = scratch.floats(B), *shrink_i = scratch.floats(B);
   copy_rows(in.queries(in.q, segment.begin + first, head), count, d, q_id);
-  turn_pairs(q_id, d, q_di);
+  turn_pairs(q_id, B, d, q_di, B);
   std::fill(sum_di, sum_di + d * B, 0.0F);
   std::fill(max_i, max_i + B, -1e30F);
   std::fill(total_i, total_i + B, 0.0F);
@@ -133,7 +127,7 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
       for (std::int64_t i = 0; i < B; ++i) total_i[i] += score_ji[j * B + i];
     for (std::int64_t j = 0; j < B / 2; ++j)
       for (std::int64_t i = 0; i < B; ++i)
-        p_ji[j * B + i] = rounded_pair(score_ji[2 * j * B + i], score_ji[(2 * j + 1) * B + i]);
+        p_ji[j * B + i] = pair_of(score_ji[2 * j * B + i], score_ji[(2 * j + 1) * B + i]);
     for (std::int64_t c = 0; c < d; ++c)
       for (std::int64_t i = 0; i < B; ++i) sum_di[c * B + i] *= shrink_i[i];
     bf16_product(d, B, B, keys.place(keys.turned_v, segment_number, segment, block, kv_head), B, p_ji, B, sum_di, B,
@@ -165,8 +159,8 @@ inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const Pa
         *log_sum_i = scratch.floats(B), *delta_i = scratch.floats(B);
   copy_rows(in.queries(in.q, token, head), count, d, q_id);
   copy_rows(in.queries(grad_out, token, head), count, d, grad_id);
-  turn_pairs(q_id, d, q_di);
-  turn_pairs(grad_id, d, grad_di);
+  turn_pairs(q_id, B, d, q_di, B);
+  turn_pairs(grad_id, B, d, grad_di, B);
   pair_rows(q_id, d, q_pairs);
   pair_rows(grad_id, d, grad_pairs);
   const auto out_rows = in.queries(out, token, head);
