@@ -359,6 +359,7 @@ void run_in_memory(kto::Arguments args) {
       if (!args.script.auto_find_batch_size || !kto::is_memory_error(error) || rows == 1) throw;
       rows /= 2;
       args.train.overwrite_output_dir = true;  // what is there is this run's own
+      kto::release_freed_memory();
       note(kto::concat("memory ran out; starting anew with --per_device_train_batch_size ", rows));
     }
   }

@@ -28,4 +28,16 @@ inline void keep_freed_memory() {
 #endif
 }
 
+/// Returns to the system what keep_freed_memory() has kept and nothing uses, and lets threads to come share the heaps
+/// there are: for a program that goes on after memory ran out. Where a process may have so many addresses (ulimit -v),
+/// a new thread finds no room for a heap of its own, and glibc then maps a page for each of its objects, until there is
+/// none. Does nothing without glibc.
+inline void release_freed_memory() {
+#if defined(__GLIBC__)
+  ::malloc_trim(0);
+  ::mallopt(M_ARENA_MAX, 1);
+  ::mallopt(M_TOP_PAD, 1 << 20);  // what a heap grows by must be there as a whole
+#endif
+}
+
 }  // namespace kto

@@ -5,8 +5,8 @@
 
 #include <condition_variable>
 #include <exception>
-#include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <thread>
 #include <utility>
@@ -27,7 +27,7 @@ class BatchSource {
       : collator_(collator),
         picks_(picks),
         with_kl_(with_kl),
-        ahead_(static_cast<std::size_t>(num_workers * prefetch_factor)) {
+        made_(static_cast<std::size_t>(num_workers * prefetch_factor)) {
     for (std::int64_t i = 0; i < num_workers; ++i) workers_.emplace_back([this] { work(); });
   }
   BatchSource(const BatchSource&) = delete;
@@ -42,8 +42,10 @@ class BatchSource {
   Batch next() {
     if (workers_.empty()) return collator_(picks_[num_taken_++], with_kl_);
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return made_.contains(num_taken_); });
-    Made made = std::move(made_.extract(num_taken_++).mapped());
+    std::optional<Made>& place = place_of(num_taken_);
+    changed_.wait(lock, [&] { return place.has_value(); });
+    Made made = *std::exchange(place, std::nullopt);
+    ++num_taken_;
     changed_.notify_all();
     if (made.failure) std::rethrow_exception(made.failure);
     return std::move(made.batch);
@@ -55,10 +57,13 @@ class BatchSource {
     std::exception_ptr failure = {};
   };
 
+  std::optional<Made>& place_of(std::size_t i) { return made_[i % made_.size()]; }
+
   void work() {
     for (;;) {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stopped_ || num_begun_ == picks_.size() || num_begun_ < num_taken_ + ahead_; });
+      changed_.wait(lock,
+                    [&] { return stopped_ || num_begun_ == picks_.size() || num_begun_ < num_taken_ + made_.size(); });
       if (stopped_ || num_begun_ == picks_.size()) return;
       const std::size_t i = num_begun_++;
       lock.unlock();
@@ -69,7 +74,7 @@ class BatchSource {
         made.failure = std::current_exception();
       }
       lock.lock();
-      made_.emplace(i, std::move(made));
+      place_of(i) = std::move(made);  // allocates nothing: an exception here would end the program
       changed_.notify_all();
     }
   }
@@ -77,10 +82,9 @@ class BatchSource {
   const Collator& collator_;
   std::span<const Picks> picks_;
   bool with_kl_;
-  std::size_t ahead_;
   std::size_t num_taken_ = 0, num_begun_ = 0;
   bool stopped_ = false;
-  std::map<std::size_t, Made> made_;
+  std::vector<std::optional<Made>> made_;  // those ahead of their use, batch i at i % size
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::jthread> workers_;  // last: joined before what they use is gone
