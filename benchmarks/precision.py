@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-from compare_trl import train_trl
+from compare_trl import ROWS, train_trl
 from harness import (add_files, check_files, chosen_rows, head, measure, model_name, report_path, table, train_kto, trl_versions,
                      write_report)
 
@@ -46,6 +46,7 @@ def parse_arguments():
     add("--steps", type=int, default=16, help="optimizer steps")
     add("--batch", type=int, default=4, help="rows a step")
     add("--max_length", type=int, default=512)
+    add("--rows", default="first", choices=ROWS, help="which rows, as compare_trl.py has them")
     add("--draws", type=int, default=1, help="orders of the rows, each run on every side")
     add("--weights", default="both", choices=("both", "exact", "file"), help="those that bf16 holds exactly, those of the file, or both")
     add("--learning_rate", type=float, default=5e-6)
@@ -55,7 +56,7 @@ def parse_arguments():
 
 def run_all(args, model, scratch, draw):
     """Returns {side: log}; the first draw has the rows as they are, the others in another order: both sides take them in turn."""
-    rows = chosen_rows(args.data, "first", args.num_rows, args.batch)
+    rows = chosen_rows(args.data, args.rows, args.num_rows, args.batch)
     if draw:
         random.Random(draw).shuffle(rows)
     data = os.path.join(scratch, "train.jsonl")
@@ -98,7 +99,7 @@ def compared_row(draws, key):
 def report(args, results):
     lines = [
         *head("bf16 beside float32",
-              f"Model: {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)}; {args.draws} x {args.steps} steps of "
+              f"Model: {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)} ({args.rows}); {args.draws} x {args.steps} steps of "
               f"{args.batch} rows, max_length {args.max_length}, learning rate {args.learning_rate:g}",
               f"Peer: {trl_versions(args.trl_python)}"),
         "Distance from train_kto in float32 with padded rows and prompts that are not shared: root of the mean square over the "
