@@ -495,6 +495,11 @@ inline void validate(const Arguments& arguments) {
     throw UsageError("precompute_ref_batch_size and ref_logps_cache need --precompute_ref_log_probs");
   if (script.ref_model_name_or_path && (script.sync_ref_model || script.ref_model_ema_decay))
     throw UsageError("a reference that follows the policy starts as the policy: leave out --ref_model_name_or_path");
+  if ((script.ref_adapter_name || script.ref_dtype) && (script.sync_ref_model || script.ref_model_ema_decay))
+    throw UsageError(concat("a reference that follows the policy starts as the policy, in its type: leave out --",
+                            script.ref_adapter_name ? "ref_adapter_name" : "ref_dtype"));
+  if (script.ref_adapter_name && script.ref_model_name_or_path)
+    throw UsageError("ref_adapter_name and ref_model_name_or_path both name the reference: give one of them");
   if (script.ref_dtype && adapts && !script.ref_model_name_or_path)
     throw UsageError("with an adapter the reference shares the base's weights: use --dtype in place of --ref_dtype");
   if (!script.adapter_name_or_path && (script.model_adapter_name || script.ref_adapter_name))
@@ -531,8 +536,6 @@ inline void validate(const Arguments& arguments) {
     throw UsageError(
         "generation_num_prompts, generation_max_new_tokens and generation_temperature need "
         "--generate_during_eval");
-  if (arguments.train.gradient_checkpointing && !script.disable_dropout && script.use_peft && script.lora_dropout > 0)
-    throw UsageError("gradient_checkpointing with lora_dropout is not supported: set one of them to 0 or False");
   if (arguments.train.eval_on_start && !evaluates)
     throw UsageError("eval_on_start needs --do_eval, or --eval_strategy steps or epoch");
 }

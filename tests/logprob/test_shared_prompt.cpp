@@ -58,5 +58,40 @@ TEST_CASE("a batch with each prompt once scores as one with every row whole", "[
   }
 }
 
+TEST_CASE("frequencies that depend on the longest sequence are those of each pass", "[shared_prompt]") {
+  const std::vector<Example> examples{example(0, 9, 10, 5), example(1, 4, 11, 7), example(3, 1, 15, 30)};
+  const std::vector<std::size_t> partners{1, 2, 0};  // 31 tokens at most in the rows, 34 in the KL pairs
+  for (const char* rope : {R"({"rope_type": "dynamic", "factor": 2.0})",
+                           R"({"rope_type": "longrope", "original_max_position_embeddings": 32, "factor": 2.0,
+                               "short_factor": [1, 1.5, 2, 3], "long_factor": [2, 4, 5, 9]})"}) {
+    Json json = Json::parse(R"({"model_type": "qwen2", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true,
+        "max_position_embeddings": 32})");
+    json["rope_scaling"] = Json::parse(rope);
+    const Decoder decoder = case_decoder(parse_model_config(json, "test"), at::kDouble);
+    for (const std::int64_t max_length : {1000, 32, 20}) {
+      CAPTURE(rope, max_length);
+      check_batch(decoder, examples, partners, max_length);
+      std::vector<Pick> picks;
+      for (std::size_t i = 0; i < examples.size(); ++i) picks.push_back({&examples[i], &examples[partners[i]]});
+      const Batch batch = PackedCollator{.max_length = max_length, .share_prompt = true}(picks, true);
+      CHECK(decoder.has_steady_prefix(*batch.shared) == (max_length != 1000));
+    }
+  }
+}
+
+TEST_CASE("KL pairs whose prompts leave their completions no room score zero", "[shared_prompt]") {
+  const Decoder decoder =
+      case_decoder(parse_model_config(Json::parse(R"({"model_type": "llama", "vocab_size": 60, "hidden_size": 32,
+          "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4})"),
+                                      "test"),
+                   at::kDouble);
+  const std::vector<Example> examples{example(0, 9, 10, 5), example(1, 4, 11, 7)};
+  const Pick picks[] = {{&examples[0], &examples[1]}, {&examples[1], &examples[0]}};
+  const Batch batch = PackedCollator{.max_length = 4, .share_prompt = true}(picks, true);
+  const at::NoGradGuard no_grad;
+  CHECK(at::equal(score_batch(decoder, batch, true).kl_logp_B, at::zeros({2}, at::kDouble)));
+}
+
 }  // namespace
 }  // namespace kto::test

@@ -2,6 +2,7 @@
 // The decoder against transformers (tests/golden/models), and its own paths against each other.
 #include <cstdlib>
 #include <iostream>
+#include <set>
 
 #include "catch.hpp"
 #include "kto/model/concept.hpp"
@@ -125,6 +126,22 @@ TEST_CASE("decoders agree with transformers, padded and packed, with and without
   if (std::getenv("KTO_MODEL_CASES") != nullptr)
     std::cout << "float32 " << worst32.value << ' ' << worst32.grad << ", float64 " << worst64.value << ' '
               << worst64.grad << '\n';
+}
+
+TEST_CASE("a decoder's description tells what its numbers depend on beside its weights") {
+  Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 20, "hidden_size": 16, "intermediate_size": 8,
+      "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64})");
+  const auto described = [&] { return describe(case_decoder(parse_model_config(json, "case"), at::kFloat)); };
+  std::set<std::string> all{described()};
+  for (const auto& [key, value] : {std::pair<const char*, Json>{"rope_theta", 500.5},
+                                   {"rms_norm_eps", 1.5e-6},
+                                   {"hidden_act", "gelu"},
+                                   {"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.5}}}}) {
+    json[key] = value;
+    CHECK(all.insert(described()).second);
+  }
+  json["transformers_version"] = "1.2.3";
+  CHECK_FALSE(all.insert(described()).second);
 }
 
 TEST_CASE("bfloat16 is about as far from float64 as torch's autocast") {

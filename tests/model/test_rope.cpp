@@ -22,6 +22,20 @@ TEST_CASE("inverse frequencies are transformers' to the last bits") {
   }
 }
 
+TEST_CASE("yarn truncates unless it is told not to, and null tells it so, as in Python") {
+  const auto truncates = [](const char* more) {
+    const std::string rope = std::string(R"({"rope_type": "yarn", "factor": 4.0)") + more + "}";
+    Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 9, "hidden_size": 16, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 2})");
+    json["rope_scaling"] = Json::parse(rope);
+    return parse_model_config(json, "case").rope.truncate;
+  };
+  CHECK(truncates(""));
+  CHECK(truncates(R"(, "truncate": true)"));
+  CHECK_FALSE(truncates(R"(, "truncate": false)"));
+  CHECK_FALSE(truncates(R"(, "truncate": null)"));
+}
+
 TEST_CASE("rotation keeps the pairs (i, i + d / 2) together") {
   const RopeConfig rope;
   const RopeTables tables = rope_tables(rope, 4, at::tensor({0, 3}, at::kLong));

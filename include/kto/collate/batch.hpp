@@ -3,6 +3,7 @@
 // Padded and packed batches have the same type: a padded batch is one whose segments are all of the same length.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -40,6 +41,13 @@ struct Sequences {
   std::int64_t num_rows = 0;          ///< B
   std::int64_t num_tokens = 0;        ///< real tokens, without padding
   std::int64_t max_id = -1;           ///< the largest id, known without asking the device
+
+  /// Tokens of the longest sequence, its prefix and its padding counted: the largest position plus one.
+  std::int64_t longest() const {
+    std::int64_t out = 0;
+    for (const Segment& segment : segments) out = std::max(out, segment.prefix_length + segment.length);
+    return out;
+  }
 };
 
 /// A batch's sequences in which a prompt is there once for all completions that follow it; see make_shared_prompts.

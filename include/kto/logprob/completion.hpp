@@ -99,7 +99,7 @@ struct BatchScores {
 template <ModelPolicy Model>
 BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bool statistics = false) {
   if constexpr (KeepsPrefix<Model>) {
-    if (batch.shared && model.has_steady_prefix()) {
+    if (batch.shared && model.has_steady_prefix(*batch.shared)) {
       const auto& [rows, kl_tails] = *batch.shared;
       typename Model::Prefix prefix;
       const Tensor hidden_ND =
@@ -107,9 +107,10 @@ BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bo
       BatchScores out{.rows = detail::score_hidden(model, hidden_ND, rows, statistics), .kl_logp_B = {}};
       if (!with_kl || !kl_tails) return out;
       const at::NoGradGuard no_grad;
-      const Tensor tails_ND = model.hidden_after(*kl_tails, prefix);
-      out.kl_logp_B =
-          detail::score_hidden(model, at::cat({hidden_ND.detach(), tails_ND}), *kl_tails, /*statistics=*/false).logp_B;
+      Tensor states_ND = hidden_ND.detach();
+      if (kl_tails->ids_N.numel() > 0)  // none where prompts alone take all the room
+        states_ND = at::cat({states_ND, model.hidden_after(*kl_tails, prefix)});
+      out.kl_logp_B = detail::score_hidden(model, states_ND, *kl_tails, /*statistics=*/false).logp_B;
       return out;
     }
   }

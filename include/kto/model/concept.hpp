@@ -31,19 +31,27 @@ concept GivesHidden = requires(const Model& model, const Sequences& sequences) {
 };
 
 /// Optional: `model.hidden(sequences, &prefix)` also keeps what `model.hidden_after(tails, prefix)` needs to run tokens
-/// that follow those of `sequences`; has_steady_prefix() says whether that is the same as running both at once.
+/// that follow those of `sequences`; has_steady_prefix(batch) says whether that is the same as running each sequence of
+/// the batch whole.
 template <class Model>
-concept KeepsPrefix =
-    GivesHidden<Model> && requires(const Model& model, const Sequences& sequences, typename Model::Prefix& prefix) {
-      { model.hidden(sequences, &prefix) } -> std::same_as<Tensor>;
-      { model.hidden_after(sequences, prefix) } -> std::same_as<Tensor>;
-      { model.has_steady_prefix() } -> std::same_as<bool>;
-    };
+concept KeepsPrefix = GivesHidden<Model> && requires(const Model& model, const Sequences& sequences,
+                                                     const SharedPrompts& batch, typename Model::Prefix& prefix) {
+  { model.hidden(sequences, &prefix) } -> std::same_as<Tensor>;
+  { model.hidden_after(sequences, prefix) } -> std::same_as<Tensor>;
+  { model.has_steady_prefix(batch) } -> std::same_as<bool>;
+};
 
 /// `model.logits(sequences)` gives the [N, V] logits.
 template <class Model>
 concept GivesLogits = requires(const Model& model, const Sequences& sequences) {
   { model.logits(sequences) } -> std::same_as<Tensor>;
+};
+
+/// Optional: describe(model) is text of all that its numbers depend on beside the parameters; a run is not resumed, and
+/// log-probs are not taken from a cache, where it differs.
+template <class Model>
+concept DescribesItself = requires(const Model& model) {
+  { describe(model) } -> std::convertible_to<std::string>;
 };
 
 template <class Model>

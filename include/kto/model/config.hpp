@@ -40,6 +40,35 @@ struct ModelConfig {
   RopeConfig rope;
 };
 
+/// All that the numbers of a decoder of this config depend on beside its parameters, as text.
+inline std::string describe(const ModelConfig& config) {
+  Json windows = Json::array();
+  for (const auto& window : config.windows) windows.push_back(window ? Json(*window) : Json());
+  const RopeConfig& rope = config.rope;
+  const Json out = {config.model_type,
+                    config.num_heads,
+                    config.num_kv_heads,
+                    config.head_dim,
+                    config.rms_norm_eps,
+                    static_cast<int>(config.activation),
+                    config.qk_norm,
+                    windows,
+                    static_cast<int>(rope.type),
+                    rope.theta,
+                    rope.factor,
+                    rope.attention_scaling,
+                    rope.max_positions,
+                    rope.original_max_positions,
+                    rope.beta_fast,
+                    rope.beta_slow,
+                    rope.truncate,
+                    rope.low_freq_factor,
+                    rope.high_freq_factor,
+                    rope.short_factor,
+                    rope.long_factor};
+  return out.dump();
+}
+
 namespace detail {
 
 /// Where a family's layers say whether they slide: nowhere; one window for all; layer_types or max_window_layers.

@@ -92,8 +92,9 @@ struct Decoder {
   Tensor hidden_after(const Sequences& sequences, const Prefix& prefix) const {
     return run(sequences, prefix, nullptr);
   }
-  /// Tokens see the same keys and values with gradient and without: dropout would part them.
-  bool has_steady_prefix() const;
+  /// Each token sees the same keys and values as in a row of its own: dropout would part those with gradient from those
+  /// without, and so would rotary frequencies that depend on the longest sequence of a pass.
+  bool has_steady_prefix(const SharedPrompts& batch) const;
 
   Head head() const {
     const Tensor& weight_VD = lm_head_VD.defined() ? lm_head_VD : embedding_VD;
@@ -155,6 +156,15 @@ void visit_layer_loras(const ModelConfig& config, Layer& layer, const std::strin
   visit_linears(config, layer, prefix, [&](const std::string& path, auto& linear, auto...) {
     if (linear.lora) visit_lora(*linear.lora, path, visit);
   });
+}
+
+/// Whether a layer's output is drawn at random where a gradient is asked for.
+inline bool drops(const ModelConfig& config, const DecoderLayer& layer) {
+  bool out = false;
+  visit_linears(config, layer, "", [&](const std::string&, const Linear& linear, auto...) {
+    out = out || (linear.lora && linear.lora->dropout > 0);
+  });
+  return out;
 }
 
 inline std::vector<Tensor> trained_parameters(const ModelConfig& config, const DecoderLayer& layer) {
@@ -244,6 +254,19 @@ inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() c
   return out;
 }
 
+/// All that a decoder's numbers depend on beside its parameters, as text.
+inline std::string describe(const Decoder& decoder) {
+  std::string out = concat(describe(decoder.config), ", compute ", decoder.compute);
+  const auto add = [&](const std::string& path, const std::optional<LoraWeights>& lora) {
+    if (lora) out += concat(", ", path, " scaled by ", Json(lora->scaling).dump());
+  };
+  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
+    detail::visit_linears(decoder.config, decoder.layers[i], std::to_string(i) + ".",
+                          [&](const std::string& path, const Linear& linear, auto...) { add(path, linear.lora); });
+  add("lm_head", decoder.lm_head_lora);
+  return out;
+}
+
 /// NEFTune's noise [N, D] on the embeddings of `sequences`.
 inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences) {
   const auto width = static_cast<double>(decoder.config.hidden_size);
@@ -256,14 +279,11 @@ inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences
   return noise_ND;
 }
 
-inline bool Decoder::has_steady_prefix() const {
+inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
+  if (batch.kl_tails && !have_same_angles(config.rope, batch.rows.longest(), batch.kl_tails->longest())) return false;
   if (!at::GradMode::is_enabled()) return true;  // nothing drops without gradient
-  bool steady = neftune_noise_alpha == 0;
-  for (const DecoderLayer& layer : layers)
-    detail::visit_linears(config, layer, "", [&](const std::string&, const Linear& linear, auto...) {
-      steady = steady && (!linear.lora || linear.lora->dropout == 0);
-    });
-  return steady;
+  return neftune_noise_alpha == 0 &&
+         std::ranges::none_of(layers, [&](const DecoderLayer& layer) { return detail::drops(config, layer); });
 }
 
 inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Prefix* kept) const {
@@ -292,7 +312,8 @@ inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Pre
     const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
       return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
     };
-    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(config, layers[i]));
+    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(config, layers[i]),
+                           detail::drops(config, layers[i]));
   }
   return rms_norm(hidden_ND, norm_D, config.rms_norm_eps, compute);
 }

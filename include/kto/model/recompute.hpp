@@ -3,7 +3,10 @@
 // pass and runs once more there.
 #pragma once
 
+#include <ATen/Context.h>
+
 #include <functional>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -13,6 +16,18 @@ namespace kto {
 
 namespace detail {
 
+/// The state of the generator that LibTorch draws a device's random numbers from.
+inline Tensor generator_state(at::Device device) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard lock(generator.mutex());
+  return generator.get_state();
+}
+inline void set_generator_state(at::Device device, const Tensor& state) {
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard lock(generator.mutex());
+  generator.set_state(state);
+}
+
 struct RecomputedFunction : torch::CustomClassHolder {
   std::function<Tensor(const Tensor&)> call;
 };
@@ -21,12 +36,15 @@ struct Recompute : torch::autograd::Function<Recompute> {
   using Function = c10::intrusive_ptr<RecomputedFunction>;
 
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Function& function, const Tensor& input,
-                        at::TensorList parameters) {
+                        at::TensorList parameters, bool draws) {
     ctx->saved_data["function"] = c10::IValue::make_capsule(function);
     torch::autograd::variable_list saved{input};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     ctx->save_for_backward(std::move(saved));
-    return function->call(input);
+    if (!draws) return function->call(input);
+    ctx->saved_data["generator"] = generator_state(input.device());
+    const at::AutoGradMode with_grad(true);  // what drops only where there is a gradient drops here too
+    return function->call(input.detach()).detach();
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -39,11 +57,19 @@ struct Recompute : torch::autograd::Function<Recompute> {
     inputs[0] = input;
     if (!input_grad) inputs.erase(inputs.begin());
     const auto capsule = ctx->saved_data["function"].toCapsule();
+    const auto drawn = ctx->saved_data.find("generator");
+    Tensor now;
+    if (drawn != ctx->saved_data.end()) {
+      now = generator_state(input.device());
+      set_generator_state(input.device(), drawn->second.toTensor());
+    }
     const Tensor output = static_cast<RecomputedFunction&>(*capsule).call(input);
+    if (now.defined()) set_generator_state(input.device(), now);
     auto out = torch::autograd::grad({output}, inputs, {grads[0]}, /*retain_graph=*/false, /*create_graph=*/false,
                                      /*allow_unused=*/true);
     if (!input_grad) out.insert(out.begin(), Tensor());
     out.insert(out.begin(), Tensor());  // of the function
+    out.emplace_back();                 // of `draws`
     return out;
   }
 };
@@ -51,13 +77,14 @@ struct Recompute : torch::autograd::Function<Recompute> {
 }  // namespace detail
 
 /// function(input), differentiable in the input and in `parameters`: those tensors with requires_grad that the function
-/// uses. The function must give the same result each time. Without grad mode it is simply called.
+/// uses. The function must give the same result each time, but for what it draws from LibTorch's generator of the
+/// input's device: where it `draws`, it draws the same once more. Without grad mode it is simply called.
 inline Tensor recomputed(std::function<Tensor(const Tensor&)> function, const Tensor& input,
-                         const std::vector<Tensor>& parameters) {
+                         const std::vector<Tensor>& parameters, bool draws = false) {
   if (!at::GradMode::is_enabled()) return function(input);
   auto held = c10::make_intrusive<detail::RecomputedFunction>();
   held->call = std::move(function);
-  return detail::Recompute::apply(held, input, at::TensorList(parameters));
+  return detail::Recompute::apply(held, input, at::TensorList(parameters), draws);
 }
 
 }  // namespace kto

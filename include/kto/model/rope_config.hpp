@@ -3,6 +3,7 @@
 // "rope_parameters". Free of LibTorch.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -49,6 +50,14 @@ inline double longrope_attention_scaling(double factor, double original_max_posi
 
 }  // namespace detail
 
+/// Whether passes over sequences of at most `a` and of at most `b` tokens turn a position by the same angles: those of
+/// dynamic and longrope depend on the longest sequence.
+inline bool have_same_angles(const RopeConfig& rope, std::int64_t a, std::int64_t b) {
+  if (rope.type == RopeType::dynamic) return a == b || std::max(a, b) <= rope.max_positions;
+  if (rope.type == RopeType::longrope) return (a > rope.original_max_positions) == (b > rope.original_max_positions);
+  return true;
+}
+
 /// Reads the rotary embedding of a config.json, with transformers' defaults. Throws Error for what is not supported.
 inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int64_t head_dim) {
   const auto filled = [&](const char* key) { return config.has(key) && !config.json.at(key).empty(); };
@@ -83,7 +92,8 @@ inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int6
     const auto or_default = [](double value, double otherwise) { return value == 0 ? otherwise : value; };
     out.beta_fast = or_default(rope.number("beta_fast", 0), 32);
     out.beta_slow = or_default(rope.number("beta_slow", 0), 1);
-    out.truncate = rope.flag("truncate", true);
+    out.truncate = values.contains("truncate") && rope.flag("truncate", false);  // null is false, as in Python
+    if (!values.contains("truncate")) out.truncate = true;
   } else if (is(longrope)) {
     const auto original = static_cast<double>(out.original_max_positions);
     out.attention_scaling = rope.number("attention_factor", detail::longrope_attention_scaling(out.factor, original));

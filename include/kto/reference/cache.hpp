@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Precomputed reference log-probs on disk, one file a key. The key is made of all that the numbers depend on: the
-// token ids of every row and its KL partner, max_length, the reference's weights, and the precision it computes in. A
-// changed row, template, tokenizer, weight or option is another key, so nothing stale is ever read.
+// token ids of every row and its KL partner, max_length, the reference's weights and what else it says of itself, and
+// the precision it computes in. A changed row, template, tokenizer, weight, config or option is another key, so nothing
+// stale is ever read.
 #pragma once
 
 #include <optional>
@@ -30,6 +31,7 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
   ContentHash hash;
   hash.add(detail::reference_cache_format().format);
   hash.add(options);
+  if constexpr (DescribesItself<Model>) hash.add(describe(reference));
   for (const auto& batch : batches)
     for (const Pick& pick : batch) {
       const auto add = [&](const std::vector<std::int32_t>& ids) { hash.add(std::span<const std::int32_t>(ids)); };

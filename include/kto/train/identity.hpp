@@ -78,6 +78,18 @@ std::string weights_hash(const Model& model) {
   return hash.hex();
 }
 
+/// What a model says of itself beside its parameters.
+template <class Model>
+std::string own_description(const Model& model) {
+  if constexpr (DescribesItself<Model>) return describe(model);
+  return "";
+}
+template <class Reference>
+std::string reference_description(const Reference& reference) {
+  if constexpr (requires { reference.model.named_parameters(); }) return own_description(reference.model);
+  return "";
+}
+
 /// The reference's weights, or its precomputed log-probs; empty where it has neither.
 template <class Reference>
 std::string reference_hash(const Reference& reference, std::span<const Example> rows) {
@@ -105,7 +117,9 @@ Json run_identity(const Model& model, const Reference& reference, std::span<cons
           {"rows", {{"train", detail::rows_hash(rows)}, {"evaluation", detail::rows_hash(eval_rows)}}},
           {"parameters", detail::shapes_hash(model)},
           {"weights", detail::weights_hash(model)},
-          {"reference", detail::reference_hash(reference, rows)}};
+          {"reference", detail::reference_hash(reference, rows)},
+          {"description",
+           {{"model", detail::own_description(model)}, {"reference", detail::reference_description(reference)}}}};
 }
 
 /// What is not the same in two identities, a phrase each.
@@ -144,6 +158,11 @@ inline std::vector<std::string> identity_differences(const Json& saved, const Js
     out.emplace_back("the model that the run started from has other weights");
   else if (part(saved, "reference") != part(now, "reference"))
     out.emplace_back("the reference is another one");
+  else if (saved.is_object() && saved.contains("description"))  // that of an earlier version has none
+    for (const char* which : {"model", "reference"})
+      if (part(saved["description"], which) != part(now["description"], which))
+        out.push_back(
+            concat("the ", which, " computes otherwise with the same weights (config.json, or the adapter's)"));
   return out;
 }
 
