@@ -88,6 +88,47 @@ TEST_CASE("merging changes no number: LoRA, rsLoRA, DoRA, ranks by pattern, the 
     }
 }
 
+TEST_CASE("dropout drops the same where a layer is computed once more") {
+  const kto::Example row{.prompt_ids = {1, 2, 3}, .completion_ids = {4, 5, 6, 7}};
+  const kto::Pick pick{&row, &row};
+  const kto::Batch batch = kto::PackedCollator{}({&pick, 1}, false);
+  for (const bool dora : {false, true}) {
+    auto adapted = kto::with_adapter(base_decoder(),
+                                     {.r = 3, .lora_dropout = 0.5, .target_pattern = "all-linear", .use_dora = dora});
+    train_a_little(adapted.policy);
+    std::vector<Tensor> trained;
+    kto::visit_loras(adapted.policy, [&](const std::string&, const Tensor& tensor) { trained.push_back(tensor); });
+    const auto run = [&](bool recompute) {
+      adapted.policy.recompute = recompute;
+      at::manual_seed(3);
+      Tensor logp_B = kto::score_completions(adapted.policy, batch.rows).logp_B;
+      std::vector<Tensor> out = torch::autograd::grad({logp_B.sum()}, trained);
+      out.push_back(logp_B);
+      out.push_back(at::randn({4}));  // and leaves the generator where it was
+      return out;
+    };
+    const auto plain = run(false), again = run(true);
+    CHECK_FALSE(at::allclose(plain[trained.size()], logps(adapted.policy)));
+    for (std::size_t i = 0; i < plain.size(); ++i) CHECK(at::equal(plain[i], again[i]));
+  }
+}
+
+TEST_CASE("of patterns, the first in the file that matches counts") {
+  const auto parse = [](const char* patterns) {
+    return kto::parse_lora_config(
+        adapter_json({{"r", 4}, {"lora_alpha", 8}, {"alpha_pattern", Json::parse(patterns)}, {"rank_pattern", {}}}),
+        "adapter_config.json");
+  };
+  const std::string first = "model.layers.0.self_attn.q_proj", second = "model.layers.1.self_attn.q_proj";
+  const auto wide = parse(R"({"q_proj": 4, "layers.0.self_attn.q_proj": 2})");
+  CHECK(wide.scaling_of(first) == 1);
+  const auto narrow = parse(R"({"z_proj": 1, "layers.0.self_attn.q_proj": 2, "q_proj": 4})");
+  CHECK(narrow.scaling_of(first) == 0.5);
+  CHECK(narrow.scaling_of(second) == 1);
+  CHECK(kto::to_json(narrow)["alpha_pattern"].items().begin().key() == "z_proj");
+  CHECK(kto::parse_lora_config(kto::to_json(narrow), "again").scaling_of(first) == 0.5);
+}
+
 TEST_CASE("a frozen copy of a policy with an adapter copies the adapter and shares the base") {
   auto adapted = kto::with_adapter(base_decoder(), {.r = 2, .target_modules = {"q_proj"}, .modules_to_save = {"norm"}});
   train_a_little(adapted.policy);
@@ -113,6 +154,8 @@ TEST_CASE("what an adapter file asks for and is not supported is refused by name
     return kto::parse_lora_config(adapter_json(changes), "adapter_config.json");
   };
   CHECK_NOTHROW(parse(Json::object()));
+  CHECK(parse({{"target_modules", "ALL-Linear"}}).target_pattern == "all-linear");
+  for (const char* init : {"gaussian", "orthogonal", "eva"}) CHECK_NOTHROW(parse({{"init_lora_weights", init}}));
   const std::pair<Json, const char*> refused[] = {{{{"peft_type", "IA3"}}, "peft_type \"IA3\""},
                                                   {{{"bias", "all"}}, "\"bias\": \"all\""},
                                                   {{{"layers_to_transform", {0, 1}}}, "layers_to_transform"},
@@ -123,8 +166,39 @@ TEST_CASE("what an adapter file asks for and is not supported is refused by name
                                                   {{{"a_key_of_tomorrow", 3}}, "a_key_of_tomorrow"},
                                                   {{{"r", 0}}, "\"r\" is 0"},
                                                   {{{"r", "four"}}, "\"r\""},
+                                                  {{{"rank_pattern", {{"q_proj", 0}}}}, "\"q_proj\" is 0"},
+                                                  {{{"alpha_pattern", {{"q_proj", "x"}}}}, "\"q_proj\" has"},
+                                                  {{{"alpha_pattern", {1}}}, "\"alpha_pattern\" must be an object"},
                                                   {{{"target_modules", nullptr}}, "target_modules"}};
   for (const auto& [changes, message] : refused) CHECK_THROWS_WITH(parse(changes), KTO_CONTAINS(message));
+}
+
+TEST_CASE("an adapter's file may hold weights of its base, and names of targets that the base has not") {
+  const kto::fs::path folder = kto::fs::temp_directory_path() / ("kto_base_weights_" + std::to_string(::getpid()));
+  const kto::Decoder base = base_decoder();
+  auto adapted = kto::with_adapter(base, {.r = 2, .target_modules = {"q_proj", "lm_head"}});
+  train_a_little(adapted.policy);
+  kto::fs::create_directories(folder);
+  kto::write_file(folder / "adapter_model-00001-of-00002.safetensors", "of an earlier save");
+  kto::save_adapter(adapted, folder, KTO_SOURCE_DIR "/tests/golden/data/model");
+  CHECK_FALSE(kto::fs::exists(folder / "adapter_model-00001-of-00002.safetensors"));
+
+  Json json = kto::read_json(folder / "adapter_config.json");
+  json["target_modules"] = {"q_proj", "c_attn", "lm_head"};
+  kto::write_file(folder / "adapter_config.json", json.dump());
+  std::vector<std::pair<std::string, Tensor>> tensors;
+  kto::visit_loras(adapted.policy,
+                   [&](const std::string& name, const Tensor& tensor) { tensors.emplace_back(name, tensor.detach()); });
+  tensors.emplace_back("base_model.model.lm_head.base_layer.weight", base.embedding_VD.detach());
+  tensors.emplace_back("base_model.model.model.embed_tokens.weight", base.embedding_VD.detach().clone());
+  kto::save_checkpoint(folder, tensors, kto::default_shard_size, "adapter_model");
+  CHECK(at::equal(logps(kto::load_adapter(base, folder).policy), logps(adapted.policy)));
+
+  tensors.back().second = tensors.back().second + 1;
+  kto::save_checkpoint(folder, tensors, kto::default_shard_size, "adapter_model");
+  CHECK_THROWS_WITH(kto::load_adapter(base, folder),
+                    KTO_CONTAINS("base_model.model.model.embed_tokens.weight is not what the base model has"));
+  kto::fs::remove_all(folder);
 }
 
 TEST_CASE("adapters are saved and loaded whole; other shapes and names are told") {

@@ -134,6 +134,18 @@ TEST_CASE("every weight that is missing, unexpected or misshapen is named, ten a
   }
 }
 
+TEST_CASE("null in config.json is as the absent key, when the model is saved too") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source", target = scratch.path / "target";
+  make_source(source, tiny_config("{}"));
+  Json config = read_json(source / "config.json");
+  config["tie_word_embeddings"] = nullptr;
+  write_file(source / "config.json", config.dump());
+  const Decoder decoder = load_pretrained(source);
+  save_pretrained(decoder, target, source);
+  CHECK(same(load_pretrained(target), decoder.named_parameters()));
+}
+
 TEST_CASE("a tied head is tied as transformers ties it") {
   const Scratch scratch;
   const fs::path source = scratch.path / "source";

@@ -4,7 +4,10 @@
 // of a loaded one live_reference(policy), which copies the adapter alone.
 #pragma once
 
+#include <ATen/ops/equal.h>
+
 #include <cmath>
+#include <limits>
 #include <set>
 #include <string>
 #include <vector>
@@ -56,6 +59,12 @@ void visit_adaptable(Decoder& decoder, const Visit& visit) {
   visit("lm_head", decoder.lm_head_VD.defined() ? decoder.lm_head_VD : decoder.embedding_VD, decoder.lm_head_lora);
 }
 
+inline std::set<std::string> linear_paths(Decoder decoder) {
+  std::set<std::string> out;
+  visit_adaptable(decoder, [&](const std::string& path, auto&...) { out.insert(path); });
+  return out;
+}
+
 /// Throws Error unless every named target and saved module is there, and the pattern matches something.
 inline void check_targets(const LoraConfig& config, const std::set<std::string>& linears,
                           const std::set<std::string>& modules) {
@@ -92,14 +101,13 @@ inline void check_targets(const LoraConfig& config, const std::set<std::string>&
 inline AdaptedDecoder with_adapter(const Decoder& base, LoraConfig config, std::uint64_t seed = 42) {
   const at::NoGradGuard no_grad;
   Decoder policy = freeze(base);
-  std::set<std::string> linears, modules;
-  detail::visit_adaptable(policy, [&](const std::string& path, auto&...) { linears.insert(path); });
+  std::set<std::string> modules;
   visit_parameters(policy, [&](const std::string& name, const Tensor&, const auto&) {
     modules.insert(name.substr(0, name.rfind('.')));
   });
   modules.insert("lm_head");
   if (config.target_modules.empty() && config.target_pattern.empty()) config.target_modules = default_lora_targets();
-  detail::check_targets(config, linears, modules);
+  detail::check_targets(config, detail::linear_paths(base), modules);
   check(config.lora_alpha != 0, "lora_alpha is 0: the adapter would change nothing");
 
   if (policy.config.tie_word_embeddings && (config.saves("lm_head") || config.saves("model.embed_tokens"))) {
@@ -148,14 +156,35 @@ void visit_adapter_tensors(Decoder& policy, const LoraConfig& config, const Visi
   });
 }
 
+/// Takes the target names that match nothing from a file's config where others do: PEFT passes over them.
+inline void drop_unmatched_targets(LoraConfig& config, const std::set<std::string>& linears) {
+  const auto unmatched = [&](const std::string& name) {
+    return std::ranges::none_of(linears, [&](const std::string& path) { return LoraConfig::ends_in(path, name); });
+  };
+  if (!std::ranges::all_of(config.target_modules, unmatched)) std::erase_if(config.target_modules, unmatched);
+}
+
+/// The weight of `base` that an adapter's file holds as `name`, as PEFT's do where the vocabulary was resized or the
+/// head has an adapter; undefined where it is none.
+inline Tensor base_weight(const Decoder& base, std::string name) {
+  for (const std::string_view part : {"base_model.model.", ".base_layer"})
+    if (const auto at = name.find(part); at != std::string::npos) name.erase(at, part.size());
+  if (name == "lm_head.weight") return base.head().weight_VD;
+  for (const auto& [known, tensor] : base.named_parameters())
+    if (known == name) return tensor;
+  return {};
+}
+
 }  // namespace detail
 
 /// `base` with the adapter of a PEFT folder, ready to train on. Throws Error that names what is missing, unexpected,
-/// misshapen or not supported.
+/// misshapen, of another base, or not supported.
 inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) {
   const fs::path config_file = folder / "adapter_config.json";
   check(fs::exists(config_file), folder.string(), ": is no adapter: adapter_config.json is missing");
-  AdaptedDecoder out = with_adapter(base, parse_lora_config(read_json(config_file), config_file.string()));
+  LoraConfig config = parse_lora_config(read_json(config_file), config_file.string());
+  detail::drop_unmatched_targets(config, detail::linear_paths(base));
+  AdaptedDecoder out = with_adapter(base, std::move(config));
   const Checkpoint checkpoint(folder, "adapter_model");
   const at::NoGradGuard no_grad;
   detail::WeightProblems problems;
@@ -168,8 +197,15 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
       return problems.add(name, " has shape ", stored.sizes(), ", expected ", tensor.sizes());
     tensor.copy_(stored);
   });
-  for (const std::string& name : checkpoint.names())
-    if (!used.contains(name)) problems.add("unexpected: ", name);
+  for (const std::string& name : checkpoint.names()) {
+    if (used.contains(name)) continue;
+    const Tensor weight = detail::base_weight(base, name);
+    if (!weight.defined())
+      problems.add("unexpected: ", name);
+    else if (const Tensor stored = checkpoint.tensor(name);
+             stored.sizes() != weight.sizes() || !at::equal(stored.to(weight.options()), weight))
+      problems.add(name, " is not what the base model has");
+  }
   problems.raise(folder, "adapter of adapter_config.json, on a " + base.config.model_type);
   return out;
 }
@@ -184,10 +220,12 @@ inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, 
   });
   fs::create_directories(folder);
   AtomicFiles files;
-  write_checkpoint(files, folder, tensors, default_shard_size, "adapter_model");
+  constexpr auto one_file = std::numeric_limits<std::int64_t>::max();  // PEFT reads no shards
+  const auto written = write_checkpoint(files, folder, tensors, one_file, "adapter_model");
   files.add(folder / "adapter_config.json").write(to_json(adapted.config).dump(2) + "\n");
   detail::copy_companions(files, source, folder);
   files.commit();
+  remove_stale_weights(folder, written, "adapter_model");
 }
 
 /// The policy as a plain decoder: every adapter worked into its weight, in the base's type.

@@ -6,15 +6,19 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kto/io/json.hpp"
 #include "kto/text/detail/regex.hpp"
 
 namespace kto {
+
+/// Values for the modules whose path ends in a key, a regular expression; the first key that matches counts.
+template <class Value>
+using ModulePatterns = std::vector<std::pair<std::string, Value>>;
 
 struct LoraConfig {
   std::int64_t r = 16;
@@ -26,8 +30,8 @@ struct LoraConfig {
   std::vector<std::string> modules_to_save = {};  ///< trained whole, beside the adapter
   bool use_rslora = false;
   bool use_dora = false;
-  std::map<std::string, std::int64_t> rank_pattern = {};  ///< other ranks of modules whose path ends in the key
-  std::map<std::string, double> alpha_pattern = {};
+  ModulePatterns<std::int64_t> rank_pattern = {};  ///< in place of r
+  ModulePatterns<double> alpha_pattern = {};       ///< in place of lora_alpha
   std::string task_type = "CAUSAL_LM";
   std::string base_model_name_or_path = "";
 
@@ -68,7 +72,7 @@ struct LoraConfig {
     return found;
   }
   template <class Value>
-  static Value pattern_value(const std::map<std::string, Value>& patterns, const std::string& module, Value otherwise) {
+  static Value pattern_value(const ModulePatterns<Value>& patterns, const std::string& module, Value otherwise) {
     for (const auto& [key, value] : patterns)
       if (matches("^(?:.*\\.)?(?:" + key + ")$", module)) return value;
     return otherwise;
@@ -81,6 +85,29 @@ namespace detail {
 inline constexpr std::array adapter_keys_without_effect{"peft_version",  "inference_mode", "auto_mapping",
                                                         "revision",      "megatron_core",  "qalora_group_size",
                                                         "runtime_config"};
+
+/// `object[key]` as patterns, in the order of the file.
+template <class Value>
+ModulePatterns<Value> read_patterns(const Json& object, const std::string& key, const std::string& where) {
+  const Json patterns = object.contains(key) && !object[key].is_null() ? object[key] : Json::object();
+  check(patterns.is_object(), where, ": \"", key, "\" must be an object, got ", patterns.dump());
+  ModulePatterns<Value> out;
+  for (const auto& [pattern, value] : patterns.items()) {
+    const auto taken = json_as<Value>(value);
+    check(taken.has_value(), where, ": ", key, ": \"", pattern, "\" has the unexpected value ", value.dump());
+    out.emplace_back(pattern, *taken);
+  }
+  return out;
+}
+
+template <class Value>
+Json patterns_json(const ModulePatterns<Value>& patterns) {
+  Json out = Json::object();
+  for (const auto& [pattern, value] : patterns) out[pattern] = value;
+  return out;
+}
+
+inline char lower_case(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 inline bool asks_for_nothing(const Json& value) {
   return value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty());
@@ -104,13 +131,18 @@ inline LoraConfig parse_lora_config(const Json& json, const std::string& where) 
   out.base_model_name_or_path = json_value<std::string>(json, "base_model_name_or_path", "", where);
   out.modules_to_save = json_value(json, "modules_to_save", std::vector<std::string>{}, where);
   out.exclude_modules = json_value(json, "exclude_modules", std::vector<std::string>{}, where);
-  out.rank_pattern = json_value(json, "rank_pattern", out.rank_pattern, where);
-  out.alpha_pattern = json_value(json, "alpha_pattern", out.alpha_pattern, where);
-  if (json.contains("target_modules") && json["target_modules"].is_string())
+  out.rank_pattern = detail::read_patterns<std::int64_t>(json, "rank_pattern", where);
+  out.alpha_pattern = detail::read_patterns<double>(json, "alpha_pattern", where);
+  if (json.contains("target_modules") && json["target_modules"].is_string()) {
     out.target_pattern = json["target_modules"].get<std::string>();
-  else
+    if (std::ranges::equal(out.target_pattern, std::string_view("all-linear"), {}, detail::lower_case))  // as in PEFT
+      out.target_pattern = "all-linear";
+  } else {
     out.target_modules = json_value(json, "target_modules", std::vector<std::string>{}, where);
+  }
   check(out.r > 0, where, ": \"r\" is ", out.r, "; expected 1 or more");
+  for (const auto& [pattern, rank] : out.rank_pattern)
+    check(rank > 0, where, ": rank_pattern: \"", pattern, "\" is ", rank, "; expected 1 or more");
   check(out.lora_dropout >= 0 && out.lora_dropout < 1, where, ": \"lora_dropout\" is ", out.lora_dropout,
         "; expected a number from 0 to below 1");
   check(!out.target_modules.empty() || !out.target_pattern.empty(), where, ": \"target_modules\" is missing");
@@ -118,8 +150,8 @@ inline LoraConfig parse_lora_config(const Json& json, const std::string& where) 
   const std::string bias = json_value<std::string>(json, "bias", "none", where);
   check(bias == "none", where, ": \"bias\": \"", bias, "\" is not supported; only \"none\" is");
   const Json init = json.contains("init_lora_weights") ? json["init_lora_weights"] : Json(true);
-  check(init.is_boolean() || init == "gaussian", where, ": \"init_lora_weights\": ", init.dump(),
-        " changes the base weights and is not supported");
+  check(init.is_boolean() || init == "gaussian" || init == "orthogonal" || init == "eva", where,
+        ": \"init_lora_weights\": ", init.dump(), " changes the base weights and is not supported");
   constexpr std::array known{
       "peft_type",     "r",         "lora_alpha",      "lora_dropout",      "use_rslora",
       "use_dora",      "task_type", "modules_to_save", "exclude_modules",   "rank_pattern",
@@ -138,7 +170,7 @@ inline Json to_json(const LoraConfig& config) {
   Json targets = config.target_pattern.empty() ? Json(config.target_modules) : Json(config.target_pattern);
   const auto list = [](const std::vector<std::string>& names) { return names.empty() ? Json() : Json(names); };
   Json base = config.base_model_name_or_path.empty() ? Json() : Json(config.base_model_name_or_path);
-  return {{"alpha_pattern", config.alpha_pattern.empty() ? Json::object() : Json(config.alpha_pattern)},
+  return {{"alpha_pattern", detail::patterns_json(config.alpha_pattern)},
           {"auto_mapping", nullptr},
           {"base_model_name_or_path", base},
           {"bias", "none"},
@@ -155,7 +187,7 @@ inline Json to_json(const LoraConfig& config) {
           {"modules_to_save", list(config.modules_to_save)},
           {"peft_type", "LORA"},
           {"r", config.r},
-          {"rank_pattern", config.rank_pattern.empty() ? Json::object() : Json(config.rank_pattern)},
+          {"rank_pattern", detail::patterns_json(config.rank_pattern)},
           {"revision", nullptr},
           {"target_modules", targets},
           {"task_type", config.task_type},

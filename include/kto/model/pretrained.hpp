@@ -157,7 +157,8 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   const std::string_view dtype = detail::dtype_name(decoder.embedding_VD.scalar_type());
   if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
-  if (config.value("tie_word_embeddings", false) != decoder.config.tie_word_embeddings)
+  if (json_value(config, "tie_word_embeddings", false, (source / "config.json").string()) !=
+      decoder.config.tie_word_embeddings)
     config["tie_word_embeddings"] = decoder.config.tie_word_embeddings;
 
   fs::create_directories(folder);
