@@ -95,6 +95,18 @@ TEST_CASE("eval_delay counts updates or epochs") {
   CHECK_THROWS_WITH(run({.max_steps = 1, .eval_delay = 2}), KTO_CONTAINS("eval_delay needs eval_strategy"));
 }
 
+TEST_CASE("dataloader_drop_last leaves out an evaluation's last batch that is not full") {
+  const auto rows = toy::rows(7);
+  kto::TrainConfig config{.per_device_eval_batch_size = 3, .dataloader_drop_last = true};
+  CHECK(kto::eval_picks(rows, config).size() == 2);
+  config.per_device_eval_batch_size = 7;
+  CHECK(kto::eval_picks(rows, config).size() == 1);
+  config.per_device_eval_batch_size = 8;
+  CHECK_THROWS_WITH(kto::eval_picks(rows, config), KTO_CONTAINS("7 rows to evaluate on make no whole batch of 8"));
+  config.dataloader_drop_last = false;
+  CHECK(kto::eval_picks(rows, config).size() == 1);
+}
+
 TEST_CASE("the last update is evaluated, and an epoch that is broken off counts as one") {
   kto::TrainConfig config{
       .per_device_train_batch_size = 4, .max_steps = 7, .eval_strategy = kto::IntervalStrategy::steps, .eval_steps = 4};

@@ -149,10 +149,19 @@ inline std::vector<Picks> reference_picks(std::span<const Example> rows, const T
                             kl_partners(order, detail::kl_group(config)), paired);
 }
 
-/// The micro-batches of an evaluation, in the order of the rows. KL pairs are drawn as in training, so that eval_kl
-/// does not depend on the evaluation's batch size.
+/// The micro-batches of an evaluation, in the order of the rows; with dataloader_drop_last without a last one that is
+/// not full, as in transformers. KL pairs are drawn as in training, so that eval_kl does not depend on the evaluation's
+/// batch size. Throws UsageError where no batch is left.
 inline std::vector<Picks> eval_picks(std::span<const Example> rows, const TrainConfig& config, bool paired = false) {
-  return reference_picks(rows, config, config.per_device_eval_batch_size, paired);
+  auto out = reference_picks(rows, config, config.per_device_eval_batch_size, paired);
+  const auto size = static_cast<std::size_t>(config.per_device_eval_batch_size);
+  if (config.dataloader_drop_last && detail::num_units(rows, paired) % size != 0) {
+    if (out.size() == 1)
+      throw UsageError(concat("dataloader_drop_last: ", rows.size(), " rows to evaluate on make no whole batch of ",
+                              size, "; lower per_device_eval_batch_size"));
+    out.pop_back();
+  }
+  return out;
 }
 
 }  // namespace kto

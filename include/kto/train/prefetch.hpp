@@ -28,15 +28,16 @@ class BatchSource {
         picks_(picks),
         with_kl_(with_kl),
         made_(static_cast<std::size_t>(num_workers * prefetch_factor)) {
-    for (std::int64_t i = 0; i < num_workers; ++i) workers_.emplace_back([this] { work(); });
+    try {
+      for (std::int64_t i = 0; i < num_workers; ++i) workers_.emplace_back([this] { work(); });
+    } catch (...) {  // the system gives no more threads: those there are wait until they are told to stop
+      stop();
+      throw;
+    }
   }
   BatchSource(const BatchSource&) = delete;
   BatchSource& operator=(const BatchSource&) = delete;
-  ~BatchSource() {
-    const std::lock_guard lock(mutex_);
-    stopped_ = true;
-    changed_.notify_all();
-  }
+  ~BatchSource() { stop(); }
 
   /// The next batch. Rethrows what the collator threw for it.
   Batch next() {
@@ -57,6 +58,11 @@ class BatchSource {
     std::exception_ptr failure = {};
   };
 
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_all();
+  }
   std::optional<Made>& place_of(std::size_t i) { return made_[i % made_.size()]; }
 
   void work() {
