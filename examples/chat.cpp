@@ -174,8 +174,9 @@ void run(const Options& options) {
   std::string line;
   for (;;) {
     if (terminal) std::cerr << "> " << std::flush;
-    if (!std::getline(std::cin, line) || line == "/exit") break;
+    if (!std::getline(std::cin, line)) break;
     if (line.ends_with('\r')) line.pop_back();
+    if (line == "/exit") break;
     if (line == "/new")
       chat.begin();
     else if (!line.empty())

@@ -42,11 +42,26 @@ std::shared_ptr<kto::FolderLock> lock_output(const kto::TrainConfig& config) {
   return kto::lock_folder(config.output_dir);
 }
 
+/// Takes away what an overwritten run of the other kind left: a loader would put an adapter on the new weights, or read
+/// the old model for the new adapter's.
+void remove_adapter(const fs::path& folder) {
+  kto::remove_stale_weights(folder, {}, "adapter_model");
+  fs::remove(folder / "adapter_config.json");
+}
+void remove_whole_model(const fs::path& folder, const fs::path& base) {
+  if (fs::equivalent(folder, base)) return;
+  kto::remove_stale_weights(folder, {});
+  for (const char* name : {"config.json", "generation_config.json"}) fs::remove(folder / name);
+}
+
 void save_model(const kto::Policy& policy, const fs::path& folder) {
-  if (policy.adapter)
+  if (policy.adapter) {
     kto::save_adapter({policy.model, *policy.adapter}, folder, policy.base);
-  else
+    remove_whole_model(folder, policy.base);
+  } else {
     kto::save_pretrained(policy.model, folder, policy.base);
+    remove_adapter(folder);
+  }
 }
 
 /// README.md of the trained model. Its base is named where config.json says from which hub it came.
@@ -85,10 +100,12 @@ void save(const kto::Arguments& args, const kto::Policy& policy, const kto::Trai
   const auto write = [&](const char* name, const Json& content) {
     kto::write_file(folder / name, content.dump(2) + "\n");
   };
-  if (policy.adapter && args.script.merge_and_unload)
+  if (policy.adapter && args.script.merge_and_unload) {
     kto::save_pretrained(kto::merge_and_unload(policy.model), folder, policy.base);
-  else
+    remove_adapter(folder);
+  } else {
     save_model(policy, folder);
+  }
   kto::write_file(folder / "README.md", model_card(args, policy));
   Json results = state.log_history.back();
   results.erase("step");
@@ -246,23 +263,32 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
                                                                     : args.train.per_device_eval_batch_size);
     const auto batches = kto::reference_picks(*rows, args.train, batch_size);
     const kto::LiveReference<kto::Decoder> reference = out.make_reference();
-    const std::string options = kto::concat(run.collator.truncation.describe(), ", compute ", reference.model.compute,
-                                            ", config ", reference.model.config.model_type);
-    const std::string key = kto::reference_key(batches, Loss::needs.kl_pairs, reference.model, options);
-    if (const auto cached = kto::read_reference_cache(folder, key, rows->size())) {
-      note(kto::concat("reference log-probs of ", rows->size(), " rows read from ", (folder / key).string(),
-                       ".safetensors"));
-      out.fill(batches, *cached);
-      continue;
+    const std::string key =
+        kto::reference_key(batches, Loss::needs.kl_pairs, reference.model, run.collator.truncation.describe());
+    try {
+      if (const auto cached = kto::read_reference_cache(folder, key, rows->size())) {
+        note(kto::concat("reference log-probs of ", rows->size(), " rows read from ", (folder / key).string(),
+                         ".safetensors"));
+        out.fill(batches, *cached);
+        continue;
+      }
+    } catch (const fs::filesystem_error& error) {  // a folder that nobody chose may be one that may not be read
+      if (args.script.ref_logps_cache) throw;
+      note(kto::concat(error.what(), "; the reference log-probs are computed anew"));
     }
     kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
     const auto logps = out.compute(batches, run.collator, Loss::needs.kl_pairs,
                                    [&](std::int64_t done, std::int64_t total) { bar.draw("reference", done, total); });
     bar.clear();
     out.fill(batches, logps);
-    kto::write_reference_cache(folder, key, logps);
-    note(kto::concat("reference log-probs of ", rows->size(), " rows kept in ", (folder / key).string(),
-                     ".safetensors"));
+    try {
+      kto::write_reference_cache(folder, key, logps);
+      note(kto::concat("reference log-probs of ", rows->size(), " rows kept in ", (folder / key).string(),
+                       ".safetensors"));
+    } catch (const std::exception& error) {
+      if (args.script.ref_logps_cache) throw;
+      note(kto::concat("reference log-probs are not kept: ", error.what()));
+    }
   }
   return out;
 }
@@ -329,6 +355,8 @@ void run(const kto::Arguments& args) {
     for (const std::string& advice : kto::config_advice(args.train)) note(advice);
   run.rows_files = hash_rows_files(run.rows);
   const auto lock = lock_output(args.train);
+  if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)
+    fs::remove(fs::path(args.train.output_dir) / "metrics.jsonl");  // this run begins its own
   switch (args.script.loss_type) {
     case kto::LossType::kto:
       return train(run, kto::Kto{.beta = args.script.beta});

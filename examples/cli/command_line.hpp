@@ -101,7 +101,13 @@ bool parse_command_line(const Options<Config>& options, const Program& program, 
     if (row == nullptr || negated)
       throw UsageError(
           concat(value.where, ": unknown key; did you mean ", nearest_option(options, value.name.substr(0, 80)), "?"));
-    assign(options, *row, config, value.value, value.where);
+    // A flag that stands for another option's value does nothing when False: the command line's must keep the file's
+    // from being seen at all.
+    const bool overridden =
+        !row->alias_value.empty() &&
+        std::any_of(given.begin(), given.end(), [&](const Given& word) { return word.name == row->name; });
+    Config unseen = config;
+    assign(options, *row, overridden ? unseen : config, value.value, value.where);
   }
   for (const Given& value : given) assign(options, *find_option(options, value.name), config, value.value, value.where);
   for (const Option<Config>& row : options)

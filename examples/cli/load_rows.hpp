@@ -2,6 +2,8 @@
 // From arguments to tokenized rows: read and encoded block by block, or taken from the cache; split; or streamed.
 #pragma once
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <map>
 #include <utility>
@@ -21,7 +23,9 @@ using Note = std::function<void(const std::string&)>;
 inline fs::path user_cache_folder() {
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
     return fs::path(cache) / "kto";
-  return fs::path(detail::expand_home("~/.cache")) / "kto";
+  const std::string folder = detail::expand_home("~/.cache");
+  if (folder.starts_with('~')) return fs::temp_directory_path() / ("kto-" + std::to_string(::getuid()));  // no home
+  return fs::path(folder) / "kto";
 }
 
 /// The files of `split`; of a mixture, whose only one is train, all.
@@ -63,7 +67,7 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
         note(concat(kept->examples.size(), " tokenized rows read from ", cache_path(folder, key).string()));
         return *std::move(kept);
       }
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // also of the file system: a folder that may not be read
       note(concat(error.what(), "; the rows are tokenized anew"));
     }
   detail::ProgressBar bar(stdout, !script.disable_tqdm.value_or(false));

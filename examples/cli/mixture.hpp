@@ -2,6 +2,9 @@
 // Which rows a run takes: one data set, or a mixture of several as TRL's DatasetMixtureConfig has it.
 #pragma once
 
+#include <pwd.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdlib>
 #include <optional>
@@ -15,10 +18,14 @@ namespace kto {
 
 namespace detail {
 
-/// "~/x" below the home folder, as a shell would write it; other paths as they are.
+/// "~/x" below the home folder, HOME or else that of the user's entry, as Python's expanduser has it; other paths, and
+/// those of a user without a home, as they are.
 inline std::string expand_home(const std::string& path) {
+  if (path != "~" && !path.starts_with("~/")) return path;
   const char* home = std::getenv("HOME");
-  return home != nullptr && (path == "~" || path.starts_with("~/")) ? home + path.substr(1) : path;
+  if (home == nullptr)
+    if (const passwd* user = ::getpwuid(::getuid()); user != nullptr) home = user->pw_dir;
+  return home != nullptr ? home + path.substr(1) : path;
 }
 
 }  // namespace detail

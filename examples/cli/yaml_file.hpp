@@ -5,6 +5,7 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <charconv>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -70,6 +71,28 @@ class YamlBudget {
   int num_values_ = 0;
 };
 
+/// A scalar's text; an integer that YAML 1.1 spells in a way of its own (1_000, 0x10, 0b11, the octal 010) as decimal
+/// digits.
+inline std::string scalar_text(const YAML::Node& node) {
+  const std::string& text = node.Scalar();
+  if (node.Tag() != "?" || text.empty()) return text;
+  const std::size_t sign = text[0] == '-' || text[0] == '+' ? 1 : 0;
+  std::string digits = text.substr(sign);
+  if (digits.empty() || digits[0] < '0' || digits[0] > '9') return text;
+  std::erase(digits, '_');
+  int base = 10;
+  std::size_t prefix = 0;
+  if (digits.size() > 1 && digits[0] == '0') {
+    base = digits[1] == 'x' ? 16 : digits[1] == 'b' ? 2 : 8;
+    prefix = base == 8 ? 1 : 2;
+  }
+  std::int64_t value = 0;
+  const char* end = digits.data() + digits.size();
+  const auto read = std::from_chars(digits.data() + prefix, end, value, base);
+  if (read.ec != std::errc() || read.ptr != end || value < 0) return text;
+  return (text[0] == '-' ? "-" : "") + std::to_string(value);
+}
+
 /// What a node inside a mapping is in JSON: plain scalars are booleans and numbers where they read so.
 inline Json yaml_json(const YAML::Node& node, YamlBudget& budget, int depth = 1) {
   budget.take(node, depth);
@@ -83,16 +106,17 @@ inline Json yaml_json(const YAML::Node& node, YamlBudget& budget, int depth = 1)
     out = Json::array();
     for (const YAML::Node& item : node) out.push_back(yaml_json(item, budget, depth + 1));
   } else {
-    out = node.Scalar();
+    const std::string written = scalar_text(node);
+    out = written;
     std::int64_t whole = 0;
     double number = 0;
-    const std::string text = lower(node.Scalar());
+    const std::string text = lower(written);
     if (node.Tag() != "?") return out;
     if (text == "true" || text == "false")
       out = text == "true";
-    else if (decode_number(node.Scalar(), whole))
+    else if (decode_number(written, whole))
       out = whole;
-    else if (decode_number(node.Scalar(), number))
+    else if (decode_number(written, number))
       out = number;
   }
   return out;
@@ -101,12 +125,12 @@ inline Json yaml_json(const YAML::Node& node, YamlBudget& budget, int depth = 1)
 /// Plain and quoted scalars as text, except that a plain null is null; lists of them; mappings as JSON.
 inline Json yaml_value(const YAML::Node& node, YamlBudget& budget) {
   if (node.IsNull()) return nullptr;
-  if (node.IsScalar()) return node.Scalar();
+  if (node.IsScalar()) return scalar_text(node);
   if (node.IsMap()) return yaml_json(node, budget);
   Json list = Json::array();
   for (const YAML::Node& item : node)
     if (item.IsScalar())
-      list.push_back(item.Scalar());
+      list.push_back(scalar_text(item));
     else
       list.push_back(item.IsNull() ? Json("None") : yaml_json(item, budget));
   return list;

@@ -265,6 +265,9 @@ TEST_CASE("rows: compressed files, several members in one, and damaged ones", "[
 #if defined(KTO_HAS_ZLIB)
   CHECK(kto::read_rows(folder.write("a.jsonl.gz", row_gz)).rows.size() == 1);
   CHECK(kto::read_rows(folder.write("b.jsonl.gz", row_gz + row_gz)).rows.size() == 2);
+  const std::string zeros(700, '\0');  // padding, as a tape leaves it
+  CHECK(kto::read_rows(folder.write("d.jsonl.gz", row_gz + zeros)).rows.size() == 1);
+  CHECK(kto::read_rows(folder.write("e.jsonl.gz", row_gz + zeros + row_gz)).rows.size() == 2);
   for (const std::string& bad : {row_gz.substr(0, row_gz.size() - 9), std::string("no gzip at all"), std::string()})
     CHECK_THAT(error_of([&] { kto::read_rows(folder.write("c.jsonl.gz", bad)); }),
                KTO_CONTAINS("is not a whole gzip file"));

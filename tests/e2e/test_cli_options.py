@@ -22,8 +22,9 @@ with tempfile.TemporaryDirectory() as tmp:
     at = lambda *parts: os.path.join(tmp, *parts)
     model = make_model(at("model"), root)
 
-    def run(*flags, rows=data, kib=None):
-        shutil.rmtree(at("out"), ignore_errors=True)
+    def run(*flags, rows=data, kib=None, keep=False):
+        if not keep:
+            shutil.rmtree(at("out"), ignore_errors=True)
         env = {**os.environ, "OMP_NUM_THREADS": "1", **({"KTO_MATMUL": "aten"} if kib else {})}  # oneDNN maps memory for its code
         limit = (lambda: resource.setrlimit(resource.RLIMIT_AS, (kib * 1024, kib * 1024))) if kib else None
         return subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", at("out"), "--max_steps", "3",
@@ -50,6 +51,20 @@ with tempfile.TemporaryDirectory() as tmp:
     result = run(*big, "--auto_find_batch_size", kib=900_000)
     case("--auto_find_batch_size halves until it fits",
          result.returncode == 0 and "starting anew with --per_device_train_batch_size 48" in result.stderr, result.stderr[-400:])
+
+    # Another run in the same folder
+    def has(*names):
+        return [os.path.exists(at("out", name)) for name in names]
+
+    kinds = ("config.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors")
+    again = ["--overwrite_output_dir", "--report_to", "jsonl"]
+    case("an adapter's folder", run("--use_peft", "--report_to", "jsonl").returncode == 0 and has(*kinds) == [False, False, True, True])
+    case("a whole model in its place leaves no adapter that transformers would put on it",
+         run(*again, keep=True).returncode == 0 and has(*kinds) == [True, True, False, False], os.listdir(at("out")))
+    case("an adapter in its place leaves no model that would be read for it",
+         run("--use_peft", *again, keep=True).returncode == 0 and has(*kinds) == [False, False, True, True], os.listdir(at("out")))
+    steps = [json.loads(line)["step"] for line in open(at("out", "metrics.jsonl"))]
+    case("metrics.jsonl is of the last run alone", steps == [1, 2, 3, 3], steps)
 
     # Reports
     result = run("--report_to", "jsonl", "tensorboard", "--run_name", "night", "--skip_memory_metrics", "False")

@@ -153,6 +153,18 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK_THAT(refusal({"--output_dir", "\xff"}), KTO_CONTAINS("not UTF-8"));
   CHECK_THAT(refusal({"--output_dir", ""}), KTO_CONTAINS("--output_dir: expected a text"));
   CHECK_THAT(refusal({"--eval_on_start"}), KTO_CONTAINS("eval_on_start"));
+  for (const char* moving : {"--sync_ref_model", "--ref_model_ema_decay=0.9"}) {
+    const auto with = [&](std::vector<std::string> words) {
+      words.emplace_back(moving);
+      return refusal(words);
+    };
+    CHECK(with({}) == "");
+    CHECK_THAT(with({"--ref_dtype", "bfloat16"}), KTO_CONTAINS("leave out --ref_dtype"));
+    CHECK_THAT(with({"--adapter_name_or_path", "a", "--ref_adapter_name", "b"}),
+               KTO_CONTAINS("leave out --ref_adapter_name"));
+  }
+  CHECK_THAT(refusal({"--adapter_name_or_path", "a", "--ref_adapter_name", "b", "--ref_model_name_or_path", "c"}),
+             KTO_CONTAINS("both name the reference"));
   CHECK_THAT(refusal({"--no_do_train"}), KTO_CONTAINS("nothing to do"));
   CHECK_THROWS_WITH(parse({}), KTO_CONTAINS("--model_name_or_path is required"));
   CHECK_THROWS_WITH(parse({"--model_name_or_path", "m"}), KTO_CONTAINS("--dataset_name is required"));
@@ -190,6 +202,31 @@ TEST_CASE("a YAML file gives defaults that the command line overrides") {
   const Arguments from_file = parse({"--config=" + whole.path.string()}).value();
   CHECK(from_file.script.dataset_name == "d");
   if (const char* home = std::getenv("HOME")) CHECK(from_file.train.output_dir == std::string(home) + "/runs");
+}
+
+TEST_CASE("False on the command line for what a YAML file asks for under the same name") {
+  const char* yaml = "streaming: true\nuse_cpu: true\nadafactor: true\nmax_steps: 1\n";
+  const Arguments asked = run_yaml(yaml);
+  CHECK((asked.script.dataset_streaming && asked.script.device == "cpu" && asked.script.optim == Optim::adafactor));
+  const Arguments not_asked = run_yaml(yaml, {"--streaming", "False", "--no_use_cpu", "--adafactor=False"});
+  CHECK_FALSE(not_asked.script.dataset_streaming);
+  CHECK(not_asked.script.device == "auto");
+  CHECK(not_asked.script.optim == ScriptConfig{}.optim);
+  CHECK(run_yaml("optim: adafactor\n", {"--adafactor", "False"}).script.optim == Optim::adafactor);
+}
+
+TEST_CASE("integers of a YAML file as YAML 1.1 spells them") {
+  const auto seed = [](const std::string& text) { return run_yaml("seed: " + text + "\n").train.seed; };
+  CHECK(seed("1_000") == 1000);
+  CHECK(seed("0x1F") == 31);
+  CHECK(seed("0b101") == 5);
+  CHECK(seed("010") == 8);
+  CHECK(seed("0") == 0);
+  CHECK(seed("08") == 8);  // no octal number: text, which is read as Python's int reads it
+  CHECK(seed("\"010\"") == 10);
+  CHECK(run_yaml("lr_scheduler_type: cosine\nlr_scheduler_kwargs:\n  num_cycles: 1_0\n").train.lr_scheduler_kwargs ==
+        Json{{"num_cycles", 10}});
+  CHECK(run_yaml("run_name: 2024-01_a\nreport_to: jsonl\n").script.run_name == "2024-01_a");
 }
 
 TEST_CASE("a bad YAML file is named with its line and key") {

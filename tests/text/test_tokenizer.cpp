@@ -116,6 +116,19 @@ TEST_CASE("ids and decoded text equal those of Hugging Face's tokenizers", "[tok
   }
 }
 
+TEST_CASE("the pad token of the file's padding is one, but for classes that name none", "[tokenizer]") {
+  Json spec = kto::read_json(goldens / "llama3.json");
+  spec["padding"] = {
+      {"strategy", "BatchLongest"}, {"direction", "Right"}, {"pad_to_multiple_of", nullptr}, {"pad_id", 0},
+      {"pad_type_id", 0},           {"pad_token", "[PAD]"}};
+  for (const auto& [name, has_one] : {std::pair{"PreTrainedTokenizerFast", true}, {"GPT2Tokenizer", false}}) {
+    const TemporaryFolder folder;
+    folder.write("tokenizer.json", spec.dump());
+    folder.write("tokenizer_config.json", Json{{"tokenizer_class", name}}.dump());
+    CHECK(kto::load_tokenizer(folder.path).config.special_tokens.contains("pad_token") == has_one);
+  }
+}
+
 TEST_CASE("a model folder gives what AutoTokenizer gives", "[tokenizer]") {
   const Json& texts = golden("texts.json");
   int number = 0;

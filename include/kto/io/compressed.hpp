@@ -39,12 +39,8 @@ class GzipStream {
     stream_.next_out = reinterpret_cast<Bytef*>(to);
     stream_.avail_out = static_cast<uInt>(size);
     while (stream_.avail_out > 0) {
-      if (stream_.avail_in == 0 && !rest_.empty()) {  // zlib counts in 32 bits
-        const std::string_view part = rest_.substr(0, 1U << 30U);
-        stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(part.data()));
-        stream_.avail_in = static_cast<uInt>(part.size());
-        rest_.remove_prefix(part.size());
-      }
+      take_more();
+      if (status_ == Z_STREAM_END) skip_padding();
       if (status_ == Z_STREAM_END && stream_.avail_in == 0) break;
       if (status_ == Z_STREAM_END) inflateReset(&stream_);  // several members one after another are one file
       status_ = inflate(&stream_, Z_NO_FLUSH);
@@ -54,6 +50,22 @@ class GzipStream {
   }
 
  private:
+  /// Zeros after a member are padding, of a tape or a block device, as gzip has it.
+  void skip_padding() {
+    while (stream_.avail_in > 0 && *stream_.next_in == 0) {
+      ++stream_.next_in;
+      --stream_.avail_in;
+      if (stream_.avail_in == 0) take_more();
+    }
+  }
+  void take_more() {
+    if (stream_.avail_in > 0 || rest_.empty()) return;
+    const std::string_view part = rest_.substr(0, 1U << 30U);  // zlib counts in 32 bits
+    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(part.data()));
+    stream_.avail_in = static_cast<uInt>(part.size());
+    rest_.remove_prefix(part.size());
+  }
+
   std::string_view rest_;
   std::string where_;
   z_stream stream_{};

@@ -151,7 +151,8 @@ struct SpecialTokens {
 
   void read_named(const Json& spec, std::string_view class_name) {
     auto defaults = default_special_tokens(class_name);
-    if (spec.contains("padding") && spec["padding"].is_object())
+    const bool names_padding = class_name == "GPT2Tokenizer" || class_name == "CodeGenTokenizer";  // as none
+    if (!names_padding && spec.contains("padding") && spec["padding"].is_object())
       defaults.emplace_back("pad_token", json_value<std::string>(spec["padding"], "pad_token", "", where_));
     const auto value_of = [&](const std::string& name) -> Json {
       if (values_.contains(name)) return values_[name];
