@@ -8,6 +8,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kto/io/folder_lock.hpp"
@@ -119,6 +120,14 @@ void restore_parameters(const Model& model, const fs::path& folder) {
           shape_text(tensor.sizes()));
     tensor.copy_(saved);
   }
+}
+
+/// Clears the best checkpoint of `state` where its folder is gone, as when only the newest checkpoint was carried
+/// along. Returns a sentence about it, empty where nothing was cleared.
+inline std::string forget_lost_best(TrainerState& state) {
+  if (!state.best_model_checkpoint || fs::is_directory(*state.best_model_checkpoint)) return "";
+  const std::string lost = *std::exchange(state.best_model_checkpoint, std::nullopt);
+  return concat("the best checkpoint, ", lost, ", does not exist any more; the run goes on without it");
 }
 
 /// The folder to resume from, or nothing. Throws Error when the newest is asked for and there is none.

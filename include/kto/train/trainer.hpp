@@ -127,6 +127,8 @@ struct Trainer {
     if (checkpointer.resumes())
       checkpointer.resume(model, loss, reference, updates, schedule, scale, log, state, position);
     detail::call(callbacks, &Callback::on_train_begin, state, plan);
+    if (const std::string note = forget_lost_best(state); !note.empty())
+      detail::call(callbacks, &Callback::on_note, note);
     if constexpr (Loss::needs.kl_pairs)
       if (const std::string note = lone_row_note(config, feed.batch_sizes(0)); !note.empty())
         detail::call(callbacks, &Callback::on_note, note);
@@ -151,6 +153,8 @@ struct Trainer {
     }
     state.interrupted = control.interrupted && state.global_step < plan.num_steps;
     if (state.interrupted) return state;
+    if (const std::string note = forget_lost_best(state); !note.empty())
+      detail::call(callbacks, &Callback::on_note, note);
     if (config.load_best_model_at_end && state.best_model_checkpoint)
       restore_parameters(model, *state.best_model_checkpoint);
     const double num_samples = config.max_tokens_per_batch ? static_cast<double>(rows.size()) * state.epoch

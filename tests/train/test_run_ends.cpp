@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run leaves behind at its end, and at the end of an epoch that is broken off: checkpoints, the best model, the
+// closing entry. The numbers of steps are transformers'.
+#include "catch.hpp"
+#include "examples/toy.hpp"
+#include "kto/loss/kto.hpp"
+#include "tests/data/temporary_folder.hpp"
+
+using kto::IntervalStrategy;
+using kto::SaveStrategy;
+using kto::Tensor;
+
+namespace {
+
+struct Run {
+  Tensor weights = {};
+  kto::TrainerState state = {};
+  std::vector<std::string> notes = {};
+};
+
+/// 12 rows in batches of 4: an epoch has 3 steps.
+Run run(kto::TrainConfig config, kto::Callback callback = {}) {
+  Run out;
+  const auto model = toy::bigram_model();
+  callback.on_note = [&](const std::string& note) { out.notes.push_back(note); };
+  config.per_device_train_batch_size = 4;
+  kto::Trainer trainer{.model = model,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::Kto{},
+                       .reference = kto::live_reference(model),
+                       .config = config,
+                       .callbacks = {callback}};
+  out.state = trainer.train(toy::rows(12), toy::rows(8));
+  out.weights = model.parameters[0].second.detach().clone();
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("a best checkpoint that is gone is told and left out; the run ends with its last weights") {
+  const kto_test::TemporaryFolder folder;
+  kto::TrainConfig config{.output_dir = (folder.path() / "out").string(),
+                          .max_steps = 6,
+                          .learning_rate = 0.05,
+                          .eval_strategy = IntervalStrategy::steps,
+                          .eval_steps = 1,
+                          .save_strategy = SaveStrategy::steps,
+                          .save_steps = 1,
+                          .load_best_model_at_end = true,
+                          .greater_is_better = true};  // of the loss: the first evaluation is the best
+  const auto whole = run(config);
+  REQUIRE(whole.state.best_global_step == 1);
+  CHECK(whole.notes.empty());
+  const auto checkpoint = [&](int step) { return kto::fs::path(config.output_dir) / kto::concat("checkpoint-", step); };
+  const Tensor last = kto::Checkpoint(checkpoint(6)).tensor("table");
+  CHECK_FALSE(at::equal(whole.weights, last));
+
+  for (const int step : {1, 2, 3, 5, 6}) kto::fs::remove_all(checkpoint(step));
+  auto resumed_config = config;
+  resumed_config.resume_from_checkpoint = checkpoint(4).string();
+  const auto resumed = run(resumed_config);
+  CHECK(resumed.state.global_step == 6);
+  CHECK(resumed.state.best_metric == whole.state.best_metric);
+  CHECK_FALSE(resumed.state.best_model_checkpoint);
+  REQUIRE(resumed.notes.size() == 1);
+  CHECK_THAT(resumed.notes[0], KTO_CONTAINS("checkpoint-1, does not exist any more"));
+  CHECK(at::equal(resumed.weights, last));
+
+  config.output_dir = (folder.path() / "removed").string();  // while the run goes on
+  kto::Callback remove;
+  remove.on_step_begin = [&](const kto::TrainerState& state, kto::Control&) {
+    if (state.global_step == 5) kto::fs::remove_all(checkpoint(1));
+  };
+  const auto removed = run(config, remove);
+  CHECK_FALSE(removed.state.best_model_checkpoint);
+  CHECK(removed.notes.size() == 1);
+  CHECK(at::equal(removed.weights, last));
+}
