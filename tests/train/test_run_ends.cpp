@@ -35,6 +35,31 @@ Run run(kto::TrainConfig config, kto::Callback callback = {}) {
   return out;
 }
 
+/// Stops the run at the evaluation of `step`, as early stopping does.
+kto::Callback stop_at_evaluation(std::int64_t step) {
+  kto::Callback out;
+  out.on_evaluate = [step](const kto::TrainerState& state, const kto::Json&, kto::Control& control) {
+    control.should_stop = state.global_step == step;
+  };
+  return out;
+}
+
+std::vector<std::int64_t> checkpoints(const kto::fs::path& folder) {
+  std::vector<std::int64_t> out;
+  for (const auto& [step, path] : kto::list_checkpoints(folder)) out.push_back(step);
+  return out;
+}
+
+/// Steps of the log entries that have `name`.
+std::vector<std::int64_t> steps_with(const kto::TrainerState& state, const std::string& name) {
+  std::vector<std::int64_t> out;
+  for (const auto& entry : state.log_history)
+    if (entry.contains(name)) out.push_back(entry["step"].get<std::int64_t>());
+  return out;
+}
+
+using Steps = std::vector<std::int64_t>;
+
 }  // namespace
 
 TEST_CASE("a best checkpoint that is gone is told and left out; the run ends with its last weights") {
@@ -75,4 +100,35 @@ TEST_CASE("a best checkpoint that is gone is told and left out; the run ends wit
   CHECK_FALSE(removed.state.best_model_checkpoint);
   CHECK(removed.notes.size() == 1);
   CHECK(at::equal(removed.weights, last));
+}
+
+TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop breaks off, not one to go on with") {
+  const kto_test::TemporaryFolder folder;
+  kto::TrainConfig config{.output_dir = (folder.path() / "max_steps").string(),
+                          .max_steps = 5,
+                          .learning_rate = 0.05,
+                          .eval_strategy = IntervalStrategy::epoch,
+                          .save_strategy = SaveStrategy::epoch,
+                          .load_best_model_at_end = true};
+  const auto limited = run(config);
+  CHECK(checkpoints(config.output_dir) == Steps{3, 5});
+  CHECK(limited.state.best_global_step == 5);
+  CHECK(limited.state.best_model_checkpoint == (folder.path() / "max_steps/checkpoint-5").string());
+  CHECK(at::equal(limited.weights, kto::Checkpoint(*limited.state.best_model_checkpoint).tensor("table")));
+
+  config.output_dir = (folder.path() / "stopped").string();
+  config.max_steps = 9;
+  config.eval_strategy = IntervalStrategy::steps;
+  config.eval_steps = 2;
+  config.load_best_model_at_end = false;
+  run(config, stop_at_evaluation(4));
+  CHECK(checkpoints(config.output_dir) == Steps{3, 4});
+
+  config.output_dir = (folder.path() / "interrupted").string();
+  kto::Callback interrupt;
+  interrupt.on_step_end = [](const kto::TrainerState& state, kto::Control& control) {
+    control.should_stop = control.interrupted = state.global_step == 4;
+  };
+  run(config, interrupt);
+  CHECK(checkpoints(config.output_dir) == Steps{3});
 }

@@ -269,11 +269,13 @@ struct Trainer {
   /// Logs and evaluates when due; true when a checkpoint is due.
   bool after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,
                   RunLog& log, Control& control, LearningRate& schedule) {
-    const bool run_ends = state.global_step == plan.num_steps;  // an epoch that it breaks off ends, too
+    const bool run_ends = state.global_step == plan.num_steps;
+    const auto epoch_is_over = [&] {  // or broken off for good
+      return epoch_ends || run_ends || (control.should_stop && !control.interrupted);
+    };
     const auto due = [&](IntervalStrategy strategy, std::int64_t every) {
       return (strategy == IntervalStrategy::steps && every > 0 && state.global_step % every == 0) ||
-             (strategy == IntervalStrategy::epoch &&
-              (epoch_ends || run_ends || (control.should_stop && !control.interrupted)));
+             (strategy == IntervalStrategy::epoch && epoch_is_over());
     };
     detail::call(callbacks, &Callback::on_step_end, state, control);
     const bool first = config.logging_first_step && state.global_step == 1;
@@ -293,7 +295,7 @@ struct Trainer {
     }
     const bool asked = std::exchange(control.should_save, false);
     return asked || (config.save_strategy == SaveStrategy::best && is_best) ||
-           (config.save_strategy == SaveStrategy::epoch && epoch_ends) ||
+           (config.save_strategy == SaveStrategy::epoch && epoch_is_over()) ||
            (config.save_strategy == SaveStrategy::steps && (run_ends || state.global_step % plan.save_steps == 0));
   }
 
