@@ -132,3 +132,28 @@ TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop breaks of
   run(config, interrupt);
   CHECK(checkpoints(config.output_dir) == Steps{3});
 }
+
+TEST_CASE("the closing entry has the metrics of the steps since the last one, unless an evaluation came last") {
+  kto::TrainConfig config{.max_steps = 5, .learning_rate = 0.05, .logging_steps = 3};
+  const auto closing = run(config).state.log_history.back();
+  auto every_config = config;
+  every_config.logging_steps = 1;
+  const auto every = run(every_config).state.log_history;
+  CHECK_FALSE(every.back().contains("kl"));  // nothing is left
+  REQUIRE(every.size() == 6);
+  for (const char* name : {"kl", "entropy", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen"}) {
+    INFO(name);
+    REQUIRE(closing.contains(name));
+    CHECK(closing[name].get<double>() == Approx((every[3][name].get<double>() + every[4][name].get<double>()) / 2));
+  }
+  CHECK(closing["num_tokens"] == every[4]["num_tokens"]);
+  CHECK(closing.contains("train_loss"));
+  CHECK_FALSE(closing.contains("loss"));
+
+  config.eval_strategy = IntervalStrategy::steps;
+  config.eval_steps = 4;  // and at the end
+  CHECK_FALSE(run(config).state.log_history.back().contains("kl"));
+  config.eval_strategy = IntervalStrategy::no;
+  config.logging_strategy = IntervalStrategy::no;
+  CHECK(run(config).state.log_history.back().contains("kl"));
+}

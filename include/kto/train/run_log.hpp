@@ -58,17 +58,23 @@ class RunLog {
     return entry;
   }
 
-  /// The closing entry: run time, rates, mean loss. `num_samples` rows were visited.
+  /// The closing entry: run time, rates, mean loss, and the metrics of the steps since the last entry; without those
+  /// where an evaluation came last, as in TRL. `num_samples` rows were visited.
   Json finish(TrainerState& state, double num_samples) {
     take_loss();
     const auto steps = static_cast<double>(state.global_step);
     const double without_loss = filter_ ? static_cast<double>(num_skipped_in_all_) : 0;
     state.train_runtime = seconds();
     state.train_loss = total_loss_ / std::max(1.0, steps - without_loss);
-    return {{"train_runtime", state.train_runtime},
-            {"train_samples_per_second", num_samples / state.train_runtime},
-            {"train_steps_per_second", steps / state.train_runtime},
-            {"train_loss", state.train_loss}};
+    Json entry = {{"train_runtime", state.train_runtime},
+                  {"train_samples_per_second", num_samples / state.train_runtime},
+                  {"train_steps_per_second", steps / state.train_runtime},
+                  {"train_loss", state.train_loss}};
+    const Json& history = state.log_history;
+    const bool evaluated = !history.empty() && history.back().contains("eval_loss") &&
+                           history.back().value("step", Json()) == state.global_step;
+    if (metrics.size() > 0 && !evaluated) entry.update(metrics.take("", state.num_tokens));
+    return entry;
   }
 
   template <class Archive>
