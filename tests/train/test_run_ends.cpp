@@ -157,3 +157,52 @@ TEST_CASE("the closing entry has the metrics of the steps since the last one, un
   config.logging_strategy = IntervalStrategy::no;
   CHECK(run(config).state.log_history.back().contains("kl"));
 }
+
+TEST_CASE("with a save_total_limit of 1 a run that has ended leaves the best checkpoint alone") {
+  const kto_test::TemporaryFolder folder;
+  kto::TrainConfig config{.output_dir = (folder.path() / "best").string(),
+                          .max_steps = 4,
+                          .learning_rate = 0.05,
+                          .eval_strategy = IntervalStrategy::steps,
+                          .eval_steps = 1,
+                          .save_strategy = SaveStrategy::steps,
+                          .save_steps = 1,
+                          .save_total_limit = 1,
+                          .load_best_model_at_end = true,
+                          .greater_is_better = true};
+  REQUIRE(run(config).state.best_global_step == 1);
+  CHECK(checkpoints(config.output_dir) == Steps{1});
+
+  config.output_dir = (folder.path() / "interrupted").string();
+  kto::Callback interrupt;
+  interrupt.on_step_end = [](const kto::TrainerState& state, kto::Control& control) {
+    control.should_stop = control.interrupted = state.global_step == 3;
+  };
+  run(config, interrupt);
+  CHECK(checkpoints(config.output_dir) == Steps{1, 3});  // one to go on from
+
+  config.output_dir = (folder.path() / "none").string();
+  config.load_best_model_at_end = false;
+  run(config);
+  CHECK(checkpoints(config.output_dir) == Steps{4});
+}
+
+TEST_CASE("a learning rate that follows the evaluations has a best model") {
+  const kto_test::TemporaryFolder folder;
+  kto::TrainConfig config{.max_steps = 4,
+                          .learning_rate = 0.05,
+                          .eval_strategy = IntervalStrategy::steps,
+                          .eval_steps = 1,
+                          .save_strategy = SaveStrategy::steps,
+                          .save_steps = 1,
+                          .save_total_limit = 2,
+                          .greater_is_better = true};
+  for (const auto type : {kto::LrSchedulerType::reduce_lr_on_plateau, kto::LrSchedulerType::greedy}) {
+    config.output_dir = (folder.path() / std::to_string(static_cast<int>(type))).string();
+    config.lr_scheduler_type = type;
+    const auto state = run(config).state;
+    CHECK(state.best_global_step == 1);
+    CHECK(state.best_metric);
+    CHECK(checkpoints(config.output_dir) == Steps{1, 4});
+  }
+}

@@ -11,8 +11,8 @@ namespace kto {
 
 /// "eval_loss" and the like; empty when `config` asks for no best model.
 inline std::string best_metric_name(const TrainConfig& config) {
-  const bool needed =
-      config.load_best_model_at_end || config.early_stopping_patience || config.save_strategy == SaveStrategy::best;
+  const bool needed = config.load_best_model_at_end || config.early_stopping_patience ||
+                      config.save_strategy == SaveStrategy::best || follows_evaluations(config.lr_scheduler_type);
   if (!config.metric_for_best_model && !needed) return "";
   const std::string name = config.metric_for_best_model.value_or("loss");
   return name.starts_with("eval_") ? name : "eval_" + name;

@@ -3,6 +3,7 @@
 // data and the unfinished part of the log. A resumed run is the uninterrupted one to the last bit.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -237,6 +238,16 @@ class Checkpointer {
     saved_step_ = state.global_step;
     remove_old(output_dir, state);
     return folder;
+  }
+
+  /// At the end of a run: with a save_total_limit of 1 the best checkpoint, where there is one, is the one that stays.
+  void finish(const TrainerState& state) const {
+    if (config_.save_total_limit != 1 || !state.best_model_checkpoint) return;
+    const auto is_best = [&](const auto& found) { return fs::equivalent(found.second, *state.best_model_checkpoint); };
+    const auto checkpoints = list_checkpoints(config_.output_dir);
+    if (std::ranges::none_of(checkpoints, is_best)) return;  // it lies elsewhere
+    for (const auto& found : checkpoints)
+      if (!is_best(found)) remove_checkpoint(found.second);
   }
 
   /// Whether the state as it is now lies in a checkpoint.

@@ -195,7 +195,9 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::save_steps, "save_steps", group::output,
                "updates between checkpoints; below 1: a fraction of the run", detail::steps("", false)),
         option(&C::save_total_limit, "save_total_limit", group::output,
-               "checkpoints to keep; the newest and the best are never removed", detail::count(1)),
+               "checkpoints to keep; the newest and the best are never removed, but a run that has ended leaves the "
+               "best alone where this is 1",
+               detail::count(1)),
         option(&C::save_only_model, "save_only_model", group::output,
                "checkpoints without what resuming needs (optimizer and so on)"),
         option(&C::load_best_model_at_end, "load_best_model_at_end", group::output,

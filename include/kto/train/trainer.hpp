@@ -165,6 +165,7 @@ struct Trainer {
     Json closing = log.finish(state, num_samples);
     closing.update(setup.memory_metrics());
     append(std::move(closing), state, control);
+    checkpointer.finish(state);
     detail::call(callbacks, &Callback::on_train_end, state);
     return state;
   }
