@@ -206,3 +206,16 @@ TEST_CASE("a learning rate that follows the evaluations has a best model") {
     CHECK(checkpoints(config.output_dir) == Steps{1, 4});
   }
 }
+
+TEST_CASE("logging_first_step needs no other logging, and an epoch that an evaluation breaks off is logged") {
+  kto::TrainConfig config{
+      .max_steps = 5, .learning_rate = 0.05, .logging_strategy = IntervalStrategy::no, .logging_first_step = true};
+  CHECK(steps_with(run(config).state, "loss") == Steps{1});
+
+  config.logging_strategy = IntervalStrategy::epoch;
+  config.logging_first_step = false;
+  config.eval_strategy = IntervalStrategy::steps;
+  config.eval_steps = 1;
+  CHECK(steps_with(run(config, stop_at_evaluation(4)).state, "loss") == Steps{3, 4});
+  CHECK(steps_with(run(config, stop_at_evaluation(3)).state, "loss") == Steps{3});
+}

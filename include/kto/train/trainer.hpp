@@ -280,8 +280,8 @@ struct Trainer {
     };
     detail::call(callbacks, &Callback::on_step_end, state, control);
     const bool first = config.logging_first_step && state.global_step == 1;
-    if (due(config.logging_strategy, plan.logging_steps) || (first && config.logging_strategy != IntervalStrategy::no))
-      append(log.take(state), state, control);
+    const bool logged = first || due(config.logging_strategy, plan.logging_steps);
+    if (logged) append(log.take(state), state, control);
     bool is_best = false;
     const double waited =
         config.eval_strategy == IntervalStrategy::epoch ? state.epoch : static_cast<double>(state.global_step);
@@ -294,6 +294,8 @@ struct Trainer {
       is_best = judgement.is_best;
       control.should_stop = control.should_stop || judgement.should_stop;
     }
+    if (!logged && due(config.logging_strategy, plan.logging_steps))  // the evaluation broke the epoch off
+      append(log.take(state), state, control);
     const bool asked = std::exchange(control.should_save, false);
     return asked || (config.save_strategy == SaveStrategy::best && is_best) ||
            (config.save_strategy == SaveStrategy::epoch && epoch_is_over()) ||
