@@ -219,3 +219,27 @@ TEST_CASE("logging_first_step needs no other logging, and an epoch that an evalu
   CHECK(steps_with(run(config, stop_at_evaluation(4)).state, "loss") == Steps{3, 4});
   CHECK(steps_with(run(config, stop_at_evaluation(3)).state, "loss") == Steps{3});
 }
+
+TEST_CASE("ignore_data_skip begins the epoch anew, or the next one where it was done") {
+  const kto_test::TemporaryFolder folder;
+  kto::TrainConfig config{.output_dir = (folder.path() / "out").string(),
+                          .num_train_epochs = 3,
+                          .learning_rate = 0.05,
+                          .logging_steps = 1,
+                          .save_strategy = SaveStrategy::steps,
+                          .save_steps = 1};
+  const auto whole = run(config);
+  const auto epochs_from = [&](int step) {
+    auto resumed = config;
+    resumed.resume_from_checkpoint = (folder.path() / "out" / kto::concat("checkpoint-", step)).string();
+    resumed.output_dir = (folder.path() / kto::concat("from-", step)).string();
+    resumed.ignore_data_skip = true;
+    const auto state = run(resumed).state;
+    std::vector<double> out;
+    for (const auto& entry : state.log_history)
+      if (entry.contains("loss") && entry["step"] > step) out.push_back(std::round(3 * entry["epoch"].get<double>()));
+    return out;
+  };
+  CHECK(epochs_from(3) == std::vector<double>{4, 5, 6, 7, 8, 9});  // in thirds
+  CHECK(epochs_from(2) == std::vector<double>{1, 2, 3, 4, 5, 6, 7});
+}

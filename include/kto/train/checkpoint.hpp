@@ -198,7 +198,6 @@ class Checkpointer {
       const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
       if (fs::exists(best)) state.best_model_checkpoint = best.string();
     }
-    if (config_.ignore_data_skip) position.batch = 0;
     saved_step_ = state.global_step;
   }
 

@@ -126,6 +126,7 @@ struct Trainer {
     at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
     if (checkpointer.resumes())
       checkpointer.resume(model, loss, reference, updates, schedule, scale, log, state, position);
+    if (config.ignore_data_skip) position = epoch_begun(feed, plan, position);
     detail::call(callbacks, &Callback::on_train_begin, state, plan);
     if (const std::string note = forget_lost_best(state); !note.empty())
       detail::call(callbacks, &Callback::on_note, note);
@@ -174,6 +175,14 @@ struct Trainer {
     if (!config.max_tokens_per_batch) return make_plan(config, num_units);
     return make_plan(config, num_units,
                      [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
+  }
+
+  /// The beginning of the epoch at `position`, or of the next one where that is done.
+  Position epoch_begun(const Feed& feed, const Plan& plan, const Position& position) const {
+    const std::int64_t num_batches = config.max_tokens_per_batch
+                                         ? static_cast<std::int64_t>(feed.batch_sizes(position.epoch).size())
+                                         : plan.batches_per_epoch;
+    return {position.epoch + (position.batch >= num_batches ? 1 : 0), 0};
   }
 
   void set_neftune() {
