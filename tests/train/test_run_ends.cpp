@@ -243,3 +243,37 @@ TEST_CASE("ignore_data_skip begins the epoch anew, or the next one where it was 
   CHECK(epochs_from(3) == std::vector<double>{4, 5, 6, 7, 8, 9});  // in thirds
   CHECK(epochs_from(2) == std::vector<double>{1, 2, 3, 4, 5, 6, 7});
 }
+
+TEST_CASE("rates and counts are of the steps that were made and the tokens that are asked for") {
+  kto::TrainConfig config{.num_train_epochs = 3,
+                          .learning_rate = 0.05,
+                          .logging_steps = 1,
+                          .eval_strategy = IntervalStrategy::steps,
+                          .eval_steps = 1};
+  const auto rows_of = [](const kto::Json& closing) {
+    return closing["train_samples_per_second"].get<double>() * closing["train_runtime"].get<double>();
+  };
+  CHECK(rows_of(run(config).state.log_history.back()) == Approx(36));
+  const auto stopped = run(config, stop_at_evaluation(4)).state;
+  CHECK(rows_of(stopped.log_history.back()) == Approx(16));
+  CHECK(steps_with(stopped, "train_tokens_per_second").empty());
+  CHECK(kto::to_json(stopped, {}, config)["num_input_tokens_seen"] == 0);
+
+  const kto_test::TemporaryFolder folder;
+  config.output_dir = (folder.path() / "out").string();
+  config.save_strategy = SaveStrategy::steps;
+  config.save_steps = 4;
+  config.include_num_input_tokens_seen = kto::InputTokens::all;
+  const auto whole = run(config).state;
+  CHECK(kto::to_json(whole, {}, config)["num_input_tokens_seen"] == whole.num_input_tokens_seen);
+  CHECK(steps_with(whole, "train_tokens_per_second") == Steps{1, 2, 3, 4, 5, 6, 7, 8, 9});  // of training alone
+  const auto& fifth = whole.log_history[8];
+  REQUIRE(fifth["step"] == 5);
+  CHECK(fifth["train_tokens_per_second"].get<double>() * fifth["train_runtime"].get<double>() ==
+        Approx(fifth["num_input_tokens_seen"].get<double>()));
+
+  config.resume_from_checkpoint = (folder.path() / "out/checkpoint-4").string();
+  const auto resumed = run(config).state;
+  CHECK(resumed.num_tokens == whole.num_tokens);
+  CHECK(resumed.num_input_tokens_seen == whole.num_input_tokens_seen);
+}

@@ -194,6 +194,8 @@ class Checkpointer {
     if (scale.is_on()) read("scaler", scale);
     const fs::path file = *from_ / "trainer_state.json";
     state = trainer_state_from_json(read_json(file), file.string());
+    state.num_tokens =
+        json_value<std::int64_t>(saved.manifest, "num_tokens", state.num_input_tokens_seen, from_->string());
     if (state.best_global_step) {  // the folder may have moved
       const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
       if (fs::exists(best)) state.best_model_checkpoint = best.string();
@@ -232,7 +234,7 @@ class Checkpointer {
       write("rng_state", generators), write("scheduler", rate), write("log", log), write("sampler", position);
       if (scale.is_on()) write("scaler", scale);
     }
-    content.manifest = {{"global_step", state.global_step}, {"identity", identity_}};
+    content.manifest = {{"global_step", state.global_step}, {"num_tokens", state.num_tokens}, {"identity", identity_}};
     const fs::path folder = write_checkpoint_folder(output_dir, state.global_step, std::move(content));
     saved_step_ = state.global_step;
     remove_old(output_dir, state);

@@ -53,6 +53,11 @@ class RunLog {
     if (loss_scale) entry["loss_scale"] = *loss_scale;
     if (num_updates > 0) entry.update(metrics.take("", state.num_tokens));
     if (num_skipped_ > 0) entry["skipped_steps"] = num_skipped_;
+    if (num_input_tokens > 0) {
+      const double run_time = seconds();
+      entry["train_runtime"] = run_time;
+      entry["train_tokens_per_second"] = static_cast<double>(num_input_tokens) / run_time;
+    }
     last_step_ = state.global_step;
     num_skipped_ = 0;
     return entry;

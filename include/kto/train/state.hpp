@@ -60,7 +60,7 @@ inline Json to_json(const TrainerState& state, const Plan& plan, const TrainConf
           {"log_history", state.log_history},
           {"logging_steps", plan.logging_steps > 0 ? plan.logging_steps : 500},
           {"max_steps", plan.num_steps},
-          {"num_input_tokens_seen", state.num_tokens},
+          {"num_input_tokens_seen", state.num_input_tokens_seen},
           {"num_train_epochs", plan.num_epochs},
           {"save_steps", plan.save_steps > 0 ? plan.save_steps : 500},
           {"stateful_callbacks", detail::stateful_callbacks(state, config)},
@@ -70,14 +70,15 @@ inline Json to_json(const TrainerState& state, const Plan& plan, const TrainConf
           {"trial_params", nullptr}};
 }
 
-/// What to_json wrote. Throws Error, which begins with `where` (a path), when something is missing or no number.
+/// What to_json wrote; num_tokens is none of it, since transformers refuses keys that it does not know. Throws Error,
+/// which begins with `where` (a path), when something is missing or no number.
 inline TrainerState trainer_state_from_json(const Json& object, const std::string& where) {
   check(object.is_object() && object.contains("log_history") && object["log_history"].is_array(), where,
         ": is no trainer state: it has no log_history");
   TrainerState state;
   state.global_step = json_value<std::int64_t>(object, "global_step", 0, where);
   state.epoch = json_value<double>(object, "epoch", 0, where);
-  state.num_tokens = json_value<std::int64_t>(object, "num_input_tokens_seen", 0, where);
+  state.num_input_tokens_seen = json_value<std::int64_t>(object, "num_input_tokens_seen", 0, where);
   state.log_history = object["log_history"];
   const auto optional = [&]<class T>(const char* key, std::optional<T>& field) {
     if (object.contains(key) && !object[key].is_null()) field = json_value<T>(object, key, T{}, where);

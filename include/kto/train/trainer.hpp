@@ -158,12 +158,7 @@ struct Trainer {
       detail::call(callbacks, &Callback::on_note, note);
     if (config.load_best_model_at_end && state.best_model_checkpoint)
       restore_parameters(model, *state.best_model_checkpoint);
-    const double num_samples = config.max_tokens_per_batch ? static_cast<double>(rows.size()) * state.epoch
-                               : config.max_steps > 0
-                                   ? static_cast<double>(state.global_step * config.per_device_train_batch_size *
-                                                         config.gradient_accumulation_steps)
-                                   : static_cast<double>(rows.size()) * config.num_train_epochs;
-    Json closing = log.finish(state, num_samples);
+    Json closing = log.finish(state, num_samples(state, plan, rows.size()));
     closing.update(setup.memory_metrics());
     append(std::move(closing), state, control);
     checkpointer.finish(state);
@@ -183,6 +178,15 @@ struct Trainer {
                                          ? static_cast<std::int64_t>(feed.batch_sizes(position.epoch).size())
                                          : plan.batches_per_epoch;
     return {position.epoch + (position.batch >= num_batches ? 1 : 0), 0};
+  }
+
+  /// Rows that the run has visited, as transformers counts them: its share of the whole schedule's.
+  double num_samples(const TrainerState& state, const Plan& plan, std::size_t num_rows) const {
+    const auto rows = static_cast<double>(num_rows), steps = static_cast<double>(state.global_step);
+    if (config.max_tokens_per_batch) return rows * state.epoch;
+    if (config.max_steps > 0)
+      return steps * static_cast<double>(config.per_device_train_batch_size * config.gradient_accumulation_steps);
+    return rows * config.num_train_epochs * steps / static_cast<double>(plan.num_steps);
   }
 
   void set_neftune() {
