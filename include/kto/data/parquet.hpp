@@ -8,7 +8,9 @@
 
 #if defined(KTO_HAS_ARROW)
 #include <arrow/api.h>
+#include <arrow/extension_type.h>
 #include <arrow/io/file.h>
+#include <arrow/util/float16.h>
 #include <parquet/arrow/reader.h>
 
 #include <memory>
@@ -23,6 +25,17 @@ T take_arrow(arrow::Result<T> result, const std::string& where) {
   return std::move(result).ValueUnsafe();
 }
 
+/// What the text of a column of Arrow's type arrow.json says; datasets writes messages so.
+inline Json json_of_text(const Json& stored, const std::string& name) {
+  const auto& text = stored.get_ref<const std::string&>();
+  check(find_too_deep(text) == std::string_view::npos, "the column ", name, " nests lists and objects more than ",
+        max_json_depth, " deep");
+  Json value = Json::parse(text, nullptr, false);
+  check(!value.is_discarded(), "the column ", name, " is of the type JSON and holds ", describe_value(stored),
+        ", which is not JSON");
+  return value;
+}
+
 /// Element `i` of an Arrow array as the JSON that a line of JSON Lines would have. Throws Error for types that JSON has
 /// no word for.
 inline Json arrow_json(const arrow::Array& array, std::int64_t i, const std::string& name) {
@@ -33,8 +46,8 @@ inline Json arrow_json(const arrow::Array& array, std::int64_t i, const std::str
   };
   const auto list = [&](const auto& lists) {
     Json out = Json::array();
-    for (auto at = lists.value_offset(i); at < lists.value_offset(i + 1); ++at)
-      out.push_back(arrow_json(*lists.values(), at, name));
+    const std::int64_t begin = lists.value_offset(i), end = begin + lists.value_length(i);
+    for (std::int64_t at = begin; at < end; ++at) out.push_back(arrow_json(*lists.values(), at, name));
     return out;
   };
   switch (array.type_id()) {
@@ -58,6 +71,8 @@ inline Json arrow_json(const arrow::Array& array, std::int64_t i, const std::str
       return static_cast<const arrow::UInt32Array&>(array).Value(i);
     case arrow::Type::UINT64:
       return static_cast<const arrow::UInt64Array&>(array).Value(i);
+    case arrow::Type::HALF_FLOAT:
+      return arrow::util::Float16::FromBits(static_cast<const arrow::HalfFloatArray&>(array).Value(i)).ToFloat();
     case arrow::Type::FLOAT:
       return static_cast<const arrow::FloatArray&>(array).Value(i);
     case arrow::Type::DOUBLE:
@@ -66,10 +81,20 @@ inline Json arrow_json(const arrow::Array& array, std::int64_t i, const std::str
       return text(static_cast<const arrow::StringArray&>(array).GetView(i));
     case arrow::Type::LARGE_STRING:
       return text(static_cast<const arrow::LargeStringArray&>(array).GetView(i));
+    case arrow::Type::STRING_VIEW:
+      return text(static_cast<const arrow::StringViewArray&>(array).GetView(i));
     case arrow::Type::LIST:
       return list(static_cast<const arrow::ListArray&>(array));
     case arrow::Type::LARGE_LIST:
       return list(static_cast<const arrow::LargeListArray&>(array));
+    case arrow::Type::FIXED_SIZE_LIST:
+      return list(static_cast<const arrow::FixedSizeListArray&>(array));
+    case arrow::Type::EXTENSION: {
+      const auto& extended = static_cast<const arrow::ExtensionArray&>(array);
+      const auto& type = static_cast<const arrow::ExtensionType&>(*array.type());
+      Json stored = arrow_json(*extended.storage(), i, name);
+      return type.extension_name() == "arrow.json" && stored.is_string() ? json_of_text(stored, name) : stored;
+    }
     case arrow::Type::DICTIONARY: {
       const auto& coded = static_cast<const arrow::DictionaryArray&>(array);
       return arrow_json(*coded.dictionary(), coded.GetValueIndex(i), name);
@@ -85,17 +110,30 @@ inline Json arrow_json(const arrow::Array& array, std::int64_t i, const std::str
     }
     default:
       fail("the column ", name, " is of Arrow's type ", array.type()->ToString(),
-           ", which is not read; expected text, numbers, booleans, and lists and structs of them");
+           ", which is not read; expected text, numbers, booleans, JSON, and lists and structs of them");
   }
 }
 
+/// Stands for element `i` of a column that rows do not use, of whatever type: null, an empty list, or true.
+inline Json unused_json(const arrow::Array& array, std::int64_t i) {
+  if (array.IsNull(i)) return nullptr;
+  const bool is_list = array.type_id() == arrow::Type::LIST;
+  return is_list && static_cast<const arrow::ListArray&>(array).value_length(i) == 0 ? Json::array() : Json(true);
+}
+
 /// See ParquetReader. A batch of rows is in memory at a time.
-inline void read_parquet_by_arrow(const fs::path& path, const std::function<bool(Json, double)>& visit) {
+inline void read_parquet_by_arrow(const fs::path& path, const std::function<bool(const std::string&)>& is_used,
+                                  const std::function<bool(Json, double)>& visit) {
   const std::string where = path.string();
   parquet::arrow::FileReaderBuilder builder;
   const auto file = take_arrow(arrow::io::ReadableFile::Open(where), where);
   const arrow::Status opened = builder.Open(file);
   check(opened.ok(), where, ": is not a Parquet file that can be read: ", opened.message());
+#if ARROW_VERSION_MAJOR >= 21
+  auto properties = parquet::default_arrow_reader_properties();
+  properties.set_arrow_extensions_enabled(true);  // JSON columns by Parquet's own mark, as pyarrow takes them
+  builder.properties(properties);
+#endif
   std::unique_ptr<parquet::arrow::FileReader> reader;
   const arrow::Status built = builder.Build(&reader);
   check(built.ok(), where, ": cannot be read: ", built.message());
@@ -108,9 +146,16 @@ inline void read_parquet_by_arrow(const fs::path& path, const std::function<bool
     if (batch == nullptr) return;
     for (std::int64_t i = 0; i < batch->num_rows(); ++i) {
       Json row = Json::object();
-      for (int c = 0; c < batch->num_columns(); ++c)
-        row[batch->column_name(c)] = arrow_json(*batch->column(c), i, batch->column_name(c));
-      if (!visit(std::move(row), ++done / num_rows)) return;
+      ++done;
+      try {
+        for (int c = 0; c < batch->num_columns(); ++c) {
+          const std::string& name = batch->column_name(c);
+          row[name] = is_used(name) ? arrow_json(*batch->column(c), i, name) : unused_json(*batch->column(c), i);
+        }
+      } catch (const Error& error) {
+        fail(where, ": line ", static_cast<std::int64_t>(done), ": ", error.what());
+      }
+      if (!visit(std::move(row), done / num_rows)) return;
     }
   }
 }

@@ -3,6 +3,7 @@
 // in memory than its reader wants.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <optional>
@@ -22,16 +23,24 @@
 namespace kto::detail {
 
 /// Calls its last argument for each row of a Parquet file, with what is read so far of it (0 to 1), until that returns
-/// false. Null in a program that does not include kto/data/parquet.hpp.
-using ParquetReader = void (*)(const fs::path&, const std::function<bool(Json row, double share)>&);
+/// false. Of a column that is not used it only says whether there is something. Null in a program that does not include
+/// kto/data/parquet.hpp.
+using ParquetReader = void (*)(const fs::path&, const std::function<bool(const std::string& column)>& is_used,
+                               const std::function<bool(Json row, double share)>&);
 inline ParquetReader parquet_reader = nullptr;
 
-inline void read_parquet(const fs::path& path, const std::function<bool(Json, double)>& visit) {
+inline void read_parquet(const fs::path& path, const std::function<bool(const std::string&)>& is_used,
+                         const std::function<bool(Json, double)>& visit) {
   check(parquet_reader != nullptr, path.string(),
         ": this program was built without Apache Arrow, which reads Parquet; pip install pyarrow, configure kto with "
         "-DKTO_WITH_ARROW=ON -DKTO_PYTHON=(that Python) and build again, or write the rows as JSON Lines");
-  parquet_reader(path, visit);
+  parquet_reader(path, is_used, visit);
 }
+
+inline const std::set<std::string> text_columns{"prompt", "completion", "label", "chosen", "rejected"};
+inline const std::set<std::string> id_columns{"completion_input_ids", "completion_labels", "completion_attention_mask",
+                                              "label"};
+inline const std::set<std::string> template_columns{"tools", "chat_template_kwargs"};
 
 /// Takes the rows of all files in turn. The first row that has a known format sets that of the data set.
 class RowReader {
@@ -104,7 +113,13 @@ class RowReader {
   void read(const fs::path& path) {
     if (path.extension() == ".parquet") {
       std::size_t row_of_file = 0;
-      return read_parquet(path, [&](Json row, double share) {
+      const auto is_used = [&](const std::string& column) {
+        const bool is_taken =
+            part_->columns.empty() || std::ranges::find(part_->columns, column) != part_->columns.end();
+        return is_taken &&
+               (text_columns.contains(column) || id_columns.contains(column) || template_columns.contains(column));
+      };
+      return read_parquet(path, is_used, [&](Json row, double share) {
         if (has_enough()) return false;
         take_parsed(std::move(row), begin_row(++row_of_file));
         if (row_of_file % 1024 == 0) note_share(share);
@@ -220,14 +235,10 @@ class RowReader {
   }
 
   void note_unused(const Json& row, RowKind kind) {
-    static const std::set<std::string> of_text{"prompt", "completion", "label", "chosen", "rejected"};
-    static const std::set<std::string> of_ids{"completion_input_ids", "completion_labels", "completion_attention_mask",
-                                              "label"};
-    const auto& used = kind.format == RowFormat::Tokenized ? of_ids : of_text;
-    static const std::set<std::string> for_templates{"tools", "chat_template_kwargs"};
+    const auto& used = kind.format == RowFormat::Tokenized ? id_columns : text_columns;
     if (kind.format == RowFormat::ImplicitPrompt && find_value(row, "prompt")) prompt_column_unused_ = true;
     for (const auto& [key, value] : row.items())
-      if (!value.is_null() && !used.contains(key) && !(kind.conversational && for_templates.contains(key)))
+      if (!value.is_null() && !used.contains(key) && !(kind.conversational && template_columns.contains(key)))
         unused_columns_.insert(key);
   }
 
@@ -262,7 +273,7 @@ class RowReader {
 inline std::size_t count_rows(const fs::path& path) {
   std::size_t count = 0;
   if (path.extension() == ".parquet") {
-    read_parquet(path, [&](const Json&, double) { return ++count > 0; });
+    read_parquet(path, [](const std::string&) { return false; }, [&](const Json&, double) { return ++count > 0; });
     return count;
   }
   RowTexts texts(path);
