@@ -134,7 +134,9 @@ TEST_CASE("rows: a malformed row is told line, column or key, and what was expec
     return complaint(R"({"prompt": "a", "completion": "b", "label": )" + value + "}");
   };
   CHECK(label("\"true\"") == "line 2: \"label\" is the string \"true\"; expected true or false without quotes");
-  CHECK(label("1") == "line 2: \"label\" is the number 1; expected true or false");
+  CHECK(label("2") == "line 2: \"label\" is the number 2; expected true or false");
+  CHECK(label("-1") == "line 2: \"label\" is the number -1; expected true or false");
+  CHECK(label("0.5") == "line 2: \"label\" is the number 0.5; expected true or false");
   CHECK(label("null") == "line 2: \"label\" is null; expected true or false");
   CHECK(label("[true]") == "line 2: \"label\" is a list; expected true or false");
   CHECK(complaint(R"({"prompt": 5, "completion": "b", "label": true})") ==
@@ -147,6 +149,40 @@ TEST_CASE("rows: a malformed row is told line, column or key, and what was expec
              KTO_CONTAINS("must not have the column \"label\" too"));
   CHECK_THAT(complaint(R"({"prompt": "a", "completion": "b", "label": true, "images": ["x.png"]})"),
              KTO_CONTAINS("\"images\" holds media; only text can be trained on"));
+}
+
+TEST_CASE("rows: the numbers 1 and 0 are labels", "[data]") {
+  const TemporaryFolder folder;
+  std::string lines, csv = "prompt,completion,label\n";
+  for (const std::string label : {"1", "0", "1.0", "0.0"}) {
+    lines += R"({"prompt": "a", "completion": "b", "label": )" + label + "}\n";
+    csv += "a,b," + label + "\n";
+  }
+  for (const auto& file : {folder.write("a.jsonl", lines), folder.write("a.csv", csv)}) {
+    const auto rows = read_rows(file).rows;
+    REQUIRE(rows.size() == 4);
+    for (std::size_t i = 0; i < rows.size(); ++i) CHECK(rows[i].label == (i % 2 == 0));
+  }
+  const auto ids = R"({"completion_input_ids": [1, 2], "completion_labels": [-100, 2], "label": 0})";
+  CHECK_FALSE(read_rows(folder.write("ids.jsonl", ids)).rows.at(0).label);
+}
+
+TEST_CASE("rows: what a tool gave back may be any list or object", "[data]") {
+  const TemporaryFolder folder;
+  const auto turns = [](const std::string& role, const std::string& content) {
+    return R"([{"role":"user","content":"a"},{"role":")" + role + R"(","content":)" + content + "}]";
+  };
+  for (const std::string role : {"tool", "ipython", "function"})
+    for (const std::string content : {R"({"temp":22})", "{}", R"(["a",1])", R"([{"id":3},{"type":"x"}])", "[]",
+                                      R"([{"type":"text","text":"t"}])"}) {
+      const auto file = folder.write("rows.jsonl", chat_row(turns(role, content)));
+      CHECK(read_rows(file).rows.at(0).prompt[1]["content"] == Json::parse(content));
+    }
+  for (const std::string content : {R"({"temp":22})", R"(["a",1])"})
+    CHECK_THAT(complaint(chat_row(turns("assistant", content)), chat), KTO_CONTAINS("prompt[1].content"));
+  CHECK_THAT(complaint(chat_row(turns("tool", "7")), chat), KTO_CONTAINS("prompt[1].content is the number 7"));
+  CHECK_THAT(complaint(chat_row(turns("tool", R"([{"type":"image","image":"x"}])")), chat),
+             KTO_CONTAINS("is of type image; only text can be trained on"));
 }
 
 TEST_CASE("rows: malformed messages", "[data]") {

@@ -3,7 +3,9 @@
 // the column or key and what was expected; the reader of rows puts file and line before it.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -53,7 +55,19 @@ inline void check_part(const Json& part, const std::string& name) {
           "; only text can be trained on: remove the rows that have other media");
 }
 
-/// A message: a role, and a content (a string, or a list of parts) unless tool calls or a reasoning stand in its place.
+/// What a tool gave back, as JSON: a template writes it as it is.
+inline bool is_tool_result(std::string_view role, const Json& content) {
+  constexpr std::array<std::string_view, 3> tools{"tool", "ipython", "function"};
+  if (std::ranges::find(tools, role) == tools.end()) return false;
+  const auto is_text = [](const Json* value) { return value && value->is_string(); };
+  const auto is_part = [&](const Json& item) {
+    return item.is_object() && (is_text(find_value(item, "type")) || is_text(find_value(item, "text")));
+  };
+  return content.is_object() || (content.is_array() && !std::ranges::all_of(content, is_part));
+}
+
+/// A message: a role, and a content (a string, or a list of parts; of a tool any JSON list or object) unless tool calls
+/// or a reasoning stand in its place.
 inline void check_message(const Json& message, const std::string& name) {
   check(message.is_object(), name, " is ", describe_value(message), "; expected a message with role and content");
   const bool share_gpt = message.contains("from") && message.contains("value");
@@ -65,6 +79,7 @@ inline void check_message(const Json& message, const std::string& name) {
   for (const char* key : {"tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"})
     if (find_value(message, key) && !find_value(message, "content")) return;
   const Json& content = need_value(message, "content", name + ".content", "a string");
+  if (is_tool_result(role.get_ref<const std::string&>(), content)) return;
   check(content.is_string() || content.is_array(), name, ".content is ", describe_value(content),
         "; expected a string (or a list of parts)");
   if (content.is_array())
@@ -88,6 +103,13 @@ inline void check_same_turns(bool a_conversational, std::string_view a, bool b_c
         kind(b_conversational), "; expected both to be strings, or both lists of messages");
 }
 
+/// What a label says: true or false, or the number 1 or 0 for it; none for anything else.
+inline std::optional<bool> label_of(const Json& label) {
+  if (label.is_boolean()) return label.get<bool>();
+  if (label.is_number() && (label == 0 || label == 1)) return label == 1;
+  return {};
+}
+
 /// Checks the columns of an unpaired row or a pair, and says which it is. Of a tokenized row the ids are not looked at.
 inline RowKind check_columns(const Json& row) {
   check(row.is_object(), "a row is ", describe_value(row), "; expected an object with prompt, completion and label");
@@ -97,7 +119,7 @@ inline RowKind check_columns(const Json& row) {
 
   if (find_value(row, "completion_input_ids")) {
     const Json& label = need_value(row, "label", "\"label\"", "true or false");
-    check(label.is_boolean(), "\"label\" is ", describe_value(label), "; expected true or false");
+    check(label_of(label).has_value(), "\"label\" is ", describe_value(label), "; expected true or false");
     return {RowFormat::Tokenized, false};
   }
   if (!find_value(row, "chosen") && !find_value(row, "rejected")) {
@@ -112,7 +134,7 @@ inline RowKind check_columns(const Json& row) {
     const bool conversational = check_turns(row, "prompt");
     check_same_turns(conversational, "prompt", check_turns(row, "completion"), "completion");
     const Json& label = row["label"];
-    check(label.is_boolean(), "\"label\" is ", describe_value(label), "; expected true or false",
+    check(label_of(label).has_value(), "\"label\" is ", describe_value(label), "; expected true or false",
           label.is_string() ? " without quotes" : "");
     return {RowFormat::Unpaired, conversational};
   }

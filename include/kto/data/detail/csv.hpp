@@ -73,9 +73,9 @@ inline Json csv_row(const CsvRecord& header, CsvRecord record) {
     Json& value = row[header.cells[i]];
     value = std::move(cell);
     if (header.cells[i] != "label") continue;
-    for (const char* yes : {"true", "True", "TRUE", "1"})
+    for (const char* yes : {"true", "True", "TRUE", "1", "1.0"})
       if (value == yes) value = true;
-    for (const char* no : {"false", "False", "FALSE", "0"})
+    for (const char* no : {"false", "False", "FALSE", "0", "0.0"})
       if (value == no) value = false;
   }
   return row;

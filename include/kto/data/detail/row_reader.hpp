@@ -225,7 +225,7 @@ class RowReader {
       context.prompt = std::move(row["prompt"]);
     }
     if (kind.format == RowFormat::Unpaired || kind.format == RowFormat::Tokenized) {
-      Row taken{std::move(context), std::move(row["completion"]), row["label"].get<bool>()};
+      Row taken{std::move(context), std::move(row["completion"]), *label_of(row["label"])};
       if (problems_.empty()) rows_.push_back(std::move(taken));
     } else {
       Pair pair{std::move(context), std::move(row["chosen"]), std::move(row["rejected"])};
