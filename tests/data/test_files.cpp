@@ -69,6 +69,13 @@ TEST_CASE("files: where no name has a word of a split, all are train", "[data]")
   CHECK_THAT(refused({"notes.txt"}, "train"), KTO_CONTAINS("no data for the split train"));
 }
 
+TEST_CASE("files: what a training run leaves beside the data is none of it", "[data]") {
+  const Names files{"train.jsonl", "out/train_results.json", "out/eval_results.json", "out/training_args.json"};
+  CHECK(found(files, "train") == Names{"train.jsonl"});
+  CHECK_THAT(refused(files, "test"), KTO_CONTAINS("the splits it has: train"));
+  CHECK(found(files, "train", "out/train_results.json") == Names{"out/train_results.json"});
+}
+
 TEST_CASE("files: ** in a pattern is any number of folders, also none", "[data]") {
   const Names files{"x.jsonl", "a/y.jsonl", "a/b/z.jsonl", "a/b/z.csv", ".h/x.jsonl", "__c/x.jsonl", "README.md"};
   const Names all{"a/b/z.jsonl", "a/y.jsonl", "x.jsonl"};

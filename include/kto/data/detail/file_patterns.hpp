@@ -18,10 +18,12 @@ namespace kto::detail {
 
 inline bool is_pattern(std::string_view path) { return path.find_first_of("*?[") != std::string_view::npos; }
 
-/// Files about a data set that are none of its data. A pattern may name one.
+/// Files about a data set, as datasets leaves them out, and those that a training run leaves (an output folder may lie
+/// in the data's, and train_results.json has a word of a split). A pattern may name one.
 inline bool is_about_data(const fs::path& path) {
-  constexpr std::array<std::string_view, 5> names{"README.md", "config.json", "dataset_info.json", "dataset_infos.json",
-                                                  "dataset_dict.json"};
+  constexpr std::array<std::string_view, 10> names{
+      "README.md",          "config.json",       "dataset_info.json", "dataset_infos.json", "dataset_dict.json",
+      "train_results.json", "eval_results.json", "all_results.json",  "trainer_state.json", "training_args.json"};
   return std::ranges::find(names, path.filename().string()) != names.end();
 }
 
