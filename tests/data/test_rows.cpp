@@ -264,6 +264,7 @@ TEST_CASE("rows: CSV, quoted cells, and what is wrong with each record", "[data]
   CHECK_THAT(message, KTO_CONTAINS("line 2: has 2 cells, and the header 3") && KTO_CONTAINS("line 3: \"label\"") &&
                           KTO_CONTAINS("line 4: text follows the closing quote") &&
                           KTO_CONTAINS("line 5: a quoted cell"));
+  CHECK(kto::read_rows(folder.write("c.csv", "prompt,label,prompt,completion\na,1,b,c\n")).rows[0].prompt == "a");
 }
 
 TEST_CASE("rows: files that a pattern matches, in the order of their names", "[data]") {

@@ -100,6 +100,17 @@ TEST_CASE("a best checkpoint that is gone is told and left out; the run ends wit
   CHECK_FALSE(removed.state.best_model_checkpoint);
   CHECK(removed.notes.size() == 1);
   CHECK(at::equal(removed.weights, last));
+
+  config.output_dir = (folder.path() / "damaged").string();
+  kto::Callback damage;
+  damage.on_step_begin = [&](const kto::TrainerState& state, kto::Control&) {
+    if (state.global_step == 5) kto::write_file(checkpoint(1) / "model.safetensors", "no weights");
+  };
+  const auto damaged = run(config, damage);
+  CHECK_FALSE(damaged.state.best_model_checkpoint);
+  REQUIRE(damaged.notes.size() == 1);
+  CHECK_THAT(damaged.notes[0], KTO_CONTAINS("model.safetensors") && KTO_CONTAINS("ends with its last weights"));
+  CHECK(at::equal(damaged.weights, last));
 }
 
 TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop breaks off, not one to go on with") {

@@ -4,8 +4,6 @@
 // of a loaded one live_reference(policy), which copies the adapter alone.
 #pragma once
 
-#include <ATen/ops/equal.h>
-
 #include <cmath>
 #include <limits>
 #include <set>

@@ -3,8 +3,6 @@
 // pass and runs once more there.
 #pragma once
 
-#include <ATen/Context.h>
-
 #include <functional>
 #include <mutex>
 #include <utility>

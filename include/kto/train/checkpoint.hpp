@@ -103,13 +103,14 @@ void visit_run(Model& model, Loss& loss, Reference& reference, Updates<Optimizer
 }  // namespace detail
 
 /// Copies the trained parameters of a saved model, or of an adapter, into `model`. Throws Error naming what is missing
-/// or misshapen.
+/// or misshapen; the model is then as it was.
 template <HasParameters Model>
 void restore_parameters(const Model& model, const fs::path& folder) {
   const at::NoGradGuard no_grad;
   const bool adapter =
       fs::exists(folder / "adapter_model.safetensors") || fs::exists(folder / "adapter_model.safetensors.index.json");
   const Checkpoint stored(folder, adapter ? "adapter_model" : "model");
+  std::vector<std::pair<Tensor, Tensor>> pairs;
   for (auto& [name, tensor] : model.named_parameters()) {
     if (!tensor.requires_grad()) continue;
     const std::string in_peft = "base_model.model." + name;
@@ -119,8 +120,9 @@ void restore_parameters(const Model& model, const fs::path& folder) {
     check(saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(), folder.string(), ": ", name,
           " is ", saved.scalar_type(), ' ', shape_text(saved.sizes()), ", expected ", tensor.scalar_type(), ' ',
           shape_text(tensor.sizes()));
-    tensor.copy_(saved);
+    pairs.emplace_back(tensor, saved);
   }
+  for (auto& [tensor, saved] : pairs) tensor.copy_(std::exchange(saved, {}));
 }
 
 /// Clears the best checkpoint of `state` where its folder is gone, as when only the newest checkpoint was carried

@@ -156,8 +156,12 @@ struct Trainer {
     if (state.interrupted) return state;
     if (const std::string note = forget_lost_best(state); !note.empty())
       detail::call(callbacks, &Callback::on_note, note);
-    if (config.load_best_model_at_end && state.best_model_checkpoint)
-      restore_parameters(model, *state.best_model_checkpoint);
+    if (config.load_best_model_at_end && state.best_model_checkpoint) try {
+        restore_parameters(model, *state.best_model_checkpoint);
+      } catch (const Error& error) {  // what was trained is not lost for it
+        detail::call(callbacks, &Callback::on_note, concat(error.what(), "; the run ends with its last weights"));
+        state.best_model_checkpoint.reset();
+      }
     Json closing = log.finish(state, num_samples(state, plan, rows.size()));
     closing.update(setup.memory_metrics());
     append(std::move(closing), state, control);

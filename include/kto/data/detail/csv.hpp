@@ -70,6 +70,7 @@ inline Json csv_row(const CsvRecord& header, CsvRecord record) {
   for (std::size_t i = 0; i < record.cells.size(); ++i) {
     std::string& cell = record.cells[i];
     check(find_invalid_utf8(cell) == std::string_view::npos, "the cell ", header.cells[i], " is not UTF-8");
+    if (row.contains(header.cells[i])) continue;  // of columns with one name the first counts, as in pandas
     Json& value = row[header.cells[i]];
     value = std::move(cell);
     if (header.cells[i] != "label") continue;
