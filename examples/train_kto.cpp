@@ -100,12 +100,12 @@ void save(const kto::Arguments& args, const kto::Policy& policy, const kto::Trai
   const auto write = [&](const char* name, const Json& content) {
     kto::write_file(folder / name, content.dump(2) + "\n");
   };
+  kto::Policy saved = policy;
   if (policy.adapter && args.script.merge_and_unload) {
-    kto::save_pretrained(kto::merge_and_unload(policy.model), folder, policy.base);
-    remove_adapter(folder);
-  } else {
-    save_model(policy, folder);
+    saved.model = kto::merge_and_unload(policy.model);
+    saved.adapter.reset();
   }
+  save_model(saved, folder);
   kto::write_file(folder / "README.md", model_card(args, policy));
   Json results = state.log_history.back();
   results.erase("step");

@@ -493,9 +493,10 @@ inline void validate(const Arguments& arguments) {
     throw UsageError("ref_model_mixup_alpha and ref_model_sync_steps need --sync_ref_model");
   if (!script.precompute_ref_log_probs && (script.precompute_ref_batch_size || script.ref_logps_cache))
     throw UsageError("precompute_ref_batch_size and ref_logps_cache need --precompute_ref_log_probs");
-  if (script.ref_model_name_or_path && (script.sync_ref_model || script.ref_model_ema_decay))
+  const bool moves = script.sync_ref_model || script.ref_model_ema_decay;
+  if (script.ref_model_name_or_path && moves)
     throw UsageError("a reference that follows the policy starts as the policy: leave out --ref_model_name_or_path");
-  if ((script.ref_adapter_name || script.ref_dtype) && (script.sync_ref_model || script.ref_model_ema_decay))
+  if ((script.ref_adapter_name || script.ref_dtype) && moves)
     throw UsageError(concat("a reference that follows the policy starts as the policy, in its type: leave out --",
                             script.ref_adapter_name ? "ref_adapter_name" : "ref_dtype"));
   if (script.ref_adapter_name && script.ref_model_name_or_path)

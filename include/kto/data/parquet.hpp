@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace kto::detail {
 
@@ -144,13 +145,16 @@ inline void read_parquet_by_arrow(const fs::path& path, const std::function<bool
   for (;;) {
     const auto batch = take_arrow(batches->Next(), where);
     if (batch == nullptr) return;
+    std::vector<bool> used;
+    for (int c = 0; c < batch->num_columns(); ++c) used.push_back(is_used(batch->column_name(c)));
     for (std::int64_t i = 0; i < batch->num_rows(); ++i) {
       Json row = Json::object();
       ++done;
       try {
         for (int c = 0; c < batch->num_columns(); ++c) {
           const std::string& name = batch->column_name(c);
-          row[name] = is_used(name) ? arrow_json(*batch->column(c), i, name) : unused_json(*batch->column(c), i);
+          row[name] = used[static_cast<std::size_t>(c)] ? arrow_json(*batch->column(c), i, name)
+                                                        : unused_json(*batch->column(c), i);
         }
       } catch (const Error& error) {
         fail(where, ": line ", static_cast<std::int64_t>(done), ": ", error.what());

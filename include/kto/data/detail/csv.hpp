@@ -70,10 +70,9 @@ inline Json csv_row(const CsvRecord& header, CsvRecord record) {
   for (std::size_t i = 0; i < record.cells.size(); ++i) {
     std::string& cell = record.cells[i];
     check(find_invalid_utf8(cell) == std::string_view::npos, "the cell ", header.cells[i], " is not UTF-8");
-    if (row.contains(header.cells[i])) continue;  // of columns with one name the first counts, as in pandas
-    Json& value = row[header.cells[i]];
-    value = std::move(cell);
-    if (header.cells[i] != "label") continue;
+    const auto [place, is_first] = row.emplace(header.cells[i], std::move(cell));
+    if (!is_first || header.cells[i] != "label") continue;  // of columns with one name the first counts, as in pandas
+    Json& value = *place;
     for (const char* yes : {"true", "True", "TRUE", "1", "1.0"})
       if (value == yes) value = true;
     for (const char* no : {"false", "False", "FALSE", "0", "0.0"})
