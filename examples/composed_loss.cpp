@@ -35,9 +35,11 @@ struct LengthNormalised {
   }
 };
 
-int main() {
+int main() try {
   const kto::Kto kto_loss{.beta = 0.3};
   toy::train_and_report("KTO", kto_loss);
   toy::train_and_report("KTO + SFT", WithSft<kto::Kto>{.loss = kto_loss, .weight = 0.5});
   toy::train_and_report("length-normalised KTO", LengthNormalised<kto::Kto>{.loss = {.beta = 1}});
+} catch (const std::exception& error) {
+  return kto::report_error("composed_loss", error);
 }

@@ -21,4 +21,11 @@ struct Hinge {
   }
 };
 
-int main() { toy::train_and_report("hinge", Hinge{.beta = 0.3}); }
+int main() {
+  try {
+    toy::train_and_report("hinge", Hinge{.beta = 0.3});
+    return 0;
+  } catch (const std::exception& error) {
+    return kto::report_error("custom_loss", error);
+  }
+}

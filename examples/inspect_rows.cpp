@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "kto/core/terminal.hpp"
 #include "kto/data/balance.hpp"
 #include "kto/data/encode.hpp"
 #include "kto/data/parquet.hpp"
@@ -40,39 +41,12 @@ struct Paint {
   std::string faint(std::string_view text) const { return (*this)("2", text); }
 };
 
-/// `text` with control characters and stray bytes as \xNN, so that rows cannot steer the terminal. Line feeds and tabs
-/// stay; on one line they become \n and \t, and quotes and backslashes get a backslash.
-std::string printable(std::string_view text, bool one_line) {
-  std::string out;
-  for (std::size_t at = 0; at < text.size();) {
-    const char c = text[at];
-    const std::size_t size = kto::detail::code_point_size(text, at);
-    const bool control = size == 1 && (static_cast<unsigned char>(c) < 0x20 || c == 0x7F);
-    const bool c1 = size == 2 && c == '\xC2' && static_cast<unsigned char>(text[at + 1]) < 0xA0;
-    if (one_line && (c == '"' || c == '\\')) {
-      out += {'\\', c};
-    } else if (size > 0 && !control && !c1) {
-      out += text.substr(at, size);
-    } else if (c == '\n' || c == '\t') {
-      out += one_line ? (c == '\n' ? "\\n" : "\\t") : std::string_view(&c, 1);
-    } else {
-      char escaped[8];
-      for (std::size_t i = 0; i < (size > 0 ? size : 1); ++i) {
-        std::snprintf(escaped, sizeof escaped, "\\x%02X", static_cast<unsigned char>(text[at + i]));
-        out += escaped;
-      }
-    }
-    at += size > 0 ? size : 1;
-  }
-  return out;
-}
-
 void print_indented(std::string_view text, const auto& paint) {
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size() - 1) + 1;
     const std::string_view line = text.substr(0, end);
     const bool ends = line.back() == '\n';
-    std::cout << "  " << paint(printable(line.substr(0, line.size() - (ends ? 1 : 0)), false)) << '\n';
+    std::cout << "  " << paint(kto::printable(line.substr(0, line.size() - (ends ? 1 : 0)))) << '\n';
     text.remove_prefix(end);
   }
 }
@@ -85,7 +59,7 @@ void print_pieces(const kto::Tokenizer& tokenizer, const std::vector<std::int32_
   std::size_t column = 0;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const std::string id = std::to_string(ids[i]);
-    const std::string piece = '"' + printable(tokenizer.piece_text(ids[i]), true) + '"';
+    const std::string piece = '"' + kto::printable(tokenizer.piece_text(ids[i]), true) + '"';
     if (column > 0 && column + id.size() + piece.size() + 3 > width) {
       std::cout << '\n';
       column = 0;
@@ -115,7 +89,7 @@ void print_row(const std::string& title, std::string_view prompt, std::string_vi
   const std::string cut = num_kept < num_completion ? kto::concat(", cut to ", num_kept) : "";
   const auto as_prompt = [&](std::string_view part) { return paint.prompt(part); };
   const auto as_completion = [&](std::string_view part) { return paint.completion(part, example.label); };
-  std::cout << paint("1", title) << ", "
+  std::cout << paint("1", kto::printable(title)) << ", "
             << as_completion(example.label ? "desirable (chosen)" : "undesirable (rejected)") << '\n';
   std::cout << paint.faint(kto::concat("prompt, ", num_prompt, " tokens")) << '\n';
   print_indented(prompt, as_prompt);
@@ -136,8 +110,7 @@ void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded
     num_long += example.prompt_ids.size() >= default_max_length ? 1 : 0;
   }
   const auto balance = kto::weight_balance(encoded.examples, 1, 1);
-  for (const auto& notes : {set.notes, encoded.notes})
-    for (const auto& note : notes) out << "note: " << note << '\n';
+  for (const auto& note : encoded.notes) out << "note: " << kto::printable(note) << '\n';
   if (!options.max_length && num_long > 0)
     out << "note: " << num_long << " rows have a prompt of " << default_max_length
         << " tokens or more; train_kto drops them unless its --max_length is larger\n";
@@ -197,7 +170,7 @@ bool parse_options(int argc, char** argv, Options& options) {
                "data set, after dropping), prompt, completion, prompt_ids,\n"
                "completion_ids (not cut), label");
   const auto expect = [](bool holds, const auto&... parts) {
-    if (!holds) throw kto::UsageError(kto::concat(parts...));
+    if (!holds) throw kto::UsageError(kto::concat(parts..., " (see --help)"));
   };
   try {
     app.parse(argc, argv);
@@ -205,7 +178,7 @@ bool parse_options(int argc, char** argv, Options& options) {
     std::cout << app.help();
     return false;
   } catch (const CLI::ParseError& error) {
-    throw kto::UsageError(error.what());
+    throw kto::UsageError(kto::concat(error.what(), " (see --help)"));
   }
   expect(app.remaining_size() == 0, "unknown argument ", app.remaining_size() > 0 ? app.remaining().front() : "");
   expect(!options.model.empty(), "--model_name_or_path is missing; expected a folder with tokenizer.json");
@@ -223,11 +196,7 @@ int main(int argc, char* argv[]) {
     Options options;
     if (parse_options(argc, argv, options)) run(options);
     return 0;
-  } catch (const kto::UsageError& error) {
-    std::cerr << "inspect_rows: " << error.what() << " (see --help)\n";
-    return 2;
   } catch (const std::exception& error) {
-    std::cerr << "inspect_rows: " << error.what() << '\n';
-    return 1;
+    return kto::report_error("inspect_rows", error);
   }
 }

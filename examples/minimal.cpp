@@ -10,6 +10,7 @@ int main(int argc, char** argv) try {
   if (argc != 4) throw kto::UsageError("usage: minimal MODEL_FOLDER ROWS.jsonl OUTPUT_FOLDER");
   const kto::Processor processor(argv[1]);
   const auto rows = kto::encode_rows(kto::read_rows(argv[2]), processor.encoder(), {.max_length = 512});
+  for (const auto& note : rows.notes) std::cerr << "note: " << kto::printable(note) << '\n';
 
   const kto::Decoder model = kto::load_pretrained(argv[1]);
   kto::Trainer trainer{
@@ -23,6 +24,5 @@ int main(int argc, char** argv) try {
   trainer.train(rows.examples);
   kto::save_pretrained(model, argv[3], argv[1]);
 } catch (const std::exception& error) {
-  std::cerr << "minimal: " << error.what() << '\n';
-  return 1;
+  return kto::report_error("minimal", error);
 }

@@ -38,7 +38,7 @@ struct SmallTransformerImpl : nn::Cloneable<SmallTransformerImpl> {
   }
 };
 
-int main() {
+int main() try {
   at::manual_seed(3);
   const kto::ModuleModel<SmallTransformerImpl> model{std::make_shared<SmallTransformerImpl>()};
   kto::Callback watch;
@@ -56,4 +56,6 @@ int main() {
                        .callbacks = {watch}};
   const auto state = trainer.train(toy::rows(96));
   std::printf("stopped after %d steps\n", static_cast<int>(state.global_step));
+} catch (const std::exception& error) {
+  return kto::report_error("own_module", error);
 }

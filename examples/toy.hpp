@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "kto/collate/padded.hpp"
+#include "kto/core/terminal.hpp"
 #include "kto/model/module.hpp"
 #include "kto/reference/live.hpp"
 #include "kto/train/trainer.hpp"

@@ -13,6 +13,7 @@
 #include "cli/optimizer.hpp"
 #include "cli/policy.hpp"
 #include "kto/core/allocator.hpp"
+#include "kto/core/terminal.hpp"
 #include "kto/kto.hpp"
 
 namespace {
@@ -25,7 +26,7 @@ struct Interrupted {
   int status;
 };
 
-void note(const std::string& text) { std::cerr << "train_kto: " << text << '\n'; }
+void note(const std::string& text) { std::cerr << "train_kto: " << kto::printable(text) << '\n'; }
 
 /// Refuses a folder that holds something, so that no earlier result is overwritten unasked.
 void check_output_folder(const kto::TrainConfig& config) {
@@ -245,7 +246,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     print_evaluation(eval_metrics);
   }
   save(args, run.policy, state, plan, eval_metrics);
-  std::cout << "Model saved to " << args.train.output_dir << '\n';
+  std::cout << "Model saved to " << kto::printable(args.train.output_dir) << '\n';
   if (const int status = signals.exit_status(); status != 0) throw Interrupted{status};
 }
 
@@ -274,7 +275,7 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
       }
     } catch (const fs::filesystem_error& error) {  // a folder that nobody chose may be one that may not be read
       if (args.script.ref_logps_cache) throw;
-      note(kto::concat(error.what(), "; the reference log-probs are computed anew"));
+      note(kto::concat(kto::error_text(error), "; the reference log-probs are computed anew"));
     }
     kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
     const auto logps = out.compute(batches, run.collator, Loss::needs.kl_pairs,
@@ -287,7 +288,7 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
                        ".safetensors"));
     } catch (const std::exception& error) {
       if (args.script.ref_logps_cache) throw;
-      note(kto::concat("reference log-probs are not kept: ", error.what()));
+      note(kto::concat("reference log-probs are not kept: ", kto::error_text(error)));
     }
   }
   return out;
@@ -411,17 +412,12 @@ int main(int argc, char** argv) {
     return 0;
   } catch (const Interrupted& interrupted) {
     return interrupted.status;
-  } catch (const kto::UsageError& error) {
-    std::cerr << "train_kto: error: " << error.what() << '\n';
-    return 2;
   } catch (const std::exception& error) {
-    const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-    const std::string text = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
-    std::cerr << "train_kto: error: " << text << '\n';
+    const int status = kto::report_error("train_kto", error);
     if (kto::is_memory_error(error))
       std::cerr
           << "memory ran out: lower --per_device_train_batch_size or --max_length, or add --gradient_checkpointing "
              "or --auto_find_batch_size\n";
-    return 1;
+    return status;
   }
 }

@@ -68,7 +68,7 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
         return *std::move(kept);
       }
     } catch (const std::exception& error) {  // also of the file system: a folder that may not be read
-      note(concat(error.what(), "; the rows are tokenized anew"));
+      note(concat(error_text(error), "; the rows are tokenized anew"));
     }
   detail::ProgressBar bar(stdout, !script.disable_tqdm.value_or(false));
   EncodeOptions options = encode_options(script);
@@ -85,7 +85,7 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
     note(concat(encoded.examples.size(), " tokenized rows kept in ", cache_path(folder, key).string()));
   } catch (const std::exception& error) {
     if (script.dataset_cache) throw;
-    note(concat("tokenized rows are not kept: ", error.what()));
+    note(concat("tokenized rows are not kept: ", error_text(error)));
   }
   return encoded;
 }

@@ -115,14 +115,16 @@ TEST_CASE("encode: the completion starts where the ids part", "[data]") {
 }
 
 TEST_CASE("encode: rows whose prompt fills max_length are dropped and counted", "[data]") {
-  const auto set = plain_rows({{"xxx", "y"}, {"xx", "yyyyyyyy"}, {"xxxx", "y"}, {"x", ""}});
+  auto set = plain_rows({{"xxx", "y"}, {"xx", "yyyyyyyy"}, {"xxxx", "y"}, {"x", ""}});
+  set.notes = {"what the reader noted"};
   const auto out = encode_rows(set, encoder, {.max_length = 4});
   CHECK(out.num_dropped == 2);
   REQUIRE(out.examples.size() == 2);
   CHECK(out.examples[0].row == 2);
   CHECK(out.examples[0].completion_ids.size() == 9);  // cut by the collator, not here
   CHECK(out.examples[1].row == 4);
-  CHECK(out.notes == std::vector<std::string>{"dropped 2 of 4 rows whose prompt fills max_length (4 tokens)"});
+  CHECK(out.notes == std::vector<std::string>{"what the reader noted",
+                                              "dropped 2 of 4 rows whose prompt fills max_length (4 tokens)"});
   CHECK_THAT(error_of([&] { encode_rows(set, encoder, {.max_length = 2}); }),
              KTO_CONTAINS("all 4 rows have a prompt of max_length (2) tokens or more; raise max_length"));
   CHECK_THAT(error_of([&] { encode_rows(set, encoder, {.max_length = 0}); }),

@@ -129,6 +129,22 @@ with tempfile.TemporaryDirectory() as tmp:
     result = run(rows=at("tools.jsonl"), steps=1)
     case("and rows with them train", result.returncode == 0, result.stderr[-300:])
 
+    # Names and texts from outside reach a terminal escaped
+    steering = "\x1b]0;x\x07\x9b\u202e"
+    plain_row = {"prompt": "a", "completion": "b", "label": True, steering: 1}
+    broken_row = {"prompt": "a", "completion" + steering: "b", "label": True}
+    for name, content in ((steering[:-2], plain_row), ("broken", broken_row), ("talk", others[0])):
+        with open(at(name + ".jsonl"), "w") as file:
+            file.write(json.dumps(content) + "\n" + json.dumps({**content, "label": False}) + "\n")
+    with open(os.path.join(model, "chat_template.jinja"), "w", encoding="utf-8") as file:
+        file.write('{{ raise_exception("' + steering + '") }}')
+    for name, status in ((steering[:-2], 0), ("broken", 1), ("talk", 1)):
+        looked = subprocess.run([inspect_rows, "--model_name_or_path", model, "--dataset_name", at(name + ".jsonl")], capture_output=True, text=True)
+        trained = run(rows=at(name + ".jsonl"), steps=1)
+        said = looked.stdout + looked.stderr + trained.stdout + trained.stderr
+        case(f"no control characters come out: {name!r}", looked.returncode == trained.returncode == status and "\\x1B]0;x" in said
+             and not any(c in said for c in steering if not c.isascii() or not c.isprintable()), (looked.returncode, trained.returncode, said[-600:]))
+
     # Parquet
     try:
         import pyarrow

@@ -5,6 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace kto {
 
@@ -17,6 +18,13 @@ struct Error : std::runtime_error {
 struct UsageError : Error {
   using Error::Error;
 };
+
+/// What `error` says. Of an error of LibTorch that is the first line: a backtrace follows it.
+inline std::string error_text(const std::exception& error) {
+  const std::string_view text = error.what();
+  const bool of_libtorch = text.find("\nException raised from ") != std::string_view::npos;
+  return std::string(of_libtorch ? text.substr(0, text.find('\n')) : text);
+}
 
 /// Joins its arguments as operator<< prints them.
 template <class... Parts>

@@ -220,14 +220,15 @@ inline void drop_long_prompts(Encoded& encoded, std::optional<std::int64_t> max_
 }
 
 /// Encodes all rows, in order. Completions are not cut to max_length: the collator does it, for a KL pair has another
-/// prompt before them. Throws one Error that names all rows that cannot be encoded (the first ten in full), or when
-/// every row is dropped.
+/// prompt before them. The notes of `set` come before those of encoding. Throws one Error that names all rows that
+/// cannot be encoded (the first ten in full), or when every row is dropped.
 template <EncodesText Tokenizer, RendersChat Template>
 Encoded encode_rows(const RowSet& set, const RowEncoder<Tokenizer, Template>& encoder,
                     const EncodeOptions& options = {}) {
   BlockEncoder blocks(encoder, options, set.files);
   blocks.add(set.rows, set.rows.size());
   Encoded out = std::move(blocks).finish();
+  out.notes.insert(out.notes.begin(), set.notes.begin(), set.notes.end());
   drop_long_prompts(out, options.max_length);
   return out;
 }

@@ -160,7 +160,7 @@ inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t
   } catch (const std::exception& error) {
     std::error_code ignored;
     fs::remove_all(unfinished, ignored);
-    fail(folder.string(), ": the checkpoint could not be saved: ", error.what(),
+    fail(folder.string(), ": the checkpoint could not be saved: ", error_text(error),
          "; checkpoints saved earlier are untouched");
   }
   return folder;

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "kto/core/terminal.hpp"
 #include "kto/train/callbacks.hpp"
 
 namespace kto {
@@ -40,7 +41,7 @@ inline std::string entry_text(const Json& entry) {
     else
       std::snprintf(number, sizeof number, "%s", value.dump().c_str());
     if (out.size() > 1) out += ", ";
-    out += "'" + key + "': " + number;
+    out += "'" + printable(key, /*one_line=*/true) + "': " + printable(number);
   }
   return out + "}";
 }
@@ -55,7 +56,7 @@ inline std::string samples_text(const Json& entry) {
           if (sample.contains(name)) {
             const std::string label = std::string(out.empty() ? "" : "\n") + "  " + name + ":";
             out += label + std::string(15 - std::min<std::size_t>(label.size(), 14), ' ');
-            out += sample[name].dump(-1, ' ', false, Json::error_handler_t::replace);
+            out += printable(sample[name].dump(-1, ' ', false, Json::error_handler_t::replace));
           }
   return out;
 }
@@ -128,7 +129,7 @@ inline Callback show_progress(std::FILE* stream = stdout, bool bar = true) {
     shown->steps.line(detail::entry_text(entry));
     if (const std::string samples = detail::samples_text(entry); !samples.empty()) shown->steps.line(samples);
   };
-  out.on_note = [shown](const std::string& text) { shown->steps.line("note: " + text); };
+  out.on_note = [shown](const std::string& text) { shown->steps.line("note: " + printable(text)); };
   out.on_evaluate_batch = [shown](std::int64_t done, std::int64_t total) {
     if (done == 1) shown->steps.clear();
     if (done <= 1) shown->evaluation.restart();

@@ -159,7 +159,7 @@ struct Trainer {
     if (config.load_best_model_at_end && state.best_model_checkpoint) try {
         restore_parameters(model, *state.best_model_checkpoint);
       } catch (const Error& error) {  // what was trained is not lost for it
-        detail::call(callbacks, &Callback::on_note, concat(error.what(), "; the run ends with its last weights"));
+        detail::call(callbacks, &Callback::on_note, concat(error_text(error), "; the run ends with its last weights"));
         state.best_model_checkpoint.reset();
       }
     Json closing = log.finish(state, num_samples(state, plan, rows.size()));
