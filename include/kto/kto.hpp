@@ -14,8 +14,9 @@
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"
 #include "kto/collate/paired.hpp"
-// Models: decoders from a folder, LoRA adapters.
+// Models: decoders from a folder, LoRA adapters, modules and functions of one's own.
 #include "kto/model/adapter.hpp"
+#include "kto/model/module.hpp"
 #include "kto/model/pretrained.hpp"
 // Log-probs of completions.
 #include "kto/logprob/completion.hpp"

@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models of the user's own: any torch::nn::Module, or a function of parameters, that maps ids [B, T] and a mask [B, T]
 // to logits [B, T, V]. Rows are padded on the right; the mask is true on real tokens. This header includes no
-// torch/nn: whoever has a module has it included already.
+// torch/nn: whoever has a module includes it, before or after.
 #pragma once
 
+#include <concepts>
 #include <memory>
+#include <type_traits>
 #include <utility>
 
 #include "kto/model/concept.hpp"
+
+namespace torch::nn {
+class Module;
+template <class Derived>
+class Cloneable;
+}  // namespace torch::nn
 
 namespace kto {
 
@@ -38,10 +46,40 @@ inline Tensor flat_logits(const Tensor& logits_BTV, const Tensor& ids_BT) {
   return logits_BTV.flatten(0, 1);
 }
 
+/// The class that declares a member.
+template <class Pointer>
+struct DeclaredIn;
+template <class Class, class Member>
+struct DeclaredIn<Member Class::*> : std::type_identity<Class> {};
+
+template <class>
+inline constexpr bool is_cloneable_base = false;
+template <class Derived>
+inline constexpr bool is_cloneable_base<torch::nn::Cloneable<Derived>> = true;
+
+/// Whether clone() makes a `Module`: torch::nn::Module's own throws, and the Cloneable of a base class makes that base.
+template <class Module>
+constexpr bool makes_clones() {
+  if constexpr (std::is_base_of_v<torch::nn::Cloneable<Module>, Module>) {
+    return true;
+  } else if constexpr (requires { &Module::clone; }) {
+    using Class = typename DeclaredIn<decltype(&Module::clone)>::type;
+    return !std::same_as<Class, torch::nn::Module> && !is_cloneable_base<Class>;
+  } else {
+    return true;  // overloads of its own
+  }
+}
+
+template <class Module>
+concept MapsIdsToLogits = requires(Module& module, const Tensor& tensor) {
+  { module.forward(tensor, tensor) } -> std::convertible_to<Tensor>;
+};
+
 }  // namespace detail
 
-/// A torch::nn::Module with `Tensor forward(Tensor ids_BT, Tensor mask_BT)`. It is shared, not copied; a live_reference
-/// of it is made with clone(), so derive it from torch::nn::Cloneable (TORCH_MODULE does).
+/// A torch::nn::Module with `Tensor forward(Tensor ids_BT, Tensor mask_BT)`; of a holder that TORCH_MODULE makes, take
+/// ptr(). It is shared, not copied. A live_reference is made with clone(): for that derive the module from
+/// torch::nn::Cloneable<YourModule> and register what it has in reset(), which clone() calls.
 template <class Module>
 struct ModuleModel {
   static constexpr BatchParts needs{.padded_rows = true};
@@ -56,10 +94,19 @@ struct ModuleModel {
   /// [N, V]. Throws Error naming the shape when the module returns another.
   Tensor logits(const Sequences& sequences) const {
     const auto in = detail::padded_input(sequences);
-    return detail::flat_logits(module->forward(in.ids_BT, in.mask_BT), in.ids_BT);
+    if constexpr (detail::MapsIdsToLogits<Module>)
+      return detail::flat_logits(module->forward(in.ids_BT, in.mask_BT), in.ids_BT);
+    else
+      static_assert(detail::MapsIdsToLogits<Module>,
+                    "kto: write `at::Tensor forward(at::Tensor ids_BT, at::Tensor mask_BT)`, which gives logits "
+                    "[B, T, vocabulary], in your module; see kto/model/module.hpp");
   }
 
   friend ModuleModel frozen_copy(const ModuleModel& model) {
+    static_assert(
+        detail::makes_clones<Module>(),
+        "kto: a live reference is a clone of your module: derive it from torch::nn::Cloneable<YourModule> and "
+        "register what it has in reset(); see kto/model/module.hpp");
     auto copy = std::dynamic_pointer_cast<Module>(model.module->clone());
     check(copy != nullptr, "the module's clone() is not of the module's type");
     for (const auto& item : copy->named_parameters()) item.value().set_requires_grad(false);
