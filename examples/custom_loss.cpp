@@ -10,9 +10,9 @@ struct Hinge {
 
   template <class Array>
   kto::LossTerms<Array> operator()(const kto::LossInput<Array>& in) const {
+    using kto::relu;
     const Array reward_B = beta * (in.policy_logp_B - in.reference_logp_B);
-    const Array shortfall_B = aim - in.sign_B * reward_B;
-    return {.loss_B = (shortfall_B + shortfall_B.abs()) / 2, .reward_B = reward_B};
+    return {.loss_B = relu(aim - in.sign_B * reward_B), .reward_B = reward_B};
   }
 
   kto::NamedScalars<kto::Tensor> metrics(const kto::LossInput<kto::Tensor>&,

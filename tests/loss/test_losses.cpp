@@ -111,6 +111,25 @@ TEST_CASE("BCO keeps the mean reward of all rows it has observed") {
   CHECK(loss.num_rows == 3);
 }
 
+TEST_CASE("halves of pairs are taken of expressions, too") {
+  const ArrayXd x = array({1, 2, 3, 4});
+  CHECK((kto::chosen_half(x - 1) == array({0, 1})).all());
+  CHECK((kto::rejected_half(2 * x) == array({6, 8})).all());
+}
+
+TEST_CASE("functions for losses, on Eigen: NaN stays, infinities do not become one") {
+  constexpr double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for_each_array_function([&](const std::string& name, double, double, const auto& function) {
+    INFO(name);
+    CHECK_FALSE(function(array({-inf, -1e300, -800, 0, 800, 1e300, inf})).isNaN().any());
+    CHECK((name.find("where") == 0 || std::isnan(function(array({nan}))[0])));
+  });
+  const auto in = some_input(false);
+  CHECK_FALSE(EveryFunction{}(in).loss_B.isNaN().any());
+  CHECK(kto::softplus(array({-800, 0, 21, 800}))[2] == Approx(21 + std::log1p(std::exp(-21.0))).epsilon(1e-15));
+  CHECK(kto::log1p(array({1e-20}))[0] == 1e-20);
+}
+
 TEST_CASE("log_sigmoid is exact at both ends") {
   const ArrayXd y = kto::log_sigmoid(array({-800, -1e-9, 0, 40, 800}));
   CHECK(y[0] == -800);

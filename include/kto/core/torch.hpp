@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one file that includes LibTorch: ATen tensors, the operators that kto calls, and autograd. Never torch/torch.h
-// (three times the compile time) nor ATen/ATen.h (every operator there is: a third more); code that calls other
-// operators includes ATen/ops/NAME.h, or ATen/ATen.h, itself.
+// The one file that includes LibTorch: ATen tensors, the operators that kto and losses call, and autograd. Never
+// torch/torch.h (three times the compile time) nor ATen/ATen.h (every operator there is: a third more); code that calls
+// other operators includes ATen/ops/NAME.h, or ATen/ATen.h, itself.
 #pragma once
 
 // LibTorch's own headers then ask for the operators that they use, one by one.
@@ -18,20 +18,25 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/abs.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/clamp.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/log.h>
+#include <ATen/ops/log1p.h>
 #include <ATen/ops/log_sigmoid.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/matmul.h>
@@ -49,6 +54,7 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/softplus.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>

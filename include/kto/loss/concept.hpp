@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The contract of a loss: what the trainer gives it and what it must return. A loss is one small struct whose call
 // operator is generic over the array type, so that the same formula runs on LibTorch tensors (training) and on Eigen
-// arrays (tests, benchmarks, no LibTorch needed):
+// arrays (tests, benchmarks, no LibTorch needed; what both offer is listed in kto/loss/array.hpp):
 //
 //   struct MyLoss {
 //     static constexpr kto::BatchParts needs{.kl_pairs = true};

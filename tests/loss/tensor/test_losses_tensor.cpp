@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The losses on tensors: the Eigen run in double is the oracle of values, its finite differences that of autograd.
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/isnan.h>
 #include <ATen/ops/linspace.h>
 
 #include "../all_losses.hpp"
 #include "catch.hpp"
 
 using Eigen::ArrayXd;
+using Eigen::ArrayXf;
 using kto::Tensor;
 
 namespace {
@@ -25,7 +27,7 @@ double weighted_loss(const Loss& loss, const kto::LossInput<ArrayXd>& in) {
 }  // namespace
 
 TEST_CASE("tensor losses equal the Eigen ones; their gradients equal finite differences") {
-  for_each_loss([](const char* name, const auto& loss) {
+  const auto same = [](const char* name, const auto& loss) {
     INFO(name);
     const auto in = some_input(loss.needs.chosen_rejected);
     const Tensor policy_B = tensor(in.policy_logp_B).requires_grad_(true);
@@ -48,6 +50,35 @@ TEST_CASE("tensor losses equal the Eigen ones; their gradients equal finite diff
       gradient[i] = (weighted_loss(loss, above) - weighted_loss(loss, below)) / (2 * step);
     }
     CHECK(at::allclose(policy_B.grad(), tensor(gradient), 1e-7, 1e-9));
+  };
+  for_each_loss(same);
+  same("every function", EveryFunction{});
+}
+
+TEST_CASE("functions for losses: tensors and Eigen arrays agree in value and slope, at extremes too") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  const ArrayXd points{
+      {-inf, -1e300, -1e5, -800, -50, -20.5, -3,  -0.4,  1e-3, 0.7,
+       2.5,  8,      19,   21,   50,  800,   1e5, 1e300, inf,  std::numeric_limits<double>::quiet_NaN()}};
+  for_each_array_function([&](const std::string& name, double low, double high, const auto& function) {
+    INFO(name);
+    const Tensor x = tensor(points).requires_grad_(true);
+    const Tensor y = function(x);
+    const double slack = name == "softplus" ? 2.1e-9 : 1e-14;  // see kto/loss/array.hpp
+    CHECK(at::allclose(y, tensor(function(points)), 1e-13, slack, /*equal_nan=*/true));
+    CHECK((name.find("where") == 0 || std::isnan(y[-1].item<double>())));
+    y.sum().backward();
+    const ArrayXd above = function(ArrayXd(points + 1e-6)), below = function(ArrayXd(points - 1e-6));
+    for (Eigen::Index i = 0; i < points.size(); ++i) {
+      if (points[i] < low || points[i] > high || std::isnan(points[i])) continue;
+      INFO(points[i]);
+      CHECK(x.grad()[i].item<double>() == Approx((above[i] - below[i]) / 2e-6).epsilon(1e-5).margin(2e-5));
+    }
+    const ArrayXf narrow = points.template cast<float>();
+    const Tensor narrow_y =
+        function(at::tensor(at::ArrayRef<float>(narrow.data(), static_cast<std::size_t>(narrow.size()))));
+    CHECK(narrow_y.scalar_type() == at::kFloat);
+    CHECK(function(narrow).isNaN().count() == at::isnan(narrow_y).sum().template item<std::int64_t>());
   });
 }
 
