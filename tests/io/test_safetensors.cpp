@@ -108,7 +108,12 @@ TEST_CASE("damaged and foreign files are refused with file and reason") {
   const Scratch scratch;
   const fs::path path = scratch.path / "bad.safetensors";
   const std::string f32 = R"("a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]})", data(8, '\0');
-  const auto entry = [](const char* text) { return std::string(R"({"a":)") + text + "}"; };
+  const auto entry = [](const std::string& text) { return R"({"a":)" + text + "}"; };
+  const auto ones = [](int count) {
+    std::string out;
+    for (int i = 0; i < count; ++i) out += "1,";
+    return out;
+  };
   const std::pair<std::string, const char*> bad[] = {
       {"", "not a safetensors file: it has only 0 bytes"},
       {"1234567", "only 7 bytes"},
@@ -135,6 +140,10 @@ TEST_CASE("damaged and foreign files are refused with file and reason") {
       {raw(entry(R"({"shape":[2],"data_offsets":[0,8]})"), data), "expected {\"dtype\""},
       {raw(entry(R"([1])"), data), "expected {\"dtype\""},
       {raw(entry(R"({"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]})"), ""), "is too large"},
+      {raw(entry(R"({"dtype":"F32","shape":[)" + ones(65) + R"(2],"data_offsets":[0,8]})"), data),
+       "has 66 dimensions; expected"},
+      {raw(entry(R"({"dtype":"F32","shape":[)" + ones(1000000) + R"(0],"data_offsets":[0,0]})"), ""),
+       "has 1000001 dimensions"},
       {raw(R"({"__metadata__":{"a":1}})", ""), "metadata \"a\" is not a string"},
       {raw(R"({"a":)" + std::string(1000000, '[') + std::string(1000000, ']') + "}", ""), "nested more than 256 deep"},
       {raw(R"({"__metadata__":1})", ""), "\"__metadata__\" is not an object"},

@@ -14,10 +14,11 @@
 
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
+#include "kto/io/ordered_map.hpp"
 
 namespace kto {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::basic_json<detail::OrderedMap>;
 
 namespace detail {
 

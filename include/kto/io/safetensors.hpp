@@ -37,6 +37,7 @@ inline constexpr SafetensorsDtype safetensors_dtypes[] = {
     {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"I64", at::kLong},
     {"I32", at::kInt},    {"I16", at::kShort}, {"I8", at::kChar},  {"U8", at::kByte},       {"BOOL", at::kBool}};
 inline constexpr std::size_t safetensors_max_header = 100'000'000;  // the limit of the reference implementation
+inline constexpr std::size_t safetensors_max_rank = 64;             // LibTorch's own
 
 /// Throws Error when a key occurs twice in the header's object, or in one of the objects in it.
 inline void check_unique_keys(std::string_view header, const std::string& path) {
@@ -152,10 +153,13 @@ class SafetensorsFile {
       for (const auto& each : detail::safetensors_dtypes) names += concat(names.empty() ? "" : ", ", each.name);
       fail(where, ": dtype ", dtype, " is not supported (", names, ')');
     }
+    check(entry["shape"].size() <= detail::safetensors_max_rank, where, ": has ", entry["shape"].size(),
+          " dimensions; expected at most ", detail::safetensors_max_rank);
     std::uint64_t size = c10::elementSize(known->type);
+    bool fits = true;
     for (const Json& item : entry["shape"])
-      check(!__builtin_mul_overflow(size, item.get<std::uint64_t>(), &size) && size < (std::uint64_t{1} << 62), where,
-            ": shape ", entry["shape"].dump(), " is too large");
+      fits = fits && !__builtin_mul_overflow(size, item.get<std::uint64_t>(), &size) && size < (std::uint64_t{1} << 62);
+    check(fits, where, ": shape ", entry["shape"].dump(), " is too large");
     const auto begin = entry["data_offsets"][0].get<std::uint64_t>(),
                end = entry["data_offsets"][1].get<std::uint64_t>();
     check(begin <= end && end - begin == size, where, ": data_offsets ", entry["data_offsets"].dump(),
