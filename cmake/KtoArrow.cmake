@@ -2,27 +2,20 @@
 # kto::arrow, for programs that read Parquet (kto/data/parquet.hpp): Arrow's libraries as the pyarrow wheel has them. The
 # wheel and LibTorch are built with the same C++ ABI (_GLIBCXX_USE_CXX11_ABI=1). Included by the build of kto, and by an
 # installed kto's config file for the component arrow.
+include(${CMAKE_CURRENT_LIST_DIR}/KtoPython.cmake)
 
-# Makes kto::arrow from the pyarrow of KTO_PYTHON, else of python3. Sets `problem` to why not, or to nothing.
+# Makes kto::arrow from the pyarrow of KTO_PYTHON, else of the active python3. Sets `problem` to why not, or to nothing.
 function(kto_find_arrow problem)
   set(${problem} "" PARENT_SCOPE)
   if(TARGET kto::arrow)
     return()
   endif()
-  if(KTO_PYTHON)
-    set(python ${KTO_PYTHON})
-  else()
-    find_program(KTO_ARROW_PYTHON python3)
-    mark_as_advanced(KTO_ARROW_PYTHON)
-    set(python ${KTO_ARROW_PYTHON})
-  endif()
-  set(found "")
-  if(python)
-    execute_process(
-      COMMAND ${python} -c
-              "import glob, os, pyarrow as p; d = os.path.dirname(p.__file__); print(';'.join([p.get_include()] + [sorted(glob.glob(os.path.join(d, 'lib%s.so.*' % n)))[0] for n in ('parquet', 'arrow')]))"
-      OUTPUT_VARIABLE found OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-  endif()
+  kto_python(python)
+  kto_ask_python(found [[
+import glob, os, pyarrow as p
+d = os.path.dirname(p.__file__)
+print(";".join([p.get_include()] + [sorted(glob.glob(os.path.join(d, "lib%s.so.*" % n)))[0] for n in ("parquet", "arrow")]))
+]])
   list(LENGTH found count)
   if(NOT count EQUAL 3)
     set(${problem} "${python} has no pyarrow, whose Arrow reads Parquet: pip install pyarrow, and set KTO_PYTHON to its Python" PARENT_SCOPE)

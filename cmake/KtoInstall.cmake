@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# `cmake --install` lays out headers and a package config: find_package(kto) then gives kto::kto and kto::light.
+# `cmake --install` lays out headers, the license and a package config: find_package(kto) then gives kto::kto and
+# kto::light.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(KTO_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/kto)
@@ -12,6 +13,8 @@ if(NOT KTO_LIGHT_ONLY)
 endif()
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
-install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoTorch.cmake cmake/KtoArrow.cmake cmake/KtoPrecompile.cmake
-              ${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake
+install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoPython.cmake cmake/KtoTorch.cmake cmake/KtoArrow.cmake
+              cmake/KtoPrecompile.cmake ${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake
         DESTINATION ${KTO_CMAKE_DIR})
+install(DIRECTORY cmake/torch_cpu DESTINATION ${KTO_CMAKE_DIR})
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -1,7 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
 # What kto::kto needs besides: LibTorch, as kto::torch, marked SYSTEM so that its headers raise no warnings in the user's
-# build. Included where KtoDependencies.cmake is.
-find_dependency(Torch ${kto_required})
+# build. Included where KtoDependencies.cmake is. LibTorch is looked for in Torch_DIR and CMAKE_PREFIX_PATH, then in the
+# torch package of KTO_PYTHON, else of the active python3. Of a CUDA build, whose own config demands the CUDA toolkit,
+# the CPU half is taken where there is no nvcc, or with KTO_NVCC=OFF.
+#
+#   cmake [-DKTO_PYTHON=...] -P KtoTorch.cmake      prints the folder of the TorchConfig.cmake that would be used
+include(${CMAKE_CURRENT_LIST_DIR}/KtoPython.cmake)
+set(kto_oldest_torch 2.11)
+
+# Sets `out` to the folder of TorchConfig.cmake; to nothing where none is found.
+function(kto_torch_folder out)
+  set(prefixes ${Torch_DIR} "$ENV{Torch_DIR}" ${Torch_ROOT} "$ENV{Torch_ROOT}")
+  set(in_prefix Torch cmake/Torch share/cmake/Torch lib/cmake/Torch lib64/cmake/Torch)
+  find_path(kto_found TorchConfig.cmake HINTS ${prefixes} PATH_SUFFIXES ${in_prefix} NO_CACHE)
+  if(NOT kto_found)
+    kto_ask_python(kto_found [[
+import importlib.metadata, importlib.util, os, sys
+numbers = lambda version: tuple(int(part) for part in version.split(".")[:2])
+if numbers(importlib.metadata.version("torch")) < numbers(sys.argv[1]): sys.exit(1)
+print(os.path.join(importlib.util.find_spec("torch").submodule_search_locations[0], "share", "cmake", "Torch"))
+]] ${kto_oldest_torch})
+    if(NOT EXISTS "${kto_found}/TorchConfig.cmake")
+      set(kto_found "")
+    endif()
+  endif()
+  if(kto_found)
+    get_filename_component(kto_found "${kto_found}" ABSOLUTE)
+  endif()
+  set(${out} "${kto_found}" PARENT_SCOPE)
+endfunction()
+
+if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
+  kto_torch_folder(folder)
+  if(NOT folder)
+    message(FATAL_ERROR "no LibTorch in CMAKE_PREFIX_PATH, nor in Python")
+  endif()
+  execute_process(COMMAND ${CMAKE_COMMAND} -E echo ${folder})
+  return()
+endif()
+
+if(NOT TARGET torch AND NOT CMAKE_DISABLE_FIND_PACKAGE_Torch)
+  kto_torch_folder(kto_torch_dir)
+  get_filename_component(kto_torch_root "${kto_torch_dir}/../../.." ABSOLUTE)
+  if(kto_torch_dir AND EXISTS ${kto_torch_root}/lib/libtorch_cuda.so)
+    find_program(KTO_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+    mark_as_advanced(KTO_NVCC)
+    if(KTO_NVCC)
+      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, to be built on with the toolkit of ${KTO_NVCC} (KTO_NVCC=OFF: on its CPU half)")
+    else()
+      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, and there is no CUDA toolkit (nvcc): using its CPU half")
+      set(kto_torch_dir ${CMAKE_CURRENT_LIST_DIR}/torch_cpu)
+      set(TORCH_INSTALL_PREFIX ${kto_torch_root} CACHE PATH "Folder of the LibTorch whose CPU half is used" FORCE)
+    endif()
+  endif()
+  if(kto_torch_dir)
+    set(Torch_DIR ${kto_torch_dir} CACHE PATH "Folder of TorchConfig.cmake" FORCE)
+  endif()
+  find_package(Torch QUIET)
+  if(Torch_FOUND AND NOT kto_FIND_QUIETLY)
+    message(STATUS "kto: LibTorch is that of ${Torch_DIR}")
+  endif()
+endif()
+
+set(kto_torch_problem "")
+if(NOT TARGET torch)
+  kto_python(kto_torch_python)
+  set(kto_torch_problem
+      "kto::kto needs LibTorch ${kto_oldest_torch} or later, and there is none in CMAKE_PREFIX_PATH, nor has ${kto_torch_python} the package torch. Activate a Python environment that has it (pip install torch), or set KTO_PYTHON to its Python, or add to CMAKE_PREFIX_PATH the folder of LibTorch (python -c 'import torch; print(torch.utils.cmake_prefix_path)'). kto::light does without: KTO_LIGHT_ONLY=ON, or find_package(kto COMPONENTS light)")
+elseif(Torch_VERSION AND Torch_VERSION VERSION_LESS kto_oldest_torch)
+  set(kto_torch_problem "${Torch_DIR} is LibTorch ${Torch_VERSION}; kto::kto needs ${kto_oldest_torch} or later")
+endif()
+if(kto_torch_problem AND kto_required)
+  message(FATAL_ERROR "${kto_torch_problem}")
+elseif(kto_torch_problem)
+  set(kto_FOUND FALSE)
+  set(kto_NOT_FOUND_MESSAGE "${kto_torch_problem}")
+  return()
+endif()
 if(NOT TARGET kto::torch)
   add_library(kto::torch INTERFACE IMPORTED)
   set_property(TARGET kto::torch PROPERTY INTERFACE_LINK_LIBRARIES ${TORCH_LIBRARIES})

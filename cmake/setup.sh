@@ -13,7 +13,7 @@
 #                      or "--index-url <your mirror>"
 #   KTO_SKIP_PACKAGES  set to 1 where the libraries come from elsewhere than Debian's packages
 #   CMAKE_PREFIX_PATH, Torch_DIR, CXX, CMAKE_BUILD_PARALLEL_LEVEL   as CMake reads them
-readonly kto_torch_version=2.13.0 kto_oldest_torch=2.11
+readonly kto_torch_version=2.13.0
 readonly kto_venv_python=$PWD/.venv/bin/python
 # Waiting threads of libgomp, LibTorch's OpenMP, spin: once another process takes a core, a run becomes 9 times slower. Spin less.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
@@ -91,42 +91,18 @@ install_torch() {
 }
 
 # --- LibTorch ---------------------------------------------------------------------------------------------------------
-# Prints the folder of TorchConfig.cmake under one of Torch_DIR and CMAKE_PREFIX_PATH's folders.
-torch_of_cmake() {
-  local prefix folder
-  while read -r prefix; do
-    for folder in "$prefix" "$prefix"/{,lib/,lib64/,share/}{,cmake/}Torch; do
-      [[ -n $prefix && -f $folder/TorchConfig.cmake ]] && { echo "$folder"; return; }
-    done
-  done < <(tr ':;' '\n' <<<"${Torch_DIR:-};${CMAKE_PREFIX_PATH:-}")
-  return 1
-}
-
-# Prints the same for the torch of interpreter $1, if it is new enough.
-torch_of_python() {
-  "$1" - "$kto_oldest_torch" 2>/dev/null <<'PYTHON'
-import importlib.metadata, importlib.util, os, sys
-numbers = lambda version: tuple(int(part) for part in version.split(".")[:2])
-if numbers(importlib.metadata.version("torch")) < numbers(sys.argv[1]): sys.exit(1)
-folder = os.path.join(importlib.util.find_spec("torch").submodule_search_locations[0], "share", "cmake", "Torch")
-sys.exit(print(folder) if os.path.isfile(os.path.join(folder, "TorchConfig.cmake")) else 1)
-PYTHON
-}
+# Prints the folder of the TorchConfig.cmake that CMake would use, with the torch of interpreter $1 where one is named.
+torch_folder() { cmake ${1:+-DKTO_PYTHON="$1"} -P cmake/KtoTorch.cmake 2>/dev/null; }
 
 # Sets kto_torch_options, CMake's options that name LibTorch.
 find_torch() {
-  local folder root
-  if ! folder=$(torch_of_cmake) && ! folder=$(torch_of_python python3) && ! folder=$(torch_of_python "$kto_venv_python"); then
+  local folder
+  if ! folder=$(torch_folder) && ! folder=$(torch_folder "$kto_venv_python"); then
     install_torch
-    folder=$(torch_of_python "$kto_venv_python") || die "torch is installed in .venv but has no TorchConfig.cmake"
+    folder=$(torch_folder "$kto_venv_python") || die "torch is installed in .venv but has no TorchConfig.cmake"
   fi
-  root=$(cd "$folder/../../.." && pwd)
-  say "LibTorch: $root"
+  say "LibTorch: $folder"
   kto_torch_options=(-DTorch_DIR="$folder")
-  if [[ -f $root/lib/libtorch_cuda.so ]] && ! command -v nvcc >/dev/null && [[ ! -x ${CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]]; then
-    say "it is a CUDA build and there is no CUDA toolkit (nvcc): building on its CPU half"
-    kto_torch_options=(-DTorch_DIR="$PWD/cmake/torch_cpu" -DTORCH_INSTALL_PREFIX="$root")
-  fi
 }
 
 # --- Build ------------------------------------------------------------------------------------------------------------
