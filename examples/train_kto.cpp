@@ -326,6 +326,7 @@ void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model
 
 /// What the tokenizer's padding is, as an id; 0 where it has none: padding is never looked at.
 std::int64_t pad_id(const kto::ScriptConfig& script, const kto::Processor& processor) {
+  if (script.collator != kto::CollatorType::padded) return 0;
   if (script.padding_value) return *script.padding_value;
   const auto& special = processor.config().special_tokens;
   if (!special.contains("pad_token")) return 0;
@@ -398,7 +399,7 @@ void run_in_memory(kto::Arguments args) {
 
 int main(int argc, char** argv) {
   try {
-    const auto args = kto::parse_arguments(argc, argv, KTO_VERSION);
+    const auto args = kto::parse_arguments(argc, argv, KTO_VERSION, std::cout, note);
     if (!args) return 0;
     kto::keep_freed_memory();
     std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit is then an error that can be told

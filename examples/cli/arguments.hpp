@@ -7,6 +7,7 @@
 #include "kto/data/truncation.hpp"
 #include "kto/train/options.hpp"
 #include "mixture.hpp"
+#include "taken_options.hpp"
 
 namespace kto {
 
@@ -80,6 +81,7 @@ struct ScriptConfig {
   std::string lora_task_type = "CAUSAL_LM";
   bool use_rslora = false;
   bool use_dora = false;
+  bool trl_defaults = false;      ///< stands for the values that set_trl_defaults gives
   bool merge_and_unload = false;  ///< save the adapter worked into the model, not by itself
   bool do_train = true;
   bool do_eval = false;               ///< evaluate the test split at the end, whatever eval_strategy is
@@ -104,28 +106,26 @@ struct Arguments {
   TrainConfig train = {.save_strategy = SaveStrategy::steps};  ///< TRL's default; the library saves when asked to
 };
 
+/// Whether the log is also written in this form.
+inline bool reports_to(const ScriptConfig& script, std::string_view name) {
+  return script.report_to && std::ranges::find(*script.report_to, name) != script.report_to->end();
+}
+
 namespace detail {
 inline const std::vector<RefusedOptions>& refused_script_options() {
   static const std::vector<RefusedOptions> list{
       {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
-      {"quantized models are not supported yet",
-       {{"bnb_4bit_quant_storage", "None"},
-        {"bnb_4bit_quant_type", "nf4"},
-        {"load_in_4bit", "False"},
-        {"load_in_8bit", "False"},
-        {"use_bnb_nested_quant", "False"}}},
+      {"quantized models are not supported yet", {{"load_in_4bit", "False"}, {"load_in_8bit", "False"}}},
       {"a folder of files has no configurations; give the folder of the one you mean", {{"dataset_config", "None"}}},
       {"models are read from a folder, which has no revisions", {{"model_revision", "main"}}},
-      {"the library chooses how to compute attention", {{"attn_implementation", "None"}}},
-      {"training on several devices is not supported yet", {{"ignore_bias_buffers", "False"}}},
+      {"all rows are trained on; test_split_size and max_steps make a run smaller", {{"sanity_check", "False"}}},
   };
   return list;
 }
 
 /// transformers' other optimizers.
 inline constexpr std::string_view other_optimizers =
-    "adamw_torch_xla|adamw_torch_npu_fused|adamw_apex_fused|adamw_anyprecision|adamw_torch_4bit|"
-    "ademamix|ademamix_8bit|lion_8bit|lion_32bit|paged_adamw_32bit|paged_adamw_8bit|"
+    "adamw_hf|adamw_anyprecision|adamw_torch_4bit|ademamix|ademamix_8bit|lion_8bit|lion_32bit|"
     "paged_ademamix_32bit|paged_ademamix_8bit|paged_lion_32bit|paged_lion_8bit|rmsprop_bnb|rmsprop_bnb_8bit|"
     "rmsprop_bnb_32bit|galore_adamw|galore_adamw_8bit|galore_adafactor|galore_adamw_layerwise|"
     "galore_adamw_8bit_layerwise|galore_adafactor_layerwise|lomo|adalomo|grokadamw|schedule_free_radam|"
@@ -144,14 +144,18 @@ Option<Config> none_also(Option<Config> row, std::string_view none) {
   return row;
 }
 
-/// optim: also the other names that transformers has for 8 bits.
+/// optim: also the other names that transformers has for AdamW: where it is computed, and where its moments lie.
 inline Option<ScriptConfig> optim_option() {
   Option<ScriptConfig> row =
       option(&ScriptConfig::optim, "optim", group::optimization,
-             "how weights follow their gradients; adamw_8bit (also adamw_bnb_8bit, adamw_torch_8bit): AdamW's moments "
-             "in 8 bits; adamw_bf16: in bfloat16");
+             "how weights follow their gradients; adamw_8bit (also adamw_bnb_8bit, adamw_torch_8bit, "
+             "paged_adamw_8bit): AdamW's moments in 8 bits; adamw_bf16: in bfloat16; adamw_torch is also "
+             "paged_adamw_32bit, adamw_apex_fused, adamw_torch_xla, adamw_torch_npu_fused");
   row.set = [set = row.set](ScriptConfig& config, const Json& value) {
-    return set(config, value == "adamw_bnb_8bit" || value == "adamw_torch_8bit" ? Json("adamw_8bit") : value);
+    if (is_any_of(value, "adamw_bnb_8bit|adamw_torch_8bit|paged_adamw_8bit")) return set(config, "adamw_8bit");
+    if (is_any_of(value, "paged_adamw_32bit|paged_adamw|adamw_apex_fused|adamw_torch_xla|adamw_torch_npu_fused"))
+      return set(config, "adamw_torch");
+    return set(config, value);
   };
   return with_refused(row, other_optimizers,
                       "it needs a Python package or hardware that is not used here, and has no counterpart");
@@ -202,7 +206,7 @@ inline Option<ScriptConfig> datasets_option() {
 
 /// Takes "dtype" out of model_init_kwargs or ref_model_init_kwargs into the option that `target` is.
 inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const std::string& name,
-                              std::string_view target) {
+                              std::string_view target, const Note& note) {
   for (const auto& [key, value] : kwargs.items()) {
     const std::string where = name + ": " + key;
     const bool is_dtype = key == "dtype" || key == "torch_dtype";
@@ -211,12 +215,40 @@ inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const st
                             ? Json(value.get<std::string>().substr(6))
                             : value;
       assign(script_options(), *find_option(script_options(), target), script, text, where);
+    } else if (among(key, idle_init_kwargs)) {
+      if (note) note(where + " is taken without effect: models are read, and layers computed, in one way here");
     } else if (!(key == "revision" && (value == "main" || value.is_null()))) {
       throw UsageError(
           concat(where, ": expected \"dtype\", or \"revision\" main: models are read from a folder, which has no ",
                  "revisions, and nothing else of from_pretrained has a counterpart"));
     }
   }
+}
+
+/// Gives the options of a new adapter, which is not wanted, their defaults.
+inline void reset_lora_options(ScriptConfig& script, const Note& note) {
+  for (const Option<ScriptConfig>& row : script_options()) {
+    const bool is_lora = row.works() && (row.name.starts_with("lora_") || among(row.name, "use_rslora|use_dora"));
+    if (!is_lora || row.get(script) == row.get(ScriptConfig{})) continue;
+    row.set(script, row.get(ScriptConfig{}));
+    if (note) note(concat(row.name, " is taken without effect: use_peft is False"));
+  }
+}
+
+/// Says of which options the value changes nothing, and beside which others.
+inline void add_unused_script_options(Options<ScriptConfig>& rows) {
+  using C = ScriptConfig;
+  set_unused(rows, {"run_name"}, "there is no report_to", [](const C& c) { return !c.report_to; });
+  set_unused(rows, {"logging_dir"}, "report_to does not name tensorboard",
+             [](const C& c) { return !reports_to(c, "tensorboard"); });
+  set_unused(rows, {"padding_value", "pad_to_multiple_of"}, "packed rows have no padding (see collator)",
+             [](const C& c) { return c.collator != CollatorType::padded; });
+  set_unused(rows, {"precompute_ref_batch_size"}, "there is no precompute_ref_log_probs",
+             [](const C& c) { return !c.precompute_ref_log_probs; });
+  set_unused(rows, {"ref_model_mixup_alpha", "ref_model_sync_steps"}, "there is no sync_ref_model",
+             [](const C& c) { return !c.sync_ref_model; });
+  set_unused(rows, {"bf16_full_eval", "fp16_full_eval"},
+             "it is of evaluations outside training, which do_eval asks for", [](const C& c) { return !c.do_eval; });
 }
 }  // namespace detail
 
@@ -256,12 +288,13 @@ inline const Options<ScriptConfig>& script_options() {
         detail::with_refused(
             option(&C::dtype, "dtype", group::model, "type of the parameters; auto: the type they are stored in"),
             "float16", "float16 has too few bits for parameters that are trained; --fp16 multiplies in it"),
+        {.name = "torch_dtype", .alias_of = "dtype"},
         option(&C::disable_dropout, "disable_dropout", group::model, "ignore the dropout of the model's config"),
         text(option(&C::dataset_name, "dataset_name", group::data,
                     "a .jsonl, .json, .csv or .parquet file, a pattern of files, or a folder with train* and test*; "
                     "required unless datasets is given"),
              "PATH"),
-        detail::datasets_option(),
+        detail::with_synonyms(detail::datasets_option(), "dataset_mixer|dataset_mixture"),
         option(
             &C::test_split_size, "test_split_size", group::data,
             "share of the rows of the train split, drawn by seed, that is held out as the test split; the others are "
@@ -309,6 +342,7 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::dataset_num_proc, "dataset_num_proc", group::data,
                "threads that tokenize; None: all cores; the result is the same for any number",
                {"None or an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),
+        {.name = "preprocessing_num_workers", .alias_of = "dataset_num_proc"},
         option(&C::loss_type, "loss_type", group::kto, "the loss"),
         option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
         detail::optim_option(),
@@ -387,7 +421,7 @@ inline const Options<ScriptConfig>& script_options() {
                "\"dtype\" in place of --dtype; revision main"),
         option(&C::ref_model_init_kwargs, "ref_model_init_kwargs", group::reference,
                "\"dtype\" in place of --ref_dtype"),
-        detail::report_option(),
+        detail::with_synonyms(detail::report_option(), "wandb_project|wandb_entity|logger"),
         text(
             option(
                 &C::logging_dir, "logging_dir", group::output,
@@ -397,6 +431,8 @@ inline const Options<ScriptConfig>& script_options() {
              "NAME"),
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
         device,
+        option(&C::trl_defaults, "trl_defaults", group::machine,
+               "TRL's defaults where others are kept here; options that are given go before them"),
         option(
             &C::matmul, "matmul", group::machine,
             "library of float32 products on the CPU; auto: as the environment variable KTO_MATMUL says, else oneDNN on "
@@ -404,6 +440,8 @@ inline const Options<ScriptConfig>& script_options() {
         {.name = "use_cpu", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
         {.name = "no_cuda", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
     };
+    detail::add_unused_script_options(rows);
+    detail::add_taken(rows, detail::taken_script_options());
     detail::add_refused(rows, detail::refused_script_options());
     return rows;
   }();
@@ -488,11 +526,8 @@ inline void validate(const Arguments& arguments) {
         "precompute_ref_log_probs holds the reference fixed, sync_ref_model and ref_model_ema_decay move it: give one "
         "of "
         "them");
-  if (!script.sync_ref_model && (script.ref_model_mixup_alpha != plain.ref_model_mixup_alpha ||
-                                 script.ref_model_sync_steps != plain.ref_model_sync_steps))
-    throw UsageError("ref_model_mixup_alpha and ref_model_sync_steps need --sync_ref_model");
-  if (!script.precompute_ref_log_probs && (script.precompute_ref_batch_size || script.ref_logps_cache))
-    throw UsageError("precompute_ref_batch_size and ref_logps_cache need --precompute_ref_log_probs");
+  if (!script.precompute_ref_log_probs && script.ref_logps_cache)
+    throw UsageError("ref_logps_cache needs --precompute_ref_log_probs");
   const bool moves = script.sync_ref_model || script.ref_model_ema_decay;
   if (script.ref_model_name_or_path && moves)
     throw UsageError("a reference that follows the policy starts as the policy: leave out --ref_model_name_or_path");
@@ -514,17 +549,8 @@ inline void validate(const Arguments& arguments) {
     throw UsageError("lora_* options, use_rslora and use_dora make a new adapter: add --use_peft");
   if (script.merge_and_unload && !adapts)
     throw UsageError("merge_and_unload needs --use_peft or --adapter_name_or_path");
-  if ((script.padding_value || script.pad_to_multiple_of) && script.collator != CollatorType::padded)
-    throw UsageError("padding_value and pad_to_multiple_of need --collator padded: packed rows have no padding");
-  const bool tensorboard =
-      script.report_to && std::ranges::find(*script.report_to, "tensorboard") != script.report_to->end();
-  if (script.logging_dir && !tensorboard) throw UsageError("logging_dir needs --report_to tensorboard");
-  if (script.run_name && !script.report_to) throw UsageError("run_name needs --report_to jsonl or tensorboard");
   if (script.bf16_full_eval && script.fp16_full_eval)
     throw UsageError("bf16_full_eval and fp16_full_eval both say what the policy is held in: give one of them");
-  if ((script.bf16_full_eval || script.fp16_full_eval) && !script.do_eval)
-    throw UsageError(concat(script.bf16_full_eval ? "bf16" : "fp16",
-                            "_full_eval is of evaluations outside training: add --do_eval"));
   if (arguments.train.fp16 && script.dtype == ModelDtype::bfloat16)
     throw UsageError("fp16 trains parameters of float32: leave --dtype bfloat16 out");
   if (script.generate_during_eval && !evaluates)
@@ -541,19 +567,33 @@ inline void validate(const Arguments& arguments) {
     throw UsageError("eval_on_start needs --do_eval, or --eval_strategy steps or epoch");
 }
 
-/// The arguments of train_kto; nothing when --help or --version was asked for, and printed to `out`. Throws UsageError
-/// with one line for the user; the program then ends with status 2.
+/// The arguments of train_kto; nothing when --help or --version was asked for, and printed to `out`. `note` hears of
+/// values that were taken and change nothing. Throws UsageError with one line for the user; the program then ends with
+/// status 2.
 inline std::optional<Arguments> parse_arguments(int argc, const char* const* argv, std::string_view version,
-                                                std::ostream& out = std::cout) {
-  Arguments arguments;
+                                                std::ostream& out = std::cout, const Note& note = {}) {
   const Program program{.name = "train_kto",
                         .version = version,
                         .usage = "--model_name_or_path DIR --dataset_name PATH [--output_dir DIR] [options]",
                         .summary = "Trains a language model with KTO (Kahneman-Tversky Optimization)."};
-  std::int64_t& batch_size = arguments.train.per_device_train_batch_size;
-  const std::int64_t usual_size = std::exchange(batch_size, 0);  // whether it is given
-  if (!parse_command_line(argument_options(), program, argc, argv, arguments, out)) return std::nullopt;
-  if (batch_size == 0) batch_size = arguments.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
+  const auto parse = [&](Arguments& into, const Note& heard) {
+    std::int64_t& batch_size = into.train.per_device_train_batch_size;
+    const std::int64_t usual_size = std::exchange(batch_size, 0);  // whether it is given
+    if (!parse_command_line(argument_options(), program, argc, argv, into, out, heard)) return false;
+    if (batch_size == 0) batch_size = into.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
+    return true;
+  };
+  Arguments plain, arguments;
+  plain.script.use_peft = true;
+  if (!parse(plain, {})) return std::nullopt;
+  const bool adapter_is_off = !plain.script.use_peft;  // it says so, in place of saying nothing
+  if (plain.script.trl_defaults) {
+    set_trl_defaults(argument_options(), arguments);
+    if (plain.train.fp16) arguments.train.bf16 = false;  // as in TRL, where bf16 is what fp16 is not
+  }
+  (void)parse(arguments, note);
+  arguments.script.trl_defaults = false;  // the options have their values
+  if (adapter_is_off) detail::reset_lora_options(arguments.script, note);
   for (std::string* path :
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
     *path = detail::expand_home(*path);
@@ -561,10 +601,14 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
        {&arguments.script.dataset_cache, &arguments.script.adapter_name_or_path,
         &arguments.script.ref_model_name_or_path, &arguments.script.ref_logps_cache, &arguments.script.logging_dir})
     if (*path) **path = detail::expand_home(**path);
-  detail::apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype");
+  detail::apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype", note);
   detail::apply_init_kwargs(arguments.script, arguments.script.ref_model_init_kwargs, "ref_model_init_kwargs",
-                            "ref_dtype");
+                            "ref_dtype", note);
   validate(arguments);
+  if (note)
+    visit_unused(argument_options(), arguments, [&](std::string_view name, std::string_view why) {
+      note(concat(name, " is taken without effect: ", why));
+    });
   return arguments;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <optional>
 
 #include "help.hpp"
@@ -56,9 +57,8 @@ std::vector<Given> read_words(const Options<Config>& options, const std::vector<
           concat("unknown option ", flag, "; did you mean --", nearest_option(options, name.substr(0, 80)), "?"));
     std::vector<std::string> values;
     if (equals != std::string::npos) values.push_back(word.substr(equals + 1));
-    const std::size_t most = equals != std::string::npos || negated       ? 0
-                             : row && (row->is_list || row->is_refused()) ? words.size()
-                                                                          : 1;
+    const bool any_number = row && (row->is_list || row->is_refused() || row->has_no_effect());
+    const std::size_t most = equals != std::string::npos || negated ? 0 : any_number ? words.size() : 1;
     for (std::size_t n = 0; n < most && i < words.size() && !is_flag_word(words[i]); ++n) values.push_back(words[i++]);
     for (const std::string& value : values) check_utf8(value, flag.c_str());
     if (negated && !values.empty())
@@ -79,12 +79,12 @@ std::vector<Given> read_words(const Options<Config>& options, const std::vector<
 }  // namespace detail
 
 /// Sets `config` from the words of a command line and from the YAML file that --config names, whose `env` goes into the
-/// environment; the command line goes before the file, the last of two equal flags before the first. False when it
-/// asked for help or the version, which was then printed to `out`. Throws UsageError, one line that names the flag (or
-/// file, line and key), the value, and what was expected.
+/// environment; the command line goes before the file, the last of two equal flags before the first. `note` hears of
+/// options that are taken without effect. False when it asked for help or the version, which was then printed to `out`.
+/// Throws UsageError, one line that names the flag (or file, line and key), the value, and what was expected.
 template <class Config>
 bool parse_command_line(const Options<Config>& options, const Program& program, int argc, const char* const* argv,
-                        Config& config, std::ostream& out = std::cout) {
+                        Config& config, std::ostream& out = std::cout, const Note& note = {}) {
   const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   for (const std::string& word : words) {
     if (word == "--help" || word == "-h") return show_help(options, program, out), false;
@@ -95,9 +95,16 @@ bool parse_command_line(const Options<Config>& options, const Program& program, 
   const std::vector<Given> given = detail::read_words(options, words, path);
   YamlFile file;
   if (path) file = read_yaml(*path);
+  std::map<std::string, std::string> notes;  // by option: the last place that gave it counts
+  const auto take = [&](const Option<Config>& row, const Given& value, Config& into) {
+    notes.erase(std::string(row.name));
+    assign(options, row, into, value.value, value.where,
+           [&](const std::string& text) { notes[std::string(row.name)] = text; });
+  };
   for (Given& value : file.values) {
     bool negated = false;
     const auto* row = detail::find_flag(options, value.name, negated);
+    if (row == nullptr && value.is_merged) continue;  // it is there to be taken in by others
     if (row == nullptr || negated)
       throw UsageError(
           concat(value.where, ": unknown key; did you mean ", nearest_option(options, value.name.substr(0, 80)), "?"));
@@ -107,13 +114,15 @@ bool parse_command_line(const Options<Config>& options, const Program& program, 
         !row->alias_value.empty() &&
         std::any_of(given.begin(), given.end(), [&](const Given& word) { return word.name == row->name; });
     Config unseen = config;
-    assign(options, *row, overridden ? unseen : config, value.value, value.where);
+    take(*row, value, overridden ? unseen : config);
   }
-  for (const Given& value : given) assign(options, *find_option(options, value.name), config, value.value, value.where);
+  for (const Given& value : given) take(*find_option(options, value.name), value, config);
   for (const Option<Config>& row : options)
     if (row.required && row.get(config) == row.get(Config{}))
       throw UsageError(concat("--", row.name, " is required: ", row.help));
   for (const auto& [name, value] : file.environment) ::setenv(name.c_str(), value.c_str(), 1);
+  if (note)
+    for (const auto& [name, text] : notes) note(text);
   return true;
 }
 

@@ -57,15 +57,46 @@ inline void show_row(std::ostream& out, std::string head, const std::string& tex
 template <class Config>
 void show_option(std::ostream& out, const Options<Config>& options, const Option<Config>& row) {
   if (!row.alias_of.empty()) {
-    show_row(out, concat("  --", row.name, row.is_flag ? "" : " N"),
+    const Option<Config>& target = *find_option(options, row.alias_of);
+    show_row(out, concat("  --", row.name, row.is_flag ? "" : " ", row.is_flag ? "" : target.placeholder),
              concat("same as --", row.alias_of, row.alias_value.empty() ? "" : " ", row.alias_value));
     return;
   }
   const std::string head = concat("  --", row.name, row.placeholder.empty() ? "" : " ", row.placeholder);
   const std::string value = value_text(row.get(Config{}));
-  show_row(out, head, concat(row.help, row.required ? " (required)" : concat(" (default:", hard_space, value, ")")));
+  const std::string trl = row.trl_default.empty() ? "" : concat("; TRL's:", hard_space, row.trl_default);
+  show_row(out, head,
+           concat(row.help, row.required ? " (required)" : concat(" (default:", hard_space, value, trl, ")")));
   for (const Option<Config>& alias : options)
     if (alias.alias_of == row.name) show_option(out, options, alias);
+}
+
+/// Under `heading`: for each text that reason(row) gives, which names have it.
+template <class Config, class Reason>
+void show_reasons(std::ostream& out, std::string_view heading, const Options<Config>& options, const Reason& reason) {
+  std::vector<std::pair<std::string_view, std::string>> names;  // by reason, in the order of the table
+  for (const Option<Config>& row : options) {
+    if (reason(row).empty()) continue;
+    auto found = std::find_if(names.begin(), names.end(), [&](auto& entry) { return entry.first == reason(row); });
+    if (found == names.end()) found = names.insert(found, {reason(row), concat(reason(row), ":")});
+    found->second.append(" ").append(row.name);
+  }
+  if (!names.empty()) out << '\n' << heading << ":\n";
+  for (const auto& [why, words] : names) {
+    out << "  ";
+    wrap(out, words, 4, 2);
+  }
+}
+
+/// Which options have other defaults than TRL, and what takes those; empty where none has.
+template <class Config>
+std::string other_defaults(const Options<Config>& options) {
+  std::string out;
+  for (const Option<Config>& row : options)
+    if (!row.trl_default.empty())
+      out += concat(out.empty() ? "" : ", ", row.name, " (", value_text(row.get(Config{})),
+                    ", TRL's: ", row.trl_default, ")");
+  return out.empty() ? out : out + "; --trl_defaults takes TRL's.";
 }
 
 }  // namespace detail
@@ -78,31 +109,24 @@ void show_help(const Options<Config>& options, const Program& program, std::ostr
                "--flag value and --flag=value are the same; a boolean may stand alone (--bf16), with True or False, or "
                "as --no_bf16; hyphens may stand for underscores; None is no value.",
                0, 0);
+  if (!detail::other_defaults(options).empty())
+    detail::wrap(out, concat("Names and defaults are those of TRL 1.16, except ", detail::other_defaults(options), "."),
+                 0, 0);
   out << "\nGeneral:\n";
   detail::show_row(out, "  --config FILE", "YAML file of options; those on the command line go before it");
   detail::show_row(out, "  --help, --version", "print and exit; --help=markdown: the whole table");
-  std::vector<std::string_view> groups, reasons;
-  const auto add = [](std::vector<std::string_view>& names, std::string_view name) {
-    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-  };
+  std::vector<std::string_view> groups;
   for (const Option<Config>& row : options)
-    if (row.works())
-      add(groups, row.group);
-    else if (row.is_refused())
-      add(reasons, row.reason);
+    if (row.works() && std::find(groups.begin(), groups.end(), row.group) == groups.end()) groups.push_back(row.group);
   for (const std::string_view group : groups) {
     out << '\n' << group << ":\n";
     for (const Option<Config>& row : options)
       if (row.works() && row.group == group) detail::show_option(out, options, row);
   }
-  if (!reasons.empty()) out << "\nOptions of TRL that are refused; only their defaults may be given:\n";
-  for (const std::string_view reason : reasons) {
-    out << "  ";
-    std::string words = concat(reason, ":");
-    for (const Option<Config>& row : options)
-      if (row.is_refused() && row.reason == reason) words.append(" ").append(row.name);
-    detail::wrap(out, words, 4, 2);
-  }
+  detail::show_reasons(out, "Options of TRL that are taken, with a note, and change nothing here", options,
+                       [](const Option<Config>& row) { return row.without_effect; });
+  detail::show_reasons(out, "Options of TRL that are refused; only their defaults may be given", options,
+                       [](const Option<Config>& row) { return row.is_refused() ? row.reason : std::string_view(); });
 }
 
 namespace detail {
@@ -122,10 +146,11 @@ void show_markdown(const Options<Config>& options, const Program& program, std::
   using detail::markdown_cell;
   out << "# Options of " << program.name << "\n\n"
       << "Written by `" << program.name
-      << " --help=markdown`; a test compares it with this file. Options that work have a "
-         "value in the third column, aliases the option that they stand for, and of refused ones only the default may "
-         "be "
-         "given.\n";
+      << " --help=markdown`; a test compares it with this file. Every option of TRL is here, in one of four states: it "
+         "works, it stands for another, it is taken with a note and changes nothing, or it is refused, and only its "
+         "default may be given.\n";
+  if (!detail::other_defaults(options).empty())
+    out << "\nNames and defaults are those of TRL 1.16, except " << detail::other_defaults(options) << "\n";
   std::vector<std::string_view> groups;
   for (const Option<Config>& row : options)
     if (row.works() && std::find(groups.begin(), groups.end(), row.group) == groups.end()) groups.push_back(row.group);
@@ -134,7 +159,8 @@ void show_markdown(const Options<Config>& options, const Program& program, std::
     for (const Option<Config>& row : options) {
       if (!row.works() || row.group != group) continue;
       out << "| `" << row.name << "` | "
-          << markdown_cell(row.required ? "required" : detail::value_text(row.get(Config{}))) << " | "
+          << markdown_cell(row.required ? "required" : detail::value_text(row.get(Config{})))
+          << (row.trl_default.empty() ? "" : concat(" (TRL: ", row.trl_default, ")")) << " | "
           << markdown_cell(row.expects) << " | " << markdown_cell(row.help);
       if (!row.refused.empty())
         out << "; refused, for " << markdown_cell(row.reason) << ": " << markdown_cell(row.refused);
@@ -146,11 +172,19 @@ void show_markdown(const Options<Config>& options, const Program& program, std::
     if (!row.alias_of.empty())
       out << "| `" << row.name << "` | `" << row.alias_of << (row.alias_value.empty() ? "" : " ") << row.alias_value
           << "` |\n";
+  const auto defaults = [](const Option<Config>& row) {
+    return markdown_cell(row.defaults.empty() ? "(empty)" : row.defaults);
+  };
+  out << "\n## Taken without effect\n\n| option | default | also takes | because |\n|---|---|---|---|\n";
+  for (const Option<Config>& row : options)
+    if (row.has_no_effect())
+      out << "| `" << row.name << "` | " << defaults(row) << " | " << markdown_cell(row.takes) << " | "
+          << markdown_cell(row.without_effect)
+          << (row.reason.empty() ? "" : concat("; other values are refused: ", markdown_cell(row.reason))) << " |\n";
   out << "\n## Refused\n\n| option | default | because |\n|---|---|---|\n";
   for (const Option<Config>& row : options)
     if (row.is_refused())
-      out << "| `" << row.name << "` | " << markdown_cell(row.defaults.empty() ? "(empty)" : row.defaults) << " | "
-          << markdown_cell(row.reason) << " |\n";
+      out << "| `" << row.name << "` | " << defaults(row) << " | " << markdown_cell(row.reason) << " |\n";
 }
 
 }  // namespace kto

@@ -17,8 +17,6 @@
 
 namespace kto {
 
-using Note = std::function<void(const std::string&)>;
-
 /// The folder of what is kept from run to run.
 inline fs::path user_cache_folder() {
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')

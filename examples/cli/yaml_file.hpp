@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The file of --config: a YAML mapping from option names to values, and `env`, a mapping of environment variables.
+// Mappings take in others by <<, as PyYAML has it.
 #pragma once
 
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
+#include <set>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -20,6 +22,7 @@ struct Given {
   std::string name;
   Json value;
   std::string where;
+  bool is_merged = false;  ///< a mapping that another one of the file takes in by <<
 };
 
 struct YamlFile {
@@ -50,27 +53,6 @@ inline bool has_second_document(const std::string& text) {
   return parser.HandleNextDocument(nothing) && parser.HandleNextDocument(nothing);
 }
 
-inline std::string yaml_place(const fs::path& path, const YAML::Node& node) {
-  return concat(path.string(), ": line ", node.Mark().line + 1);
-}
-
-/// Throws UsageError when the values of a file are too many or too deep: with aliases a few lines can stand for
-/// gigabytes, or for a list that holds itself.
-class YamlBudget {
- public:
-  explicit YamlBudget(std::string where) : where_(std::move(where)) {}
-  void take(const YAML::Node& node, int depth) {
-    if (++num_values_ > max_values || depth > max_depth)
-      throw UsageError(concat(where_, ": line ", node.Mark().line + 1, ": more than ", max_values,
-                              " values, or more than ", max_depth, " levels deep, aliases written out"));
-  }
-
- private:
-  static constexpr int max_values = 100'000, max_depth = 100;
-  std::string where_;
-  int num_values_ = 0;
-};
-
 /// A scalar's text; an integer that YAML 1.1 spells in a way of its own (1_000, 0x10, 0b11, the octal 010) as decimal
 /// digits.
 inline std::string scalar_text(const YAML::Node& node) {
@@ -93,48 +75,110 @@ inline std::string scalar_text(const YAML::Node& node) {
   return (text[0] == '-' ? "-" : "") + std::to_string(value);
 }
 
-/// What a node inside a mapping is in JSON: plain scalars are booleans and numbers where they read so.
-inline Json yaml_json(const YAML::Node& node, YamlBudget& budget, int depth = 1) {
-  budget.take(node, depth);
-  if (node.IsNull()) return nullptr;
-  Json out;
-  if (node.IsMap()) {
-    out = Json::object();
-    for (const auto& entry : node)
-      out[entry.first.IsScalar() ? entry.first.Scalar() : "?"] = yaml_json(entry.second, budget, depth + 1);
-  } else if (node.IsSequence()) {
-    out = Json::array();
-    for (const YAML::Node& item : node) out.push_back(yaml_json(item, budget, depth + 1));
-  } else {
-    const std::string written = scalar_text(node);
-    out = written;
-    std::int64_t whole = 0;
-    double number = 0;
-    const std::string text = lower(written);
-    if (node.Tag() != "?") return out;
-    if (text == "true" || text == "false")
-      out = text == "true";
-    else if (decode_number(written, whole))
-      out = whole;
-    else if (decode_number(written, number))
-      out = number;
-  }
-  return out;
-}
+/// Reads the nodes of one file. Throws UsageError naming file and line when its values are too many or too deep (with
+/// aliases a few lines can stand for gigabytes, or for a list that holds itself), and for a merge of what is no
+/// mapping.
+class YamlReader {
+ public:
+  using Entry = std::pair<YAML::Node, YAML::Node>;
 
-/// Plain and quoted scalars as text, except that a plain null is null; lists of them; mappings as JSON.
-inline Json yaml_value(const YAML::Node& node, YamlBudget& budget) {
-  if (node.IsNull()) return nullptr;
-  if (node.IsScalar()) return scalar_text(node);
-  if (node.IsMap()) return yaml_json(node, budget);
-  Json list = Json::array();
-  for (const YAML::Node& item : node)
-    if (item.IsScalar())
-      list.push_back(scalar_text(item));
-    else
-      list.push_back(item.IsNull() ? Json("None") : yaml_json(item, budget));
-  return list;
-}
+  explicit YamlReader(const fs::path& path) : path_(path.string()) {}
+
+  std::string place(const YAML::Node& node) const { return concat(path_, ": line ", node.Mark().line + 1); }
+
+  /// The entries of a mapping, and after them those that it takes in by YAML 1.1's merge key (<<: *other, or
+  /// <<: [*one, *other]) where it has no such key of its own.
+  std::vector<Entry> entries(const YAML::Node& map, int depth = 1) {
+    std::vector<Entry> out;
+    std::vector<YAML::Node> others;
+    std::set<std::string> keys;
+    for (const auto& entry : map) {
+      if (!is_merge_key(entry.first)) {
+        out.emplace_back(entry.first, entry.second);
+        if (entry.first.IsScalar()) keys.insert(entry.first.Scalar());
+      } else if (entry.second.IsSequence()) {
+        for (const YAML::Node& other : entry.second) others.push_back(other);
+      } else {
+        others.push_back(entry.second);
+      }
+    }
+    for (const YAML::Node& other : others) {
+      take(other, depth);
+      if (!other.IsMap())
+        throw UsageError(concat(place(other), ": expected a mapping, or a list of mappings, after <<"));
+      merged_.push_back(other);
+      for (Entry& entry : entries(other, depth + 1)) {
+        take(entry.second, depth);
+        if (!entry.first.IsScalar() || keys.insert(entry.first.Scalar()).second) out.push_back(std::move(entry));
+      }
+    }
+    return out;
+  }
+
+  /// Whether a mapping was taken in by another one.
+  bool is_merged(const YAML::Node& node) const {
+    return std::any_of(merged_.begin(), merged_.end(), [&](const YAML::Node& other) { return other.is(node); });
+  }
+
+  /// What a node inside a mapping is in JSON: plain scalars are booleans and numbers where they read so.
+  Json json(const YAML::Node& node, int depth = 1) {
+    take(node, depth);
+    if (node.IsNull()) return nullptr;
+    Json out;
+    if (node.IsMap()) {
+      out = Json::object();
+      for (const auto& [key, value] : entries(node, depth))
+        out[key.IsScalar() ? key.Scalar() : "?"] = json(value, depth + 1);
+    } else if (node.IsSequence()) {
+      out = Json::array();
+      for (const YAML::Node& item : node) out.push_back(json(item, depth + 1));
+    } else {
+      const std::string written = scalar_text(node);
+      out = written;
+      std::int64_t whole = 0;
+      double number = 0;
+      const std::string text = lower(written);
+      if (node.Tag() != "?") return out;
+      if (text == "true" || text == "false")
+        out = text == "true";
+      else if (decode_number(written, whole))
+        out = whole;
+      else if (decode_number(written, number))
+        out = number;
+    }
+    return out;
+  }
+
+  /// Plain and quoted scalars as text, except that a plain null is null; lists of them; mappings as JSON.
+  Json value(const YAML::Node& node) {
+    if (node.IsNull()) return nullptr;
+    if (node.IsScalar()) return scalar_text(node);
+    if (node.IsMap()) return json(node);
+    Json list = Json::array();
+    for (const YAML::Node& item : node)
+      if (item.IsScalar())
+        list.push_back(scalar_text(item));
+      else
+        list.push_back(item.IsNull() ? Json("None") : json(item));
+    return list;
+  }
+
+ private:
+  static bool is_merge_key(const YAML::Node& key) {
+    return key.IsScalar() && key.Scalar() == "<<" && key.Tag() == "?";  // not in quotes
+  }
+
+  void take(const YAML::Node& node, int depth) {
+    if (++num_values_ > max_values || depth > max_depth)
+      throw UsageError(concat(place(node), ": more than ", max_values, " values, or more than ", max_depth,
+                              " levels deep, aliases written out"));
+  }
+
+  static constexpr int max_values = 100'000, max_depth = 100;
+  std::string path_;
+  int num_values_ = 0;
+  std::vector<YAML::Node> merged_;
+};
 
 /// As Python's str() shows what PyYAML reads.
 inline std::string environment_value(const YAML::Node& node) {
@@ -166,27 +210,30 @@ inline YamlFile read_yaml(const fs::path& path) {
   }
   if (several || !root.IsMap()) throw bad(path.string(), ": expected one YAML mapping of option names to values");
   YamlFile out;
-  detail::YamlBudget budget(path.string());
+  detail::YamlReader reader(path);
   std::vector<std::string> seen;
-  for (const auto& entry : root) {
-    const std::string where = detail::yaml_place(path, entry.first);
-    if (!entry.first.IsScalar()) throw bad(where, ": expected the name of an option before the colon");
-    const std::string& key = entry.first.Scalar();
+  std::vector<YAML::Node> nodes;
+  for (const auto& [name, value] : reader.entries(root)) {
+    const std::string where = reader.place(name);
+    if (!name.IsScalar()) throw bad(where, ": expected the name of an option before the colon");
+    const std::string& key = name.Scalar();
     if (std::find(seen.begin(), seen.end(), key) != seen.end())
       throw bad(where, ": ", detail::quoted(Json(key)), " is given twice");
     seen.push_back(key);
     if (key != "env") {
-      out.values.push_back({key, detail::yaml_value(entry.second, budget), concat(where, ": ", detail::one_line(key))});
+      out.values.push_back({key, reader.value(value), concat(where, ": ", detail::one_line(key))});
+      nodes.push_back(value);
       continue;
     }
-    if (!entry.second.IsMap()) throw bad(where, ": expected env to be a mapping of environment variables to values");
-    for (const auto& variable : entry.second) {
-      const bool scalars = variable.first.IsScalar() && (variable.second.IsScalar() || variable.second.IsNull());
-      if (!scalars || variable.first.Scalar().empty() || variable.first.Scalar().find('=') != std::string::npos)
-        throw bad(detail::yaml_place(path, variable.first), ": expected env to map names of variables to plain values");
-      out.environment.emplace_back(variable.first.Scalar(), detail::environment_value(variable.second));
+    if (!value.IsMap()) throw bad(where, ": expected env to be a mapping of environment variables to values");
+    for (const auto& [variable, text] : reader.entries(value)) {
+      const bool scalars = variable.IsScalar() && (text.IsScalar() || text.IsNull());
+      if (!scalars || variable.Scalar().empty() || variable.Scalar().find('=') != std::string::npos)
+        throw bad(reader.place(variable), ": expected env to map names of variables to plain values");
+      out.environment.emplace_back(variable.Scalar(), detail::environment_value(text));
     }
   }
+  for (std::size_t i = 0; i < nodes.size(); ++i) out.values[i].is_merged = reader.is_merged(nodes[i]);
   return out;
 }
 

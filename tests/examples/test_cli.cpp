@@ -8,10 +8,10 @@ using namespace kto;
 
 namespace {
 
-std::optional<Arguments> parse(std::vector<std::string> words, std::ostream& out = std::cout) {
+std::optional<Arguments> parse(std::vector<std::string> words, std::ostream& out = std::cout, const Note& note = {}) {
   std::vector<const char*> argv{"train_kto"};
   for (const std::string& word : words) argv.push_back(word.c_str());
-  return parse_arguments(static_cast<int>(argv.size()), argv.data(), "1.2.3", out);
+  return parse_arguments(static_cast<int>(argv.size()), argv.data(), "1.2.3", out, note);
 }
 
 /// With the two required flags.
@@ -44,6 +44,18 @@ Arguments run_yaml(std::string_view yaml, std::vector<std::string> words = {}) {
   const TemporaryFile file(yaml);
   words.insert(words.begin(), {"--config", file.path.string()});
   return run(std::move(words));
+}
+
+/// Which options were taken without effect, in order, each followed by a space.
+std::string noted(std::vector<std::string> words) {
+  std::string names;
+  words.insert(words.begin(), {"--model_name_or_path", "model", "--dataset_name=rows.jsonl"});
+  (void)parse(std::move(words), std::cout, [&](const std::string& text) {
+    const std::size_t end = text.find(" is taken without effect: "), begin = text.rfind(' ', end - 1) + 1;
+    REQUIRE(end != std::string::npos);
+    names += text.substr(begin, end - begin) + ' ';
+  });
+  return names;
 }
 
 /// The message without the path that it begins with.
@@ -103,8 +115,8 @@ TEST_CASE("booleans stand alone, with a value, or negated") {
 
 TEST_CASE("a bad command line is one line that names flag, value, and what is expected") {
   CHECK(refusal({"--learnin_rate", "3"}) == "unknown option --learnin_rate; did you mean --learning_rate?");
-  CHECK(refusal({"--learning-rate=-1"}) == "--learning-rate: expected a number >= 0, got \"-1\"");
-  CHECK(refusal({"--learning_rate", "--bf16"}) == "--learning_rate: expected a number >= 0 after it");
+  CHECK(refusal({"--learning-rate=-1"}) == "--learning-rate: expected a number from 0 to 1e+30, got \"-1\"");
+  CHECK(refusal({"--learning_rate", "--bf16"}) == "--learning_rate: expected a number from 0 to 1e+30 after it");
   CHECK(refusal({"--max_length", "1"}) == "--max_length: expected None or an integer from 2 to 1000000000, got \"1\"");
   CHECK(refusal({"--save_strategy", "often"}) ==
         "--save_strategy: expected one of no, steps, epoch, best, got \"often\"");
@@ -116,18 +128,20 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK_THAT(refusal({"--merge_and_unload"}), KTO_CONTAINS("merge_and_unload needs --use_peft"));
   CHECK_THAT(refusal({"--optim", "lomo"}), KTO_CONTAINS("has no counterpart (expected adamw_torch_fused or"));
   CHECK(run({"--adafactor"}).script.optim == Optim::adafactor);
-  for (const char* name : {"adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit"})
+  CHECK(run({"--optim", "paged_adamw_32bit"}).script.optim == Optim::adamw_torch);
+  for (const char* name : {"adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit"})
     CHECK(run({"--optim", name}).script.optim == Optim::adamw_8bit);
   CHECK_THAT(refusal({"--report_to", "wandb", "tensorboard"}), KTO_CONTAINS("got \"wandb tensorboard\""));
   CHECK(run({"--report_to", "all"}).script.report_to == std::vector<std::string>{"jsonl", "tensorboard"});
   CHECK_FALSE(run({"--report_to", "none"}).script.report_to);
-  CHECK_THAT(refusal({"--run_name", "x"}), KTO_CONTAINS("run_name needs --report_to"));
-  CHECK_THAT(refusal({"--padding_value", "3"}), KTO_CONTAINS("need --collator padded"));
-  CHECK_THAT(refusal({"--pad_to_multiple_of", "8"}), KTO_CONTAINS("need --collator padded"));
-  CHECK(refusal({"--pad_to_multiple_of", "auto"}) == "");
+  CHECK(noted({"--run_name", "x", "--logging_dir", "y"}) == "logging_dir run_name ");
+  CHECK(noted({"--run_name", "x", "--logging_dir", "y", "--report_to", "tensorboard"}) == "");
+  CHECK(noted({"--padding_value", "3", "--pad_to_multiple_of", "8"}) == "padding_value pad_to_multiple_of ");
+  CHECK(noted({"--padding_value", "3", "--pad_to_multiple_of", "8", "--collator", "padded"}) == "");
+  CHECK(noted({"--pad_to_multiple_of", "auto"}) == "");
   CHECK(run({"--pad_to_multiple_of", "8", "--collator", "padded"}).script.pad_to_multiple_of == 8);
-  CHECK_THAT(refusal({"--bf16_full_eval"}), KTO_CONTAINS("bf16_full_eval is of evaluations"));
-  CHECK_THAT(refusal({"--fp16_full_eval"}), KTO_CONTAINS("fp16_full_eval is of evaluations"));
+  CHECK(noted({"--bf16_full_eval"}) == "bf16_full_eval ");
+  CHECK(noted({"--fp16_full_eval", "--do_eval"}) == "");
   CHECK_THAT(refusal({"--fp16_full_eval", "--bf16_full_eval", "--do_eval"}), KTO_CONTAINS("give one of them"));
   CHECK_THAT(refusal({"--fp16", "--bf16"}), KTO_CONTAINS("give one of them"));
   CHECK_THAT(refusal({"--fp16", "--dtype", "bfloat16"}), KTO_CONTAINS("fp16 trains parameters of float32"));
@@ -136,6 +150,14 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
         ModelDtype::bfloat16);
   CHECK(run({"--ref_model_init_kwargs", R"({"torch_dtype": "torch.bfloat16"})"}).script.ref_dtype ==
         ReferenceDtype::bfloat16);
+  CHECK(noted({"--model_init_kwargs", R"({"use_cache": false})"}) == "use_cache ");
+  CHECK(run({"--torch_dtype", "bfloat16"}).script.dtype == ModelDtype::bfloat16);
+  CHECK(refusal({"--torch_dtyp", "x"}) == "unknown option --torch_dtyp; did you mean --dtype?");
+  CHECK(refusal({"--max_seq_length", "x"}) == "unknown option --max_seq_length; did you mean --max_length?");
+  CHECK(refusal({"--dataset_mixer", "x"}) == "unknown option --dataset_mixer; did you mean --datasets?");
+  CHECK(refusal({"--wandb_project", "x"}) == "unknown option --wandb_project; did you mean --report_to?");
+  CHECK_THAT(refusal({"--num_processes", "2"}), KTO_CONTAINS("several devices is not supported yet"));
+  CHECK_THAT(refusal({"--load_in_4bit"}), KTO_CONTAINS("quantized models"));
   CHECK_THAT(refusal({"--model_init_kwargs", R"({"device_map": "auto"})"}),
              KTO_CONTAINS("model_init_kwargs: device_map: expected \"dtype\""));
   CHECK_THAT(refusal({"--model_init_kwargs", "bfloat16"}), KTO_CONTAINS("expected None or a JSON object"));
@@ -204,6 +226,92 @@ TEST_CASE("a YAML file gives defaults that the command line overrides") {
   if (const char* home = std::getenv("HOME")) CHECK(from_file.train.output_dir == std::string(home) + "/runs");
 }
 
+TEST_CASE("YAML files after the kinds of TRL's repository and of others are taken as they are") {
+  const fs::path folder = fs::path(KTO_SOURCE_DIR) / "tests/examples/options";
+  const std::vector<std::pair<const char*, const char*>> files{
+      {"docs", ""},
+      {"full", "eval_steps "},
+      {"lora", "use_bnb_nested_quant "},
+      {"no_lora", "lora_r lora_alpha lora_dropout lora_target_modules "},
+      {"handbook",
+       "attn_implementation gradient_checkpointing_kwargs hub_model_id hub_private_repo log_level trust_remote_code "
+       "use_liger_kernel "},
+      {"blog",
+       "attn_implementation dataloader_persistent_workers gradient_checkpointing_kwargs tf32 torch_compile "
+       "use_cache attn_implementation warmup_ratio metric_for_best_model logging_dir "},
+      {"old", "gradient_checkpointing_use_reentrant remove_unused_columns padding_value "},
+      {"launcher",
+       "accelerate_config accelerator_config average_tokens_across_devices ddp_backend ddp_timeout fsdp_config "
+       "local_rank num_processes "},
+      {"merged", ""},
+      {"everything_else",
+       "activation_offloading batch_eval_metrics dataloader_in_order do_predict enable_jit_checkpoint "
+       "eval_accumulation_steps eval_do_concat_batches include_for_metrics label_names length_column_name log_level "
+       "log_on_each_node optim_target_modules project restore_callback_states_from_checkpoint save_on_each_node "
+       "use_cache use_liger_loss precompute_ref_batch_size ref_model_mixup_alpha eval_delay ignore_data_skip "}};
+  for (const auto& [name, notes] : files) {
+    INFO(name);
+    CHECK(noted({"--config", (folder / name += ".yaml").string()}) == notes);
+  }
+  CHECK(static_cast<std::ptrdiff_t>(files.size()) ==
+        std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+  const auto merged = run({"--config", (folder / "merged.yaml").string()}).train;
+  CHECK(merged.learning_rate == 2e-5);  // its own
+  CHECK(merged.weight_decay == 0.1);    // of the first of the two that it takes in
+  CHECK(merged.lr_scheduler_type == LrSchedulerType::cosine_with_restarts);
+  CHECK(merged.lr_scheduler_kwargs == Json{{"num_cycles", 2}});
+  const auto old = run({"--config", (folder / "old.yaml").string()});
+  CHECK(old.train.per_device_train_batch_size == 4);
+  CHECK(old.script.device == "cpu");
+  CHECK(run({"--config", (folder / "no_lora.yaml").string()}).script.lora_r == ScriptConfig{}.lora_r);
+}
+
+TEST_CASE("merges of a YAML file") {
+  CHECK(run_yaml("<<: {seed: 3, beta: 0.2}\nseed: 4\n").train.seed == 4);
+  CHECK(run_yaml("a: &a {seed: 3}\nb: &b {<<: *a, beta: 0.2}\n<<: *b\n").train.seed == 3);
+  CHECK(run_yaml("<<:\n- {seed: 3}\n- {seed: 5}\n").train.seed == 3);
+  CHECK_THAT(refusal_yaml("<<: 3\n"), KTO_CONTAINS(": line 1: expected a mapping, or a list of mappings, after <<"));
+  CHECK_THAT(refusal_yaml("<<: [{seed: 3}, 4]\n"), KTO_CONTAINS("after <<"));
+  CHECK_THAT(refusal_yaml("\"<<\": {seed: 3}\n"), KTO_CONTAINS("line 1: <<: unknown key"));
+  CHECK_THAT(refusal_yaml("common: &a {seed: 3}\n"), KTO_CONTAINS("line 1: common: unknown key"));  // nobody takes it
+  CHECK_THAT(refusal_yaml("common: &a {seed: one}\n<<: *a\n"), KTO_CONTAINS("line 1: seed: expected an integer"));
+  CHECK_THAT(refusal_yaml("seed: 1\nseed: 2\n<<: {seed: 3}\n"), KTO_CONTAINS("given twice"));
+  CHECK_THAT(refusal_yaml("lr_scheduler_kwargs: &a {<<: *a}\n"), KTO_CONTAINS("levels deep"));
+  const auto env = run_yaml("e: &e {KTO_TEST_CLI_D: 1}\nenv: {<<: *e}\n");
+  CHECK(std::getenv("KTO_TEST_CLI_D") == std::string("1"));
+}
+
+TEST_CASE("trl_defaults: TRL's defaults, and before them what is given") {
+  const auto both = [](const Arguments& arguments) {
+    return std::pair(arguments.train.bf16, arguments.train.gradient_checkpointing);
+  };
+  CHECK(both(run({})) == std::pair(false, false));
+  CHECK(both(run({"--trl_defaults"})) == std::pair(true, true));
+  CHECK(both(run({"--trl_defaults", "--no_bf16"})) == std::pair(false, true));
+  CHECK(both(run({"--gradient_checkpointing", "False", "--trl_defaults"})) == std::pair(true, false));
+  CHECK(both(run({"--trl_defaults", "--fp16"})) == std::pair(false, true));
+  CHECK(both(run_yaml("trl_defaults: true\nbf16: false\n")) == std::pair(false, true));
+  CHECK(both(run_yaml("bf16: false\n", {"--trl_defaults"})) == std::pair(false, true));
+  CHECK(both(run_yaml("trl_defaults: true\n", {"--trl_defaults", "False"})) == std::pair(false, false));
+  CHECK(to_json(run({"--trl_defaults"})) == to_json(run({"--bf16", "--gradient_checkpointing"})));
+  std::ostringstream help;
+  CHECK_FALSE(parse({"--help"}, help));
+  CHECK_THAT(help.str(), KTO_CONTAINS("except bf16 (False, TRL's: True), gradient_checkpointing"));
+  // and that no other default is TRL's
+  const Json golden = read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/trl_options.json");
+  Json trl = golden["trl"];
+  trl.update(golden["resolved"]);
+  // no value of their own here: folders that are required, and what follows from the terminal or from the script
+  for (const char* name : {"model_name_or_path", "dataset_name", "disable_tqdm", "do_train"}) trl.erase(name);
+  trl["report_to"] = "None";  // which both say as an empty list
+  for (const auto& row : argument_options()) {
+    const std::string name(row.name);
+    INFO(name);
+    if (row.works() && trl.contains(name))
+      CHECK(kto::detail::same_value(row.get(Arguments{}), trl[name].get<std::string>()) == row.trl_default.empty());
+  }
+}
+
 TEST_CASE("False on the command line for what a YAML file asks for under the same name") {
   const char* yaml = "streaming: true\nuse_cpu: true\nadafactor: true\nmax_steps: 1\n";
   const Arguments asked = run_yaml(yaml);
@@ -237,7 +345,7 @@ TEST_CASE("a bad YAML file is named with its line and key") {
   CHECK_THAT(refusal_yaml("seed: [1, 2]\n"), KTO_CONTAINS("got \"1 2\""));
   CHECK_THAT(refusal_yaml("seed: {a: 1}\n"), KTO_CONTAINS(R"(got "{\"a\":1}")"));
   CHECK_THAT(refusal_yaml("debug:\n  - path: x\n"), KTO_CONTAINS("is refused"));
-  CHECK_THROWS_AS(run_yaml("model_init_kwargs: {use_cache: false}\n"), UsageError);
+  CHECK_THROWS_AS(run_yaml("model_init_kwargs: {device_map: auto}\n"), UsageError);
   CHECK(run_yaml("lr_scheduler_type: cosine\nlr_scheduler_kwargs:\n  num_cycles: 1.5\n").train.lr_scheduler_kwargs ==
         Json{{"num_cycles", 1.5}});
   CHECK(refusal_yaml("seed: 1\nseed: 2\n") == ": line 2: \"seed\" is given twice");
@@ -295,6 +403,7 @@ TEST_CASE("every option of TRL is in the table, and its default is taken") {
   const Json golden = read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/trl_options.json");
   CHECK(golden["trl"].size() == 159);
   CHECK(golden["page"].size() == 149);
+  CHECK(golden["old"].size() == 180);
   for (const Json& release : golden)
     for (const auto& [name, value] : release.items()) {
       INFO(name);
@@ -306,10 +415,13 @@ TEST_CASE("every option of TRL is in the table, and its default is taken") {
       if (!none_is_unset && !other_default) CHECK(refusal({"--" + name + "=" + text}) == "");
     }
   std::size_t ours = 0;
-  for (const auto& row : argument_options())
-    if (!golden["trl"].contains(std::string(row.name)) && !golden["page"].contains(std::string(row.name))) ++ours;
-  CHECK(ours == 22);  // kl_scope, collator, device, of references and adapters eight, of bad days three, of samples
-                      // three, dataset_cache, optim_in_backward, max_tokens_per_batch
+  for (const auto& row : argument_options()) {
+    const bool is_trls = std::any_of(golden.begin(), golden.end(),
+                                     [&](const Json& release) { return release.contains(std::string(row.name)); });
+    if (row.works() && !is_trls) ++ours;
+  }
+  CHECK(ours == 23);  // kl_scope, collator, device, of references and adapters eight, of bad days three, of samples
+                      // three, dataset_cache, optim_in_backward, max_tokens_per_batch, trl_defaults
 }
 
 TEST_CASE("training_args.json is read back") {

@@ -31,6 +31,9 @@ inline bool follows_evaluations(LrSchedulerType type) {
   return type == LrSchedulerType::reduce_lr_on_plateau || type == LrSchedulerType::greedy;
 }
 
+/// Whether the rate rises to its peak first, where that is asked for.
+inline bool has_warmup(LrSchedulerType type) { return type != LrSchedulerType::constant && !follows_evaluations(type); }
+
 /// The course of a warm-up or a decay: "linear", "cosine", "1-sqrt".
 enum class RampType { linear, cosine, one_minus_sqrt };
 
@@ -58,7 +61,7 @@ struct Schedule {
   double operator()(std::int64_t step) const {
     const auto at = static_cast<double>(step), warmup = static_cast<double>(num_warmup_steps);
     const double after = std::max(1.0, static_cast<double>(num_steps - num_warmup_steps));
-    if (type == LrSchedulerType::constant || follows_evaluations(type)) return 1;
+    if (!has_warmup(type)) return 1;
     if (type == LrSchedulerType::warmup_stable_decay) return stable_decay(step);
     if (type == LrSchedulerType::cosine_warmup_with_min_lr) {  // begins and ends a step earlier than the others
       if (step >= num_warmup_steps) return std::max(0.0, floored(wave((at - warmup + 1) / after, 0.5)));

@@ -31,8 +31,9 @@ struct Range {
   std::function<bool(double)> holds;
 };
 
-/// One option of a Config. Either it works (get and set are there), or it stands for another (alias_of), or it is
-/// refused (reason, and no set): then only its default may be given, which changes nothing.
+/// One option of a Config, in one of four states: it works (get and set are there); it stands for another (alias_of);
+/// it is taken without effect, because nothing here depends on it (without_effect); or it is refused (reason, and no
+/// set): then only its default may be given, which changes nothing.
 template <class Config>
 struct Option {
   std::string_view name;         ///< as TRL spells it, without dashes
@@ -47,12 +48,19 @@ struct Option {
   std::function<bool(Config&, const Json&)> set = {};  ///< false, and no change, when the value is not as expected
   std::string_view alias_of = {};
   std::string_view alias_value = {};  ///< a flag that, when true, gives alias_of this value
-  std::string_view defaults = {};     ///< of a refused option, as text: "None|False" when releases differ
-  std::string_view refused = {};      ///< values of other trainers that are known but refused: "a|b"
-  std::string_view reason = {};       ///< why the option, or one of the `refused` values, is refused
+  std::string_view synonyms = {};     ///< what others call it, "a|b": hints lead to it, and none is taken
+  std::string_view trl_default = {};  ///< TRL's default as text, where another one is kept here on purpose
+  /// Why a value that was given changes nothing beside the others of this config; empty: it may change something.
+  std::function<std::string_view(const Config&)> unused = {};
+  std::string_view defaults = {};  ///< of an option that does not work, as text: "None|False" when releases differ
+  std::string_view without_effect = {};  ///< why it changes nothing here: it is taken, with a note
+  std::string_view takes = {};           ///< the values that are: "a|b", also TEXT, TEXT..., N, JSON, {key,key}
+  std::string_view refused = {};         ///< values of other trainers that are known but refused: "a|b"
+  std::string_view reason = {};          ///< why the option, or one of its values, is refused
 
   bool works() const { return static_cast<bool>(set); }
-  bool is_refused() const { return !works() && alias_of.empty(); }
+  bool has_no_effect() const { return !without_effect.empty(); }
+  bool is_refused() const { return !works() && alias_of.empty() && !has_no_effect(); }
 };
 
 template <class Config>
@@ -268,9 +276,10 @@ bool in_range(const T& value, const Range& range) {
     return !value || in_range(*value, range);
   else if constexpr (std::same_as<T, double>)
     return std::isfinite(value) && (!range.holds || range.holds(value));
-  else if constexpr (std::same_as<T, std::int64_t>)
-    return !range.holds || range.holds(static_cast<double>(value));
-  else
+  else if constexpr (std::same_as<T, std::int64_t>) {
+    const auto x = static_cast<double>(value);  // which rounds what is past every range of integers
+    return !range.holds || (x < 0x1p63 && static_cast<std::int64_t>(x) == value && range.holds(x));
+  } else
     return true;
 }
 
@@ -307,11 +316,16 @@ Option<Outer> within(Config Outer::* part, const Option<Config>& inner) {
                     .required = inner.required,
                     .alias_of = inner.alias_of,
                     .alias_value = inner.alias_value,
+                    .synonyms = inner.synonyms,
+                    .trl_default = inner.trl_default,
                     .defaults = inner.defaults,
+                    .without_effect = inner.without_effect,
+                    .takes = inner.takes,
                     .refused = inner.refused,
                     .reason = inner.reason};
   if (inner.get) row.get = [part, get = inner.get](const Outer& outer) { return get(outer.*part); };
   if (inner.set) row.set = [part, set = inner.set](Outer& outer, const Json& value) { return set(outer.*part, value); };
+  if (inner.unused) row.unused = [part, unused = inner.unused](const Outer& outer) { return unused(outer.*part); };
   return row;
 }
 

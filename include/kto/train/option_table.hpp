@@ -4,6 +4,7 @@
 
 #include <numeric>
 
+#include "kto/train/detail/taken_options.hpp"
 #include "kto/train/option.hpp"
 
 namespace kto {
@@ -33,69 +34,125 @@ inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   return last[b.size()];
 }
 
-/// How far a name is from what someone wrote: by edits, or less where it holds the whole of it ("epochs" in
-/// "num_train_epochs") or has it as its initials ("lr").
+/// Whether `name` is one of "a|b".
+inline bool among(std::string_view name, std::string_view names) {
+  const auto pieces = split_bars(names);
+  return !name.empty() && std::find(pieces.begin(), pieces.end(), name) != pieces.end();
+}
+
+/// Whether `value` says the same as one of "a|b".
+inline bool is_any_of(const Json& value, std::string_view texts) {
+  const auto pieces = split_bars(texts);
+  return std::any_of(pieces.begin(), pieces.end(), [&](auto text) { return same_value(value, text); });
+}
+
+/// "a_b" cut at the underscores, sorted.
+inline std::vector<std::string_view> words_of(std::string_view name) {
+  std::vector<std::string_view> words;
+  for (std::size_t begin = 0; begin <= name.size();) {
+    const std::size_t end = std::min(name.find('_', begin), name.size());
+    words.push_back(name.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  std::sort(words.begin(), words.end());
+  return words;
+}
+
+/// How far a name is from what someone wrote: by edits, or less where one holds the whole of the other ("epochs" in
+/// "num_train_epochs", the words of "max_length" in "max_seq_length") or it has the name's initials ("lr").
 inline double unlikeness(std::string_view written, std::string_view name) {
   double cost = static_cast<double>(edit_distance(written, name));
   if (written.size() > 2 && name.find(written) != std::string_view::npos)  // and the fewer other words the better
     cost = std::min(cost, 1 + 0.1 * static_cast<double>(std::count(name.begin(), name.end(), '_')));
+  const auto all = words_of(written), some = words_of(name);
+  if (std::includes(all.begin(), all.end(), some.begin(), some.end()))
+    cost = std::min(cost, 1 + 0.5 * static_cast<double>(all.size() - some.size()));
   std::string initials;
   for (std::size_t i = 0; i < name.size(); ++i)
     if (i == 0 || name[i - 1] == '_') initials += name[i];
   return written.size() > 1 && initials == written ? std::min(cost, 0.5) : cost;
 }
 
+/// "a|b" for people: "a or b".
+inline std::string either(std::string_view texts) {
+  std::string out;
+  for (const std::string_view text : split_bars(texts))
+    out += (out.empty() ? "" : " or ") + (text.empty() ? std::string("an empty text") : std::string(text));
+  return out;
+}
+
 /// Throws what is said of a refused option or value; `where` is the place that gave it.
 template <class Config>
 [[noreturn]] void refuse(const Option<Config>& row, const Json& value, std::string_view where) {
-  std::string allowed;
-  for (const std::string_view text : split_bars(row.defaults))
-    allowed += (allowed.empty() ? "" : " or ") + (text.empty() ? std::string("an empty text") : std::string(text));
-  throw UsageError(concat(where, ": ", quoted(value), " is refused: ", row.reason, " (expected ",
-                          row.works() ? row.expects : concat("only the default, ", allowed), ")"));
+  const std::string expects = row.works()           ? std::string(row.expects)
+                              : row.has_no_effect() ? either(concat(row.takes, '|', row.defaults))
+                                                    : "only the default, " + either(row.defaults);
+  if (row.reason.empty()) throw UsageError(concat(where, ": expected ", expects, ", got ", quoted(value)));
+  throw UsageError(concat(where, ": ", quoted(value), " is refused: ", row.reason, " (expected ", expects, ")"));
 }
 
 }  // namespace detail
 
-/// The name that someone who wrote `written` most likely meant; options that work are preferred.
+/// The name that someone who wrote `written` most likely meant; options that work are preferred, and then those that
+/// are taken.
 template <class Config>
 std::string_view nearest_option(const Options<Config>& options, std::string_view written) {
   const auto cost = [&](const Option<Config>& row) {
-    return detail::unlikeness(written, row.name) + (row.works() ? 0 : 1);
+    if (detail::among(written, row.synonyms)) return -1.0;
+    return detail::unlikeness(written, row.name) + (row.works() ? 0 : row.is_refused() ? 1.5 : 1);
   };
   const auto nearest =
       std::min_element(options.begin(), options.end(), [&](auto& a, auto& b) { return cost(a) < cost(b); });
-  return nearest == options.end() ? "" : nearest->name;
+  if (nearest == options.end()) return "";
+  return nearest->alias_of.empty() || !nearest->alias_value.empty() ? nearest->name : nearest->alias_of;
 }
 
+/// Takes a sentence for the user.
+using Note = std::function<void(const std::string&)>;
+
 /// Gives the option `row` a value: JSON of its type, or the text that the command line would have. `where` opens the
-/// message of the UsageError thrown when the value is refused or not as expected.
+/// message of the UsageError thrown when the value is refused or not as expected, and the note on one that is taken
+/// without effect.
 template <class Config>
 void assign(const Options<Config>& options, const Option<Config>& row, Config& config, const Json& value,
-            std::string_view where) {
+            std::string_view where, const Note& note = {}) {
   if (!row.alias_of.empty()) {
     const Option<Config>& target = *find_option(options, row.alias_of);
     if (row.alias_value.empty()) {
-      if (!detail::same_value(value, "None")) assign(options, target, config, value, where);
+      if (!detail::same_value(value, "None")) assign(options, target, config, value, where, note);
       return;
     }
     bool given = false;
     if (!detail::decode(value, given))
       throw UsageError(concat(where, ": expected True or False, got ", detail::quoted(value)));
-    if (given) assign(options, target, config, Json(row.alias_value), where);
+    if (given) assign(options, target, config, Json(row.alias_value), where, note);
     return;
   }
-  const auto among = [&](std::string_view texts) {
-    const auto pieces = detail::split_bars(texts);
-    return std::any_of(pieces.begin(), pieces.end(), [&](auto text) { return detail::same_value(value, text); });
-  };
-  if (row.is_refused()) {
-    if (!among(row.defaults)) detail::refuse(row, value, where);
+  if (!row.works()) {
+    if (detail::is_none(value) || detail::is_any_of(value, row.defaults)) return;
+    if (!row.has_no_effect() || !detail::takes_value(row.takes, value)) detail::refuse(row, value, where);
+    if (note) note(concat(where, " is taken without effect: ", row.without_effect));
     return;
   }
-  if (!row.refused.empty() && among(row.refused)) detail::refuse(row, value, where);
+  if (!row.refused.empty() && detail::is_any_of(value, row.refused)) detail::refuse(row, value, where);
   if (!row.set(config, value))
     throw UsageError(concat(where, ": expected ", row.expects, ", got ", detail::quoted(value)));
+}
+
+/// Calls note(name, why) for each option that was given a value which changes nothing beside the others.
+template <class Config, class Each>
+void visit_unused(const Options<Config>& options, const Config& config, const Each& each) {
+  const Config defaults;
+  for (const Option<Config>& row : options)
+    if (row.unused && row.get(config) != row.get(defaults))
+      if (const std::string_view why = row.unused(config); !why.empty()) each(row.name, why);
+}
+
+/// Gives `config` TRL's defaults where others are kept here.
+template <class Config>
+void set_trl_defaults(const Options<Config>& options, Config& config) {
+  for (const Option<Config>& row : options)
+    if (!row.trl_default.empty()) assign(options, row, config, Json(row.trl_default), row.name);
 }
 
 /// The values of all options that work, under their names.
@@ -108,16 +165,17 @@ Json to_json(const Options<Config>& options, const Config& config) {
 }
 
 /// Gives `config` the values of a JSON object. Throws UsageError, which begins with `where` (a path), for a key that is
-/// no option and for a value that is refused or not as expected.
+/// no option and for a value that is refused or not as expected; `note` hears of those taken without effect.
 template <class Config>
-void from_json(const Options<Config>& options, Config& config, const Json& object, std::string_view where) {
+void from_json(const Options<Config>& options, Config& config, const Json& object, std::string_view where,
+               const Note& note = {}) {
   if (!object.is_object()) throw UsageError(concat(where, ": expected a JSON object"));
   for (const auto& [key, value] : object.items()) {
     const Option<Config>* row = find_option(options, key);
     if (row == nullptr)
       throw UsageError(
           concat(where, ": unknown key ", detail::one_line(key), "; did you mean ", nearest_option(options, key), "?"));
-    assign(options, *row, config, value, concat(where, ": ", key));
+    assign(options, *row, config, value, concat(where, ": ", key), note);
   }
 }
 

@@ -4,10 +4,11 @@
 // chooses it; its table is examples/cli/arguments.hpp.
 #pragma once
 
-#include <algorithm>
+#include <cmath>
 
 #include "kto/optim/learning_rate.hpp"
-#include "kto/train/detail/refused_options.hpp"
+#include "kto/train/detail/option_rows.hpp"
+#include "kto/train/detail/taken_options.hpp"
 #include "kto/train/option.hpp"
 #include "kto/train/option_names.hpp"
 #include "kto/train/option_table.hpp"
@@ -16,75 +17,25 @@ namespace kto {
 
 namespace detail {
 
-inline Range count(double least) {
-  return {concat("an integer from ", least, " to 1000000000"), [least](double x) { return x >= least && x <= 1e9; }};
-}
-inline Range at_least_zero() {
-  return {"a number >= 0", [](double x) { return x >= 0; }};
-}
-inline Range above_zero() {
-  return {"a number > 0", [](double x) { return x > 0; }};
-}
-/// A whole number of steps, or a fraction of the run below 1.
-inline Range steps(std::string_view none, bool zero) {
-  return {concat(none, "a number of steps from 1 to 1000000000, or a fraction of the run below 1"), [zero](double x) {
-            return (x >= 1 && x <= 1e9 && x == std::floor(x)) || (x > 0 && x < 1) || (zero && x == 0);
-          }};
-}
-inline Range fraction(std::string_view expects, bool one) {
-  return {std::string(expects), [one](double x) { return x >= 0 && (x < 1 || (one && x == 1)); }};
-}
-inline Range seeds(std::string_view none, double most) {
-  return {concat(none, "an integer from 0 to ", most < 1e10 ? "4294967295" : "9007199254740992"),
-          [most](double x) { return x >= 0 && x <= most; }};
-}
-
-/// True and False as words, and a folder.
-template <class Config>
-Option<Config> resume_option(Option<Config> row) {
-  row.placeholder = "True|DIR";
-  row.expects = "True, or a folder";
-  row.set = [set = row.set](Config& config, const Json& value) {
-    if (!value.is_boolean()) return set(config, same_value(value, "False") ? Json(nullptr) : value);
-    return set(config, value.get<bool>() ? Json("True") : Json(nullptr));
-  };
-  return row;
-}
-
-/// A row whose enum has, or whose trainer elsewhere has, the values "a|b", which are refused here.
-template <class Config>
-Option<Config> with_refused(Option<Config> row, std::string_view refused, std::string_view reason) {
-  const auto bad = split_bars(refused);
-  std::string placeholder;
-  row.expects.clear();
-  for (const std::string_view name : split_bars(row.placeholder)) {
-    if (std::ranges::find(bad, name) != bad.end()) continue;
-    placeholder.append(placeholder.empty() ? "" : "|").append(name);
-    row.expects.append(row.expects.empty() ? "" : " or ").append(name);
-  }
-  row.placeholder = placeholder;
-  row.refused = refused;
-  row.reason = reason;
-  return row;
-}
-
-/// A row whose value has this name in --help.
-template <class Config>
-Option<Config> named(Option<Config> row, std::string placeholder) {
-  row.placeholder = std::move(placeholder);
-  return row;
-}
-
-/// A row of an enum that other releases have as a boolean.
-template <class Config>
-Option<Config> flag_also(Option<Config> row, std::string_view when_true, std::string_view when_false) {
-  row.is_flag = true;
-  row.set = [set = row.set, when_true, when_false](Config& config, const Json& value) {
-    if (set(config, value)) return true;
-    bool given = false;
-    return decode(value, given) && set(config, Json(given ? when_true : when_false));
-  };
-  return row;
+/// Says of which options the value changes nothing, and beside which others.
+inline void add_unused_train_options(Options<TrainConfig>& rows) {
+  using C = TrainConfig;
+  set_unused(rows, {"eval_delay", "metric_for_best_model", "greater_is_better"}, "eval_strategy is no",
+             [](const C& c) { return c.eval_strategy == IntervalStrategy::no && !c.early_stopping_patience; });
+  set_unused(rows, {"eval_steps"}, "eval_strategy is not steps",
+             [](const C& c) { return c.eval_strategy != IntervalStrategy::steps; });
+  set_unused(rows, {"save_steps"}, "save_strategy is not steps",
+             [](const C& c) { return c.save_strategy != SaveStrategy::steps; });
+  set_unused(rows, {"logging_steps"}, "logging_strategy is not steps", [](const C& c) {
+    return c.logging_strategy != IntervalStrategy::steps &&
+           (c.eval_strategy != IntervalStrategy::steps || c.eval_steps);
+  });
+  set_unused(rows, {"warmup_ratio"}, "warmup_steps goes before it", [](const C& c) { return c.warmup_steps != 0; });
+  set_unused(rows, {"warmup_steps", "warmup_ratio"},
+             "this lr_scheduler_type has no warm-up (constant_with_warmup is the constant one with it)",
+             [](const C& c) { return !has_warmup(c.lr_scheduler_type); });
+  set_unused(rows, {"ignore_data_skip"}, "there is no resume_from_checkpoint",
+             [](const C& c) { return !c.resume_from_checkpoint; });
 }
 
 }  // namespace detail
@@ -158,6 +109,7 @@ inline const Options<TrainConfig>& train_options() {
 
         option(&C::eval_strategy, "eval_strategy", group::evaluation,
                "when to evaluate: never, every eval_steps, or after each epoch"),
+        {.name = "evaluation_strategy", .alias_of = "eval_strategy"},
         option(&C::eval_steps, "eval_steps", group::evaluation,
                "updates between evaluations; below 1: a fraction of the run; None: logging_steps",
                detail::steps("None, ", false)),
@@ -220,22 +172,26 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::seed, "seed", group::machine, "of everything random", detail::seeds("", 4294967295.0)),
         option(&C::data_seed, "data_seed", group::machine, "of the order of rows; None: seed",
                detail::seeds("None or ", 9007199254740992.0)),
-        option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"),
+        detail::with_trl_default(
+            option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"), "True"),
         option(&C::fp16, "fp16", group::machine,
                "matrix products in float16, parameters in float32, and dynamic loss scaling as torch's GradScaler; for "
                "devices without bfloat16 (on the CPU it is slower than float32)"),
-        option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
-               "recompute activations in the backward pass: less memory, more time"),
+        detail::with_trl_default(option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
+                                        "recompute activations in the backward pass: less memory, more time"),
+                                 "True"),
         option(&C::full_determinism, "full_determinism", group::machine,
                "end with an error where an operation has no kernel that gives the same bits each time (on the CPU all "
                "do)"),
         option(&C::neftune_noise_alpha, "neftune_noise_alpha", group::optimization,
                "noise on the embeddings in training (NEFTune), none in the reference and the KL baseline; 5 is common",
-               detail::at_least_zero()),
+               detail::at_least_zero(1e6)),
         option(&C::torch_empty_cache_steps, "torch_empty_cache_steps", group::machine,
                "updates between giving unused cached memory back to the system; None: never", detail::count(1)),
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
     };
+    detail::add_unused_train_options(rows);
+    detail::add_taken(rows, detail::taken_train_options());
     detail::add_refused(rows, detail::refused_train_options());
     return rows;
   }();
@@ -246,10 +202,11 @@ inline const Options<TrainConfig>& train_options() {
 inline Json to_json(const TrainConfig& config) { return to_json(train_options(), config); }
 
 /// The config that to_json describes; fields that are not named keep their defaults. Throws UsageError, which begins
-/// with `where`, for an unknown or refused name and for a value out of range.
-inline TrainConfig train_config_from_json(const Json& object, std::string_view where) {
+/// with `where`, for an unknown or refused name and for a value out of range; `note` hears of those taken without
+/// effect.
+inline TrainConfig train_config_from_json(const Json& object, std::string_view where, const Note& note = {}) {
   TrainConfig config;
-  from_json(train_options(), config, object, where);
+  from_json(train_options(), config, object, where, note);
   return config;
 }
 
@@ -273,11 +230,11 @@ inline void validate(const TrainConfig& config) {
           "logging_strategy steps needs logging_steps above 0");
   require(config.eval_strategy != IntervalStrategy::steps || config.eval_steps.value_or(config.logging_steps) > 0,
           "eval_strategy steps needs eval_steps, or logging_steps above 0");
-  const bool picks_best = config.load_best_model_at_end || config.early_stopping_patience ||
-                          config.save_strategy == SaveStrategy::best || config.metric_for_best_model;
+  const bool picks_best =
+      config.load_best_model_at_end || config.early_stopping_patience || config.save_strategy == SaveStrategy::best;
   require(!picks_best || config.eval_strategy != IntervalStrategy::no,
-          "load_best_model_at_end, early_stopping_patience, metric_for_best_model and save_strategy best look at "
-          "evaluations: set eval_strategy to steps or epoch");
+          "load_best_model_at_end, early_stopping_patience and save_strategy best look at evaluations: set "
+          "eval_strategy to steps or epoch");
   const bool same = (config.save_strategy == SaveStrategy::steps && config.eval_strategy == IntervalStrategy::steps) ||
                     (config.save_strategy == SaveStrategy::epoch && config.eval_strategy == IntervalStrategy::epoch);
   require(!config.load_best_model_at_end || same || config.save_strategy == SaveStrategy::best,
@@ -291,7 +248,6 @@ inline void validate(const TrainConfig& config) {
       "load_best_model_at_end needs save_steps to be a multiple of eval_steps");
   require(config.early_stopping_threshold == 0 || config.early_stopping_patience,
           "early_stopping_threshold needs early_stopping_patience");
-  require(!config.ignore_data_skip || config.resume_from_checkpoint, "ignore_data_skip needs resume_from_checkpoint");
   require(!config.bf16 || !config.fp16, "bf16 and fp16 both say what products are computed in: give one of them");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
@@ -305,19 +261,11 @@ inline void validate(const TrainConfig& config) {
   require(!config.max_tokens_per_batch || !config.dataloader_drop_last,
           "max_tokens_per_batch makes micro-batches of any number of rows, so that none is short: leave out "
           "dataloader_drop_last");
-  const bool has_warmup = config.warmup_steps != 0 || config.warmup_ratio != 0;
   const bool adaptive = follows_evaluations(config.lr_scheduler_type);
-  require(config.lr_scheduler_type != LrSchedulerType::constant || !has_warmup,
-          "lr_scheduler_type constant has no warm-up: use constant_with_warmup, or leave warmup_steps and "
-          "warmup_ratio at 0");
-  require(!adaptive || !has_warmup,
-          "a learning rate that follows the evaluations has no warm-up: leave warmup_steps and warmup_ratio at 0");
   require(!adaptive || config.eval_strategy != IntervalStrategy::no,
           "a learning rate that follows the evaluations needs some: set eval_strategy to steps or epoch");
   require(!config.dataloader_prefetch_factor || config.dataloader_num_workers > 0,
           "dataloader_prefetch_factor needs dataloader_num_workers above 0");
-  require(config.eval_delay == 0 || config.eval_strategy != IntervalStrategy::no,
-          "eval_delay needs eval_strategy steps or epoch");
   (void)learning_rate_of(config, 0, 1);  // throws for lr_scheduler_kwargs that do not belong to the type
 }
 

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of ScriptArguments, ModelConfig and the launchers that cannot change a number here, by the reason why not:
+// they are taken, with a note (see kto/train/detail/taken_options.hpp).
+#pragma once
+
+#include "kto/train/detail/taken_options.hpp"
+
+namespace kto::detail {
+
+inline const std::vector<TakenOptions>& taken_script_options() {
+  constexpr std::string_view one_process = "training on several devices is not supported yet";
+  static const std::vector<TakenOptions> list{
+      {"the library chooses how to compute attention, and all ways differ by rounding alone",
+       {{"attn_implementation", "None", "TEXT"},
+        {"use_flash_attention_2", "False", "True"},
+        {"use_flash_attn", "False", "True"}}},
+      {"it is read with load_in_4bit only",
+       {{"bnb_4bit_quant_storage", "None", "TEXT"},
+        {"bnb_4bit_quant_type", "nf4", "fp4"},
+        {"use_bnb_nested_quant", "False", "True"}}},
+      {"the run is one process",
+       {{"accelerate_config", "None", "single_gpu", one_process},
+        {"ignore_bias_buffers", "False", "True"},
+        {"nnodes", "None", "1", one_process},
+        {"nproc_per_node", "None", "1", one_process},
+        {"num_machines", "None", "1", one_process},
+        {"num_processes", "None", "1", one_process}}},
+  };
+  return list;
+}
+
+/// Arguments of from_pretrained that cannot change a number here.
+inline constexpr std::string_view idle_init_kwargs =
+    "attn_implementation|low_cpu_mem_usage|trust_remote_code|use_cache|use_kernels|use_safetensors";
+
+}  // namespace kto::detail
