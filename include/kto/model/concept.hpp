@@ -54,6 +54,13 @@ concept DescribesItself = requires(const Model& model) {
   { describe(model) } -> std::convertible_to<std::string>;
 };
 
+/// Optional: num_embedding_parameters(model) says how many numbers of its parameters are looked up and never
+/// multiplied.
+template <class Model>
+concept KnowsEmbeddings = requires(const Model& model) {
+  { num_embedding_parameters(model) } -> std::same_as<std::int64_t>;
+};
+
 template <class Model>
 concept ModelPolicy = HasParameters<Model> && (GivesHidden<Model> || GivesLogits<Model>);
 

@@ -267,6 +267,8 @@ inline std::string describe(const Decoder& decoder) {
   return out;
 }
 
+inline std::int64_t num_embedding_parameters(const Decoder& decoder) { return decoder.embedding_VD.numel(); }
+
 /// NEFTune's noise [N, D] on the embeddings of `sequences`.
 inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences) {
   const auto width = static_cast<double>(decoder.config.hidden_size);

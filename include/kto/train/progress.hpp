@@ -33,7 +33,7 @@ inline std::string clock_text(double seconds) {
 inline std::string entry_text(const Json& entry) {
   std::string out = "{";
   for (const auto& [key, value] : entry.items()) {
-    if (value.is_array() || key.ends_with("_sum") || key.find("count/") != std::string::npos)
+    if (value.is_array() || key.ends_with("_sum") || key.find("count/") != std::string::npos || key == "total_flos")
       continue;  // they are in trainer_state.json
     char number[32];
     if (value.is_number_float())

@@ -74,6 +74,7 @@ class RunLog {
     Json entry = {{"train_runtime", state.train_runtime},
                   {"train_samples_per_second", num_samples / state.train_runtime},
                   {"train_steps_per_second", steps / state.train_runtime},
+                  {"total_flos", state.total_flos},
                   {"train_loss", state.train_loss}};
     const Json& history = state.log_history;
     const bool evaluated = !history.empty() && history.back().contains("eval_loss") &&

@@ -17,6 +17,7 @@ struct TrainerState {
   double epoch = 0;
   std::int64_t num_tokens = 0;             ///< tokens of the rows trained on so far, without KL pairs and padding
   std::int64_t num_input_tokens_seen = 0;  ///< as include_num_input_tokens_seen counts; 0 when it does not
+  double total_flos = 0;                   ///< see estimated_flos
   Json log_history = Json::array();
   double train_loss = 0;     ///< mean loss over all steps
   double train_runtime = 0;  ///< seconds
@@ -64,7 +65,7 @@ inline Json to_json(const TrainerState& state, const Plan& plan, const TrainConf
           {"num_train_epochs", plan.num_epochs},
           {"save_steps", plan.save_steps > 0 ? plan.save_steps : 500},
           {"stateful_callbacks", detail::stateful_callbacks(state, config)},
-          {"total_flos", 0.0},
+          {"total_flos", state.total_flos},
           {"train_batch_size", config.per_device_train_batch_size},
           {"trial_name", nullptr},
           {"trial_params", nullptr}};
@@ -79,6 +80,7 @@ inline TrainerState trainer_state_from_json(const Json& object, const std::strin
   state.global_step = json_value<std::int64_t>(object, "global_step", 0, where);
   state.epoch = json_value<double>(object, "epoch", 0, where);
   state.num_input_tokens_seen = json_value<std::int64_t>(object, "num_input_tokens_seen", 0, where);
+  state.total_flos = json_value<double>(object, "total_flos", 0, where);
   state.log_history = object["log_history"];
   const auto optional = [&]<class T>(const char* key, std::optional<T>& field) {
     if (object.contains(key) && !object[key].is_null()) field = json_value<T>(object, key, T{}, where);

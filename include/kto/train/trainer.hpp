@@ -20,6 +20,7 @@
 #include "kto/train/evaluate.hpp"
 #include "kto/train/feed.hpp"
 #include "kto/train/finite.hpp"
+#include "kto/train/flos.hpp"
 #include "kto/train/loss_scale.hpp"
 #include "kto/train/options.hpp"
 #include "kto/train/run_log.hpp"
@@ -226,6 +227,7 @@ struct Trainer {
       shares.push_back(share.detach());
       const Sequences& rows = prepared.batch.rows;
       state.num_tokens += rows.num_tokens;
+      state.total_flos += estimated_flos(model, rows);
       if (config.include_num_input_tokens_seen != InputTokens::no)
         state.num_input_tokens_seen = log.num_input_tokens +=
             config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
