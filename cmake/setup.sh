@@ -31,30 +31,52 @@ missing_packages() {
   command -v dpkg-query >/dev/null || return 0 # not Debian: CMake names the library that is missing
   for package in libeigen3-dev librange-v3-dev catch2 libbenchmark-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev \
       libcli11-dev libyaml-cpp-dev zlib1g-dev libzstd-dev; do # the last two: rows in .gz and .zst; kto builds without
-    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
+    has_package "$package" || echo "$package"
   done
 }
 
-# Installs what is missing, and then packages $@ where there are such.
+# Succeeds if Debian's package $1 is installed.
+has_package() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
+
+# Installs packages $@; the package lists are fetched once, and only where those that are here do not do.
+install_packages() {
+  local install=(apt-get install -y --no-install-recommends "$@")
+  export DEBIAN_FRONTEND=noninteractive
+  [[ ${kto_lists_are_new:-} != 1 ]] && "${install[@]}" </dev/null >/dev/null 2>&1 && return
+  [[ ${kto_lists_are_new:-} == 1 ]] || apt-get update -q </dev/null ||
+    say "apt-get update failed; going on with the package lists that are here"
+  kto_lists_are_new=1
+  "${install[@]}" </dev/null
+}
+
+# Installs what is missing, and packages $@, which some checks use, where there are such.
 ensure_packages() {
   [[ ${KTO_SKIP_PACKAGES:-} != 1 ]] || return 0
-  local missing
+  local missing package
   mapfile -t missing < <(missing_packages)
-  ((${#missing[@]})) || return 0
-  command -v ccache >/dev/null || missing+=(ccache) # a convenience, never the reason to install
-  local install=(apt-get install -y --no-install-recommends "${missing[@]}")
-  command -v apt-get >/dev/null || die "missing: ${missing[*]} (Debian's names); install them, then run this again"
-  if ((EUID)); then
-    die "packages are missing. Install them, then run this again:
-    sudo apt-get update && sudo ${install[*]}"
+  if ((${#missing[@]})); then
+    command -v ccache >/dev/null || missing+=(ccache) # a convenience, never the reason to install
+    command -v apt-get >/dev/null || die "missing: ${missing[*]} (Debian's names); install them, then run this again"
+    if ((EUID)); then
+      die "packages are missing. Install them, then run this again:
+    sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}"
+    fi
+    say "installing ${missing[*]}"
+    install_packages "${missing[@]}" || die "apt-get could not install ${missing[*]}"
   fi
-  say "installing ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -q </dev/null || say "apt-get update failed; going on with the package lists that are here"
-  "${install[@]}" </dev/null || die "apt-get could not install ${missing[*]}"
-  local package
-  for package in "$@"; do # what some checks use; they are skipped without it
-    apt-get install -y --no-install-recommends "$package" </dev/null || say "no $package: checks that need it will be skipped"
+  command -v dpkg-query apt-get >/dev/null || return 0
+  missing=()
+  for package in "$@"; do
+    has_package "$package" || command -v "$package" >/dev/null || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  if ((EUID)); then
+    say "checks that need ${missing[*]} will be skipped; to have them: sudo apt-get install ${missing[*]}"
+    return 0
+  fi
+  for package in "${missing[@]}"; do
+    say "installing $package"
+    install_packages "$package" || say "no $package: checks that need it will be skipped"
   done
 }
 

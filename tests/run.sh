@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing, builds, and runs every test.
+# Installs what is missing, builds, runs every test, and says which were skipped and why.
 #
 # usage: tests/run.sh [more flags of ctest, such as -R NAME]      (environment: see cmake/setup.sh)
 #   KTO_SLOW_CHECKS=ON     also clang-tidy, sanitizers, and every header alone with the main compiler
@@ -25,4 +25,9 @@ find_torch
 find_python
 configure -DKTO_BUILD_TESTS=ON -DKTO_BUILD_EXAMPLES=ON -DKTO_SLOW_CHECKS="${KTO_SLOW_CHECKS:-OFF}" -DKTO_PYTHON="$(command -v "$kto_python" || true)"
 build
-ctest --test-dir build --output-on-failure -j2 "$@"
+rm -f build/tests.xml
+status=0
+ctest --test-dir build --output-on-failure --output-junit tests.xml --test-output-size-passed 100000 --test-output-size-failed 1000000 -j2 "$@" ||
+  status=$?
+[[ ! -f build/tests.xml ]] || python3 tests/summary.py build/tests.xml
+exit $status
