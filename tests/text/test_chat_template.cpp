@@ -166,7 +166,7 @@ TEST_CASE("errors name template, line and cause", "[chat_template]") {
 
 TEST_CASE("templates run within limits", "[chat_template]") {
   CHECK_THAT(failure("{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"),
-             KTO_CONTAINS("loops more than"));
+             KTO_CONTAINS("takes more than 20000000 steps"));
   CHECK_THAT(failure("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"), KTO_CONTAINS("nests deeper"));
   CHECK_THAT(
       failure("{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}"),
@@ -179,6 +179,50 @@ TEST_CASE("templates run within limits", "[chat_template]") {
   CHECK(counts.render(Json::object()) == std::string(50, 'x'));
   CHECK_THROWS_AS(counts.render(Json::object(), {}, {.steps = 49}), kto::Error);
   CHECK_THROWS_AS(counts.render(Json::object(), {}, {.output_bytes = 49}), kto::Error);
+}
+
+TEST_CASE("what a template goes through counts, not its loops alone", "[chat_template]") {
+  const Json variables = {{"text", std::string(4000000, 'a')}, {"large", Json::object()}};
+  const std::string nested =
+      "{% set ns = namespace(x=(), y=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}"
+      "{% set ns.y = (ns.y, ns.y) %}{% endfor %}";
+  const std::string turns = "{% for i in range(90000) %}";
+  for (const std::string& source : {
+           nested + "{{ [ns.x, ns.y]|unique|list|length }}",
+           nested + "{{ ns.x in {} }}",
+           nested + "{{ ns.x in [ns.y] }}",
+           nested + "{{ ns.x == ns.y }}",
+           nested + "{{ ns.x < ns.y }}",
+           nested + "{{ {}.get(ns.x) }}",
+           nested + "{{ [ns.x, ns.y]|groupby(0)|length }}",
+           turns + "{{ text.find('b') }}{% endfor %}",
+           turns + "{{ text.count('b') }}{% endfor %}",
+           turns + "{% if 'b' in text %}{% endif %}{% endfor %}",
+           turns + "{% if text ~ 'b' == text ~ 'c' %}{% endif %}{% endfor %}",
+           turns + "{{ text[i] }}{% endfor %}",
+           turns + "{{ text[i:i + 1] }}{% endfor %}",
+           turns + "{{ text|length }}{% endfor %}",
+           turns + "{{ text is upper }}{% endfor %}",
+           turns + "{{ text|int }}{% endfor %}",
+           turns + "{% if [text]|map('length')|list == [] %}{% endif %}{% endfor %}",
+           turns + "{{ text.isalpha() }}{% endfor %}",
+           turns + "{{ text.strip(text) }}{% endfor %}",
+       }) {
+    INFO(source);
+    CHECK_THROWS_WITH(ChatTemplate(source).render(variables, {}, {.steps = 200'000}), KTO_CONTAINS("200000 steps"));
+  }
+  // One search takes linear time, whatever is looked for.
+  const ChatTemplate searches(
+      "{% set p = text[:2000000] ~ 'b' %}{{ text.find(p) }} {{ text.rfind('b' ~ p[:-1]) }} {{ text.count(p) }} "
+      "{{ p in text }} {{ text.split(p)|length }} {{ text.rsplit(p)|length }} {{ text.replace(p, '')|length }}");
+  CHECK(searches.render(variables) == "-1 -1 0 False 1 1 4000000");
+  CHECK(ChatTemplate(
+            "{{ s.split(t) }} {{ s.rsplit(t, 1) }} {{ s.rfind(t) }} {{ s.rpartition(t)[2] }} {{ s.rsplit('#', 2) }}")
+            .render({{"s", "a#" + std::string(20, '-') + "b" + std::string(20, '-') + "#c"},
+                     {"t", std::string(20, '-')}}) == "['a#', 'b', '#c'] ['a#" + std::string(20, '-') +
+                                                          "b', '#c'] 23 #c ['a', '" + std::string(20, '-') + "b" +
+                                                          std::string(20, '-') + "', 'c']");
+  CHECK_THAT(failure("{{ strftime_now('%z' * 1000) }}"), KTO_CONTAINS("strftime_now has 2000 bytes"));
 }
 
 TEST_CASE("rubbish is an error or text, never a crash", "[chat_template]") {

@@ -87,19 +87,24 @@ class AddedTokens {
       check((token.normalized ? normalized_ : raw_).add(text, id), where,
             ": two added tokens look alike after normalization: ", Json(text).dump());
     }
+    raw_.link();
+    normalized_.link();
   }
 
   /// Cuts `text` at the tokens that are matched in normalized text (`normalized`) or in the text as it came.
   /// With `skip_special` the special ones stay text.
   std::vector<TextPart> split(std::string_view text, bool normalized, bool skip_special) const {
     std::vector<TextPart> parts;
-    std::size_t done = 0;
+    std::size_t done = 0, spaces_end = 0;
     (normalized ? normalized_ : raw_).for_each_match(text, [&](std::size_t begin, std::size_t end, std::int32_t id) {
       const AddedToken& token = by_id_.at(id);
       if (skip_special && special_.contains(token.content)) return;
       if (token.single_word && (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end)))) return;
-      if (token.lstrip) begin = std::max(begin - trailing_space(text.substr(0, begin)), done);
-      if (token.rstrip) end += leading_space(text.substr(end));
+      if (token.lstrip) begin = begin > done ? begin - trailing_space(text.substr(done, begin - done)) : done;
+      if (token.rstrip) {
+        if (end >= spaces_end) spaces_end = end + leading_space(text.substr(end));
+        end = spaces_end;
+      }
       if (done < begin) parts.push_back({done, begin});
       if (begin < end) parts.push_back({begin, end, id});  // the token before may have taken it all as white space
       done = end;

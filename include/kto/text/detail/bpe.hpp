@@ -64,6 +64,7 @@ class Bpe {
   /// Appends the ids of one piece of text.
   void encode(std::string_view word, std::vector<std::int32_t>& ids) const {
     if (word.empty()) return;
+    check(word.size() <= INT32_MAX, where_, ": a word of the text has more than 2^31 bytes");
     const std::int32_t whole = vocabulary_.id(word);
     if (whole < 0) return encode_by_merges(word, ids);
     std::atomic<Whole>& known = is_whole_[static_cast<std::size_t>(whole)];
@@ -83,14 +84,13 @@ class Bpe {
   /// Whether the merges make one token of a word that is in the vocabulary; found out when it is first met.
   enum class Whole : unsigned char { unknown, yes, no };
 
+  static constexpr std::int32_t gone = -1;
   struct Symbol {
     std::int32_t id, previous, next;  ///< next is -1 at the end
-    bool is_gone;
   };
 
   struct Candidate {
     std::uint32_t rank, position;
-    std::int32_t result;
     bool operator>(const Candidate& other) const {
       return rank != other.rank ? rank > other.rank : position > other.position;
     }
@@ -106,7 +106,8 @@ class Bpe {
     const std::int32_t left = id(merge.first), right = id(merge.second);
     check(merge.second.size() >= prefix_.size(), where_, ": merge ", rank + 1, ": \"", merge.second,
           "\" is shorter than continuing_subword_prefix");
-    merges_.add(left, right, {static_cast<std::uint32_t>(rank), id(merge.first + merge.second.substr(prefix_.size()))});
+    results_.push_back(id(merge.first + merge.second.substr(prefix_.size())));
+    merges_.add(left, right, {static_cast<std::uint32_t>(rank), results_.back()});
   }
 
   void encode_by_merges(std::string_view word, std::vector<std::int32_t>& ids) const {
@@ -115,7 +116,14 @@ class Bpe {
     characters(word, symbols);
     merge_all(symbols);
     for (const Symbol& symbol : symbols)
-      if (!symbol.is_gone) ids.push_back(symbol.id);
+      if (symbol.id != gone) ids.push_back(symbol.id);
+    give_back(symbols);
+  }
+
+  /// Room that a long word took is not kept for the next.
+  template <class T>
+  static void give_back(std::vector<T>& room) {
+    if (room.capacity() > (1U << 16U)) std::vector<T>().swap(room);
   }
 
   /// The ids of the characters. Those the vocabulary does not have become bytes, or unknown, or nothing.
@@ -123,7 +131,7 @@ class Bpe {
     bool pending_unknown = false;
     const auto push = [&](std::int32_t id) {
       const auto at = static_cast<std::int32_t>(symbols.size());
-      symbols.push_back({id, at - 1, at + 1, false});
+      symbols.push_back({id, at - 1, at + 1});
     };
     std::string joined;
     for (std::size_t at = 0, next = 0; at < word.size(); at = next) {
@@ -162,42 +170,43 @@ class Bpe {
   void merge_all(std::vector<Symbol>& symbols) const {
     thread_local std::vector<Candidate> heap;
     heap.clear();
-    const auto candidate = [&](std::int32_t left, std::int32_t right) {
-      const Merge merge =
-          merges_.find(symbols[static_cast<std::size_t>(left)].id, symbols[static_cast<std::size_t>(right)].id);
-      return Candidate{merge.rank, static_cast<std::uint32_t>(left), merge.result};
+    const auto merge_of = [&](std::int32_t left, std::int32_t right) {
+      return merges_.find(symbols[static_cast<std::size_t>(left)].id, symbols[static_cast<std::size_t>(right)].id);
     };
     const auto push = [&](std::int32_t left, std::int32_t right) {
-      if (const Candidate found = candidate(left, right); found.result >= 0) {
-        heap.push_back(found);
+      if (const Merge merge = merge_of(left, right); merge.result >= 0) {
+        heap.push_back({merge.rank, static_cast<std::uint32_t>(left)});
         std::ranges::push_heap(heap, std::greater<>());
       }
     };
     for (std::size_t i = 0; i + 1 < symbols.size(); ++i)
-      if (const Candidate found = candidate(static_cast<std::int32_t>(i), static_cast<std::int32_t>(i + 1));
-          found.result >= 0)
-        heap.push_back(found);
+      if (const Merge merge = merge_of(static_cast<std::int32_t>(i), static_cast<std::int32_t>(i + 1));
+          merge.result >= 0)
+        heap.push_back({merge.rank, static_cast<std::uint32_t>(i)});
     std::ranges::make_heap(heap, std::greater<>());
     while (!heap.empty()) {
       std::ranges::pop_heap(heap, std::greater<>());
       const Candidate top = heap.back();
       heap.pop_back();
       Symbol& left = symbols[top.position];
-      if (left.is_gone || left.next < 0) continue;
+      if (left.id == gone || left.next < 0) continue;
       const auto at = static_cast<std::int32_t>(top.position);
       Symbol& right = symbols[static_cast<std::size_t>(left.next)];
-      if (candidate(at, left.next).result != top.result) continue;  // the neighbours have changed since
-      left.id = top.result;
+      const Merge merge = merge_of(at, left.next);
+      if (merge.result != results_[top.rank]) continue;  // the neighbours have changed since
+      left.id = merge.result;
       left.next = right.next;
-      right.is_gone = true;
+      right.id = gone;
       if (left.next >= 0) symbols[static_cast<std::size_t>(left.next)].previous = at;
       if (left.previous >= 0) push(left.previous, at);
       if (left.next >= 0) push(at, left.next);
     }
+    give_back(heap);
   }
 
   Vocabulary vocabulary_;
   MergeTable merges_;
+  std::vector<std::int32_t> results_;  ///< of the merges, by their ranks
   std::string where_, prefix_, suffix_, unknown_;
   std::int32_t unknown_id_ = -1;
   bool has_unknown_ = false, fuse_unknown_ = false, ignore_merges_ = false;

@@ -44,7 +44,7 @@ inline Value copy_method(Run&, const Value& self, const Arguments& arguments) {
 
 inline Value get_method(Run& run, const Value& self, const Arguments& arguments) {
   const auto [key, otherwise] = bind<2>("get", arguments, {"", ""}, 1);
-  check_hashable(key);
+  check_hashable(run, key);
   if (const Value* found = find_key(run, self, key)) return *found;
   return otherwise.is_missing() ? make_none() : otherwise;
 }
@@ -202,6 +202,7 @@ inline Value find_item(Run& run, const Value& object, const Value& key) {
   if (!number.valid || !number.exact) return {};
   const bool text = object.is(Kind::string);
   if (!text && !object.is_sequence() && !object.is(Kind::range)) return {};
+  if (text) run.read(object.size);
   const auto size = static_cast<std::int64_t>(text ? num_chars(object.text()) : object.size);
   const std::int64_t index = number.integer < 0 ? number.integer + size : number.integer;
   if (index < 0 || index >= size) return {};

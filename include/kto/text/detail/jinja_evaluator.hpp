@@ -74,7 +74,7 @@ class Evaluator {
       for (const Pair& pair : more.dict()) all_named.push_back({string_of(pair.key, "a key behind **"), pair.value});
     }
     if (caller != nullptr) all_named.push_back({"caller", *caller});
-    for (std::size_t i = 0; i < all_named.size(); ++i)
+    for (std::size_t i = 0; i < all_named.size(); run_.step(static_cast<std::int64_t>(i++) / 8))
       for (std::size_t j = 0; j < i; ++j)
         check(all_named[i].name != all_named[j].name, "the argument '", all_named[i].name, "' is given twice");
     return {run_.arena.keep(all), run_.arena.keep(all_named)};
@@ -85,6 +85,7 @@ class Evaluator {
     const Arguments arguments = evaluate_arguments(*expression.arguments, scope, caller);
     switch (callee.kind) {
       case Kind::method:
+        read_subject(run_, callee.as<Method>().self);
         return callee.as<Method>().call(run_, callee.as<Method>().self, arguments);
       case Kind::function:
         return callee.as<Function>().call(run_, callee, arguments);
@@ -137,11 +138,13 @@ class Evaluator {
       case Op::filter: {
         const Value subject = operand(0);
         check(expression.filter != nullptr, expression.constant.text());
+        read_subject(run_, subject);
         return expression.filter->call(run_, subject, evaluate_arguments(*expression.arguments, scope));
       }
       case Op::test: {
         const Value subject = operand(0);
         check(expression.test != nullptr, expression.constant.text());
+        read_subject(run_, subject);
         return make_bool(expression.test->holds(run_, subject, evaluate_arguments(*expression.arguments, scope)));
       }
       case Op::call:
@@ -201,6 +204,7 @@ class Evaluator {
       case Op::floor_divide:
         return floor_divide(left, right);
       case Op::modulo:
+        read_subject(run_, left);
         return left.is(Kind::string) ? format_percent(run_, left, right) : modulo(left, right);
       default:
         return power(left, right);
@@ -249,7 +253,7 @@ class Evaluator {
     std::size_t count = 0;
     for (std::size_t i = 0; i < expression.operands.size(); i += 2) {
       const Value key = evaluate(*expression.operands[i], scope);
-      check_hashable(key);
+      check_hashable(run_, key);
       const Value value = evaluate(*expression.operands[i + 1], scope);
       const Value* old = find_key(run_, make_dict(pairs.first(count)), key);
       if (old != nullptr)

@@ -32,6 +32,7 @@ inline bool next_mapped(Run& run, Generator& base, Value& out) {
     out = Path(self.attribute).follow(run, item, self.otherwise);
   } else {
     check(self.filter != nullptr, "map: there is no filter named '", self.filter_name, "'");
+    read_subject(run, item);
     out = self.filter->call(run, item, self.arguments);
   }
   return true;
@@ -69,6 +70,7 @@ inline bool next_selected(Run& run, Generator& base, Value& out) {
   check(self.test != nullptr || self.test_name.empty(), "select: there is no test named '", self.test_name, "'");
   while (self.source.next(run, out)) {
     const Value subject = self.attribute.is_missing() ? out : Path(self.attribute).follow(run, out);
+    read_subject(run, subject);
     if ((self.test == nullptr ? is_true(subject) : self.test->holds(run, subject, self.arguments)) == self.wanted)
       return true;
   }

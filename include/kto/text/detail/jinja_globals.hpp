@@ -31,7 +31,7 @@ inline std::vector<Pair> dict_pairs(Run& run, std::string_view function, const A
   check(arguments.positional.size() <= 1, function, "() takes one mapping, ", arguments.positional.size(), " given");
   std::vector<Pair> pairs;
   const auto set = [&](const Value& key, const Value& value) {
-    check_hashable(key);
+    check_hashable(run, key);
     run.step(static_cast<std::int64_t>(pairs.size()));
     for (Pair& pair : pairs)
       if (is_equal(run, pair.key, key)) return void(pair.value = value);
@@ -86,6 +86,9 @@ inline Value global_raise_exception(Run& run, const Value&, const Arguments& arg
 
 inline Value global_strftime_now(Run& run, const Value&, const Arguments& arguments) {
   std::string format(string_of(bind<1>("strftime_now", arguments, {"format"}, 1)[0], "the format of strftime_now"));
+  constexpr std::size_t most = 1000;
+  check(format.size() <= most, "the format of strftime_now has ", format.size(), " bytes; at most ", most,
+        " are expected");
   for (std::size_t at = 0; (at = format.find('%', at)) != format.npos && at + 1 < format.size();) {
     const char c = format[at + 1];  // what Python writes for a time without a zone, in whole seconds
     const std::string_view fixed = c == 'f' ? "000000" : "";

@@ -120,9 +120,10 @@ inline bool contains(Run& run, const Value& container, const Value& item) {
     case Kind::string:
       if (!item.is(Kind::string)) check_defined(item);
       check(item.is(Kind::string), "'in' looks in a text for ", type_name(item), "; expected a text");
-      return container.text().find(item.text()) != std::string_view::npos;
+      run.read(container.size);
+      return find_text(container.text(), item.text()) != std::string_view::npos;
     case Kind::dict:
-      check_hashable(item);
+      check_hashable(run, item);
       return find_key(run, container, item) != nullptr;
     default:
       break;

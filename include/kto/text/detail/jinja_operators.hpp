@@ -69,6 +69,7 @@ inline bool is_equal(Run& run, const Value& a, const Value& b) {
       return true;
     case Kind::string:
     case Kind::big:
+      run.read(a.size);
       return a.text() == b.text();
     case Kind::list:
     case Kind::tuple: {
@@ -112,7 +113,10 @@ inline bool is_equal(Run& run, const Value& a, const Value& b) {
 inline bool is_less(Run& run, const Value& a, const Value& b, std::string_view op = "<") {
   if (const Number x = number_of(a), y = number_of(b); x.valid && y.valid)
     return x.exact && y.exact ? x.integer < y.integer : x.real < y.real;
-  if (a.is(Kind::string) && b.is(Kind::string)) return a.text() < b.text();  // UTF-8 keeps the order of code points
+  if (a.is(Kind::string) && b.is(Kind::string)) {
+    run.read(std::min(a.size, b.size));
+    return a.text() < b.text();  // UTF-8 keeps the order of code points
+  }
   if (!a.is_sequence() || a.kind != b.kind) fail_operands(op, a, b);
   const Nested nested(run);
   for (std::size_t i = 0; i < a.size && i < b.size; ++i) {

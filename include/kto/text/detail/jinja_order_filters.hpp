@@ -31,6 +31,7 @@ class Path {
 
   Value follow(Run& run, Value item, const Value& otherwise = {}) const {
     for (const Value& part : parts_) {
+      run.step();
       item = get_item(run, item, part);
       if (item.is(Kind::undefined) && !otherwise.is_missing() && !otherwise.is(Kind::none)) item = otherwise;
     }
@@ -120,7 +121,7 @@ inline Value filter_unique(Run& run, const Value& value, const Arguments& argume
   Value item;
   for (Iterator source = iterate(value); source.next(run, item);) {
     const Value key = ignore_case(run, path.follow(run, item), is_true(case_sensitive));
-    check_hashable(key);
+    check_hashable(run, key);
     run.step(static_cast<std::int64_t>(seen.size()));
     if (std::ranges::any_of(seen, [&](const Value& other) { return is_equal(run, key, other); })) continue;
     seen.push_back(key);

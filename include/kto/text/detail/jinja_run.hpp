@@ -22,7 +22,8 @@ namespace kto {
 
 /// What one rendering may use. A template that wants more is wrong or hostile: it ends with an Error.
 struct TemplateLimits {
-  std::int64_t steps = 20'000'000;       ///< turns of all loops and generators together
+  /// Turns of all loops and generators together, comparisons, and 16 bytes at a time the texts that are gone through.
+  std::int64_t steps = 20'000'000;
   int depth = 1500;                      ///< nested evaluations: expressions, blocks, calls (5 each), containers
   std::size_t output_bytes = 64 << 20;   ///< length of any one text, the rendered one included
   std::size_t memory_bytes = 256 << 20;  ///< all values that are made on the way
@@ -97,11 +98,15 @@ struct Run {
   explicit Run(const TemplateLimits& limits_in = {}, std::time_t now_in = 0)
       : arena(limits_in.memory_bytes), limits(limits_in), now(now_in) {}
 
-  /// Counts turns of loops; the template ends with an Error when they get too many.
+  /// Counts turns of loops and comparisons; the template ends with an Error when they get too many.
   void step(std::int64_t count = 1) {
     steps += count;
-    check(steps <= limits.steps, "the template loops more than ", limits.steps, " times");
+    check(steps <= limits.steps, "the template takes more than ", limits.steps,
+          " steps; does a loop go over too much?");
   }
+
+  /// Counts a text that is gone through.
+  void read(std::size_t bytes) { step(static_cast<std::int64_t>(bytes / 16)); }
 
   void check_length(std::size_t bytes) const {
     check(bytes <= limits.output_bytes, "the template makes a text of more than ", limits.output_bytes >> 20, " MiB");

@@ -16,18 +16,20 @@ inline Value range_element(const Value& range, std::size_t index) {
   return make_int(range.as<Range>().start + static_cast<std::int64_t>(index) * range.as<Range>().step);
 }
 
-inline void check_hashable(const Value& key) {
+inline void check_hashable(Run& run, const Value& key) {
+  run.step();
   check(!key.is(Kind::list) && !key.is(Kind::dict), "a value of type ", type_name(key), " cannot be a key");
-  if (key.is(Kind::tuple))
-    for (const Value& element : key.list()) check_hashable(element);
+  if (!key.is(Kind::tuple)) return;
+  const Nested nested(run);
+  for (const Value& element : key.list()) check_hashable(run, element);
 }
 
-/// The value under `key`, or null.
+/// The value under `key`, or null. Dicts of templates are small; the keys of a large one count as steps.
 inline const Value* find_key(Run& run, const Value& dict, const Value& key) {
-  for (const Pair& pair : dict.dict()) {
-    const bool same = key.is(Kind::string) && pair.key.is(Kind::string) ? pair.key.text() == key.text()
-                                                                        : is_equal(run, pair.key, key);
-    if (same) return &pair.value;
+  const auto pairs = dict.dict();
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    if (i % 8 == 7) run.step();
+    if (is_equal(run, pairs[i].key, key)) return &pairs[i].value;
   }
   return nullptr;
 }
@@ -65,6 +67,7 @@ inline Value slice(Run& run, const Value& value, const Value& start, const Value
   check_defined(value);
   if (value.is(Kind::string)) {
     const std::string_view text = value.text();
+    run.read(text.size());
     const bool ascii = is_ascii(text);
     const Slice part = resolve_slice(ascii ? text.size() : num_chars(text), start, stop, step);
     if (part.count == 0) return make_text({}, value.flag);

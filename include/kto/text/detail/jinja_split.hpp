@@ -57,14 +57,20 @@ inline std::vector<std::string_view> rsplit_space(std::string_view text, std::in
 inline std::vector<std::string_view> split_at(std::string_view text, std::string_view separator, std::int64_t most,
                                               bool from_right) {
   check(!separator.empty(), "split: the separator is empty");
+  const std::string backwards(from_right ? text.rbegin() : text.rend(), text.rend());
+  const std::string mark(separator.rbegin(), separator.rend());
   std::vector<std::string_view> parts;
+  std::size_t done = 0;  // from the end that is split first
+  const auto part = [&](std::size_t end) {
+    return from_right ? text.substr(text.size() - end, end - done) : text.substr(done, end - done);
+  };
   while (most < 0 || static_cast<std::int64_t>(parts.size()) < most) {
-    const std::size_t at = from_right ? text.rfind(separator) : text.find(separator);
+    const std::size_t at = from_right ? find_text(backwards, mark, done) : find_text(text, separator, done);
     if (at == text.npos) break;
-    parts.push_back(from_right ? text.substr(at + separator.size()) : text.substr(0, at));
-    text = from_right ? text.substr(0, at) : text.substr(at + separator.size());
+    parts.push_back(part(at));
+    done = at + separator.size();
   }
-  parts.push_back(text);
+  parts.push_back(part(text.size()));
   if (from_right) std::ranges::reverse(parts);
   return parts;
 }
@@ -105,7 +111,7 @@ Value partition_method(Run& run, const Value& self, const Arguments& arguments) 
   const std::string_view separator = string_of(bind<1>("partition", arguments, {""}, 1)[0], "the separator");
   check(!separator.empty(), "partition: the separator is empty");
   const std::string_view text = self.text();
-  const std::size_t at = from_right ? text.rfind(separator) : text.find(separator);
+  const std::size_t at = from_right ? rfind_text(text, separator) : find_text(text, separator);
   const auto parts = run.arena.array<Value>(3);
   const bool found = at != text.npos;
   parts[0] = like(self, found ? text.substr(0, at) : from_right ? "" : text);
@@ -115,11 +121,12 @@ Value partition_method(Run& run, const Value& self, const Arguments& arguments) 
 }
 
 template <bool left, bool right>
-Value strip_method(Run&, const Value& self, const Arguments& arguments) {
+Value strip_method(Run& run, const Value& self, const Arguments& arguments) {
   const Value chars = bind<1>("strip", arguments, {""})[0];
   if (chars.is_missing() || chars.is(Kind::none)) return like(self, strip(self.text(), is_space, left, right));
   const std::string_view drop = string_of(chars, "the argument of strip");
   const auto dropped = [&](char32_t c) {
+    run.read(4 * drop.size());
     for (std::size_t at = 0; at < drop.size();)
       if (decode(drop, at) == c) return true;
     return false;

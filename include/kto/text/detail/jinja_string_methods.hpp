@@ -57,7 +57,9 @@ Value find_method(Run&, const Value& self, const Arguments& arguments) {
   const auto [wanted, start, end] = bind<3>("find", arguments, {"", "", ""}, 1);
   const std::string_view text = string_of(wanted, "what is looked for");
   const Window part = window(self.text(), start, end);
-  const std::size_t at = !part.valid ? part.text.npos : from_right ? part.text.rfind(text) : part.text.find(text);
+  const std::size_t at = !part.valid  ? part.text.npos
+                         : from_right ? rfind_text(part.text, text)
+                                      : find_text(part.text, text);
   if (at != part.text.npos) return make_int(part.start + static_cast<std::int64_t>(num_chars(part.text.substr(0, at))));
   check(!must_find, "index: the text does not contain what is looked for");
   return make_int(-1);
@@ -70,7 +72,7 @@ inline Value count_method(Run&, const Value& self, const Arguments& arguments) {
   if (!part.valid) return make_int(0);
   if (text.empty()) return make_size(num_chars(part.text) + 1);
   std::int64_t count = 0;
-  for (std::size_t at = 0; (at = part.text.find(text, at)) != part.text.npos; at += text.size()) ++count;
+  for (std::size_t at = 0; (at = find_text(part.text, text, at)) != part.text.npos; at += text.size()) ++count;
   return make_int(count);
 }
 
@@ -125,7 +127,7 @@ inline std::string replaced(Run& run, std::string_view text, std::string_view ol
     }
     return out.append(text.substr(done));
   }
-  for (std::size_t at = 0; most != 0 && (at = text.find(old, done)) != text.npos; --most) {
+  for (std::size_t at = 0; most != 0 && (at = find_text(text, old, done)) != text.npos; --most) {
     out.append(text.substr(done, at - done)).append(with);
     done = at + old.size();
     run.check_length(out.size());

@@ -4,10 +4,26 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <string>
 #include <string_view>
 
 namespace kto::detail::jinja {
+
+/// Where `part` begins in `text` from `from` on, or npos; in linear time, where string_view::find takes up to the
+/// product of the lengths.
+inline std::size_t find_text(std::string_view text, std::string_view part, std::size_t from = 0) {
+  if (from > text.size() || part.size() <= 16) return text.find(part, from);
+  const void* found = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  return found == nullptr ? text.npos : static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+}
+
+/// The last place of `part`, or npos.
+inline std::size_t rfind_text(std::string_view text, std::string_view part) {
+  if (part.size() <= 16) return text.rfind(part);
+  const std::size_t found = find_text(std::string(text.rbegin(), text.rend()), std::string(part.rbegin(), part.rend()));
+  return found == text.npos ? text.npos : text.size() - found - part.size();
+}
 
 inline bool is_ascii(std::string_view text) {
   unsigned char high = 0;

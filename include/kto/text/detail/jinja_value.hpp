@@ -301,6 +301,11 @@ inline std::string_view type_name(const Value& value) {
        name);
 }
 
+/// Counts what a method, a filter or a test goes through.
+inline void read_subject(Run& run, const Value& subject) {
+  if (subject.is(Kind::string)) run.read(subject.size);
+}
+
 /// Throws where an operation cannot work on an undefined value.
 inline void check_defined(const Value& value) {
   if (value.is(Kind::undefined)) fail_undefined(value);

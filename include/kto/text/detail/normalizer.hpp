@@ -28,6 +28,19 @@ struct NormalText {
   bool at_start = false;  ///< its first character stands where the whole input begins
 };
 
+/// What the steps of a tokenizer may make of a text of `size` bytes. Those of real ones make it at most 70 times as
+/// long.
+inline std::size_t longest_rewritten(std::size_t size) { return (std::size_t{1} << 20) + 100 * size; }
+
+/// Throws Error when a step makes more of a text.
+inline void check_rewritten(std::size_t size, std::size_t most) {
+  check(size <= most, "the tokenizer's steps make more than ", most,
+        " bytes of a text: a text that they put in is too long");
+}
+
+/// A step of a tokenizer is run over all text, so that many are too many.
+inline constexpr std::size_t max_tokenizer_steps = 100;
+
 /// Code points that Unicode normalization changes or moves, but not where Hugging Face's tokenizers run it, whose
 /// tables are those of Unicode 9.
 inline bool is_inert_in_normalization(char32_t c) {
@@ -134,14 +147,16 @@ inline void lowercase(NormalText& normal) {
   normal.text = std::move(out);
 }
 
-/// Replaces each match of `pattern` by `content`.
-inline std::string replace_matches(const Regex& pattern, std::string_view text, std::string_view content) {
+/// Replaces each match of `pattern` by `content`. Throws Error where more than `most` bytes would come of it.
+inline std::string replace_matches(const Regex& pattern, std::string_view text, std::string_view content,
+                                   std::size_t most) {
   std::string out;
   out.reserve(text.size() + text.size() / 4);
   std::size_t last = 0;
   pattern.for_each_match(text, [&](std::size_t begin, std::size_t end) {
     out.append(text, last, begin - last);
     out += content;
+    check_rewritten(out.size(), most);
     last = end;
   });
   out.append(text, last);
@@ -158,7 +173,11 @@ class Normalizer {
   bool empty() const { return steps_.empty(); }
 
   void operator()(NormalText& text) const {
-    for (const auto& step : steps_) step(text);
+    const std::size_t most = longest_rewritten(text.text.size());
+    for (const auto& step : steps_) {
+      step(text, most);
+      check_rewritten(text.text.size(), most);
+    }
   }
   std::string operator()(std::string_view text) const {
     NormalText normal{std::string(text), false};
@@ -172,36 +191,38 @@ class Normalizer {
     const std::string type = json_value<std::string>(spec, "type", "", where);
     if (type == "Sequence") {
       for (const Json& step : json_member(spec, "normalizers", where)) add(step, where);
+      check(steps_.size() <= max_tokenizer_steps, where, ": more than ", max_tokenizer_steps, " normalizers");
     } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
-      steps_.push_back(UnicodeForm{type.back() == 'C', type[2] == 'K'});
+      steps_.push_back(
+          [form = UnicodeForm{type.back() == 'C', type[2] == 'K'}](NormalText& normal, std::size_t) { form(normal); });
     } else if (type == "Lowercase") {
-      steps_.push_back(lowercase);
+      steps_.push_back([](NormalText& normal, std::size_t) { lowercase(normal); });
     } else if (type == "Strip") {
       steps_.push_back([left = json_value(spec, "strip_left", true, where),
-                        right = json_value(spec, "strip_right", true, where)](NormalText& normal) {
+                        right = json_value(spec, "strip_right", true, where)](NormalText& normal, std::size_t) {
         if (right) normal.text.resize(normal.text.size() - trailing_space(normal.text));
         const std::size_t spaces = left ? leading_space(normal.text) : 0;
         normal.at_start = normal.at_start && spaces == 0;
         normal.text.erase(0, spaces);
       });
     } else if (type == "Prepend") {
-      steps_.push_back([prefix = json_text(spec, "prepend", where)](NormalText& normal) {
+      steps_.push_back([prefix = json_text(spec, "prepend", where)](NormalText& normal, std::size_t) {
         if (!normal.text.empty()) normal.text.insert(0, prefix);
       });
     } else if (type == "Replace") {
       steps_.push_back([pattern = std::make_shared<Regex>(json_pattern(spec, where)),
-                        content = json_text(spec, "content", where)](NormalText& normal) {
-        normal.text = replace_matches(*pattern, normal.text, content);
+                        content = json_text(spec, "content", where)](NormalText& normal, std::size_t most) {
+        normal.text = replace_matches(*pattern, normal.text, content, most);
       });
     } else if (type == "ByteLevel") {
-      steps_.push_back([](NormalText& normal) { normal.text = to_byte_alphabet(normal.text); });
+      steps_.push_back([](NormalText& normal, std::size_t) { normal.text = to_byte_alphabet(normal.text); });
     } else {
       fail(where, ": the normalizer \"", type, "\" is not supported; supported are Sequence, NFC, NFD, NFKC, NFKD, ",
            "Lowercase, Strip, Prepend, Replace, ByteLevel");
     }
   }
 
-  std::vector<std::function<void(NormalText&)>> steps_;
+  std::vector<std::function<void(NormalText&, std::size_t most)>> steps_;
 };
 
 }  // namespace kto::detail::tok

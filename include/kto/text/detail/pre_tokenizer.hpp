@@ -11,6 +11,7 @@
 
 #include "kto/io/json.hpp"
 #include "kto/text/detail/byte_alphabet.hpp"
+#include "kto/text/detail/normalizer.hpp"
 #include "kto/text/detail/pieces.hpp"
 #include "kto/text/detail/step_spec.hpp"
 
@@ -51,6 +52,8 @@ class Metaspace {
   Metaspace(const Json& spec, std::string_view where)
       : mark_(json_text(spec, "replacement", where)),
         scheme_(json_value<std::string>(spec, "prepend_scheme", "always", where)) {
+    check(!mark_.empty() && mark_.size() == utf8_length(mark_[0]), where, ": Metaspace's replacement is ",
+          Json(mark_).dump(), "; expected one character");
     const bool prefix = json_value(spec, "add_prefix_space", true, where);
     if (!prefix && scheme_ != "never" && spec.contains("prepend_scheme"))
       fail(where, ": Metaspace has add_prefix_space false and prepend_scheme \"", scheme_, "\"");
@@ -87,7 +90,11 @@ class PreTokenizer {
   PreTokenizer(const Json& spec, std::string_view where) { add(spec, where); }
 
   void operator()(Pieces& pieces) const {
-    for (const auto& step : steps_) step(pieces);
+    const std::size_t most = longest_rewritten(pieces.text.size());
+    for (const auto& step : steps_) {
+      step(pieces);
+      check_rewritten(pieces.text.size(), most);
+    }
   }
 
  private:
@@ -99,6 +106,7 @@ class PreTokenizer {
     };
     if (type == "Sequence") {
       for (const Json& step : json_member(spec, "pretokenizers", where)) add(step, where);
+      check(steps_.size() <= max_tokenizer_steps, where, ": more than ", max_tokenizer_steps, " pre-tokenizers");
     } else if (type == "ByteLevel") {
       if (json_value(spec, "add_prefix_space", true, where))
         steps_.push_back([](Pieces& pieces) {

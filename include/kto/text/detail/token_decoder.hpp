@@ -120,6 +120,7 @@ class TokenDecoder {
     const std::string type = json_value<std::string>(spec, "type", "", where);
     if (type == "Sequence") {
       for (const Json& step : json_member(spec, "decoders", where)) add(step, where);
+      check(steps_.size() <= max_tokenizer_steps, where, ": more than ", max_tokenizer_steps, " decoders");
     } else if (type == "ByteLevel") {
       byte_steps_.push_back([](const std::string& token) { return from_byte_alphabet(token); });
       steps_.push_back([](Tokens& tokens) {
@@ -130,7 +131,9 @@ class TokenDecoder {
     } else if (type == "Replace") {
       const auto pattern = std::make_shared<Regex>(json_pattern(spec, where));
       const std::string content = json_text(spec, "content", where);
-      const auto change = [=](const std::string& token) { return replace_matches(*pattern, token, content); };
+      const auto change = [=](const std::string& token) {
+        return replace_matches(*pattern, token, content, longest_rewritten(token.size()));
+      };
       byte_steps_.push_back(change);
       add_for_each([=](const std::string& token, std::size_t, std::size_t) { return change(token); });
     } else if (type == "ByteFallback") {

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// What parsers of text from outside take: twice the size, at most 2.5 times the time, and so many bytes of memory a
+// byte.
+#include <malloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "catch.hpp"
+#include "kto/text/chat_template.hpp"
+#include "kto/text/tokenizer.hpp"
+
+// Counts what is allocated, in this program.
+namespace {
+std::atomic<std::size_t> allocated = 0, peak = 0;
+}  // namespace
+void* operator new(std::size_t size) {
+  void* room = std::malloc(size);
+  if (room == nullptr) throw std::bad_alloc();
+  const std::size_t now = allocated += ::malloc_usable_size(room);
+  for (std::size_t before = peak; before < now && !peak.compare_exchange_weak(before, now);) {
+  }
+  return room;
+}
+void operator delete(void* room) noexcept {
+  if (room != nullptr) allocated -= ::malloc_usable_size(room);
+  std::free(room);
+}
+void operator delete(void* room, std::size_t) noexcept { operator delete(room); }
+
+namespace {
+
+using kto::Json;
+using Work = std::function<void()>;
+
+/// `text` so often that it is `size` bytes long.
+std::string repeated(const std::string& text, std::size_t size) {
+  std::string out;
+  while (out.size() < size) out += text;
+  return out;
+}
+
+/// `count` texts, each made of its number and put behind the one before.
+std::string listed(std::size_t count, const std::function<std::string(const std::string&)>& one) {
+  std::string out;
+  for (std::size_t i = 0; i < count; ++i) out += (i > 0 ? "," : "") + one(std::to_string(i));
+  return out;
+}
+
+/// A tokenizer.json of bytes, and a file of it that is gone with the last copy.
+std::shared_ptr<std::string> tokenizer_file(const std::string& added, const std::string& normalizer = "null",
+                                            const std::string& vocabulary = "", const std::string& merges = "") {
+  std::string path = (kto::fs::temp_directory_path() / "kto-growth-XXXXXX").string();
+  ::close(::mkstemp(path.data()));
+  kto::write_file(
+      path,
+      R"({"version": "1.0", "added_tokens": [)" + added + R"(], "normalizer": )" + normalizer +
+          R"(, "pre_tokenizer": null, "model": {"type": "BPE", "unk_token": "?", "vocab": {"?": 0, "a": 1, "b": 2, "aa": 3)" +
+          vocabulary + R"(}, "merges": ["a a")" + merges + "]}}");
+  return {new std::string(path), [](std::string* file) {
+            kto::fs::remove(*file);
+            delete file;
+          }};
+}
+Work loading(const std::string& added, const std::string& vocabulary = "", const std::string& merges = "") {
+  return [file = tokenizer_file(added, "null", vocabulary, merges)] { kto::Tokenizer::from_file(*file); };
+}
+Work encoding(const std::string& added, const std::string& normalizer, std::string text) {
+  const auto tokenizer =
+      std::make_shared<kto::Tokenizer>(kto::Tokenizer::from_file(*tokenizer_file(added, normalizer)));
+  return [tokenizer, text = std::move(text)] { tokenizer->encode(text, true); };
+}
+std::string token(const std::string& id, const std::string& content, const char* more = "") {
+  return R"({"id": )" + id + R"(, "special": true, "content": ")" + content + '"' + more + "}";
+}
+Work rendering(const std::string& source, Json variables) {
+  return [parsed = std::make_shared<kto::ChatTemplate>(source), variables = std::move(variables)] {
+    parsed->render(variables);
+  };
+}
+
+struct Parser {
+  const char* name;
+  double bytes_a_byte;                            ///< at most, at its highest
+  std::function<Work(std::size_t size)> of_size;  ///< makes what reads an input of `size` bytes
+};
+
+const Parser parsers[] = {
+    {"JSON: a text", 5,
+     [](std::size_t size) { return [text = '"' + repeated("a\\n", size) + '"'] { kto::parse_json(text, "x"); }; }},
+    {"JSON: a list of numbers", 24,
+     [](std::size_t size) { return [text = "[" + repeated("1,", size) + "1]"] { kto::parse_json(text, "x"); }; }},
+    {"JSON: keys of one object", 20,
+     [](std::size_t size) {
+       const auto key = [](const std::string& i) { return "\"key " + i + "\":1"; };
+       return [text = "{" + listed(size / 12, key) + "}"] { kto::parse_json(text, "x"); };
+     }},
+    {"tokenizer.json: its vocabulary", 16,
+     [](std::size_t size) {
+       return loading("", "," + listed(size / 16, [](const auto& i) { return "\"piece " + i + "\": 1" + i; }));
+     }},
+    {"tokenizer.json: its merges", 16,
+     [](std::size_t size) {
+       const auto pieces =
+           listed(size / 40, [](const auto& i) { return "\"b" + i + "\": 1" + i + ", \"ab" + i + "\": 2" + i; });
+       return loading("", "," + pieces, "," + listed(size / 40, [](const auto& i) { return "\"a b" + i + '"'; }));
+     }},
+    {"tokenizer.json: added tokens", 20,
+     [](std::size_t size) {
+       return loading(listed(size / 60, [](const auto& i) { return token("1" + i, "<|token " + i + "|>"); }));
+     }},
+    {"tokenizer.json: a long added token", 70,
+     [](std::size_t size) { return loading(token("9", repeated("a", size) + "b")); }},
+    {"text: a token that is almost there, at every place", 40,
+     [](std::size_t size) { return encoding(token("9", repeated("a", 20000) + "b"), "null", repeated("a", size)); }},
+    {"text: tokens in white space that belongs to them", 40,
+     [](std::size_t size) {
+       return encoding(token("9", " ", R"(, "lstrip": true, "rstrip": true)"), "null", repeated(" ", size));
+     }},
+    {"text: one long word", 40, [](std::size_t size) { return encoding("", "null", repeated("a", size)); }},
+    {"text: characters that the vocabulary lacks", 16,
+     [](std::size_t size) { return encoding("", "null", repeated("\xC3\xA9", size)); }},
+    {"text: marks out of order", 40,
+     [](std::size_t size) { return encoding("", R"({"type": "NFD"})", repeated("\xCC\x95\xCC\x96", size)); }},
+    {"text: replaced and prepended", 40,
+     [](std::size_t size) {
+       return encoding("", R"({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"},
+                              {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}]})",
+                       repeated("a", size));
+     }},
+    {"template: its source", 100,
+     [](std::size_t size) {
+       return [source = repeated("{% if a %}{{ b + 1 }}{% endif %}\n", size)] { kto::ChatTemplate{source}; };
+     }},
+    {"template: a literal", 180,
+     [](std::size_t size) { return [source = "{{ [" + repeated("1,", size) + "] }}"] { kto::ChatTemplate{source}; }; }},
+    {"template: its variables", 80,
+     [](std::size_t size) {
+       std::string source;
+       for (std::size_t i = 0; i < size / 24; ++i)
+         source += "{% set v" + std::to_string(i) + " = w" + std::to_string(i) + " %}";
+       return [source] { kto::ChatTemplate{source}; };
+     }},
+    {"template: messages", 8,
+     [](std::size_t size) {
+       Json messages = Json::array();
+       for (std::size_t i = 0; i < size / 60; ++i)
+         messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"}, {"content", "what is said"}});
+       return rendering("{% for m in messages %}{{ m.role }}: {{ m['content'] | trim }}{% endfor %}",
+                        {{"messages", messages}});
+     }},
+    {"template: a long message", 8,
+     [](std::size_t size) {
+       return rendering("{{ messages[0].content.split('</think>')[-1].strip() | replace('a', 'b') }}",
+                        {{"messages", {{{"role", "user"}, {"content", repeated("a </think>\n", size)}}}}});
+     }},
+};
+
+double seconds_of(const Work& work) {
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < 3; ++i) {
+    const std::clock_t start = std::clock();
+    work();
+    best = std::min(best, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
+  }
+  return best;
+}
+
+}  // namespace
+
+TEST_CASE("time and memory of parsers grow with what they read, and no faster", "[growth]") {
+  for (const Parser& parser : parsers) {
+    constexpr std::size_t size = 100'000;
+    const Work small = parser.of_size(size), large = parser.of_size(2 * size);
+    double ratio = std::numeric_limits<double>::infinity();
+    for (int attempt = 0; attempt < 8 && ratio > 2.5; ++attempt)  // other programs want the processor, too
+      ratio = std::min(ratio, seconds_of(large) / std::max(seconds_of(small), 1e-4));
+    const std::size_t before = allocated;
+    peak = before;
+    large();
+    const double bytes_a_byte = static_cast<double>(peak - before) / (2.0 * size);
+    INFO(parser.name << ": time of twice the size " << ratio << ", bytes a byte " << bytes_a_byte);
+    CHECK(ratio <= 2.5);
+    CHECK(bytes_a_byte <= parser.bytes_a_byte);
+  }
+}
+
+TEST_CASE("steps that make long texts of short ones are an error", "[growth]") {
+  const std::string long_text(100'000, 'x');
+  const auto refused = [&](const std::string& normalizer, const std::string& text) {
+    try {
+      encoding("", normalizer, text)();
+    } catch (const kto::Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string replace = R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaaaa"})";
+  CHECK(refused(replace, std::string(1000, 'a')).empty());
+  CHECK_THAT(refused(R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + long_text + "\"}",
+                     std::string(1000, 'a')),
+             KTO_CONTAINS("make more than 1148576 bytes of a text"));
+  std::string chain = replace, many;
+  for (int i = 0; i < 8; ++i) chain += "," + replace;
+  for (int i = 0; i < 101; ++i) many += (i > 0 ? "," : "") + std::string(R"({"type": "Lowercase"})");
+  CHECK_THAT(refused(R"({"type": "Sequence", "normalizers": [)" + chain + "]}", std::string(1000, 'a')),
+             KTO_CONTAINS("make more than"));
+  CHECK_THAT(refused(R"({"type": "Sequence", "normalizers": [)" + many + "]}", "a"),
+             KTO_CONTAINS("more than 100 normalizers"));
+}
