@@ -110,21 +110,24 @@ def train_trl(args, model, data, output, flags, lora=False):
 
 
 def measure_products():
-    """FLOP/s of a matrix product of 2048 x 2048 in each precision, the fastest of many and of the libraries that PyTorch has
-    for it; under --trl_python."""
+    """FLOP/s of a product of large matrices in each precision, the fastest of many and of the libraries that PyTorch has for
+    it; under --trl_python. oneDNN has bf16 on some processors only (AVX-512 and later); elsewhere it takes minutes."""
     import torch
-    products = [torch.matmul]
-    if torch.backends.mkldnn.is_available():
-        products.append(lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
+    onednn = torch.backends.mkldnn.is_available()
+    has_onednn = {"float32": onednn, "bf16": onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()}
     rates = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+        size = 2048 if name == "float32" or has_onednn[name] else 512
+        a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
         seconds = []
+        products = [torch.matmul]
+        if has_onednn[name]:
+            products.append(lambda a, b: torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], ""))
         for product in products * 10:
             start = time.perf_counter()
             product(a, b)
             seconds.append(time.perf_counter() - start)
-        rates[name] = 2 * 2048**3 / min(seconds)
+        rates[name] = 2 * size**3 / min(seconds)
     print(json.dumps(rates))
 
 
@@ -217,7 +220,7 @@ def report(args, results, peaks, plot):
               f"Model: {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)}; {args.steps} steps, learning rate "
               f"{args.learning_rate:g}; LoRA of rank {LORA['lora_r']} on q_proj and v_proj",
               f"Peer: {trl_versions(args.trl_python)}",
-              about_machine=f"; a product of 2048 x 2048 matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
+              about_machine=f"; a product of large matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
               f"{peaks['bf16'] / 1e9:.0f} in bf16"),
         f"The better of {args.rounds} runs each." if args.rounds > 1 else "One run each, the two in turn.",
         "To the first step: seconds from the command to the end of it (imports, loading, tokenizing, a precomputed reference, "

@@ -159,11 +159,8 @@ kto::Callbacks make_callbacks(const kto::Arguments& args) {
   const fs::path folder = args.train.output_dir;
   const std::string run_name = args.script.run_name.value_or("");
   for (const std::string& name : args.script.report_to.value_or(std::vector<std::string>{}))
-    out.push_back(name == "jsonl"
-                      ? kto::report_jsonl(folder / "metrics.jsonl", run_name)
-                      : kto::report_tensorboard(args.script.logging_dir.has_value() ? fs::path(*args.script.logging_dir)
-                                                                                    : folder / "runs" / run_name,
-                                                kto::to_json(args)));
+    out.push_back(name == "jsonl" ? kto::report_jsonl(folder / "metrics.jsonl", run_name)
+                                  : kto::report_tensorboard(kto::event_folder(args), kto::to_json(args)));
   return out;
 }
 

@@ -422,11 +422,11 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::ref_model_init_kwargs, "ref_model_init_kwargs", group::reference,
                "\"dtype\" in place of --ref_dtype"),
         detail::with_synonyms(detail::report_option(), "wandb_project|wandb_entity|logger"),
-        text(
-            option(
-                &C::logging_dir, "logging_dir", group::output,
-                "folder of TensorBoard's event files; None: runs in output_dir, and in that run_name, if there is one"),
-            "DIR"),
+        text(option(&C::logging_dir, "logging_dir", group::output,
+                    "folder of TensorBoard's event files; None: runs in output_dir, and in that run_name (with _ for "
+                    "/), if "
+                    "there is one"),
+             "DIR"),
         text(option(&C::run_name, "run_name", group::output, "name of this run in metrics.jsonl and for TensorBoard"),
              "NAME"),
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
@@ -477,6 +477,16 @@ inline Arguments arguments_from_json(const Json& object, std::string_view where)
   Arguments arguments;
   from_json(argument_options(), arguments, object, where);
   return arguments;
+}
+
+/// The folder of TensorBoard's event files. A run's name is one folder in it: what would lead elsewhere becomes _.
+inline fs::path event_folder(const Arguments& arguments) {
+  if (arguments.script.logging_dir) return *arguments.script.logging_dir;
+  std::string name = arguments.script.run_name.value_or("");
+  const bool dots = name.find_first_not_of('.') == std::string::npos;
+  for (char& c : name)
+    if (c == '/' || c == '\\' || static_cast<unsigned char>(c) < ' ' || c == '\x7f' || dots) c = '_';
+  return fs::path(arguments.train.output_dir) / "runs" / name;
 }
 
 /// Throws UsageError when two arguments contradict each other.

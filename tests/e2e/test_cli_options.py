@@ -3,6 +3,7 @@
 kinds of data files, truncation. Standard library only; with tensorboard installed its reader reads the event file."""
 import gzip
 import json
+import math
 import os
 import resource
 import shutil
@@ -11,7 +12,7 @@ import sys
 import tempfile
 
 from cases import Cases
-from tiny_model import make_model
+from tiny_model import make_model, shapes_of
 
 train_kto, root = sys.argv[1:3]
 data = os.path.join(root, "examples", "data")
@@ -42,6 +43,31 @@ with tempfile.TemporaryDirectory() as tmp:
     case("threads that tokenize change nothing", losses("--dataset_num_proc", "1") == losses("--dataset_num_proc", "5") == plain)
     noisy = losses("--neftune_noise_alpha", "5")
     case("NEFTune changes the losses, the same way each time", noisy != plain and noisy == losses("--neftune_noise_alpha", "5"), noisy)
+
+    # Files of options after the kinds that are found in the wild
+    files = sorted(os.listdir(os.path.join(root, "tests", "examples", "options")))
+    for file in files:
+        result = run("--config", os.path.join(root, "tests", "examples", "options", file), "--max_length", "64", "--max_steps", "1")
+        case(f"{file} runs as it is", result.returncode == 0, result.stderr[-400:])
+    case("there are such files", len(files) > 5, files)
+    idle = ("--attn_implementation", "flash_attention_2", "--gradient_checkpointing_kwargs", '{"use_reentrant": false}', "--tf32", "--torch_compile",
+            "--use_liger_kernel", "--activation_offloading", "--no_remove_unused_columns", "--warmup_ratio", "0.5", "--lr_scheduler_type", "constant")
+    case("what is taken without effect changes no number", losses(*idle) == losses("--lr_scheduler_type", "constant"))
+    notes = [line for line in run(*idle).stderr.splitlines() if "is taken without effect" in line]
+    case("and has a note each", len(notes) == 8 and all(line.startswith("train_kto: ") for line in notes), notes)
+
+    def closing(*flags):
+        result = run(*flags)
+        return json.load(open(at("out", "all_results.json"))) if result.returncode == 0 else result.stderr[-300:]
+
+    parameters = sum(math.prod(shape) for name, shape in shapes_of(model).items() if "embed_tokens" not in name)
+    padded = closing("--collator", "padded", "--include_num_input_tokens_seen", "all")
+    case("total_flos: 6 for each token, padding counted, and each parameter beside the embeddings",
+         padded["total_flos"] == 6 * padded["num_input_tokens_seen"] * parameters, (padded, parameters))
+    case("with packed rows the same", closing()["total_flos"] == padded["total_flos"] == json.load(open(at("out", "trainer_state.json")))["total_flos"])
+    case("an adapter's parameters count, too", closing("--use_peft", "--lora_r", "2")["total_flos"] > padded["total_flos"])
+    defaults = losses("--trl_defaults")
+    case("trl_defaults: bf16 and gradient_checkpointing", defaults == losses("--bf16", "--gradient_checkpointing") != plain, defaults)
 
     # Memory
     big = ["--per_device_train_batch_size", "96", "--collator", "padded", "--pad_to_multiple_of", "4096", "--max_steps", "1", "--dataset_num_proc", "1"]
@@ -74,6 +100,10 @@ with tempfile.TemporaryDirectory() as tmp:
          [line["loss"] for line in lines if "loss" in line] == plain and all(line["run_name"] == "night" for line in lines), lines[:1])
     case("the closing entry has the memory", "train_mem_cpu_peaked_delta" in lines[-1], lines[-1])
     case("one event file", len(os.listdir(at("out", "runs", "night"))) == 1)
+    before = set(os.listdir(tmp))
+    result = run("--report_to", "tensorboard", "--run_name", "../../../escaped", "--overwrite_output_dir", keep=True)
+    case("a name of a run does not lead out of its folder", result.returncode == 0 and set(os.listdir(tmp)) == before and
+         sorted(os.listdir(at("out", "runs"))) == [".._.._.._escaped", "night"], (result.stderr[-200:], os.listdir(at("out", "runs"))))
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         events = EventAccumulator(at("out", "runs", "night"))

@@ -21,6 +21,13 @@ def write_safetensors(path, tensors):
         file.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
 
 
+def shapes_of(folder):
+    """{name: shape} of the tensors of a model folder."""
+    with open(os.path.join(folder, "model.safetensors"), "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+
 def make_model(folder, source_root, seed=1, **overrides):
     """Writes a model folder; its tokenizer is the one of tests/golden/data/model."""
     shutil.copytree(os.path.join(source_root, "tests", "golden", "data", "model"), folder)

@@ -281,6 +281,21 @@ TEST_CASE("merges of a YAML file") {
   CHECK(std::getenv("KTO_TEST_CLI_D") == std::string("1"));
 }
 
+TEST_CASE("a run's name is one folder of output_dir/runs") {
+  const auto folder = [](const std::string& name) {
+    return event_folder(run({"--output_dir", "out", "--report_to", "tensorboard", "--run_name", name})).string();
+  };
+  CHECK(folder("night") == "out/runs/night");
+  CHECK(folder("org/night") == "out/runs/org_night");
+  CHECK(folder("../../../escaped") == "out/runs/.._.._.._escaped");
+  CHECK(folder("/tmp/x") == "out/runs/_tmp_x");
+  CHECK(folder("..") == "out/runs/__");
+  CHECK(folder(".") == "out/runs/_");
+  CHECK(folder("a\nb") == "out/runs/a_b");
+  CHECK(event_folder(run({"--output_dir", "out", "--report_to", "tensorboard"})).string() == "out/runs/");
+  CHECK(event_folder(run({"--report_to", "tensorboard", "--logging_dir", "logs"})).string() == "logs");
+}
+
 TEST_CASE("trl_defaults: TRL's defaults, and before them what is given") {
   const auto both = [](const Arguments& arguments) {
     return std::pair(arguments.train.bf16, arguments.train.gradient_checkpointing);

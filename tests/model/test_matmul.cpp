@@ -51,14 +51,22 @@ TEST_CASE("products and their gradients agree with at::linear on every back end"
   }
 }
 
-TEST_CASE("a product of float16 numbers is their float32 product, rounded once") {
+TEST_CASE("a product of numbers that the processor has none of is their float32 product, rounded once") {
   const auto generator = at::detail::createCPUGenerator(4);
-  const auto half = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kFloat).to(at::kHalf); };
-  const Tensor x = half({5, 300}), w = half({7, 300}), b = half({7});
+  Tensor x, w;
   const BackendGuard guard;
   matmul_backend() = MatmulBackend::aten;
-  const Tensor wide = at::linear(x.to(at::kFloat), w.to(at::kFloat), b.to(at::kFloat));
-  CHECK(at::equal(matmul_transposed(x, w, b), wide.to(at::kHalf)));
+  for (const auto type : {at::kBFloat16, at::kHalf}) {
+    const auto half = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kFloat).to(type); };
+    x = half({5, 300}), w = half({7, 300});
+    const Tensor b = half({7});
+    const Tensor wide = at::linear(x.to(at::kFloat), w.to(at::kFloat), b.to(at::kFloat));
+    if (!detail::has_products_of(type)) CHECK(at::equal(matmul_transposed(x, w, b), wide.to(type)));
+  }
+  CHECK_FALSE(detail::has_products_of(at::kHalf));
+  CHECK(detail::has_products_of(at::kFloat));
+  if (const char* most = std::getenv("ONEDNN_MAX_CPU_ISA"); most != nullptr && std::string_view(most) == "AVX2")
+    CHECK_FALSE(detail::has_products_of(at::kBFloat16));
   CHECK(at::isfinite(matmul_transposed(x * 100, w * 100)).logical_not().any().item<bool>());  // 65504 is the largest
 }
 

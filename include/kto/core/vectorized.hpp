@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "kto/core/parallel.hpp"
@@ -21,13 +23,21 @@ namespace detail {
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
+inline int allowed_vector_level() {
+  const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string_view most = capability == nullptr ? "" : capability;
+  return most == "default" ? 0 : most == "avx2" ? 1 : 2;
+}
+
+/// 2: AVX-512, 1: AVX2, 0: neither; no more than LibTorch's environment variable ATEN_CPU_CAPABILITY allows.
 inline int vector_level() {
   static const int level = [] {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
+    const int most = allowed_vector_level();
+    if (most == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
       return 2;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
+    return most > 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
   }();
   return level;
 }

@@ -34,6 +34,17 @@ inline const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& onednn_li
   return op;
 }
 
+/// Whether LibTorch multiplies matrices of this type on this processor, or falls back to a loop that is hundreds of
+/// times slower than float32's: float16 always does, bfloat16 where oneDNN has none (no AVX-512, as its own switch
+/// ONEDNN_MAX_CPU_ISA may say, too).
+inline bool has_products_of(at::ScalarType type) {
+  static const bool has_bf16 = [] {
+    const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
+    return !schema || !at::hasMKLDNN() || schema->typed<bool()>().call();  // other builds have their own
+  }();
+  return type != at::kHalf && (type != at::kBFloat16 || has_bf16);
+}
+
 inline bool is_amd() {
 #if defined(__x86_64__)
   return __builtin_cpu_is("amd");
@@ -68,16 +79,16 @@ inline MatmulBackend& matmul_backend() {
   return backend;
 }
 
-/// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view. In float16 on the CPU the sums are of
-/// float32 and rounded at the end, as tensor cores do it: LibTorch's own kernel is many times slower.
+/// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view. Where the CPU has no products of the
+/// type they are float32's, rounded at the end, as tensor cores do it.
 inline Tensor matmul_transposed(const Tensor& x_NI, const Tensor& weight_OI,
                                 const std::optional<Tensor>& bias_O = std::nullopt) {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  if (x_NI.scalar_type() == at::kHalf && x_NI.is_cpu()) {
+  if (x_NI.is_cpu() && !detail::has_products_of(x_NI.scalar_type())) {
     const auto wide = [](const Tensor& tensor) { return tensor.to(at::kFloat); };
     return matmul_transposed(wide(x_NI), wide(weight_OI),
                              bias_O && bias_O->defined() ? std::optional(wide(*bias_O)) : bias_O)
-        .to(at::kHalf);
+        .to(x_NI.scalar_type());
   }
   const bool onednn = matmul_backend() == MatmulBackend::onednn && x_NI.scalar_type() == at::kFloat &&
                       weight_OI.scalar_type() == at::kFloat && x_NI.is_cpu() && x_NI.numel() > 0;
