@@ -295,15 +295,15 @@ template <class Loss>
 void train(const Run& run, const Loss& loss) {
   const auto& script = run.args.script;
   if (script.precompute_ref_log_probs) return train(run, loss, precompute<Loss>(run));
-  if (script.sync_ref_model)
-    return train(run, loss,
-                 kto::SyncedReference<kto::Decoder>{.model = kto::frozen_copy(run.policy.model),
-                                                    .alpha = script.ref_model_mixup_alpha,
-                                                    .every = script.ref_model_sync_steps});
-  if (script.ref_model_ema_decay)
-    return train(run, loss,
-                 kto::EmaReference<kto::Decoder>{.model = kto::frozen_copy(run.policy.model),
-                                                 .decay = *script.ref_model_ema_decay});
+  if (script.sync_ref_model || script.ref_model_ema_decay) {
+    const kto::Decoder start = run.policy.moving_reference();
+    (void)kto::followed_parameters(start, run.policy.model);  // throws now and not at the first move
+    if (script.sync_ref_model)
+      return train(run, loss,
+                   kto::SyncedReference<kto::Decoder>{
+                       .model = start, .alpha = script.ref_model_mixup_alpha, .every = script.ref_model_sync_steps});
+    return train(run, loss, kto::EmaReference<kto::Decoder>{.model = start, .decay = *script.ref_model_ema_decay});
+  }
   train(run, loss, run.policy.copy_reference());
 }
 

@@ -352,7 +352,8 @@ inline const Options<ScriptConfig>& script_options() {
              "NAME=X,..."),
         {.name = "adafactor", .is_flag = true, .alias_of = "optim", .alias_value = "adafactor"},
         text(option(&C::ref_model_name_or_path, "ref_model_name_or_path", group::reference,
-                    "folder of another model as reference; None: the policy as it starts"),
+                    "folder of the reference: a model, or an adapter, which is put on its base; None: the policy as "
+                    "it starts"),
              "DIR"),
         option(&C::ref_dtype, "ref_dtype", group::reference,
                "type that a reference with weights of its own is held in; None: the policy's"),
@@ -539,11 +540,8 @@ inline void validate(const Arguments& arguments) {
   if (!script.precompute_ref_log_probs && script.ref_logps_cache)
     throw UsageError("ref_logps_cache needs --precompute_ref_log_probs");
   const bool moves = script.sync_ref_model || script.ref_model_ema_decay;
-  if (script.ref_model_name_or_path && moves)
-    throw UsageError("a reference that follows the policy starts as the policy: leave out --ref_model_name_or_path");
-  if ((script.ref_adapter_name || script.ref_dtype) && moves)
-    throw UsageError(concat("a reference that follows the policy starts as the policy, in its type: leave out --",
-                            script.ref_adapter_name ? "ref_adapter_name" : "ref_dtype"));
+  if (script.ref_dtype && moves && !script.ref_model_name_or_path)
+    throw UsageError("a reference that starts as the policy and follows it is of its type: leave out --ref_dtype");
   if (script.ref_adapter_name && script.ref_model_name_or_path)
     throw UsageError("ref_adapter_name and ref_model_name_or_path both name the reference: give one of them");
   if (script.ref_dtype && adapts && !script.ref_model_name_or_path)

@@ -20,11 +20,13 @@ inline at::Device choose_device(const std::string& name) {
 }
 
 /// The policy, and how its reference is made. All weights trained: a frozen copy. A new adapter: the bare model. An
-/// adapter trained on: a frozen copy of it. Adapters share the base's weights with their reference.
+/// adapter trained on: a frozen copy of it. Adapters share the base's weights with their reference, and so does another
+/// adapter of that base, or the base itself, where it is given as the reference.
 struct Policy {
   Decoder model;
   std::function<LiveReference<Decoder>()> copy_reference;  ///< one to hold during training; call it before training
   std::function<LiveReference<Decoder>()> load_reference;  ///< one for a while, at any time
+  std::function<Decoder()> moving_reference;               ///< one that will follow the policy, in the type it moves in
   std::optional<LoraConfig> adapter;
   fs::path base;  ///< folder of the base model
 };
@@ -113,60 +115,111 @@ inline fs::path named_adapter(const fs::path& root, const std::optional<std::str
   fail(root.string(), ": has no adapter named ", *name, "; it has: ", known.empty() ? "none" : known);
 }
 
+inline bool is_adapter_folder(const fs::path& folder) {
+  return fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json");
+}
+inline bool is_same_folder(const fs::path& a, const fs::path& b) { return fs::exists(a) && fs::equivalent(a, b); }
+
+/// Where a reference comes from: a model's folder, and that of an adapter on it.
+struct ReferenceFolders {
+  fs::path bare;
+  std::optional<fs::path> adapter = std::nullopt;
+};
+
+/// Reads references. The policy's own base is not read once more while it has not been trained.
+struct ReferenceLoader {
+  Arguments args;
+  Decoder base;
+  fs::path base_folder;
+  Tensor untrained = first_parameter(base).clone();
+
+  bool has(const fs::path& bare) const {
+    return is_same_folder(bare, base_folder) && at::equal(first_parameter(base), untrained);
+  }
+  /// `is_held`: past the first update; else it may be the untrained base itself.
+  Decoder operator()(const ReferenceFolders& folders, bool is_held) const {
+    const auto& [bare, adapter] = folders;
+    Decoder model = !has(bare) ? freeze(load_model(args, bare)) : is_held || adapter ? frozen_copy(base) : base;
+    check(model.config.vocab_size == base.config.vocab_size, bare.string(), ": has a vocabulary of ",
+          model.config.vocab_size, " tokens, and the policy one of ", base.config.vocab_size,
+          "; a reference must read the same tokens");
+    return adapter ? frozen_copy(load_adapter(model, *adapter).policy) : model;
+  }
+};
+
+/// The folders of the reference that the arguments name, if they name one.
+inline std::optional<ReferenceFolders> named_reference(const ScriptConfig& script, const fs::path& base_folder) {
+  if (script.ref_adapter_name)
+    return ReferenceFolders{base_folder, named_adapter(*script.adapter_name_or_path, script.ref_adapter_name)};
+  if (!script.ref_model_name_or_path) return std::nullopt;
+  const fs::path folder = *script.ref_model_name_or_path;
+  if (is_adapter_folder(folder)) return ReferenceFolders{base_of_adapter(folder), folder};
+  return ReferenceFolders{folder};
+}
+
 inline Policy load_policy(const Arguments& args) {
-  const fs::path folder = args.script.model_name_or_path;
+  const ScriptConfig& script = args.script;
+  const fs::path folder = script.model_name_or_path;
   std::optional<fs::path> adapter;
-  if (args.script.adapter_name_or_path)
-    adapter = named_adapter(*args.script.adapter_name_or_path, args.script.model_adapter_name);
-  const bool is_adapter = fs::exists(folder / "adapter_config.json") && !fs::exists(folder / "config.json");
+  if (script.adapter_name_or_path) adapter = named_adapter(*script.adapter_name_or_path, script.model_adapter_name);
+  const bool is_adapter = is_adapter_folder(folder);
   if (is_adapter) {
-    check(!adapter && !args.script.use_peft, folder.string(),
+    check(!adapter && !script.use_peft, folder.string(),
           ": is an adapter itself; leave out --adapter_name_or_path and --use_peft");
     adapter = folder;
   }
   const fs::path base_folder = is_adapter ? base_of_adapter(folder) : folder;
   const Decoder base = load_model(args, base_folder);
-  Policy out{.model = base, .copy_reference = {}, .load_reference = {}, .adapter = std::nullopt, .base = base_folder};
-  if (adapter || args.script.use_peft) {
-    AdaptedDecoder adapted =
-        adapter ? load_adapter(base, *adapter)
-                : with_adapter(base, lora_config(args.script), static_cast<std::uint64_t>(args.train.seed));
+  Policy out{.model = base,
+             .copy_reference = {},
+             .load_reference = {},
+             .moving_reference = {},
+             .adapter = std::nullopt,
+             .base = base_folder};
+  const bool adapts = adapter || script.use_peft;
+  const ReferenceLoader load{args, base, base_folder};
+  if (adapts) {
+    AdaptedDecoder adapted = adapter
+                                 ? load_adapter(base, *adapter)
+                                 : with_adapter(base, lora_config(script), static_cast<std::uint64_t>(args.train.seed));
     adapted.config.base_model_name_or_path = base_folder.string();
     auto reference = adapter ? live_reference(adapted.policy) : live_reference(base);
-    reference.starts_as_policy = args.script.disable_dropout || adapted.config.lora_dropout == 0;
-    if (args.script.ref_adapter_name)
-      reference = LiveReference<Decoder>{frozen_copy(
-          load_adapter(base, named_adapter(*args.script.adapter_name_or_path, args.script.ref_adapter_name)).policy)};
-    if (args.script.disable_dropout) disable_dropout(adapted.policy);
+    reference.starts_as_policy = script.disable_dropout || adapted.config.lora_dropout == 0;
+    if (script.disable_dropout) disable_dropout(adapted.policy);
     out.model = adapted.policy;
     out.adapter = adapted.config;
     out.copy_reference = out.load_reference = [reference] { return reference; };
   } else {
-    out.copy_reference = [base, args] {
-      return LiveReference<Decoder>{.model = to_reference_dtype(frozen_copy(base), args),
-                                    .starts_as_policy = !args.script.ref_dtype};
+    out.copy_reference = [load, base_folder] {
+      return LiveReference<Decoder>{.model = to_reference_dtype(load({base_folder}, /*is_held=*/true), load.args),
+                                    .starts_as_policy = !load.args.script.ref_dtype};
     };
-    // Untrained, the policy is its own reference; later the folder still has it.
-    out.load_reference = [base, args, base_folder, untrained = first_parameter(base).clone()] {
-      const bool is_untrained = at::equal(first_parameter(base), untrained);
-      return LiveReference<Decoder>{
-          to_reference_dtype(is_untrained ? base : freeze(load_model(args, base_folder)), args)};
+    out.load_reference = [load, base_folder] {
+      return LiveReference<Decoder>{to_reference_dtype(load({base_folder}, /*is_held=*/false), load.args)};
     };
   }
-  if (args.script.ref_model_name_or_path) {
-    const fs::path reference_folder = *args.script.ref_model_name_or_path;
-    check(!fs::exists(reference_folder) || !fs::equivalent(reference_folder, folder) || is_adapter,
-          reference_folder.string(),
-          ": is the policy's own folder; leave out --ref_model_name_or_path, the reference is the policy as it starts");
-    const auto load = [args, reference_folder, vocabulary = base.config.vocab_size] {
-      Decoder reference = to_reference_dtype(freeze(load_model(args, reference_folder)), args);
-      check(reference.config.vocab_size == vocabulary, reference_folder.string(), ": has a vocabulary of ",
-            reference.config.vocab_size, " tokens, and the policy one of ", vocabulary,
-            "; a reference must read the same tokens");
-      return LiveReference<Decoder>{reference};
-    };
-    out.copy_reference = out.load_reference = load;
-  }
+  out.moving_reference = [policy = out.model] { return frozen_copy(policy); };
+
+  const auto named = named_reference(script, base_folder);
+  const bool is_policy_itself = named && is_same_folder(named->bare, base_folder) &&
+                                named->adapter.has_value() == adapter.has_value() &&
+                                (!adapter || is_same_folder(*named->adapter, *adapter));
+  if (!named || (is_policy_itself && !(adapts && script.ref_dtype))) return out;
+  const auto reference = [load, named, adapts](bool is_held) {
+    Decoder model = load(*named, is_held);
+    const bool is_shared = adapts && load.has(named->bare);  // a narrower copy would be one more
+    return LiveReference<Decoder>{is_shared && !load.args.script.ref_dtype ? model
+                                                                           : to_reference_dtype(model, load.args)};
+  };
+  out.copy_reference = [reference] { return reference(/*is_held=*/true); };
+  out.load_reference = [reference] { return reference(/*is_held=*/false); };
+  out.moving_reference = [load, named, adapts] {
+    check(adapts == named->adapter.has_value(), named->adapter.value_or(named->bare).string(),
+          adapts ? ": has no adapter to follow the policy's with" : ": is an adapter, and the policy has none",
+          "; a reference that moves must have the parameters that the policy trains");
+    const Decoder model = load(*named, /*is_held=*/true);
+    return load.args.script.ref_dtype ? to_reference_dtype(model, load.args) : model;
+  };
   return out;
 }
 

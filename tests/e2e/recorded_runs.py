@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from tiny_model import make_model
+from tiny_model import make_adapter, make_model
 
 train_kto, root = sys.argv[1:3]
 runs = json.load(open(os.path.join(root, "tests", "golden", "runs", "runs.json")))
@@ -36,6 +36,8 @@ def compare(got, want, rounding):
 
 with tempfile.TemporaryDirectory() as tmp:
     model = make_model(os.path.join(tmp, "model"), root)
+    make_model(os.path.join(tmp, "other"), root, seed=2)
+    adapter = make_adapter(os.path.join(tmp, "adapter"), model)
     for number, run in enumerate(runs):
         data = os.path.join(tmp, run["name"])
         os.makedirs(data)
@@ -44,6 +46,8 @@ with tempfile.TemporaryDirectory() as tmp:
                 with open(os.path.join(data, split + ".jsonl"), "w", encoding="utf-8") as file:
                     file.writelines(chosen)
         flags = [word for name, value in run["flags"].items() for word in ("--" + name, value)]
+        flags += ["--adapter_name_or_path", adapter] * ("adapter" in run)
+        flags += ["--ref_model_name_or_path", os.path.join(tmp, run["reference"])] if "reference" in run else []
         if run["flags"].get("include_num_input_tokens_seen") == "all":
             flags += ["--collator", "padded"]  # TRL's rows are
         # TRL rounds logits, and products elsewhere; fp16 has three bits more than bf16.

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """saved_adapter.py TRAIN_KTO SOURCE_ROOT: a trained adapter loads in peft and gives the log-probs that train_kto evaluated;
-merged, it loads in transformers alone; train_kto trains on from it, and from peft's named adapters with another one as the
-reference. Skipped where torch, transformers or peft are missing."""
+merged, it loads in transformers alone; train_kto trains on from it, from peft's adapters of every kind, and from named ones
+with another one as the reference. Skipped where torch, transformers or peft are missing."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,13 @@ except ImportError as error:
     print("skipped:", error)
     sys.exit(77)
 from cases import Cases
+from safetensors.torch import load_file
 from tiny_model import make_model, make_rows
 
 train_kto, root = sys.argv[1:3]
+sys.path.insert(0, os.path.join(root, "tests", "golden", "adapters"))
+sys.dont_write_bytecode = True
+from make_adapters import BASES, KINDS, SHAPE, load_base, make_adapter, make_base
 torch.set_num_threads(1)
 one_thread = dict(os.environ, OMP_NUM_THREADS="1")  # equal to the last bit: with two, DoRA's products do not always round alike
 cases = Cases()
@@ -73,6 +78,40 @@ with tempfile.TemporaryDirectory() as tmp:
             case(f"{kind}: trained on from {name}: starts where it was, held to the adapter as it was",
                  first["eval_loss"] == 0.5 and all(abs(first[f"eval_logps/{n}"] - want[n]) < 1e-5 * abs(want[n]) for n in want), first)
 
+    # What peft made, of every kind: read, trained, saved, read by peft; merged, read by transformers; gone on with.
+    near = lambda got, want: all(abs(got[n] - want[n]) < 1e-4 * max(1, abs(want[n])) for n in want)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    bases = {name: os.path.join(tmp, "base_" + name) for name in BASES}
+    for name, folder in bases.items():
+        shutil.copytree(os.path.join(root, "tests", "golden", "data", "model"), folder)
+        make_base(name, folder, dict(SHAPE, vocab_size=len(tokenizer), max_position_embeddings=512))
+    for kind, (base, fields) in KINDS.items():
+        start, out, merged = (os.path.join(tmp, f"{kind}_{part}") for part in ("start", "out", "merged"))
+        make_adapter(fields, bases[base], start)
+        flags = ["--adapter_name_or_path", start, "--optim", "sgd", "--beta", "0.5", "--save_steps", "1"]
+        evaluated, state = train(out, *flags, start=bases[base])
+        first, of_start = state["log_history"][0], logps(PeftModel.from_pretrained(load_base(bases[base]), start).eval(), tokenizer)
+        case(f"{kind}: peft's adapter has peft's log-probs, and itself as reference",
+             near({n: first[f"eval_logps/{n}"] for n in of_start}, of_start) and first["eval_loss"] == 0.5, (first, of_start))
+        trained = PeftModel.from_pretrained(load_base(bases[base]), out).eval()
+        want = logps(trained, tokenizer)
+        case(f"{kind}: trained, peft gives train_kto's log-probs", near({n: evaluated[f"eval_logps/{n}"] for n in want}, want), (evaluated, want))
+        before, after = (load_file(os.path.join(folder, "adapter_model.safetensors")) for folder in (start, out))
+        wrapped = (".base_layer.weight", ".original_module.bias", ".modules_to_save.bias")
+        frozen = {name for name in before if name.endswith(wrapped) or (kind == "init_mica" and ("lora_B" in name or name.endswith("_B")))}
+        same = {name for name in before if name not in after or torch.equal(before[name], after[name])}
+        case(f"{kind}: the file has all of peft's tensors that are trained, and they have moved", same <= frozen and after.keys() <= before.keys(),
+             (same - frozen, after.keys() - before.keys()))
+        if kind not in ("lora_bias", "embedding_and_head"):
+            train(merged, *flags, "--merge_and_unload", start=bases[base])
+            got = logps(AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32), tokenizer)
+            case(f"{kind}: merged, transformers gives the same", near(got, want), (got, want))
+        if kind in ("bias_all_and_saved", "embedding_dora", "tied_targets", "tied_saved", "tokens_apart", "init_pissa"):
+            resumed = os.path.join(tmp, kind + "_resumed")
+            train(resumed, *flags, "--resume_from_checkpoint", os.path.join(out, "checkpoint-2"), start=bases[base])
+            again = load_file(os.path.join(resumed, "adapter_model.safetensors"))
+            case(f"{kind}: gone on with, to the same weights", all(torch.equal(after[name], again[name]) for name in after))
+
     # Adapters side by side, as peft saves them: "default" in the folder itself, the others in folders of their names.
     torch.manual_seed(0)
     shelf = os.path.join(tmp, "named")
@@ -92,14 +131,14 @@ with tempfile.TemporaryDirectory() as tmp:
         last, state = train(out, "--adapter_name_or_path", shelf, "--model_adapter_name", policy, "--beta", "0.5",
                             *(["--ref_adapter_name", reference] if reference else []))
         first = state["log_history"][0]
-        near = lambda got, want: abs(got - want) < 1e-4 * max(1, abs(want))
-        rewarded = lambda got, logp: all(near(got[f"eval_rewards/{n}"], 0.5 * (logp[n] - of[held_to][n])) for n in logp)
-        case(f"{title}: its log-probs at the start are peft's", all(near(first[f"eval_logps/{n}"], of[policy][n]) for n in of[policy]),
+        near_to = lambda got, want: abs(got - want) < 1e-4 * max(1, abs(want))
+        rewarded = lambda got, logp: all(near_to(got[f"eval_rewards/{n}"], 0.5 * (logp[n] - of[held_to][n])) for n in logp)
+        case(f"{title}: its log-probs at the start are peft's", all(near_to(first[f"eval_logps/{n}"], of[policy][n]) for n in of[policy]),
              (first, of[policy]))
         case(f"{title}: the rewards at the start are those of the two adapters", rewarded(first, of[policy]), first)
         trained = logps(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), out).eval(), tokenizer)
         case(f"{title}: the trained adapter's log-probs and rewards",
-             all(near(last[f"eval_logps/{n}"], trained[n]) for n in trained) and rewarded(last, trained), (last, trained))
+             all(near_to(last[f"eval_logps/{n}"], trained[n]) for n in trained) and rewarded(last, trained), (last, trained))
     wrong = subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", os.path.join(tmp, "wrong"),
                             "--adapter_name_or_path", shelf, "--ref_adapter_name", "lenient"], capture_output=True, text=True)
     case("a name that is not there: refused with those that are", wrong.returncode == 1 and "lenient" in wrong.stderr

@@ -61,6 +61,23 @@ def make_model(folder, source_root, seed=1, **overrides):
     return folder
 
 
+def make_adapter(folder, model, r=3, alpha=6, seed=4):
+    """Writes a PEFT folder with a random adapter on the queries and values of a model folder."""
+    config = json.load(open(os.path.join(model, "config.json")))
+    os.makedirs(folder)
+    with open(os.path.join(folder, "adapter_config.json"), "w") as file:
+        json.dump(dict(peft_type="LORA", task_type="CAUSAL_LM", r=r, lora_alpha=alpha, target_modules=["q_proj", "v_proj"], base_model_name_or_path=None),
+                  file, indent=2)
+    rng, D, tensors = random.Random(seed), config["hidden_size"], {}
+    for i in range(config["num_hidden_layers"]):
+        for name, heads in (("q_proj", "num_attention_heads"), ("v_proj", "num_key_value_heads")):
+            for matrix, shape in (("A", [r, D]), ("B", [config[heads] * config["head_dim"], r])):
+                values = [rng.gauss(0, 0.3) for _ in range(shape[0] * shape[1])]
+                tensors[f"base_model.model.model.layers.{i}.self_attn.{name}.lora_{matrix}.weight"] = (shape, values)
+    write_safetensors(os.path.join(folder, "adapter_model.safetensors"), tensors)
+    return folder
+
+
 def make_rows(path, count=12):
     """Conversational unpaired rows."""
     rng = random.Random(2)

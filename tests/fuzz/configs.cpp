@@ -3,7 +3,7 @@
 #include "examples/cli/yaml_file.hpp"
 #include "fuzz.hpp"
 #include "kto/model/config.hpp"
-#include "kto/model/lora_config.hpp"
+#include "kto/model/lora_config_json.hpp"
 
 void fuzz::model_config(std::string_view bytes) {
   kto::parse_model_config(kto::parse_json(bytes, "config.json"), "config.json");

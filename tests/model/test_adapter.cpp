@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// LoRA adapters: what they share, what they refuse, and that merging changes no number. PEFT's own reading of them is
-// tested end to end (tests/e2e/saved_adapter.py), training against TRL in tests/e2e/trl_cases.py.
+// LoRA adapters: what they share, what they refuse, that merging changes no number, and what PEFT makes of every kind
+// of LoraConfig (tests/golden/adapters). PEFT's own reading of ours is tested end to end (tests/e2e/saved_adapter.py),
+// training against TRL in tests/e2e/trl_cases.py.
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/randn_like.h>
@@ -155,22 +156,164 @@ TEST_CASE("what an adapter file asks for and is not supported is refused by name
   };
   CHECK_NOTHROW(parse(Json::object()));
   CHECK(parse({{"target_modules", "ALL-Linear"}}).target_pattern == "all-linear");
-  for (const char* init : {"gaussian", "orthogonal", "eva"}) CHECK_NOTHROW(parse({{"init_lora_weights", init}}));
-  const std::pair<Json, const char*> refused[] = {{{{"peft_type", "IA3"}}, "peft_type \"IA3\""},
-                                                  {{{"bias", "all"}}, "\"bias\": \"all\""},
-                                                  {{{"layers_to_transform", {0, 1}}}, "layers_to_transform"},
-                                                  {{{"fan_in_fan_out", true}}, "fan_in_fan_out"},
-                                                  {{{"init_lora_weights", "pissa"}}, "pissa"},
-                                                  {{{"target_parameters", {"x"}}}, "target_parameters"},
-                                                  {{{"trainable_token_indices", {1}}}, "trainable_token_indices"},
-                                                  {{{"a_key_of_tomorrow", 3}}, "a_key_of_tomorrow"},
-                                                  {{{"r", 0}}, "\"r\" is 0"},
-                                                  {{{"r", "four"}}, "\"r\""},
-                                                  {{{"rank_pattern", {{"q_proj", 0}}}}, "\"q_proj\" is 0"},
-                                                  {{{"alpha_pattern", {{"q_proj", "x"}}}}, "\"q_proj\" has"},
-                                                  {{{"alpha_pattern", {1}}}, "\"alpha_pattern\" must be an object"},
-                                                  {{{"target_modules", nullptr}}, "target_modules"}};
+  CHECK(parse({{"target_modules", nullptr}}).target_modules.empty());  // the defaults, once it is on a model
+  for (const char* init : {"gaussian", "orthogonal", "eva", "lora_ga", "pissa_niter_16"})
+    CHECK_NOTHROW(parse({{"init_lora_weights", init}}));
+  const std::pair<Json, const char*> refused[] = {
+      {{{"peft_type", "IA3"}}, "peft_type \"IA3\""},
+      {{{"bias", "some"}}, "\"bias\" is \"some\""},
+      {{{"layers_to_transform", "1"}}, "layers_to_transform"},
+      {{{"layers_pattern", "layers"}}, "layers_pattern needs layers_to_transform"},
+      {{{"layers_to_transform", 1}, {"target_modules", "q.*"}}, "need a list of names"},
+      {{{"lora_bias", true}, {"use_dora", true}}, "lora_bias and use_dora"},
+      {{{"lora_bias", true}, {"init_lora_weights", "olora"}}, "lora_bias needs init_lora_weights"},
+      {{{"init_lora_weights", "corda"}}, "path_initial_model_for_weight_conversion"},
+      {{{"init_lora_weights", "loftq"}}, "quantizes"},
+      {{{"init_lora_weights", "magic"}}, "\"magic\" is not known"},
+      {{{"trainable_token_indices", {"a"}}}, "trainable_token_indices"},
+      {{{"a_key_of_tomorrow", 3}}, "a_key_of_tomorrow"},
+      {{{"r", 0}}, "\"r\" is 0"},
+      {{{"r", "four"}}, "\"r\""},
+      {{{"rank_pattern", {{"q_proj", 0}}}}, "\"q_proj\" is 0"},
+      {{{"alpha_pattern", {{"q_proj", "x"}}}}, "\"q_proj\" has"},
+      {{{"alpha_pattern", {1}}}, "\"alpha_pattern\" must be an object"},
+      {{{"target_modules", Json::array()}}, "\"target_modules\" is empty"}};
   for (const auto& [changes, message] : refused) CHECK_THROWS_WITH(parse(changes), KTO_CONTAINS(message));
+}
+
+TEST_CASE("every field of PEFT's LoraConfig is read, without effect here, or refused with its reason") {
+  const Json peft = kto::read_json(KTO_SOURCE_DIR "/tests/golden/adapters/plain/adapter_config.json");
+  for (const auto& [key, value] : peft.items()) {
+    INFO(key);
+    CHECK(kto::detail::find_lora_field(key) != nullptr);
+  }
+  for (const auto& field : kto::detail::lora_fields) {
+    const std::string name(field.name);
+    INFO(name);
+    CHECK(peft.contains(name) == (name != "runtime_config"));  // PEFT saves none
+    CHECK(field.why.empty() == (field.use == kto::detail::LoraUse::read));
+    const auto parse = [&] {
+      return kto::parse_lora_config(adapter_json({{name, {{"x", 1}}}}), "adapter_config.json");
+    };
+    if (field.use == kto::detail::LoraUse::refused)
+      CHECK_THROWS_WITH(parse(), KTO_CONTAINS("\"" + name + "\"") && KTO_CONTAINS(std::string(field.why)));
+    if (field.use == kto::detail::LoraUse::without_effect)
+      CHECK(parse() == kto::parse_lora_config(adapter_json(Json::object()), "adapter_config.json"));
+  }
+}
+
+TEST_CASE("an adapter of every kind that PEFT trains has PEFT's log-probs and gradients, saved and merged too") {
+  const kto::fs::path root = KTO_SOURCE_DIR "/tests/golden/adapters";
+  const kto::fs::path saved = kto::fs::temp_directory_path() / ("kto_peft_kinds_" + std::to_string(::getpid()));
+  const kto::Example row{.prompt_ids = {1, 2, 0, 3}, .completion_ids = {4, 5, 0, 6, 7}};
+  const kto::Pick pick{&row, &row};
+  const kto::Batch batch = kto::PackedCollator{}({&pick, 1}, false);
+  const auto score = [&](const kto::Decoder& decoder) {
+    return kto::score_completions(decoder, batch.rows).logp_B.sum();
+  };
+  int kinds = 0;
+  for (const auto& entry : kto::fs::directory_iterator(root)) {
+    const kto::fs::path folder = entry.path();
+    if (!kto::fs::exists(folder / "golden.safetensors")) continue;
+    INFO(folder.filename().string());
+    ++kinds;
+    std::string base_name = kto::read_file(folder / "base");
+    base_name.pop_back();
+    const kto::Decoder base = kto::load_pretrained(root / base_name),
+                       untouched = kto::load_pretrained(root / base_name);
+    auto adapted = kto::load_adapter(base, folder);
+    const kto::SafetensorsFile golden(folder / "golden.safetensors");
+    const double want = golden.tensor("logp").item<double>();
+    const auto near = [&](const Tensor& logp) { return std::abs(logp.item<double>() - want) < 2e-5 * std::abs(want); };
+
+    const Tensor logp = score(adapted.policy);
+    CHECK(near(logp));
+    logp.backward();
+    std::size_t gradients = 0;
+    kto::detail::visit_adapter_tensors(adapted.policy, adapted.config, [&](const std::string& name, Tensor& tensor) {
+      INFO(name);
+      REQUIRE(golden.contains("grad." + name) == tensor.grad().defined());
+      if (!tensor.grad().defined()) return;
+      const Tensor grad = golden.tensor("grad." + name);
+      CHECK(at::allclose(tensor.grad(), grad, 1e-4, 2e-5 * grad.abs().max().item<double>() + 1e-6));
+      ++gradients;
+    });
+    CHECK(gradients + 1 +
+              (adapted.config.ensure_weight_tying && golden.contains("grad.base_model.model.lm_head.weight")) ==
+          golden.names().size());
+    for (std::size_t i = 0; i < base.named_parameters().size(); ++i)
+      CHECK(at::equal(base.named_parameters()[i].second, untouched.named_parameters()[i].second));
+
+    kto::save_adapter(adapted, saved, KTO_SOURCE_DIR "/tests/golden/data/model");
+    const Json theirs = kto::read_json(folder / "adapter_config.json"),
+               ours = kto::read_json(saved / "adapter_config.json");
+    CHECK(kto::parse_lora_config(ours, "ours") == kto::parse_lora_config(theirs, "theirs"));
+    const kto::Checkpoint their_file(folder, "adapter_model"), our_file(saved, "adapter_model");
+    for (const std::string& name : our_file.names()) {
+      INFO(name);
+      if (folder.filename() != "adapter_name_in_keys") REQUIRE(their_file.contains(name));
+      if (their_file.contains(name)) CHECK(at::equal(our_file.tensor(name), their_file.tensor(name)));
+    }
+    CHECK(near(score(kto::load_adapter(base, saved).policy)));
+    CHECK(near(score(kto::frozen_copy(adapted.policy))));
+    CHECK(near(score(kto::merge_and_unload(adapted.policy))));
+    kto::fs::remove_all(saved);
+  }
+  CHECK(kinds == 32);
+}
+
+TEST_CASE(
+    "an adapter that starts out of the base's weights starts as the base, and so does what is to be trained of it") {
+  for (const bool tied : {true, false})
+    for (const char* init : {"true", "gaussian", "orthogonal", "mica", "pissa", "olora"}) {
+      INFO(init);
+      const kto::Decoder base = base_decoder(tied);
+      const Tensor before = logps(base);
+      const auto adapted = kto::with_adapter(base, {.r = 2,
+                                                    .target_modules = {"q_proj", "down_proj", "embed_tokens"},
+                                                    .bias = kto::LoraBias::all,
+                                                    .init_lora_weights = init});
+      CHECK(at::allclose(logps(adapted.policy), before, 1e-9, 1e-9));
+      CHECK(at::equal(logps(base), before));
+      for (const auto& [name, tensor] : adapted.policy.named_parameters()) {
+        INFO(name);
+        const bool frozen_b = init == std::string("mica") && (name.find("lora_B") != name.npos || name.ends_with("_B"));
+        CHECK(tensor.requires_grad() == ((name.find("lora_") != name.npos && !frozen_b) || name.ends_with(".bias")));
+      }
+    }
+  const auto random =
+      kto::with_adapter(base_decoder(), {.r = 2, .target_modules = {"q_proj"}, .init_lora_weights = "false"});
+  CHECK_FALSE(at::allclose(logps(random.policy), logps(base_decoder()), 1e-3, 1e-3));
+  CHECK_THROWS_WITH(kto::with_adapter(base_decoder(), {.init_lora_weights = "eva"}), KTO_CONTAINS("needs data"));
+}
+
+TEST_CASE("what cannot be one adapter is refused") {
+  const std::pair<kto::LoraConfig, const char*> refused[] = {
+      {{.target_pattern = ".*layers\\.0.*"}, "neither a linear layer nor the embedding"},
+      {{.target_modules = {"q_proj"}, .exclude_pattern = ".*"}, "no module is left to adapt"},
+      {{.target_modules = {"q_proj"}, .layers_to_transform = {7}}, "no module is left to adapt"},
+      {{.target_modules = {"q_proj"}, .modules_to_save = {"_proj"}}, "also among target_modules"},
+      {{.target_modules = {"q_proj"}, .modules_to_save = {"layers"}}, "a list of modules"},
+      {{.target_modules = {"q_proj"}, .modules_to_save = {"mlp", "up_proj"}}, "part of"},
+      {{.target_modules = {"embed_tokens"}, .lora_bias = true}, "embedding has no bias"},
+      {{.target_modules = {"embed_tokens"}, .use_dora = true, .ensure_weight_tying = true},
+       "use_dora is not supported"},
+      {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"embed_tokens", {20}}}}, "and no 20"},
+      {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"embed_tokens", {1, 1}}}}, "twice"},
+      {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"embedtokens", {1}}}}, "no module of the model"},
+      {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"q_proj", {1}}}}, "which has no tokens"},
+      {{.target_modules = {"embed_tokens"}, .trainable_token_indices = {{"embed_tokens", {1}}}}, "is also among"},
+      {{.target_modules = {"lm_head"}, .trainable_token_indices = {{"embed_tokens", {1}}}}, "an adapter of its own"},
+      {{.target_modules = {"q_proj"},
+        .trainable_token_indices = {{"embed_tokens", {1}}, {"lm_head", {2}}},
+        .ensure_weight_tying = true},
+       "needs the same tokens"},
+      {{.r = 3, .target_modules = {"q_proj"}, .init_lora_weights = "orthogonal"}, "an even rank"},
+      {{.r = 9, .target_modules = {"q_proj"}, .init_lora_weights = "pissa"}, "a rank of at most 8"}};
+  for (const auto& [config, message] : refused)
+    CHECK_THROWS_WITH(kto::with_adapter(base_decoder(), config), KTO_CONTAINS(message));
+  auto no_bias = kto::with_adapter(base_decoder(), {.target_modules = {"up_proj"}, .lora_bias = true});
+  CHECK_THROWS_WITH(kto::merge_and_unload(no_bias.policy), KTO_CONTAINS("lora_bias cannot be merged"));
 }
 
 TEST_CASE("an adapter's file may hold weights of its base, and names of targets that the base has not") {
@@ -221,7 +364,10 @@ TEST_CASE("adapters are saved and loaded whole; other shapes and names are told"
   CHECK_THROWS_WITH(kto::load_adapter(base_decoder(), folder),
                     KTO_CONTAINS("unexpected: base_model.model.model.layers.0.mlp.up_proj"));
   kto::fs::remove(folder / "adapter_model.safetensors");
-  CHECK_THROWS_WITH(kto::load_adapter(base_decoder(), folder), KTO_CONTAINS("adapter_model.safetensors"));
+  CHECK_THROWS_WITH(kto::load_adapter(base_decoder(), folder), KTO_CONTAINS("adapter_model.safetensors: is missing"));
+  kto::write_file(folder / "adapter_model.bin", "a pickle");
+  CHECK_THROWS_WITH(kto::load_adapter(base_decoder(), folder),
+                    KTO_CONTAINS("adapter_model.bin: pickled weights are not read") && KTO_CONTAINS("save_file"));
   kto::fs::remove_all(folder);
   CHECK_THROWS_WITH(kto::load_adapter(base_decoder(), folder), KTO_CONTAINS("adapter_config.json is missing"));
 }

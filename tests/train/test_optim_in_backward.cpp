@@ -104,21 +104,29 @@ TEST_CASE("optim_in_backward trains as the ordinary path: tied or not, recompute
       }
 }
 
-TEST_CASE("optim_in_backward with LoRA and DoRA, modules saved whole and an adapter on a tied head") {
-  for (const bool dora : {false, true})
-    for (const std::vector<std::string>& whole : {std::vector<std::string>{}, {"norm"}})
-      compare(
-          [&] {
-            const kto::Decoder base = decoder(/*tied=*/true);
-            for (auto& [name, tensor] : base.named_parameters()) tensor.set_requires_grad(false);
-            at::manual_seed(3);
-            auto adapted = kto::with_adapter(base, {.r = 3,
-                                                    .target_modules = {"q_proj", "down_proj", "lm_head"},
-                                                    .modules_to_save = whole,
-                                                    .use_dora = dora});
-            return std::pair{adapted.policy, base};
-          },
-          settings());
+TEST_CASE("optim_in_backward with LoRA and DoRA, and all that is trained beside them") {
+  const kto::LoraConfig configs[] = {
+      {.target_modules = {"q_proj", "down_proj", "lm_head"}},
+      {.target_modules = {"q_proj", "down_proj", "lm_head"}, .modules_to_save = {"norm"}},
+      {.target_modules = {"q_proj", "down_proj", "lm_head"}, .use_dora = true},
+      {.target_modules = {"q_proj", "lm_head"}, .modules_to_save = {"norm"}, .use_dora = true},
+      {.target_modules = {"q_proj", "embed_tokens"}, .bias = kto::LoraBias::all, .use_dora = true},
+      {.target_modules = {"q_proj"}, .bias = kto::LoraBias::lora_only, .lora_bias = true},
+      {.target_modules = {"q_proj", "lm_head"}, .ensure_weight_tying = true},
+      {.target_modules = {"q_proj"}, .modules_to_save = {"lm_head"}, .ensure_weight_tying = true},
+      {.target_modules = {"q_proj"}, .trainable_token_indices = {{"embed_tokens", {1, 2, 3}}}},
+      {.target_modules = {"q_proj"}, .trainable_token_indices = {{"embed_tokens", {1, 2}}, {"lm_head", {3}}}}};
+  for (kto::LoraConfig config : configs) {
+    config.r = 3;
+    compare(
+        [&] {
+          const kto::Decoder base = decoder(/*tied=*/true);
+          for (auto& [name, tensor] : base.named_parameters()) tensor.set_requires_grad(false);
+          at::manual_seed(3);
+          return std::pair{kto::with_adapter(base, config).policy, base};
+        },
+        settings());
+  }
 }
 
 TEST_CASE("optim_in_backward with every optimizer") {

@@ -114,7 +114,7 @@ inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<co
   const Tensor ids_L = at::tensor(at::ArrayRef<std::int64_t>(wide), at::kLong).to(options.device());
   const Tensor position_L = at::arange(cache.length(), cache.length() + ids_L.size(0), options);
   const RopeTables rope = rope_tables(decoder.config.rope, decoder.config.head_dim, position_L);
-  Tensor hidden_LD = at::embedding(decoder.embedding_VD, ids_L).to(wide_type(decoder.compute));
+  Tensor hidden_LD = decoder.embedded(ids_L);
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     hidden_LD = detail::cached_layer(decoder, i, rope, cache, hidden_LD);
   cache.add(ids);

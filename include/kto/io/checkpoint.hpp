@@ -38,7 +38,7 @@ class Checkpoint {
     else if (fs::exists(index))
       read_index(index);
     else
-      refuse(folder, single);
+      refuse(folder, single, stem);
   }
 
   const std::vector<std::string>& names() const { return names_; }
@@ -85,7 +85,12 @@ class Checkpoint {
     }
   }
 
-  [[noreturn]] static void refuse(const fs::path& folder, const fs::path& single) {
+  [[noreturn]] static void refuse(const fs::path& folder, const fs::path& single, const std::string& stem) {
+    const fs::path adapter = folder / (stem + ".bin");
+    check(stem != "adapter_model" || !fs::exists(adapter), adapter.string(),
+          ": pickled weights are not read; convert them, in Python: import torch, safetensors.torch as s; "
+          "s.save_file({k: v.contiguous().clone() for k, v in torch.load('",
+          adapter.string(), "', 'cpu', weights_only=True).items()}, '", single.string(), "')");
     for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"})
       check(!fs::exists(folder / name), (folder / name).string(),
             ": pickled weights are not read; convert them, in Python: "

@@ -11,58 +11,13 @@
 #include <utility>
 #include <vector>
 
-#include "kto/collate/batch.hpp"
-#include "kto/model/attention.hpp"
-#include "kto/model/blocks.hpp"
-#include "kto/model/config.hpp"
-#include "kto/model/embedding.hpp"
+#include "kto/model/decoder_layer.hpp"
 #include "kto/model/head.hpp"
 #include "kto/model/recompute.hpp"
-#include "kto/model/rotate.hpp"
 
 namespace kto {
 
-// Shapes: N tokens of a batch in one row, D width, V vocabulary, H heads, K key/value heads, d head dimension.
-
-struct DecoderLayer {
-  Linear q_proj, k_proj, v_proj, o_proj;
-  Tensor q_norm_d, k_norm_d;  ///< undefined in families without them
-  Linear gate_proj, up_proj, down_proj;
-  Tensor input_norm_D, post_attention_norm_D;
-};
-
-/// What all layers of a decoder share in one forward pass.
-struct LayerContext {
-  ModelConfig config;
-  at::ScalarType compute;
-  RopeTables rope;
-  std::vector<Segment> segments;
-};
-
-/// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes are of `prefix`, or of the row
-/// itself when that is empty. Where `kept` is given, it gets the row's keys and values, without gradient.
-inline Tensor layer_forward(const LayerContext& context, const DecoderLayer& layer, std::optional<std::int64_t> window,
-                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
-  const ModelConfig& config = context.config;
-  const at::ScalarType compute = context.compute;
-  const double eps = config.rms_norm_eps, scale = 1 / std::sqrt(static_cast<double>(config.head_dim));
-  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, config.head_dim}); };
-  const auto turned = [&](const Tensor& x_NHd, const Tensor& norm_d) {
-    const Tensor normed = config.qk_norm ? rms_norm(x_NHd, norm_d, eps, wide_type(compute)) : x_NHd;
-    return apply_rope(normed, context.rope, compute);
-  };
-
-  const auto qkv =
-      normed_linears(hidden_ND, layer.input_norm_D, eps, compute, {&layer.q_proj, &layer.k_proj, &layer.v_proj});
-  const Tensor q_NHd = turned(heads(qkv[0]), layer.q_norm_d), k_NKd = turned(heads(qkv[1]), layer.k_norm_d),
-               v_NKd = heads(qkv[2]);
-  if (kept != nullptr) *kept = {k_NKd.detach(), v_NKd.detach()};
-  const Tensor attended_NHd = causal_attention(q_NHd, k_NKd, v_NKd, context.segments, window, scale, prefix);
-  const auto middle_gate_up =
-      add_normed_linears(hidden_ND, layer.o_proj(attended_NHd.flatten(-2)), layer.post_attention_norm_D, eps, compute,
-                         {&layer.gate_proj, &layer.up_proj});
-  return middle_gate_up[0] + gated_down(config.activation, middle_gate_up[1], middle_gate_up[2], layer.down_proj);
-}
+// Shapes: N tokens of a batch in one row, D width, V vocabulary.
 
 struct Decoder {
   ModelConfig config;
@@ -71,6 +26,11 @@ struct Decoder {
   Tensor norm_D;
   Tensor lm_head_VD;  ///< undefined when config.tie_word_embeddings, but for a head held in another type
   std::optional<LoraWeights> lm_head_lora = std::nullopt;
+  std::optional<LoraWeights> embedding_lora = std::nullopt;
+  /// Where the head has the embedding's adapter, transposed, as it has its weight: the factor on it there.
+  std::optional<double> tied_lora_scaling = std::nullopt;
+  std::optional<TrainedRows> embedding_rows = std::nullopt;  ///< also the head's where it is tied and has none itself
+  std::optional<TrainedRows> lm_head_rows = std::nullopt;
 
   /// Type of matrix products and attention: float32, float64, bfloat16 or float16. With the last two it is torch's
   /// autocast: the parameters keep their type (float32 masters) and are cast for each product; residual stream, norms,
@@ -96,10 +56,11 @@ struct Decoder {
   /// without, and so would rotary frequencies that depend on the longest sequence of a pass.
   bool has_steady_prefix(const SharedPrompts& batch) const;
 
-  Head head() const {
-    const Tensor& weight_VD = lm_head_VD.defined() ? lm_head_VD : embedding_VD;
-    return {.weight_VD = lm_head_lora ? lm_head_lora->merged_OI(weight_VD) : weight_VD};
-  }
+  /// The embeddings [N, D] of tokens (int64), adapter and all, in float32 or wider.
+  Tensor embedded(const Tensor& ids_N) const;
+  Head head() const;
+  /// The head's adapter: its own, or the embedding's.
+  std::optional<LoraWeights> head_lora() const;
 
   /// The live parameters under their names in transformers, a tied head not named, and then those of adapters under
   /// PEFT's names.
@@ -108,75 +69,6 @@ struct Decoder {
  private:
   Tensor run(const Sequences& sequences, const Prefix& prefix, Prefix* kept) const;
 };
-
-namespace detail {
-
-/// Calls visit(path, linear, outputs, inputs, has bias) for every linear layer of a decoder layer.
-template <class Layer, class Visit>
-void visit_linears(const ModelConfig& config, Layer& layer, const std::string& prefix, const Visit& visit) {
-  const std::int64_t D = config.hidden_size, M = config.intermediate_size, Hd = config.num_heads * config.head_dim,
-                     Kd = config.num_kv_heads * config.head_dim;
-  visit(prefix + "self_attn.q_proj", layer.q_proj, Hd, D, config.qkv_bias);
-  visit(prefix + "self_attn.k_proj", layer.k_proj, Kd, D, config.qkv_bias);
-  visit(prefix + "self_attn.v_proj", layer.v_proj, Kd, D, config.qkv_bias);
-  visit(prefix + "self_attn.o_proj", layer.o_proj, D, Hd, config.output_bias);
-  visit(prefix + "mlp.gate_proj", layer.gate_proj, M, D, config.mlp_bias);
-  visit(prefix + "mlp.up_proj", layer.up_proj, M, D, config.mlp_bias);
-  visit(prefix + "mlp.down_proj", layer.down_proj, D, M, config.mlp_bias);
-}
-
-/// Calls visit(name, tensor, shape) for every parameter that `config` gives a layer.
-template <class Layer, class Visit>
-void visit_layer(const ModelConfig& config, Layer& layer, const std::string& prefix, const Visit& visit) {
-  using Shape = std::vector<std::int64_t>;
-  visit_linears(config, layer, prefix,
-                [&](const std::string& path, auto& linear, std::int64_t out, std::int64_t in, bool bias) {
-                  visit(path + ".weight", linear.weight_OI, Shape{out, in});
-                  if (bias) visit(path + ".bias", linear.bias_O, Shape{out});
-                });
-  if (config.qk_norm) {
-    visit(prefix + "self_attn.q_norm.weight", layer.q_norm_d, Shape{config.head_dim});
-    visit(prefix + "self_attn.k_norm.weight", layer.k_norm_d, Shape{config.head_dim});
-  }
-  visit(prefix + "input_layernorm.weight", layer.input_norm_D, Shape{config.hidden_size});
-  visit(prefix + "post_attention_layernorm.weight", layer.post_attention_norm_D, Shape{config.hidden_size});
-}
-
-/// Calls visit(name, tensor) for the tensors of an adapter of the module at `path`, under PEFT's names.
-template <class Lora, class Visit>
-void visit_lora(Lora& lora, const std::string& path, const Visit& visit) {
-  visit(path + ".lora_A.weight", lora.a_RI);
-  visit(path + ".lora_B.weight", lora.b_OR);
-  if (lora.magnitude_O.defined()) visit(path + ".lora_magnitude_vector", lora.magnitude_O);
-}
-
-/// The same for all adapters of a layer.
-template <class Layer, class Visit>
-void visit_layer_loras(const ModelConfig& config, Layer& layer, const std::string& prefix, const Visit& visit) {
-  visit_linears(config, layer, prefix, [&](const std::string& path, auto& linear, auto...) {
-    if (linear.lora) visit_lora(*linear.lora, path, visit);
-  });
-}
-
-/// Whether a layer's output is drawn at random where a gradient is asked for.
-inline bool drops(const ModelConfig& config, const DecoderLayer& layer) {
-  bool out = false;
-  visit_linears(config, layer, "", [&](const std::string&, const Linear& linear, auto...) {
-    out = out || (linear.lora && linear.lora->dropout > 0);
-  });
-  return out;
-}
-
-inline std::vector<Tensor> trained_parameters(const ModelConfig& config, const DecoderLayer& layer) {
-  std::vector<Tensor> out;
-  visit_layer(config, layer, "", [&](const std::string&, const Tensor& tensor, const auto&) {
-    if (tensor.requires_grad()) out.push_back(tensor);
-  });
-  visit_layer_loras(config, layer, "", [&](const std::string&, const Tensor& tensor) { out.push_back(tensor); });
-  return out;
-}
-
-}  // namespace detail
 
 /// Calls visit(name, tensor, shape) for every parameter that decoder.config asks for, with its name in transformers and
 /// a reference to its place in the decoder. The one list of a decoder's parameters.
@@ -195,11 +87,17 @@ void visit_parameters(AnyDecoder& decoder, const Visit& visit) {
 /// Calls visit(name, tensor) for every tensor of the decoder's adapters, under PEFT's names.
 template <class AnyDecoder, class Visit>
 void visit_loras(AnyDecoder& decoder, const Visit& visit) {
-  const std::string prefix = "base_model.model.";
+  const std::string prefix = "base_model.model.", table = prefix + "model.embed_tokens", head = prefix + "lm_head";
+  const auto visit_rows = [&](auto& trained, const std::string& path) {
+    if (trained) visit(path + ".token_adapter.trainable_tokens_delta", trained->rows_KD);
+  };
+  if (decoder.embedding_lora) detail::visit_lora(*decoder.embedding_lora, table, visit, /*of_embedding=*/true);
+  visit_rows(decoder.embedding_rows, table);
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     detail::visit_layer_loras(decoder.config, decoder.layers[i], prefix + "model.layers." + std::to_string(i) + ".",
                               visit);
-  if (decoder.lm_head_lora) detail::visit_lora(*decoder.lm_head_lora, prefix + "lm_head", visit);
+  if (decoder.lm_head_lora) detail::visit_lora(*decoder.lm_head_lora, head, visit);
+  visit_rows(decoder.lm_head_rows, head);
 }
 
 /// A decoder whose parameters are make(name, shape).
@@ -240,10 +138,38 @@ inline Decoder held_in_compute_type(Decoder decoder) {
       linear.weight_OI = narrowed(linear.weight_OI);
       linear.bias_O = narrowed(linear.bias_O);
     });
-  const Tensor head_VD = decoder.head().weight_VD;
-  if (const Tensor held_VD = narrowed(head_VD); !decoder.lm_head_lora && !held_VD.is_same(head_VD))
-    decoder.lm_head_VD = held_VD;
+  if (decoder.head_lora()) return decoder;
+  const Tensor head_VD = decoder.lm_head_VD.defined() ? decoder.lm_head_VD : decoder.embedding_VD;
+  if (const Tensor held_VD = narrowed(head_VD); !held_VD.is_same(head_VD)) decoder.lm_head_VD = held_VD;
   return decoder;
+}
+
+inline std::optional<LoraWeights> Decoder::head_lora() const {
+  if (!tied_lora_scaling) return lm_head_lora;
+  return LoraWeights{.a_RI = embedding_lora->b_OR.t(),
+                     .b_OR = embedding_lora->a_RI.t(),
+                     .magnitude_O = {},
+                     .b_bias_O = {},
+                     .scaling = *tied_lora_scaling};
+}
+
+inline Head Decoder::head() const {
+  Head out{.weight_VD = lm_head_VD.defined() ? lm_head_VD : embedding_VD};
+  const auto& rows = lm_head_rows || !config.tie_word_embeddings ? lm_head_rows : embedding_rows;
+  if (rows) out.weight_VD = rows->put_into(out.weight_VD);
+  if (const auto lora = head_lora()) {
+    out.weight_VD = lora->merged_OI(out.weight_VD);
+    if (lora->b_bias_O.defined()) out.bias_V = lora->b_bias_O * lora->scaling;
+  }
+  return out;
+}
+
+inline Tensor Decoder::embedded(const Tensor& ids_N) const {
+  const std::int64_t pad_id = config.pad_token_id.value_or(-1);
+  Tensor out_ND = embed(embedding_VD, ids_N, pad_id).to(wide_type(compute));
+  if (embedding_rows) out_ND = embedding_rows->put_among(out_ND, ids_N, pad_id);
+  if (embedding_lora) out_ND = embedding_lora->add_to_rows(out_ND, ids_N, embedding_VD, pad_id);
+  return out_ND;
 }
 
 inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() const {
@@ -263,7 +189,15 @@ inline std::string describe(const Decoder& decoder) {
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     detail::visit_linears(decoder.config, decoder.layers[i], std::to_string(i) + ".",
                           [&](const std::string& path, const Linear& linear, auto...) { add(path, linear.lora); });
-  add("lm_head", decoder.lm_head_lora);
+  add("embed_tokens", decoder.embedding_lora);
+  add("lm_head", decoder.head_lora());
+  const auto add_rows = [&](const char* path, const std::optional<TrainedRows>& rows) {
+    if (!rows) return;
+    const Tensor ids_K = rows->ids_K.cpu();
+    out += concat(", rows of ", path, ' ', at::IntArrayRef(ids_K.const_data_ptr<std::int64_t>(), ids_K.size(0)));
+  };
+  add_rows("embed_tokens", decoder.embedding_rows);
+  add_rows("lm_head", decoder.lm_head_rows);
   return out;
 }
 
@@ -297,7 +231,7 @@ inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Pre
                    .rope = rope_tables(config.rope, config.head_dim, sequences.position_N),
                    .segments = sequences.segments});
   if (kept != nullptr) kept->assign(layers.size(), {});
-  Tensor hidden_ND = embed(embedding_VD, sequences.ids_N, config.pad_token_id.value_or(-1)).to(wide_type(compute));
+  Tensor hidden_ND = embedded(sequences.ids_N);
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   for (std::size_t i = 0; i < layers.size(); ++i) {
     KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];

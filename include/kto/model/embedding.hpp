@@ -6,7 +6,7 @@
 
 namespace kto {
 
-// Shapes: N tokens, V vocabulary, D width.
+// Shapes: N tokens, V vocabulary, D width, K tokens whose rows are trained.
 
 namespace detail {
 
@@ -38,5 +38,23 @@ struct Embedding : torch::autograd::Function<Embedding> {
 inline Tensor embed(const Tensor& weight_VD, const Tensor& ids_N, std::int64_t pad_id = -1) {
   return detail::Embedding::apply(weight_VD, ids_N, pad_id);
 }
+
+/// Rows of an embedding or a head that are trained, the others being frozen: PEFT's trainable_token_indices.
+struct TrainedRows {
+  Tensor ids_K;  ///< int64, each once
+  Tensor rows_KD;
+
+  /// The table or weight [V, D] with these rows in it.
+  Tensor put_into(const Tensor& weight_VD) const {
+    return weight_VD.detach().index_copy(0, ids_K, rows_KD.to(weight_VD.scalar_type()));
+  }
+  /// `rows_ND`, which are those of ids_N in the frozen table, with these in their place; `pad_id` as embed() has it.
+  Tensor put_among(const Tensor& rows_ND, const Tensor& ids_N, std::int64_t pad_id) const {
+    const Tensor is_NK = ids_N.unsqueeze(1) == ids_K.unsqueeze(0);
+    const Tensor trained_ND = rows_KD.to(rows_ND.scalar_type()).index_select(0, is_NK.to(at::kByte).argmax(1));
+    const Tensor frozen_N1 = (ids_N == pad_id).unsqueeze(1), use_N1 = is_NK.any(1, /*keepdim=*/true);
+    return at::where(use_N1, at::where(frozen_N1, trained_ND.detach(), trained_ND), rows_ND);
+  }
+};
 
 }  // namespace kto

@@ -7,31 +7,42 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "kto/reference/live.hpp"
 
 namespace kto {
 
-namespace detail {
-
-/// reference = share * policy + (1 - share) * reference, for every parameter that the policy trains. Throws Error when
-/// the reference has no parameter of that name and shape.
+/// Pairs of a parameter of the reference and the one of the policy that it follows, for all that the policy trains.
+/// Throws Error when the reference has no parameter of that name and shape.
 template <ModelPolicy Model>
-void mix_into(const Model& reference, const Model& policy, double share) {
-  const at::NoGradGuard no_grad;
+std::vector<std::pair<Tensor, Tensor>> followed_parameters(const Model& reference, const Model& policy) {
   std::map<std::string, Tensor> held;
   for (const auto& [name, tensor] : reference.named_parameters()) held.emplace(name, tensor);
+  std::vector<std::pair<Tensor, Tensor>> out;
   for (const auto& [name, tensor] : policy.named_parameters()) {
     if (!tensor.requires_grad()) continue;
     const auto found = held.find(name);
     check(found != held.end() && found->second.sizes() == tensor.sizes(),
           "the reference cannot follow the policy: it has no ", name, " of shape ", shape_text(tensor.sizes()),
-          "; make it with live_reference(policy)");
-    if (share == 1)
-      found->second.copy_(tensor);
-    else
-      found->second.lerp_(tensor.to(found->second.scalar_type()), share);
+          "; make it with live_reference(policy), or of a model of the same parameters");
+    out.emplace_back(found->second, tensor);
   }
+  return out;
+}
+
+namespace detail {
+
+/// reference = share * policy + (1 - share) * reference, for every parameter that the policy trains.
+template <ModelPolicy Model>
+void mix_into(const Model& reference, const Model& policy, double share) {
+  const at::NoGradGuard no_grad;
+  for (auto& [held, tensor] : followed_parameters(reference, policy))
+    if (share == 1)
+      held.copy_(tensor);
+    else
+      held.lerp_(tensor.to(held.scalar_type()), share);
 }
 
 /// The parameters that follow the policy, for a checkpoint.
@@ -49,7 +60,7 @@ void visit_followers(Archive& archive, const Model& reference, const Model& poli
 /// Every `every` updates: reference = alpha * policy + (1 - alpha) * reference.
 template <ModelPolicy Model>
 struct SyncedReference {
-  Model model;               ///< a copy of the policy: frozen_copy(policy)
+  Model model;               ///< frozen_copy(policy), or another model of the same parameters
   double alpha = 0.6;        ///< TRL's ref_model_mixup_alpha
   std::int64_t every = 512;  ///< TRL's ref_model_sync_steps
 
@@ -68,7 +79,7 @@ struct SyncedReference {
 /// After every update: reference = decay * reference + (1 - decay) * policy.
 template <ModelPolicy Model>
 struct EmaReference {
-  Model model;  ///< a copy of the policy: frozen_copy(policy)
+  Model model;  ///< frozen_copy(policy), or another model of the same parameters
   double decay = 0.99;
 
   ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {

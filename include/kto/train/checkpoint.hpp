@@ -113,8 +113,11 @@ void restore_parameters(const Model& model, const fs::path& folder) {
   std::vector<std::pair<Tensor, Tensor>> pairs;
   for (auto& [name, tensor] : model.named_parameters()) {
     if (!tensor.requires_grad()) continue;
-    const std::string in_peft = "base_model.model." + name;
-    const std::string& found = !stored.contains(name) && stored.contains(in_peft) ? in_peft : name;
+    const std::size_t dot = std::min(name.rfind('.'), name.size());
+    std::string found = name;
+    for (const std::string& in_peft :
+         {"base_model.model." + name, "base_model.model." + name.substr(0, dot) + ".base_layer" + name.substr(dot)})
+      if (!stored.contains(found) && stored.contains(in_peft)) found = in_peft;
     check(stored.contains(found), folder.string(), ": has no weights of ", name, ", which is trained");
     const Tensor saved = stored.tensor(found);
     check(saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(), folder.string(), ": ", name,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes runs.json: what TRL 1.16's KTOTrainer logs under options that change numbers, on rows of examples/data and the
-tiny model of tests/e2e/tiny_model.py. tests/e2e/recorded_runs.py replays them. Needs torch, trl, transformers.
+tiny model of tests/e2e/tiny_model.py. tests/e2e/recorded_runs.py replays them. Needs torch, trl, transformers, peft.
 
 usage: make_runs.py [NAME ...]      with names those cases alone are recorded, and the others kept"""
 import json
@@ -20,9 +20,10 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from accelerate import Accelerator
+from peft import PeftModel
 from trl import KTOConfig, KTOTrainer
 
-from tiny_model import make_model
+from tiny_model import make_adapter, make_model
 
 torch.set_num_threads(1)
 
@@ -40,7 +41,8 @@ Accelerator.__init__ = with_float16(Accelerator.__init__)
 COMMON = dict(per_device_train_batch_size=4, max_steps=4, learning_rate=1e-3, max_length=128, logging_steps=1, seed=42)
 evaluated = lambda **flags: dict(eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=4, **flags)
 schedule = lambda name, kwargs=None, **flags: dict(lr_scheduler_type=name, max_steps=6, **({"lr_scheduler_kwargs": kwargs} if kwargs else {}), **flags)
-CASES = {  # name: (rows, rows to evaluate on, flags)
+moving = lambda **flags: dict(sync_ref_model=True, ref_model_mixup_alpha=0.6, ref_model_sync_steps=2, max_steps=6, **flags)
+CASES = {  # name: (rows, rows to evaluate on, flags, and where there are such: adapter, reference)
     "cosine_with_restarts": (16, 0, schedule("cosine_with_restarts", {"num_cycles": 2}, warmup_steps=2)),
     "cosine_with_min_lr": (16, 0, schedule("cosine_with_min_lr", {"min_lr_rate": 0.1}, warmup_steps=0.25)),
     "warmup_stable_decay": (16, 0, schedule("warmup_stable_decay", {"num_decay_steps": 3}, warmup_steps=2)),
@@ -77,6 +79,14 @@ CASES = {  # name: (rows, rows to evaluate on, flags)
     "bf16": (16, 0, dict(bf16=True)),
     "fp16": (16, 0, dict(fp16=True)),
     "fp16_overflow": (16, 0, dict(fp16=True, desirable_weight=10, undesirable_weight=10, max_steps=8, warmup_steps=2)),
+    "own_folder_as_reference": (16, 0, {}, dict(reference="model")),
+    "own_folder_as_moving_reference": (16, 0, moving(), dict(reference="model")),
+    "other_model_as_reference": (16, 4, evaluated(), dict(reference="other")),
+    "other_model_as_moving_reference": (16, 4, evaluated(**moving()), dict(reference="other")),
+    "adapter_held_to_itself": (16, 4, evaluated(), dict(adapter=True)),
+    "adapter_held_to_its_base": (16, 4, evaluated(), dict(adapter=True, reference="model")),
+    "adapter_held_to_its_base_precomputed": (16, 4, evaluated(precompute_ref_log_probs=True), dict(adapter=True, reference="model")),
+    "adapter_held_to_another_model": (16, 0, {}, dict(adapter=True, reference="other")),
 }
 KEPT = ("loss", "grad_norm", "learning_rate", "kl", "rewards/chosen", "rewards/rejected", "num_tokens", "eval_loss", "eval_kl",
         "num_input_tokens_seen", "epoch", "step")
@@ -86,18 +96,23 @@ with open(os.path.join(here, "runs.json")) as f:
     recorded = {run["name"]: run for run in json.load(f)}
 with tempfile.TemporaryDirectory() as tmp:
     folder = make_model(os.path.join(tmp, "model"), root)
+    make_model(os.path.join(tmp, "other"), root, seed=2)
+    make_adapter(os.path.join(tmp, "adapter"), folder)
     for name in names:
-        num_rows, num_eval_rows, flags = CASES[name]
-        load = lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        num_rows, num_eval_rows, flags, *more = CASES[name]
+        parts = more[0] if more else {}
+        load = lambda name="model": AutoModelForCausalLM.from_pretrained(os.path.join(tmp, name), dtype=torch.float32)
+        policy = PeftModel.from_pretrained(load(), os.path.join(tmp, "adapter"), is_trainable=True) if "adapter" in parts else load()
+        reference = load(parts.get("reference", "model")) if "reference" in parts or "adapter" not in parts else None
         args = KTOConfig(output_dir=os.path.join(tmp, "out"), gradient_checkpointing=False, report_to="none", save_strategy="no",
                          use_cpu=True, disable_tqdm=True, **{"bf16": False, **COMMON, **json.loads(json.dumps(flags))})
         extra = {"eval_dataset": Dataset.from_list(rows[-num_eval_rows:])} if num_eval_rows else {}
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        trainer = KTOTrainer(model=load(), ref_model=load(), args=args, train_dataset=Dataset.from_list(rows[:num_rows]), processing_class=tokenizer, **extra)
+        trainer = KTOTrainer(model=policy, ref_model=reference, args=args, train_dataset=Dataset.from_list(rows[:num_rows]), processing_class=tokenizer, **extra)
         trainer.train()
         log = [{k: v for k, v in entry.items() if k in KEPT and math.isfinite(v)} for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
         flags = {k: json.dumps(v) if isinstance(v, dict) else str(v) for k, v in {**COMMON, **flags}.items()}
-        recorded[name] = {"name": name, "num_rows": num_rows, "num_eval_rows": num_eval_rows, "flags": flags, "log": log}
+        recorded[name] = {"name": name, "num_rows": num_rows, "num_eval_rows": num_eval_rows, "flags": flags, **parts, "log": log}
         print(name, [round(entry.get("loss", entry.get("eval_loss")), 4) for entry in log])
 with open(os.path.join(here, "runs.json"), "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(recorded[name]) for name in CASES) + "\n]\n")

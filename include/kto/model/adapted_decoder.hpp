@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decoders with a LoRA adapter: made and merged. The policy is a decoder that shares the frozen weights of its base and
+// has the adapter's beside them; the reference of a new adapter is the base itself, which keeps the biases that it had,
+// that of a loaded one live_reference(policy), which copies what is trained alone.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kto/model/adapter_init.hpp"
+#include "kto/model/adapter_targets.hpp"
+
+namespace kto {
+
+struct AdaptedDecoder {
+  Decoder policy;
+  LoraConfig config;
+};
+
+/// Takes the gradient from every parameter: a base that adapters share.
+inline Decoder freeze(Decoder decoder) {
+  visit_parameters(decoder, [](const std::string&, Tensor& tensor, const auto&) { tensor.set_requires_grad(false); });
+  return decoder;
+}
+
+/// The target modules that PEFT takes for these families when none are named.
+inline std::vector<std::string> default_lora_targets() { return {"q_proj", "v_proj"}; }
+
+namespace detail {
+
+/// Calls visit(name in an adapter's file, tensor) for the parameters of the base that are trained beside its matrices:
+/// modules_to_save, and biases.
+template <class Visit>
+void visit_trained_base(Decoder& policy, const LoraConfig& config, const Visit& visit) {
+  std::set<std::string> adapted;
+  visit_adaptable(policy, [&](const std::string& path, const AdaptablePlace& place) {
+    if (place.lora) adapted.insert(path);
+  });
+  visit_parameters(policy, [&](const std::string& name, Tensor& tensor, const auto&) {
+    const std::string module = name.substr(0, name.rfind('.'));
+    const bool has_lora = adapted.contains(module);
+    const bool trains_bias =
+        name.ends_with(".bias") && (config.bias == LoraBias::all || (config.bias == LoraBias::lora_only && has_lora));
+    if (config.saves(module))
+      visit("base_model.model." + name, tensor);
+    else if (trains_bias)
+      visit("base_model.model." + module + (has_lora ? ".base_layer.bias" : ".bias"), tensor);
+  });
+}
+
+/// `base` with the adapter that `config` describes, at its start.
+inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std::uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  Decoder policy = freeze(base);
+  if (config.target_modules.empty() && config.target_pattern.empty()) config.target_modules = default_lora_targets();
+  const TiedParts tied = tie_targets(config, base);
+  const ModulePaths paths = module_paths(base);
+  check_targets(config, paths);
+  check(config.lora_alpha != 0, "lora_alpha is 0: the adapter would change nothing");
+
+  if (policy.config.tie_word_embeddings && !tied.saved && (config.saves(head_path) || config.saves(embedding_path))) {
+    policy.config.tie_word_embeddings = false;  // one of the two moves on, the other stays
+    policy.lm_head_VD = policy.embedding_VD;
+  }
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  visit_adaptable(policy, [&](const std::string& path, AdaptablePlace place) {
+    if (!config.targets(path) || (tied.lora && path == head_path)) return;
+    LoraStart start = start_lora(place.weight_OI(), config.rank_of(path), config.scaling_of(path),
+                                 config.init_lora_weights, place.is_embedding, generator);
+    if (start.weight_OI.defined()) place.weight = start.weight_OI.to(place.weight.scalar_type());
+    LoraWeights& lora = place.lora.emplace();
+    lora.a_RI = start.a_RI;
+    lora.b_OR = start.b_OR;
+    lora.scaling = config.scaling_of(path);
+    lora.dropout = place.is_embedding ? 0 : config.lora_dropout;
+    if (config.lora_bias) lora.b_bias_O = at::zeros({start.b_OR.size(0)}, start.b_OR.options());
+    if (config.use_dora) lora.magnitude_O = lora.norm_O(place.weight_OI());
+  });
+  if (tied.lora) policy.tied_lora_scaling = config.scaling_of(head_path);
+  visit_loras(policy, [&](const std::string& name, Tensor& tensor) {
+    const bool is_b = name.ends_with(".lora_B.weight") || name.ends_with(".lora_embedding_B");
+    tensor.set_requires_grad(config.init_lora_weights != "mica" || !is_b);
+  });
+  add_trained_rows(policy, config, paths);
+  visit_trained_base(policy, config, [](const std::string&, Tensor& tensor) { tensor = trained_copy(tensor); });
+  return {std::move(policy), std::move(config)};
+}
+
+}  // namespace detail
+
+/// `base` with a new adapter, which starts as config.init_lora_weights says: by default A is drawn as torch.nn.Linear
+/// draws its weight and B is zero, so that the policy starts as the base. Weights of `base` are shared and lose their
+/// gradient; those that are trained are copied. Throws Error with near names when a target matches no module.
+inline AdaptedDecoder with_adapter(const Decoder& base, LoraConfig config, std::uint64_t seed = 42) {
+  for (const char* init : {"eva", "lora_ga"})
+    check(config.init_lora_weights != init, "init_lora_weights ", init,
+          " needs data at the start; it is supported in saved adapters only");
+  return detail::put_adapter_on(base, std::move(config), seed);
+}
+
+/// Takes the dropout from a decoder's adapters, as TRL's disable_dropout does; their config keeps it.
+inline void disable_dropout(Decoder& decoder) {
+  detail::visit_adaptable(decoder, [](const std::string&, const detail::AdaptablePlace& place) {
+    if (place.lora) place.lora->dropout = 0;
+  });
+}
+
+/// The policy as a plain decoder: every adapter worked into its weight and bias, in the base's type; a head that is no
+/// longer the embedding is untied. Throws Error where an adapter has a bias and its layer none.
+inline Decoder merge_and_unload(const Decoder& policy) {
+  const at::NoGradGuard no_grad;
+  Decoder merged = policy;
+  const bool shares_lora = policy.embedding_lora && policy.tied_lora_scaling == policy.embedding_lora->scaling;
+  const bool parts = policy.config.tie_word_embeddings && policy.embedding_lora && !shares_lora;
+  if (policy.lm_head_lora || policy.lm_head_rows || parts) {
+    const Head head = policy.head();
+    check(!head.bias_V, "lora_bias cannot be merged into lm_head, which has no bias: leave merge_and_unload out");
+    merged.config.tie_word_embeddings = false;
+    merged.lm_head_VD = head.weight_VD.to(policy.embedding_VD.scalar_type());
+    merged.lm_head_lora.reset(), merged.lm_head_rows.reset();
+  }
+  if (merged.embedding_rows) merged.embedding_VD = merged.embedding_rows->put_into(merged.embedding_VD);
+  detail::visit_adaptable(merged, [](const std::string& path, detail::AdaptablePlace place) {
+    if (!place.lora) return;
+    const auto type = place.weight.scalar_type();
+    const Tensor weight_OI = place.lora->merged_OI(place.weight_OI()).to(type);
+    place.weight = place.is_embedding ? weight_OI.t().contiguous() : weight_OI;
+    if (const Tensor& bias_O = place.lora->b_bias_O; bias_O.defined()) {
+      check(place.bias_O->defined(), path,
+            ": lora_bias cannot be merged into a layer without a bias: leave merge_and_unload out");
+      *place.bias_O = (*place.bias_O + bias_O * place.lora->scaling).to(place.bias_O->scalar_type());
+    }
+    place.lora.reset();
+  });
+  merged.embedding_rows.reset(), merged.tied_lora_scaling.reset();
+  visit_parameters(merged, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach(); });
+  return merged;
+}
+
+}  // namespace kto

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which modules of a decoder an adapter's configuration means: what it may be on, what is trained whole, and what the
+// embedding and a tied head share. What PEFT would refuse, or could not read back, is refused.
+#pragma once
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kto/model/decoder.hpp"
+#include "kto/model/lora_config.hpp"
+
+namespace kto::detail {
+
+/// A copy of a weight as it is trained: with a gradient, in float32 or wider.
+inline Tensor trained_copy(const Tensor& weight) {
+  return weight.detach().to(wide_type(weight.scalar_type()), /*non_blocking=*/false, /*copy=*/true).requires_grad_();
+}
+
+inline const std::string embedding_path = "model.embed_tokens", head_path = "lm_head";
+
+/// A module that an adapter may be on: a linear layer or the embedding.
+struct AdaptablePlace {
+  Tensor& weight;
+  Tensor* bias_O;  ///< null for the embedding and the head, which have none
+  std::optional<LoraWeights>& lora;
+  bool is_embedding = false;
+
+  Tensor weight_OI() const { return is_embedding ? weight.t() : weight; }
+};
+
+/// Calls visit(path, AdaptablePlace) for all of them.
+template <class Visit>
+void visit_adaptable(Decoder& decoder, const Visit& visit) {
+  visit(embedding_path, AdaptablePlace{decoder.embedding_VD, nullptr, decoder.embedding_lora, true});
+  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
+    visit_linears(decoder.config, decoder.layers[i], "model.layers." + std::to_string(i) + ".",
+                  [&](const std::string& path, Linear& linear, auto...) {
+                    visit(path, AdaptablePlace{linear.weight_OI, &linear.bias_O, linear.lora});
+                  });
+  Tensor& head_VD = decoder.lm_head_VD.defined() ? decoder.lm_head_VD : decoder.embedding_VD;
+  visit(head_path, AdaptablePlace{head_VD, nullptr, decoder.lm_head_lora});
+}
+
+struct ModulePaths {
+  std::set<std::string> adaptable;
+  std::set<std::string> all;  ///< that have parameters, themselves or in them
+};
+
+inline ModulePaths module_paths(Decoder decoder) {
+  ModulePaths out{{}, {head_path}};
+  visit_adaptable(decoder, [&](const std::string& path, auto&&) { out.adaptable.insert(path); });
+  visit_parameters(decoder, [&](const std::string& name, const Tensor&, const auto&) {
+    for (std::size_t end = name.rfind('.'); end != std::string::npos;
+         end = end == 0 ? name.npos : name.rfind('.', end - 1))
+      out.all.insert(name.substr(0, end));
+  });
+  return out;
+}
+
+/// How unlike two names are: edits from one to the other.
+inline std::size_t name_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+[[noreturn]] inline void refuse_name(const char* key, const std::string& name, const std::set<std::string>& known) {
+  std::set<std::string> parts;
+  for (const std::string& path : known) parts.insert(path.substr(path.rfind('.') + 1));
+  std::vector<std::string> near(parts.begin(), parts.end());
+  std::ranges::stable_sort(near, [&](const std::string& a, const std::string& b) {
+    return name_distance(a, name) < name_distance(b, name);
+  });
+  std::string list;
+  for (std::size_t i = 0; i < std::min<std::size_t>(near.size(), 7); ++i) list += (i > 0 ? ", " : "") + near[i];
+  fail(key, ": no module of the model matches \"", name, "\"; nearest: ", list);
+}
+
+inline bool any_ends_in(const std::set<std::string>& paths, const std::string& name) {
+  return std::ranges::any_of(paths, [&](const std::string& path) { return LoraConfig::ends_in(path, name); });
+}
+inline bool any_saved_as(const std::set<std::string>& paths, const std::string& name) {
+  return std::ranges::any_of(paths, [&](const std::string& path) { return path.ends_with(name); });
+}
+
+/// Throws Error unless every named target and saved module is there, and nothing is to be two things.
+inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
+  for (const std::string& name : config.target_modules)
+    if (!any_ends_in(paths.adaptable, name)) refuse_name("target_modules", name, paths.adaptable);
+  for (const std::string& name : config.modules_to_save)
+    if (!any_saved_as(paths.all, name)) refuse_name("modules_to_save", name, paths.all);
+  for (const std::string& path : paths.all) {
+    const auto is = [&](const std::string& name) { return path.ends_with(name); };
+    if (std::ranges::none_of(config.modules_to_save, is)) continue;
+    check(path != "model.layers", "modules_to_save has model.layers, which is a list of modules: name those");
+    const std::size_t dot = path.rfind('.');
+    check(dot == path.npos || !config.saves(path.substr(0, dot)), "modules_to_save has ", path,
+          ", and also a module that it is part of");
+  }
+
+  bool any = false;
+  for (const std::string& path : paths.all) {
+    const bool is_adaptable = paths.adaptable.contains(path);
+    if (!config.targets(path) || (config.target_pattern == "all-linear" && !is_adaptable)) continue;
+    any = true;
+    check(is_adaptable, "target_modules: ", config.target_pattern, " also matches ", path,
+          ", which is neither a linear layer nor the embedding");
+    check(!config.saves(path), "modules_to_save has ", path, ", which is also among target_modules");
+    check(!config.lora_bias || path != embedding_path, "lora_bias: the adapter of an embedding has no bias");
+  }
+  const bool named = !config.exclude_modules.empty() || !config.exclude_pattern.empty() ||
+                     !config.modules_to_save.empty() || !config.layers_to_transform.empty();
+  if (!any && !named) refuse_name("target_modules", config.target_pattern, paths.adaptable);
+  check(any, "no module is left to adapt: exclude_modules, modules_to_save or layers_to_transform take all that ",
+        "target_modules names");
+}
+
+/// Takes names that match nothing out of a file's configuration where others do: PEFT passes over them.
+inline void drop_unmatched_names(LoraConfig& config, const ModulePaths& paths) {
+  const auto unmatched = [&](const std::string& name) { return !any_ends_in(paths.adaptable, name); };
+  if (!std::ranges::all_of(config.target_modules, unmatched)) std::erase_if(config.target_modules, unmatched);
+  std::erase_if(config.modules_to_save, [&](const std::string& name) { return !any_saved_as(paths.all, name); });
+}
+
+/// What the head shares with the embedding beside its weight.
+struct TiedParts {
+  bool lora = false, saved = false;
+};
+
+/// With ensure_weight_tying on a model whose head is the embedding: what names one of them names the embedding, and the
+/// head has the same.
+inline TiedParts tie_targets(LoraConfig& config, const Decoder& base) {
+  if (!config.ensure_weight_tying || !base.config.tie_word_embeddings) return {};
+  const auto is_either = [](const std::string& name) {
+    return LoraConfig::ends_in(name, "embed_tokens") || LoraConfig::ends_in(name, head_path);
+  };
+  const auto move_to_embedding = [](std::vector<std::string>& names) {
+    std::erase(names, head_path);
+    if (std::ranges::find(names, embedding_path) == names.end()) names.push_back(embedding_path);
+  };
+  if (std::ranges::any_of(config.modules_to_save, is_either)) {
+    move_to_embedding(config.modules_to_save);
+    return {.saved = true};
+  }
+  std::string& pattern = config.target_pattern;
+  const bool by_pattern =
+      !pattern.empty() && (LoraConfig::matches(pattern, "embed_tokens") || LoraConfig::matches(pattern, head_path));
+  if (!by_pattern && std::ranges::none_of(config.target_modules, is_either)) return {};
+  if (!by_pattern)
+    move_to_embedding(config.target_modules);
+  else if (!LoraConfig::matches(pattern, embedding_path))
+    pattern = "(?:" + pattern + "|^model\\.embed_tokens$)";
+  check(!config.use_dora, "use_dora is not supported for an embedding and a head that ensure_weight_tying ties");
+  return {.lora = true};
+}
+
+/// The trained rows of the embedding and the head; a head that is tied has the embedding's where it has none itself.
+inline void add_trained_rows(Decoder& policy, const LoraConfig& config, const ModulePaths& paths) {
+  const auto add = [&](const std::string& path, const Tensor& weight_VD, const std::vector<std::int64_t>& ids,
+                       std::optional<TrainedRows>& rows) {
+    const std::int64_t V = weight_VD.size(0);
+    for (const std::int64_t id : ids)
+      check(id >= 0 && id < V, "trainable_token_indices: ", path, " has ", V, " tokens, and no ", id);
+    check(std::set(ids.begin(), ids.end()).size() == ids.size(), "trainable_token_indices: ", path,
+          " has a token twice");
+    check(!config.saves(path) && !config.targets(path), "trainable_token_indices: ", path,
+          " is also among target_modules or modules_to_save");
+    const Tensor ids_K = at::tensor(at::ArrayRef<std::int64_t>(ids), at::kLong).to(weight_VD.device());
+    rows = TrainedRows{ids_K, trained_copy(weight_VD.index_select(0, ids_K))};
+  };
+  const std::vector<std::int64_t>*of_embedding = nullptr, *of_head = nullptr;
+  for (const auto& [name, ids] : config.trainable_token_indices)
+    for (const std::string& path : paths.all) {
+      if (!path.ends_with(name)) continue;
+      check(path == embedding_path || path == head_path, "trainable_token_indices: ", name, " also names ", path,
+            ", which has no tokens");
+      (path == head_path ? of_head : of_embedding) = &ids;
+    }
+  for (const auto& [name, ids] : config.trainable_token_indices)
+    if (!any_saved_as(paths.all, name)) refuse_name("trainable_token_indices", name, {embedding_path, head_path});
+  const bool tied = policy.config.tie_word_embeddings, both = of_embedding != nullptr && of_head != nullptr;
+  check(!both || !tied || !config.ensure_weight_tying || *of_embedding == *of_head,
+        "trainable_token_indices: ensure_weight_tying needs the same tokens for ", embedding_path, " and ", head_path);
+  if (both && tied && *of_embedding == *of_head) of_head = nullptr;
+  if (of_embedding != nullptr) add(embedding_path, policy.embedding_VD, *of_embedding, policy.embedding_rows);
+  if (of_head != nullptr) add(head_path, policy.head().weight_VD, *of_head, policy.lm_head_rows);
+  check(!policy.embedding_rows || policy.lm_head_rows || !tied || !policy.head_lora(),
+        "trainable_token_indices: the head is the embedding and has an adapter of its own");
+}
+
+}  // namespace kto::detail
