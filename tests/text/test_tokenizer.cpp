@@ -151,6 +151,7 @@ TEST_CASE("a model folder gives what AutoTokenizer gives", "[tokenizer]") {
       if (i < expected["ids_with_special"].size())
         CHECK(tokenizer.encode(text, true) == expected["ids_with_special"][i].get<Ids>());
     }
+    CHECK(tokenizer.encode(expected["spelled"].get<std::string>(), false) == expected["spelled_ids"].get<Ids>());
     CHECK(kto::tokenizer_files(folder.path).size() ==
           1 + expected["files"].size() - expected["files"].count("config.json"));
   }

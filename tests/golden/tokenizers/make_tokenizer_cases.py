@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains small tokenizers of many kinds and writes what Hugging Face's tokenizers and transformers make of texts.
 
-    python make_tokenizer_cases.py        # needs tokenizers 0.23 and transformers 5.24; writes beside itself
+    python make_tokenizer_cases.py            # needs tokenizers 0.23 and transformers 5.24; writes beside itself
+    python make_tokenizer_cases.py folders    # folders.json alone, with the tokenizers that are there
 
 NAME.json         a tokenizer
 texts.json        the texts
@@ -12,6 +13,7 @@ patterns.json     regular expressions, and the pieces that the step "Split" cuts
 import json
 import pathlib
 import random
+import sys
 import tempfile
 import warnings
 
@@ -164,6 +166,7 @@ def token(content, **flags):
 
 def make_folders(texts):
     typed = lambda content, **flags: dict(token(content, **flags), __type="AddedToken")
+    untyped = lambda content, **flags: dict(dict(content=content, lstrip=False, rstrip=False, single_word=False, normalized=False), **flags)
     gpt2 = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     fast = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
     llama = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -195,6 +198,21 @@ def make_folders(texts):
                       "special_tokens_map.json": {"eos_token": {"content": "<|im_end|>", "lstrip": False, "rstrip": True,
                                                                 "single_word": False, "normalized": False},
                                                   "pad_token": "<t1>", "additional_special_tokens": ["<|im_start|>", "<y>"]}}),
+        # special tokens from several sources at once
+        ("qwen2", {"tokenizer_config.json": dict(fast, extra_special_tokens={"boi_token": "<boi>", "audio_token": typed("<aud>", lstrip=True)},
+                                                 additional_special_tokens=["<x>", "hello"], image_token="<image>")}),
+        ("qwen2", {"tokenizer_config.json": dict(fast, additional_special_tokens=["<x>", "<y>"], mask_token=typed("<mask>", rstrip=True)),
+                   "special_tokens_map.json": {"extra_special_tokens": {"boi_token": "<boi>", "eos_token": "<boe>"},
+                                               "image_token": token("<image>"), "additional_special_tokens": ["<z>"]}}),
+        ("qwen2", {"tokenizer_config.json": dict(fast, extra_special_tokens={"image_token": "<image>", "boi_token": "<boi>"}, boi_token="<b>"),
+                   "special_tokens_map.json": {"additional_special_tokens": ["<z>", "<|im_end|>"], "boi_token": "<c>"},
+                   "added_tokens.json": {"<z>": 900, "hello": 901}}),
+        ("smollm", {"tokenizer_config.json": dict(gpt2, extra_special_tokens=["<x>", typed("<z>", rstrip=True)], additional_special_tokens=["<y>"]),
+                    "special_tokens_map.json": {"extra_special_tokens": ["<y>", untyped("<x>", rstrip=True), "<x>"], "pad_token": "<pad>"}}),
+        ("kimi", {"tokenizer_config.json": {"extra_special_tokens": {"image_token": "<image>"}, "additional_special_tokens": ["<x>", "the"],
+                                            "vision_token": typed("<v>", special=False)}, "config.json": {"model_type": "qwen3"}}),
+        ("llama2", {"tokenizer_config.json": dict(llama, tokenizer_class="CodeLlamaTokenizer", prefix_token="<pre>", image_token="<image>",
+                                                  extra_special_tokens={"eot_token": "<eot>"}, additional_special_tokens=["<x>"])}),
         ("gpt2", {"tokenizer_config.json": dict(fast, chat_template=[{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}])}),
         ("gpt2", {"tokenizer_config.json": dict(fast, chat_template="old"), "chat_template.jinja": "{{ messages }}\n"}),
         ("gpt2", {"tokenizer_config.json": dict(fast, chat_template="old"), "chat_template.jinja": "D",
@@ -210,12 +228,14 @@ def make_folders(texts):
                 (path / file).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
             tokenizer = AutoTokenizer.from_pretrained(folder)
         templates = tokenizer.chat_template
+        spelled = " a ".join(str(token) for token in tokenizer.added_tokens_decoder.values())
         out.append({
             "tokenizer": name, "files": files, "class": type(tokenizer).__name__, "vocab_size": len(tokenizer),
             "special_tokens": tokenizer.special_tokens_map,
             "chat_templates": templates if isinstance(templates, dict) else {} if templates is None else {"default": templates},
             "ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
             "ids_with_special": [tokenizer(text)["input_ids"] for text in texts[:6]],
+            "spelled": spelled, "spelled_ids": tokenizer._tokenizer.encode(spelled, add_special_tokens=False).ids,
         })
     return out
 
@@ -253,7 +273,8 @@ def write(name, value):
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     all_texts = make_texts()
-    write("texts.json", all_texts)
-    write("cases.json", make_cases(all_texts, make_tokenizers()))
+    if sys.argv[1:] != ["folders"]:
+        write("texts.json", all_texts)
+        write("cases.json", make_cases(all_texts, make_tokenizers()))
+        write("patterns.json", make_patterns())
     write("folders.json", make_folders(all_texts[:60:2]))
-    write("patterns.json", make_patterns())

@@ -40,15 +40,21 @@ struct SpecialTokens {
   /// Gathers them. `config` is the object of tokenizer_config.json, `spec` that of tokenizer.json.
   SpecialTokens(const fs::path& folder, Json config, const Json& spec, std::string_view class_name)
       : folder_(folder), where_((folder / "tokenizer_config.json").string()), values_(std::move(config)) {
-    if (!is_filled("extra_special_tokens") && values_.contains("additional_special_tokens"))
-      values_["extra_special_tokens"] = values_["additional_special_tokens"];
-    const bool is_legacy = !values_.contains("added_tokens_decoder");
-    if (is_legacy) merge_special_tokens_map();
-    read_extra();
-    if (is_legacy)
-      read_legacy_added(spec);
-    else
+    if (!is_filled(extra_key) && values_.contains(additional_key)) {
+      values_[extra_key] = values_[additional_key];
+      values_.erase(additional_key);
+    }
+    take_own();
+    take_named_extra();
+    if (values_.contains("added_tokens_decoder")) {
       read_added_tokens_decoder();
+    } else {
+      merge_special_tokens_map();
+      take_named_extra();
+      read_legacy_added(spec);
+    }
+    take_additional(class_name);
+    read_extra();
     read_named(spec, class_name);
   }
 
@@ -66,8 +72,8 @@ struct SpecialTokens {
     std::unordered_set<std::string> known;
     for (const auto& [id, token] : there) known.insert(token.content);
     for (const AddedToken& token : tokens) known.insert(token.content);
-    const auto add_new = [&](const AddedToken& token) {
-      if (known.insert(token.content).second) tokens.push_back(token);
+    const auto add_new = [&](const AddedToken& token) {  // of one that is named twice, the later flags count
+      if (!known.contains(token.content) && std::ranges::find(tokens, token) == tokens.end()) tokens.push_back(token);
     };
     for (const auto& [name, token] : named) add_new(token);
     for (const AddedToken& token : extra) add_new(token);
@@ -89,33 +95,55 @@ struct SpecialTokens {
     return AddedToken::from_json(value, where_);
   }
 
+  /// A name that only this model has, such as image_token.
+  static bool is_own(std::string_view name) { return name.ends_with("_token") && !contains(special_token_names, name); }
+
+  /// Takes the tokens with names of the model's own out of the values.
+  void take_own() {
+    for (const auto& [name, value] : values_.items())
+      if (is_own(name) && value.is_string()) own_[name] = value;
+    for (const auto& [name, value] : own_.items()) values_.erase(name);
+  }
+
+  /// extra_special_tokens may be such names with their tokens, too.
+  void take_named_extra() {
+    if (!values_.contains(extra_key) || !values_[extra_key].is_object()) return;
+    own_.update(values_[extra_key]);
+    values_.erase(extra_key);
+  }
+
+  /// additional_special_tokens count where there are no others; a class with names of its own lists their tokens there.
+  void take_additional(std::string_view class_name) {
+    if (values_.contains(extra_key)) return;
+    Json list = is_filled(additional_key) ? values_[additional_key] : Json::array();
+    for (const auto& [name, text] : default_special_tokens(class_name))
+      if (is_own(name)) list.push_back(json_value(values_, name, Json(text), where_));
+    values_[extra_key] = std::move(list);
+  }
+
   void merge_special_tokens_map() {
     Json map = read_object(folder_ / "special_tokens_map.json");
     for (const auto& [key, value] : map.items()) {
-      if (value.is_object() && key != "extra_special_tokens") {
-        value["special"] = true;
-      } else if (key == "extra_special_tokens" && value.is_array() && values_.contains(key) &&
-                 values_[key].is_array()) {
+      if (key == extra_key && value.is_array()) {
+        Json list = is_filled(extra_key) ? values_[extra_key] : Json::array();
         for (const Json& token : value)
-          if (std::find(values_[key].begin(), values_[key].end(), token) == values_[key].end())
-            values_[key].push_back(token);
-        continue;
+          if (std::find(list.begin(), list.end(), special(token)) == list.end()) list.push_back(special(token));
+        values_[key] = std::move(list);
+      } else {
+        values_[key] = key == extra_key ? value : special(value);
       }
-      values_[key] = value;
     }
-    if (!values_.contains("extra_special_tokens") && values_.contains("additional_special_tokens"))
-      values_["extra_special_tokens"] = values_["additional_special_tokens"];
+  }
+  static Json special(Json token) {
+    if (token.is_object()) token["special"] = true;
+    return token;
   }
 
   void read_extra() {
-    if (!is_filled("extra_special_tokens")) return;
-    const Json list = values_["extra_special_tokens"];
-    if (list.is_object()) {  // tokens of the model's own, with names
-      for (const auto& [name, value] : list.items()) own_.emplace_back(name, token_from(value, name));
-      return;
-    }
-    check(list.is_array(), where_, ": \"extra_special_tokens\" must be a list or an object, not ", list.dump());
-    for (const Json& value : list) extra.push_back(token_from(value, "extra_special_tokens"));
+    if (!is_filled(extra_key)) return;
+    const Json& list = values_[extra_key];
+    check(list.is_array(), where_, ": \"", extra_key, "\" must be a list or an object, not ", list.dump());
+    for (const Json& value : list) extra.push_back(token_from(value, extra_key));
   }
 
   void read_added_tokens_decoder() {
@@ -130,10 +158,14 @@ struct SpecialTokens {
 
   void read_legacy_added(const Json& spec) {
     const auto is_special = [&](const std::string& text) {
-      const auto same = [&](const AddedToken& token) { return token.content == text; };
-      return std::ranges::any_of(extra, same) || std::ranges::any_of(special_token_names, [&](std::string_view name) {
+      const auto same = [&](const Json& token) {  // one with its type is not taken for a token yet
+        return token == text ||
+               (token.is_object() && !token.contains("__type") && token_from(token, "").content == text);
+      };
+      return (is_filled(extra_key) && std::ranges::any_of(values_[extra_key], same)) ||
+             std::ranges::any_of(special_token_names, [&](std::string_view name) {
                const auto found = values_.find(std::string(name));
-               return found != values_.end() && !found->is_null() && same(token_from(*found, std::string(name)));
+               return found != values_.end() && same(*found);
              });
     };
     const Json ids = read_object(folder_ / "added_tokens.json");
@@ -154,34 +186,37 @@ struct SpecialTokens {
     const bool names_padding = class_name == "GPT2Tokenizer" || class_name == "CodeGenTokenizer";  // as none
     if (!names_padding && spec.contains("padding") && spec["padding"].is_object())
       defaults.emplace_back("pad_token", json_value<std::string>(spec["padding"], "pad_token", "", where_));
-    const auto value_of = [&](const std::string& name) -> Json {
-      if (values_.contains(name)) return values_[name];
-      for (const auto& [key, text] : defaults)
-        if (key == name && !text.empty()) return text;
-      return nullptr;
-    };
-    const auto is_standard = [](std::string_view name) { return contains(special_token_names, name); };
-    for (const std::string_view name : special_token_names) {
-      const Json value = value_of(std::string(name));
-      if (value.is_null()) continue;
-      AddedToken token = token_from(value, std::string(name));
-      if (values_.contains(std::string(name)))
+    for (const std::string_view key : special_token_names) {
+      const std::string name(key);
+      if (own_.contains(name)) {
+        named.emplace_back(name, token_from(own_[name], name));
+      } else if (values_.contains(name)) {
+        if (values_[name].is_null()) continue;
+        AddedToken token = token_from(values_[name], name);
         for (const auto& [id, known] : added)
           if (known.content == token.content) token = known;
-      named.emplace_back(name, std::move(token));
+        named.emplace_back(name, std::move(token));
+      } else {
+        for (const auto& [known, text] : defaults)
+          if (known == name && !text.empty()) named.emplace_back(name, AddedToken::special_from(text));
+      }
     }
-    for (const auto& [name, value] : values_.items())
-      if (name.ends_with("_token") && !is_standard(name) && (value.is_string() || value.is_object()))
-        named.emplace_back(name, token_from(value, name));
+    Json own = Json::object();
     for (const auto& [name, text] : defaults)
-      if (!is_standard(name) && !values_.contains(name)) named.emplace_back(name, AddedToken::special_from(text));
-    named.insert(named.end(), own_.begin(), own_.end());
+      if (is_own(name)) own[name] = values_.contains(name) ? values_[name] : Json(text);
+    for (const auto& [name, value] : values_.items())
+      if (is_own(name) && (value.is_string() || value.is_object())) own[name] = value;
+    own.update(own_);
+    for (const auto& [name, value] : own.items())
+      if (!contains(special_token_names, name) && !value.is_null()) named.emplace_back(name, token_from(value, name));
   }
 
+  static constexpr const char* extra_key = "extra_special_tokens";
+  static constexpr const char* additional_key = "additional_special_tokens";
   fs::path folder_;
   std::string where_;
   Json values_;
-  std::vector<std::pair<std::string, AddedToken>> own_;
+  Json own_ = Json::object();  ///< tokens with names of the model's own
 };
 
 }  // namespace kto::detail::tok
