@@ -339,7 +339,7 @@ void run(const kto::Arguments& args) {
           .rows = kto::load_rows(args, evaluates, kto::tokenizer_folder(args), processor, note),
           .policy = {},
           .collator = {args.script.collator == kto::CollatorType::padded, args.script.share_prompt,
-                       kto::truncation_of(args.script), pad_id(args.script, processor),
+                       kto::truncation_of(args.script, processor.named_tokens()), pad_id(args.script, processor),
                        args.script.pad_to_multiple_of.value_or(1)},
           .rows_files = {},
           .tokenizer = &processor.tokenizer()};

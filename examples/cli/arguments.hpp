@@ -252,14 +252,20 @@ inline void add_unused_script_options(Options<ScriptConfig>& rows) {
 }
 }  // namespace detail
 
-/// How rows are cut.
-inline Truncation truncation_of(const ScriptConfig& script) {
-  Truncation out{.max_length = script.max_length};
-  if (script.max_prompt_length || script.max_completion_length || script.truncation_mode)
-    out.parts = PartTruncation{.mode = script.truncation_mode.value_or(TruncationMode::keep_end),
-                               .max_prompt_length = script.max_prompt_length.value_or(512),
-                               .max_completion_length = script.max_completion_length};
-  return out;
+/// How rows are cut. `tokens` are the tokenizer's.
+inline Truncation truncation_of(const ScriptConfig& script, const NamedTokens& tokens = {}) {
+  if (!script.max_prompt_length && !script.max_completion_length && !script.truncation_mode)
+    return {.max_length = script.max_length};
+  const auto id = [](const std::optional<NamedToken>& token) {
+    return token ? std::optional(token->id) : std::nullopt;
+  };
+  constexpr std::int64_t length_of_none = 512;  // in TRL 0.22
+  return {.max_length = script.max_length.value_or(length_of_none),
+          .parts = PartTruncation{.mode = script.truncation_mode.value_or(TruncationMode::keep_end),
+                                  .max_prompt_length = script.max_prompt_length.value_or(512),
+                                  .max_completion_length = script.max_completion_length,
+                                  .bos_id = id(tokens.bos),
+                                  .eos_id = id(tokens.eos)}};
 }
 
 /// The rows for ScriptConfig.
@@ -313,16 +319,23 @@ inline const Options<ScriptConfig>& script_options() {
             "DIR"),
         text(option(&C::dataset_train_split, "dataset_train_split", group::data, "split to train on"), "NAME"),
         text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on"), "NAME"),
-        option(&C::max_length, "max_length", group::data, "rows are cut after this many tokens; None: never",
+        option(&C::max_length, "max_length", group::data,
+               "rows are cut after this many tokens; None: never (512 with max_prompt_length, "
+               "max_completion_length or truncation_mode, as in TRL 0.22)",
                {"None or an integer from 2 to 1000000000", [](double x) { return x >= 2 && x <= 1e9; }}),
-        option(
-            &C::max_prompt_length, "max_prompt_length", group::data,
-            "tokens of the prompt of a row that is longer than max_length; None: 512 where another of these three is "
-            "given, else rows are cut from the right and dropped where the prompt fills max_length",
-            detail::count(1)),
-        option(&C::max_completion_length, "max_completion_length", group::data, "tokens of a completion",
+        option(&C::max_prompt_length, "max_prompt_length", group::data,
+               "tokens of the prompt of a row that is longer than max_length, whose completion then gets max_length - "
+               "max_prompt_length. With this option or one of the next two, rows become the ids of TRL 0.22: BOS and "
+               "EOS are "
+               "added where they are missing, and no row is dropped. None: 512 where another of the three is given, "
+               "else rows "
+               "are cut from the right and dropped where the prompt fills max_length",
                detail::count(1)),
-        option(&C::truncation_mode, "truncation_mode", group::data, "which end of a prompt that is cut is kept"),
+        option(&C::max_completion_length, "max_completion_length", group::data,
+               "tokens of a completion, EOS included (TRL 0.22 cuts completions of encoder-decoder models alone)",
+               detail::count(1)),
+        option(&C::truncation_mode, "truncation_mode", group::data,
+               "which end of a prompt that is cut is kept; None: keep_end where another of these three is given"),
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
         option(
             &C::share_prompt, "share_prompt", group::data,

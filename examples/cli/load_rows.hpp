@@ -59,7 +59,8 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
     for (const fs::path& file : part.files) num_bytes += static_cast<double>(fs::file_size(file));
   const bool looks = script.dataset_cache || num_bytes >= worth_looking;
   const fs::path folder = script.dataset_cache ? fs::path(*script.dataset_cache) : user_cache_folder();
-  const std::string key = looks ? example_cache_key(parts, model_folder) : "";
+  const bool older = truncation_of(script).parts.has_value();
+  const std::string key = looks ? example_cache_key(parts, model_folder, older) : "";
   if (looks) try {
       if (auto kept = read_example_cache(folder, key)) {
         note(concat(kept->examples.size(), " tokenized rows read from ", cache_path(folder, key).string()));
@@ -74,7 +75,8 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
     bar.draw("tokenize", static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
   };
   RowBlocks rows(parts, rows_name(script, parts));
-  const auto encoder = processor.encoder();
+  auto encoder = processor.encoder();
+  encoder.older = older;
   Encoded encoded = encode_blocks(rows, encoder, options);
   bar.clear();
   if (!looks || (!script.dataset_cache && encoded.examples.size() < worth_keeping)) return encoded;
@@ -125,7 +127,7 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
   Encoded encoded = encode_or_recall(script, parts, model_folder, processor, note);
   drop_long_prompts(encoded, encode_options(script).max_length);
   for (const std::string& line : encoded.notes) note(split + ": " + line);
-  const Truncation truncation = truncation_of(script);
+  const Truncation truncation = truncation_of(script, processor.named_tokens());
   if (const std::string cut = truncation_note(encoded.examples, truncation); !cut.empty() && truncation.parts)
     note(split + ": " + cut);
   return std::move(encoded.examples);
@@ -135,6 +137,9 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
 inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::path& model_folder,
                             const Processor& processor, const Note& note) {
   const ScriptConfig& script = args.script;
+  check(!truncation_of(script).parts || processor.named_tokens().eos, model_folder.string(),
+        ": the tokenizer names no eos_token, with which max_prompt_length, max_completion_length and truncation_mode "
+        "end completions; name it in tokenizer_config.json, or leave these options out");
   const std::string& train = script.dataset_train_split;
   LoadedRows out;
   const auto parts = row_files(script, train);
@@ -149,6 +154,7 @@ inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::pat
       decltype(processor.encoder()) encoder;
     };
     const auto source = std::make_shared<Source>(processor.encoder());
+    source->encoder.older = truncation_of(script).parts.has_value();
     out.stream = RowStream{[source, parts, name = rows_name(script, parts), options = encode_options(script)] {
       const auto pass = std::make_shared<Stream>(parts, name, source->encoder, options);
       return std::function([source, pass] { return pass->next(); });

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Both rules of truncation, on made-up lengths and on long real rows and their KL pairs.
+// Both rules of truncation; the older one against the ids that KTOTrainer 0.22 makes of rows and of their KL pairs.
 #include "catch.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/data/rows.hpp"
 #include "kto/data/truncation.hpp"
+#include "tests/data/temporary_folder.hpp"
 
 using namespace kto;
 
@@ -18,21 +19,6 @@ Ids iota(std::int32_t first, std::size_t n) {
 }
 
 Ids copy(std::span<const std::int32_t> ids) { return {ids.begin(), ids.end()}; }
-
-/// The older rule as the issue and KTOTrainer's documentation word it, on vectors.
-std::pair<Ids, Ids> by_the_words(Ids prompt, Ids completion, const Truncation& rule) {
-  const auto& parts = *rule.parts;
-  if (parts.max_completion_length)
-    while (static_cast<std::int64_t>(completion.size()) > *parts.max_completion_length) completion.pop_back();
-  const auto size = [&] { return static_cast<std::int64_t>(prompt.size() + completion.size()); };
-  if (rule.max_length && size() > *rule.max_length) {
-    while (static_cast<std::int64_t>(prompt.size()) > parts.max_prompt_length ||
-           static_cast<std::int64_t>(prompt.size()) >= *rule.max_length)
-      prompt.erase(parts.mode == TruncationMode::keep_start ? prompt.end() - 1 : prompt.begin());
-    while (size() > *rule.max_length) completion.pop_back();
-  }
-  return {prompt, completion};
-}
 
 Truncation rule(std::optional<std::int64_t> max_length, TruncationMode mode, std::int64_t max_prompt_length = 512,
                 std::optional<std::int64_t> max_completion_length = std::nullopt) {
@@ -54,24 +40,62 @@ TEST_CASE("truncation: without further options everything after max_length is le
   CHECK(copy(Truncation{.max_length = std::nullopt}({prompt, completion}).completion) == completion);
 }
 
-TEST_CASE("truncation: a long prompt keeps its end or its start, then the completion gives way", "[data]") {
+TEST_CASE("truncation: a completion of at most so many tokens, EOS among them", "[data]") {
   const Ids prompt = iota(0, 10), completion = iota(100, 5);
-  auto kept = rule(10, keep_end, 4)({prompt, completion});
-  CHECK(copy(kept.prompt) == iota(6, 4));
-  CHECK(copy(kept.completion) == completion);
-  kept = rule(10, keep_start, 4)({prompt, completion});
-  CHECK(copy(kept.prompt) == iota(0, 4));
-  kept = rule(10, keep_end, 7)({prompt, completion});
-  CHECK(copy(kept.prompt) == iota(3, 7));
-  CHECK(copy(kept.completion) == iota(100, 3));
-  kept = rule(10, keep_end)({prompt, completion});  // 512: the prompt alone would fill max_length
-  CHECK(copy(kept.prompt) == iota(1, 9));
-  CHECK(copy(kept.completion) == iota(100, 1));
-  kept = rule(15, keep_end, 4)({prompt, completion});  // it fits: nothing is cut, however long the prompt
-  CHECK(copy(kept.prompt) == prompt);
-  kept = rule(std::nullopt, keep_end, 4, 2)({prompt, completion});
-  CHECK(copy(kept.prompt) == prompt);
+  Truncation cut = rule(std::nullopt, keep_end, 4, 3);
+  cut.parts->eos_id = 7;
+  const auto kept = cut({prompt, completion});
+  CHECK(kept.prompt.size() == 10);
   CHECK(copy(kept.completion) == iota(100, 2));
+  CHECK(kept.eos == 7);
+  CHECK(cut({prompt, iota(5, 3)}).completion_size() == 3);  // EOS is there
+}
+
+TEST_CASE("truncation: rows and KL pairs are those of KTOTrainer 0.22", "[data]") {
+  const fs::path goldens = fs::path(KTO_SOURCE_DIR) / "tests/golden/data";
+  const Json golden = read_json(goldens / "older_cases.json");
+  const kto_test::TemporaryFolder folder;
+  fs::copy(goldens / "model", folder.path() / "no_bos", fs::copy_options::recursive);
+  Json config = read_json(folder.path() / "no_bos/tokenizer_config.json");
+  config.erase("bos_token");
+  folder.write("no_bos/tokenizer_config.json", config.dump());
+  const Processor with_bos(goldens / "model"), without_bos(folder.path() / "no_bos");
+  for (const auto& [name, set] : golden["sets"].items()) {
+    std::string lines;
+    for (const Json& row : set) lines += row.dump() + "\n";
+    folder.write(name + ".jsonl", lines);
+  }
+  for (const Json& expected : golden["cases"]) {
+    const auto name = expected["set"].get<std::string>();
+    const Processor& processor = expected["bos"].get<bool>() ? with_bos : without_bos;
+    Truncation cut = rule(expected["max_length"].get<std::int64_t>(),
+                          expected["truncation_mode"] == "keep_end" ? keep_end : keep_start,
+                          expected["max_prompt_length"].get<std::int64_t>());
+    const NamedTokens tokens = processor.named_tokens();
+    if (tokens.bos) cut.parts->bos_id = tokens.bos->id;
+    cut.parts->eos_id = tokens.eos.value().id;
+    auto encoder = processor.encoder();
+    encoder.older = true;
+    const auto rows = encode_rows(read_rows(folder.path() / (name + ".jsonl")), encoder).examples;
+    REQUIRE(rows.size() == expected["rows"].size());
+    constexpr std::size_t batch = 4;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const std::size_t last = std::min(i / batch * batch + batch, rows.size()) - 1;
+      const Example& partner = rows[i % batch == 0 ? last : i - 1];
+      const TokenPair pair{rows[i].prompt_ids, rows[i].completion_ids};
+      const auto same = [&](const TokenPair& kept, const Json& num_prompt, const Json& ids) {
+        INFO(expected["set"] << ", " << cut.describe() << ", row " << i);
+        Ids all;
+        kept.append_prompt(all);
+        CHECK(all.size() == num_prompt.get<std::size_t>());
+        kept.append_completion(all);
+        CHECK(all == ids.get<Ids>());
+      };
+      const Json& row = expected["rows"][i];
+      same(cut(pair), row[0], row[1]);
+      same(cut.mismatched(pair, partner.completion_ids), row[2], row[3]);
+    }
+  }
 }
 
 TEST_CASE("truncation: a rule that leaves nothing is refused", "[data]") {
@@ -81,32 +105,15 @@ TEST_CASE("truncation: a rule that leaves nothing is refused", "[data]") {
   CHECK_NOTHROW(check_truncation(rule(2, keep_end, 1, 1)));
 }
 
-TEST_CASE("truncation: long real rows and their KL pairs, under every rule", "[data]") {
-  const std::string root = KTO_SOURCE_DIR;
-  const Processor processor(root + "/tests/golden/data/model");
-  const auto rows = encode_rows(read_rows(root + "/examples/data", "train"), processor.encoder()).examples;
-  REQUIRE(rows.size() > 50);
-  std::size_t cut_prompts = 0, cut_completions = 0;
-  for (const std::optional<std::int64_t> max_length : {std::optional<std::int64_t>(), {2}, {33}, {128}, {512}})
-    for (const auto mode : {keep_end, keep_start})
-      for (const std::int64_t max_prompt : {1, 40, 512})
-        for (const std::optional<std::int64_t> max_completion : {std::optional<std::int64_t>(), {1}, {50}}) {
-          const Truncation cut = rule(max_length, mode, max_prompt, max_completion);
-          for (std::size_t i = 0; i < rows.size(); ++i) {
-            const Example &row = rows[i], &partner = rows[(i + rows.size() - 1) % rows.size()];
-            for (const Example* completion : {&row, &partner}) {
-              const auto kept = cut({row.prompt_ids, completion->completion_ids});
-              const auto [prompt_ids, completion_ids] = by_the_words(row.prompt_ids, completion->completion_ids, cut);
-              if (copy(kept.prompt) != prompt_ids || copy(kept.completion) != completion_ids || kept.completion.empty())
-                FAIL(cut.describe() << ": row " << i);
-              cut_prompts += kept.prompt.size() < row.prompt_ids.size() ? 1 : 0;
-              cut_completions += kept.completion.size() < completion->completion_ids.size() ? 1 : 0;
-            }
-          }
-        }
-  CHECK(cut_prompts > 1000);
-  CHECK(cut_completions > 1000);
-  CHECK_THAT(truncation_note(rows, rule(33, keep_end, 20)),
-             KTO_CONTAINS("completions are cut (max_length 33, prompt 20"));
+TEST_CASE("truncation: what is cut is told", "[data]") {
+  const std::vector<Example> rows{{.prompt_ids = iota(0, 40), .completion_ids = iota(100, 30)},
+                                  {.prompt_ids = iota(0, 5), .completion_ids = iota(100, 5)}};
+  Truncation cut = rule(33, keep_end, 20);
+  cut.parts->eos_id = 7;
+  CHECK(truncation_note(rows, cut) ==
+        "of 2 rows 1 prompts and 1 completions are cut (max_length 33, prompt 20, completion none, keep_end, BOS none, "
+        "EOS 7)");
+  cut.parts->max_prompt_length = 512;
+  CHECK_THAT(truncation_note(rows, cut), KTO_CONTAINS("1 stay longer than max_length"));
   CHECK(truncation_note(rows, Truncation{.max_length = std::nullopt}).empty());
 }

@@ -61,7 +61,7 @@ inline Sequences case_sequences(const std::vector<std::vector<std::int32_t>>& id
     pairs.push_back({.prompt = std::span(sequence).first(1), .completion = std::span(sequence).subspan(1)});
     longest = std::max(longest, sequence.size());
   }
-  return make_sequences(pairs, {.max_length = std::nullopt}, padded ? static_cast<std::int64_t>(longest) : 0);
+  return make_sequences(pairs, padded ? static_cast<std::int64_t>(longest) : 0);
 }
 
 /// Log-probs [C] of the scored tokens from the whole softmax.

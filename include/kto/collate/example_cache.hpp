@@ -19,7 +19,7 @@ namespace kto {
 namespace detail {
 
 inline const CacheFormat& example_cache_format() {
-  static const CacheFormat kind{"kto tokenized rows 1",
+  static const CacheFormat kind{"kto tokenized rows 2",
                                 {"ids", "prompt_lengths", "completion_lengths", "labels", "rows"}};
   return kind;
 }
@@ -46,11 +46,13 @@ inline void add_tokenizer(ContentHash& hash, const fs::path& folder) {
 
 }  // namespace detail
 
-/// The key of the rows of `parts`, encoded with the tokenizer and template in `model_folder`. Names of files are part
-/// of it, since messages have them; dropping and truncation are not: they come after.
-inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::path& model_folder) {
+/// The key of the rows of `parts`, encoded with the tokenizer and template in `model_folder`, `older` as RowEncoder has
+/// it. Names of files are part of it, since messages have them; dropping and truncation are not: they come after.
+inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::path& model_folder,
+                                     bool older = false) {
   ContentHash hash;
   hash.add(detail::example_cache_format().format);
+  if (older) hash.add("older");
   detail::add_tokenizer(hash, model_folder);
   for (const RowFiles& part : parts) {
     hash.add(concat("part of ", part.files.size(), " files, rows ", part.max_rows, ", pad ", part.label_pad_token_id));

@@ -16,14 +16,12 @@ struct PackedCollator {
   bool share_prompt = true;
 
   std::int64_t num_tokens(const Example& row) const {
-    const TokenPair kept = Truncation{max_length, parts}({row.prompt_ids, row.completion_ids});
-    return static_cast<std::int64_t>(kept.prompt.size() + kept.completion.size());
+    return static_cast<std::int64_t>(Truncation{max_length, parts}({row.prompt_ids, row.completion_ids}).size());
   }
 
   Batch operator()(std::span<const Pick> picks, bool with_kl) const {
-    Batch batch = detail::make_batch(picks, with_kl, [&](const std::vector<TokenPair>& pairs) {
-      return make_sequences(pairs, {max_length, parts});
-    });
+    Batch batch = detail::make_batch(picks, with_kl, {max_length, parts},
+                                     [](const std::vector<TokenPair>& pairs) { return make_sequences(pairs); });
     if (share_prompt && !parts) batch.shared = make_shared_prompts(picks, max_length, with_kl);
     return batch;
   }

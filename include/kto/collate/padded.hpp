@@ -15,15 +15,11 @@ struct PaddedCollator {
   std::int64_t pad_to_multiple_of = 1;
 
   Batch operator()(std::span<const Pick> picks, bool with_kl) const {
-    return detail::make_batch(picks, with_kl, [&](const std::vector<TokenPair>& pairs) {
+    return detail::make_batch(picks, with_kl, {max_length, parts}, [&](const std::vector<TokenPair>& pairs) {
       std::int64_t longest = 1;
-      const Truncation truncation{max_length, parts};
-      for (const TokenPair& pair : pairs) {
-        const TokenPair kept = truncation(pair);
-        longest = std::max(longest, static_cast<std::int64_t>(kept.prompt.size() + kept.completion.size()));
-      }
+      for (const TokenPair& pair : pairs) longest = std::max(longest, static_cast<std::int64_t>(pair.size()));
       const auto multiple = std::max<std::int64_t>(pad_to_multiple_of, 1);
-      return make_sequences(pairs, truncation, (longest + multiple - 1) / multiple * multiple, pad_id);
+      return make_sequences(pairs, (longest + multiple - 1) / multiple * multiple, pad_id);
     });
   }
 };

@@ -20,19 +20,19 @@ inline Tensor int64_tensor(const std::vector<std::int64_t>& values) {
 
 }  // namespace detail
 
-/// One row of tokens from `pairs`, in order, each cut as `truncation` says; the completion tokens that are left are
-/// scored (but never a sequence's first token: nothing predicts it). Every segment is then filled up with `pad_id` to
-/// `padded_length` tokens; 0 leaves it as it is (packed).
-inline Sequences make_sequences(std::span<const TokenPair> pairs, const Truncation& truncation,
-                                std::int64_t padded_length = 0, std::int64_t pad_id = 0) {
+/// One row of tokens from `pairs`, in order; the completion tokens are scored (but never a sequence's first token:
+/// nothing predicts it). Every segment is then filled up with `pad_id` to `padded_length` tokens; 0 leaves it as it is
+/// (packed).
+inline Sequences make_sequences(std::span<const TokenPair> pairs, std::int64_t padded_length = 0,
+                                std::int64_t pad_id = 0) {
   Sequences out;
   std::vector<std::int64_t> ids, positions, predict, target, row;
   for (std::size_t b = 0; b < pairs.size(); ++b) {
-    const TokenPair pair = truncation(pairs[b]);
     const auto begin = static_cast<std::int64_t>(ids.size());
-    const auto prompt_length = static_cast<std::int64_t>(pair.prompt.size());
-    const auto length = prompt_length + static_cast<std::int64_t>(pair.completion.size());
-    for (const auto& part : {pair.prompt, pair.completion}) ids.insert(ids.end(), part.begin(), part.end());
+    pairs[b].append_prompt(ids);
+    const auto prompt_length = static_cast<std::int64_t>(ids.size()) - begin;
+    pairs[b].append_completion(ids);
+    const auto length = static_cast<std::int64_t>(ids.size()) - begin;
     for (std::int64_t t = std::max<std::int64_t>(prompt_length, 1); t < length; ++t) {
       predict.push_back(begin + t - 1);
       target.push_back(ids[static_cast<std::size_t>(begin + t)]);
@@ -55,15 +55,18 @@ inline Sequences make_sequences(std::span<const TokenPair> pairs, const Truncati
   return out;
 }
 
-/// The matched pairs of `picks`, and the mismatched ones: each prompt with its partner's completion.
-inline std::vector<TokenPair> matched_pairs(std::span<const Pick> picks) {
+/// What `truncation` keeps of the matched pairs of `picks`, and of the mismatched ones: each prompt with its partner's
+/// completion.
+inline std::vector<TokenPair> matched_pairs(std::span<const Pick> picks, const Truncation& truncation) {
   std::vector<TokenPair> pairs;
-  for (const Pick& pick : picks) pairs.push_back({pick.example->prompt_ids, pick.example->completion_ids});
+  for (const Pick& pick : picks) pairs.push_back(truncation({pick.example->prompt_ids, pick.example->completion_ids}));
   return pairs;
 }
-inline std::vector<TokenPair> mismatched_pairs(std::span<const Pick> picks) {
+inline std::vector<TokenPair> mismatched_pairs(std::span<const Pick> picks, const Truncation& truncation) {
   std::vector<TokenPair> pairs;
-  for (const Pick& pick : picks) pairs.push_back({pick.example->prompt_ids, pick.kl_partner->completion_ids});
+  for (const Pick& pick : picks)
+    pairs.push_back(truncation.mismatched({pick.example->prompt_ids, pick.example->completion_ids},
+                                          pick.kl_partner->completion_ids));
   return pairs;
 }
 
@@ -71,10 +74,10 @@ namespace detail {
 
 /// A Batch from `picks`; `layout(pairs)` makes the Sequences.
 template <class Layout>
-Batch make_batch(std::span<const Pick> picks, bool with_kl, const Layout& layout) {
+Batch make_batch(std::span<const Pick> picks, bool with_kl, const Truncation& truncation, const Layout& layout) {
   Batch batch;
-  batch.rows = layout(matched_pairs(picks));
-  if (with_kl) batch.kl_rows = layout(mismatched_pairs(picks));
+  batch.rows = layout(matched_pairs(picks, truncation));
+  if (with_kl) batch.kl_rows = layout(mismatched_pairs(picks, truncation));
   std::vector<double> sign;
   for (const Pick& pick : picks) {
     sign.push_back(pick.example->label ? 1 : -1);

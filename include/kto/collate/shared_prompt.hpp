@@ -64,7 +64,7 @@ struct SharedRows {
 
 /// `pairs` as make_sequences lays them out, but with each prompt that two or more of them have once, before their
 /// completions. num_tokens counts it for each of them all the same.
-inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, const Truncation& truncation) {
+inline SharedRows make_shared_rows(std::span<const TokenPair> pairs) {
   SequenceWriter writer;
   SharedRows out{.rows = {}, .prompt_begin_B = std::vector<std::int64_t>(pairs.size(), -1)};
   for (std::size_t b = 0; b < pairs.size(); ++b) {
@@ -72,12 +72,12 @@ inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, const Trunc
     const auto same_prompt = [&](const TokenPair& pair) { return std::ranges::equal(pair.prompt, pairs[b].prompt); };
     const bool shared = !pairs[b].prompt.empty() && std::ranges::any_of(pairs.subspan(b + 1), same_prompt);
     const std::int64_t prompt_begin = writer.size();
-    const auto prompt = truncation(pairs[b]).prompt;
+    const auto prompt = pairs[b].prompt;
     const auto length = static_cast<std::int64_t>(prompt.size());
     if (shared) writer.put(prompt, 0, {});
     for (std::size_t other = b; other < (shared ? pairs.size() : b + 1); ++other) {
       if (!same_prompt(pairs[other])) continue;
-      const TokenPair kept = truncation(pairs[other]);
+      const TokenPair& kept = pairs[other];
       std::int64_t begin = writer.size();
       if (shared) {
         writer.put(kept.completion, length, {.prefix_begin = prompt_begin, .prefix_length = length});
@@ -97,11 +97,11 @@ inline SharedRows make_shared_rows(std::span<const TokenPair> pairs, const Trunc
 
 /// The completions of `pairs` alone, each after its prompt in `shared`, whose pairs have the same prompts in the same
 /// order.
-inline Sequences make_tails(std::span<const TokenPair> pairs, const Truncation& truncation, const SharedRows& shared) {
+inline Sequences make_tails(std::span<const TokenPair> pairs, const SharedRows& shared) {
   SequenceWriter writer;
   const std::int64_t offset = shared.rows.ids_N.size(0);
   for (std::size_t b = 0; b < pairs.size(); ++b) {
-    const TokenPair kept = truncation(pairs[b]);
+    const TokenPair& kept = pairs[b];
     const auto length = static_cast<std::int64_t>(kept.prompt.size());
     const std::int64_t begin = offset + writer.size(), prompt_begin = shared.prompt_begin_B[b];
     writer.put(kept.completion, length, {.prefix_begin = prompt_begin, .prefix_length = length});
@@ -112,14 +112,13 @@ inline Sequences make_tails(std::span<const TokenPair> pairs, const Truncation& 
 
 }  // namespace detail
 
-/// The rows of `picks`, and the completions of their KL pairs where `with_kl`, cut at `max_length` as make_sequences
-/// does.
+/// The rows of `picks`, and the completions of their KL pairs where `with_kl`, cut at `max_length`.
 inline SharedPrompts make_shared_prompts(std::span<const Pick> picks, std::optional<std::int64_t> max_length,
                                          bool with_kl) {
   const Truncation truncation{max_length};
-  detail::SharedRows shared = detail::make_shared_rows(matched_pairs(picks), truncation);
+  detail::SharedRows shared = detail::make_shared_rows(matched_pairs(picks, truncation));
   SharedPrompts out;
-  if (with_kl) out.kl_tails = detail::make_tails(mismatched_pairs(picks), truncation, shared);
+  if (with_kl) out.kl_tails = detail::make_tails(mismatched_pairs(picks, truncation), shared);
   out.rows = std::move(shared.rows);
   return out;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows to token ids: the last stop of the data room. The completion starts where the ids of the prompt and those of
-// prompt and completion part, which is not always after the prompt. As TRL's KTOTrainer does it.
+// prompt and completion part, which is not always after the prompt. As TRL's KTOTrainer does it, 1.16 and older ones.
 #pragma once
 
 #include <algorithm>
@@ -40,6 +40,7 @@ struct RowEncoder {
   Json special_tokens = Json::object();        ///< bos_token, eos_token, ... as templates and plain rows use them
   std::string no_template = no_chat_template;  ///< the Error for a conversation without template
   std::time_t now = std::time(nullptr);        ///< one time for all rows, for templates that write the date
+  bool older = false;                          ///< as KTOTrainer up to TRL 0.22: for PartTruncation
 
   /// The texts that encode() tokenizes, or of a tokenized row those that its ids stand for. Throws Error when the model
   /// lacks what the row needs.
@@ -54,8 +55,10 @@ struct RowEncoder {
     if (row.prompt.is_array()) {
       const Template* used = tool_template && !row.tools.is_null() ? tool_template : chat_template;
       check(used != nullptr, no_template);
+      if (older) return render_older(row, used, special_tokens, now);
       return render_conversation(row, *used, special_tokens, now);
     }
+    if (older) return render_older(row, chat_template, special_tokens, now);
     const auto eos = special_tokens.find("eos_token");
     check(eos != special_tokens.end() && eos->is_string(),
           "plain text rows need the end-of-sequence token; name it as eos_token in tokenizer_config.json");
@@ -76,10 +79,18 @@ struct RowEncoder {
     const RowText texts = text(row);
     const auto prompt = tokenizer.encode(texts.prompt, texts.add_special_tokens);
     const auto whole = tokenizer.encode(texts.whole, texts.add_special_tokens);
-    const auto [prompt_end, start] = std::mismatch(prompt.begin(), prompt.end(), whole.begin(), whole.end());
-    check(start != whole.end(), "the completion has no tokens",
-          row.prompt.is_array() ? "; the chat template writes nothing for it" : "");
-    check(whole.size() > 1, lone);
+    auto [prompt_end, start] = std::mismatch(prompt.begin(), prompt.end(), whole.begin(), whole.end());
+    if (older) {
+      check(!whole.empty(), "prompt and completion are empty");
+      check(whole.size() >= prompt.size(), "the prompt alone has ", prompt.size(), " tokens, with the completion only ",
+            whole.size());
+      if (prompt_end != prompt.end()) prompt_end = prompt.end() - 1;  // it has grown together with what follows
+      start = whole.begin() + (prompt_end - prompt.begin());
+    } else {
+      check(start != whole.end(), "the completion has no tokens",
+            row.prompt.is_array() ? "; the chat template writes nothing for it" : "");
+      check(whole.size() > 1, lone);
+    }
     return {Example{.prompt_ids = {whole.begin(), start},
                     .completion_ids = {start, whole.end()},
                     .label = row.label,

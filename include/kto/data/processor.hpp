@@ -8,6 +8,7 @@
 
 #include "kto/data/encode.hpp"
 #include "kto/text/chat_template.hpp"
+#include "kto/text/named_tokens.hpp"
 #include "kto/text/tokenizer_config.hpp"
 
 namespace kto {
@@ -35,6 +36,16 @@ class Processor {
 
   const Tokenizer& tokenizer() const { return text_.tokenizer; }
   const TokenizerConfig& config() const { return text_.config; }
+
+  /// The tokens that a model's configs name, too.
+  NamedTokens named_tokens() const {
+    const auto named = [&](const char* name) -> std::optional<NamedToken> {
+      const auto text = text_.config.special_token(name);
+      const auto id = text ? text_.tokenizer.id(*text) : std::nullopt;
+      return id ? std::optional(NamedToken{*text, *id}) : std::nullopt;
+    };
+    return {.bos = named("bos_token"), .eos = named("eos_token"), .pad = named("pad_token")};
+  }
 
   RowEncoder<Tokenizer, ChatTemplate> encoder() const {
     return {.tokenizer = text_.tokenizer,

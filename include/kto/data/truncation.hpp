@@ -18,55 +18,101 @@ namespace kto {
 struct TokenPair {
   std::span<const std::int32_t> prompt;
   std::span<const std::int32_t> completion;
+  std::optional<std::int32_t> bos = std::nullopt;  ///< stands before the prompt, and is part of it
+  std::optional<std::int32_t> eos = std::nullopt;  ///< stands after the completion, and is part of it
+
+  std::size_t prompt_size() const { return prompt.size() + (bos ? 1 : 0); }
+  std::size_t completion_size() const { return completion.size() + (eos ? 1 : 0); }
+  std::size_t size() const { return prompt_size() + completion_size(); }
+  void append_prompt(auto& ids) const {
+    if (bos) ids.push_back(*bos);
+    ids.insert(ids.end(), prompt.begin(), prompt.end());
+  }
+  void append_completion(auto& ids) const {
+    ids.insert(ids.end(), completion.begin(), completion.end());
+    if (eos) ids.push_back(*eos);
+  }
 };
 
 /// Which end of a prompt that is cut is kept.
 enum class TruncationMode { keep_end, keep_start };
 
-/// KTOTrainer's older rule: prompts and completions are cut each by themselves.
+/// KTOTrainer's rule up to TRL 0.22, for rows that are encoded for it (RowEncoder::older). Every prompt begins with
+/// BOS, where the tokenizer has one, and every completion ends with EOS; those that are to be added are held back of
+/// max_length. Where prompt and completion are longer, the prompt is cut to max_prompt_length tokens; where they are
+/// still too long, the completion to max_length - max_prompt_length. Below 0 that counts from the completion's end, as
+/// Python's slices do, and a row may stay longer than max_length. The completion of a KL pair comes whole, after the
+/// prompt as its own row has it, which may then be cut once more.
 struct PartTruncation {
   TruncationMode mode = TruncationMode::keep_end;
   std::int64_t max_prompt_length = 512;                              ///< tokens of a prompt that has to be cut
-  std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens of any completion
+  std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens of any completion; no rule of TRL's
+  std::optional<std::int32_t> bos_id = std::nullopt;
+  std::optional<std::int32_t> eos_id = std::nullopt;
+
+  TokenPair operator()(TokenPair pair, std::optional<std::int64_t> max_length) const {
+    const auto cut = [](auto& ids, std::int64_t n) {
+      ids = ids.first(std::min(ids.size(), static_cast<std::size_t>(std::max<std::int64_t>(n, 0))));
+    };
+    const auto begins = [&] { return pair.bos || (!pair.prompt.empty() && pair.prompt.front() == bos_id); };
+    const auto ends = [&] { return !pair.completion.empty() && pair.completion.back() == eos_id; };
+    if (max_completion_length && static_cast<std::int64_t>(pair.completion.size()) > *max_completion_length)
+      cut(pair.completion, *max_completion_length - 1);  // EOS is one of them
+    if (max_length) {
+      const std::int64_t limit =
+          *max_length - (pair.prompt_size() > 0 && !begins() ? 1 : 0) - (!pair.completion.empty() && !ends() ? 1 : 0);
+      const auto size = [&] { return static_cast<std::int64_t>(pair.size()); };
+      if (size() > limit && static_cast<std::int64_t>(pair.prompt_size()) > max_prompt_length) {
+        if (mode == TruncationMode::keep_start) {
+          cut(pair.prompt, max_prompt_length - (pair.bos ? 1 : 0));
+        } else {
+          pair.bos.reset();
+          pair.prompt = pair.prompt.last(static_cast<std::size_t>(max_prompt_length));
+        }
+      }
+      if (size() > limit) {
+        const std::int64_t kept = limit - max_prompt_length;
+        cut(pair.completion, kept < 0 ? static_cast<std::int64_t>(pair.completion.size()) + kept : kept);
+      }
+    }
+    if (bos_id && !begins()) pair.bos = bos_id;
+    if (eos_id && !ends()) pair.eos = eos_id;
+    return pair;
+  }
 };
 
 /// How rows are cut. Without `parts` as TRL 1.16 does it: everything after max_length tokens is left out, and
-/// encode_rows drops rows whose prompt fills it. With `parts`: a completion is cut to max_completion_length; where
-/// prompt and completion are then longer than max_length, the prompt is cut to max_prompt_length (and to max_length -
-/// 1, so that one completion token is left), and if they are still too long, the completion to what is left.
+/// encode_rows drops rows whose prompt fills it.
 struct Truncation {
   std::optional<std::int64_t> max_length = 1024;  ///< tokens of prompt and completion
   std::optional<PartTruncation> parts = std::nullopt;
 
   /// The tokens of `pair` that are kept.
   TokenPair operator()(TokenPair pair) const {
-    if (!parts) {
-      if (!max_length) return pair;
-      const auto limit = static_cast<std::size_t>(*max_length);
-      pair.prompt = pair.prompt.first(std::min(pair.prompt.size(), limit));
-      pair.completion = pair.completion.first(std::min(pair.completion.size(), limit - pair.prompt.size()));
-      return pair;
-    }
-    if (parts->max_completion_length)
-      pair.completion = pair.completion.first(
-          std::min(pair.completion.size(), static_cast<std::size_t>(*parts->max_completion_length)));
-    if (!max_length || pair.prompt.size() + pair.completion.size() <= static_cast<std::size_t>(*max_length))
-      return pair;
-    const auto kept =
-        std::min(pair.prompt.size(), static_cast<std::size_t>(std::min(parts->max_prompt_length, *max_length - 1)));
-    pair.prompt = parts->mode == TruncationMode::keep_end ? pair.prompt.last(kept) : pair.prompt.first(kept);
-    pair.completion =
-        pair.completion.first(std::min(pair.completion.size(), static_cast<std::size_t>(*max_length) - kept));
+    if (parts) return (*parts)(pair, max_length);
+    if (!max_length) return pair;
+    const auto limit = static_cast<std::size_t>(*max_length);
+    pair.prompt = pair.prompt.first(std::min(pair.prompt.size(), limit));
+    pair.completion = pair.completion.first(std::min(pair.completion.size(), limit - pair.prompt.size()));
     return pair;
+  }
+
+  /// The tokens that are kept of `row`'s prompt and the completion of another row.
+  TokenPair mismatched(TokenPair row, std::span<const std::int32_t> completion) const {
+    if (parts) row = (*this)(row);
+    row.completion = completion;
+    row.eos.reset();
+    return (*this)(row);
   }
 
   /// In words, for the key of a cache: two that cut differently differ.
   std::string describe() const {
-    const auto number = [](std::optional<std::int64_t> n) { return n ? std::to_string(*n) : "none"; };
+    const auto number = [](auto n) { return n ? std::to_string(*n) : "none"; };
     if (!parts) return "max_length " + number(max_length);
     return concat("max_length ", number(max_length), ", prompt ", parts->max_prompt_length, ", completion ",
                   number(parts->max_completion_length),
-                  parts->mode == TruncationMode::keep_end ? ", keep_end" : ", keep_start");
+                  parts->mode == TruncationMode::keep_end ? ", keep_end" : ", keep_start", ", BOS ",
+                  number(parts->bos_id), ", EOS ", number(parts->eos_id));
   }
 };
 
@@ -85,15 +131,20 @@ inline void check_truncation(const Truncation& rule) {
 
 /// What to know of `rows` under `rule`: how many prompts and completions are cut. Empty when none is.
 inline std::string truncation_note(std::span<const Example> rows, const Truncation& rule) {
-  std::size_t prompts = 0, completions = 0;
+  std::size_t prompts = 0, completions = 0, long_rows = 0;
   for (const Example& row : rows) {
     const TokenPair kept = rule({row.prompt_ids, row.completion_ids});
     prompts += kept.prompt.size() < row.prompt_ids.size() ? 1 : 0;
     completions += kept.completion.size() < row.completion_ids.size() ? 1 : 0;
+    long_rows += rule.max_length && kept.size() > static_cast<std::size_t>(*rule.max_length) ? 1 : 0;
   }
   if (prompts + completions == 0) return "";
-  return concat("of ", rows.size(), " rows ", prompts, " prompts and ", completions, " completions are cut (",
-                rule.describe(), ")");
+  std::string out = concat("of ", rows.size(), " rows ", prompts, " prompts and ", completions,
+                           " completions are cut (", rule.describe(), ")");
+  if (long_rows > 0)
+    out +=
+        concat(", and ", long_rows, " stay longer than max_length: max_prompt_length is too near to it, or above it");
+  return out;
 }
 
 }  // namespace kto

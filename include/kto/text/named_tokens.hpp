@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The special tokens of a tokenizer that a model's config.json and generation_config.json name by their ids.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace kto {
+
+struct NamedToken {
+  std::string text;
+  std::int32_t id = 0;
+};
+
+struct NamedTokens {
+  std::optional<NamedToken> bos, eos;
+  std::optional<NamedToken> pad;  ///< where the tokenizer names none, eos, as TRL's trainers have it
+};
+
+}  // namespace kto
