@@ -80,14 +80,15 @@ with tempfile.TemporaryDirectory() as tmp:
 
     # What peft made, of every kind: read, trained, saved, read by peft; merged, read by transformers; gone on with.
     near = lambda got, want: all(abs(got[n] - want[n]) < 1e-4 * max(1, abs(want[n])) for n in want)
-    tokenizer = AutoTokenizer.from_pretrained(model)
     bases = {name: os.path.join(tmp, "base_" + name) for name in BASES}
+    shape = dict(SHAPE, vocab_size=416, max_position_embeddings=512)  # transformers gives qwen2's tokenizer a token more
     for name, folder in bases.items():
         shutil.copytree(os.path.join(root, "tests", "golden", "data", "model"), folder)
-        make_base(name, folder, dict(SHAPE, vocab_size=len(tokenizer), max_position_embeddings=512))
+        make_base(name, folder, shape)
     for kind, (base, fields) in KINDS.items():
         start, out, merged = (os.path.join(tmp, f"{kind}_{part}") for part in ("start", "out", "merged"))
         make_adapter(fields, bases[base], start)
+        tokenizer = AutoTokenizer.from_pretrained(bases[base])
         flags = ["--adapter_name_or_path", start, "--optim", "sgd", "--beta", "0.5", "--save_steps", "1"]
         evaluated, state = train(out, *flags, start=bases[base])
         first, of_start = state["log_history"][0], logps(PeftModel.from_pretrained(load_base(bases[base]), start).eval(), tokenizer)
@@ -98,7 +99,8 @@ with tempfile.TemporaryDirectory() as tmp:
         case(f"{kind}: trained, peft gives train_kto's log-probs", near({n: evaluated[f"eval_logps/{n}"] for n in want}, want), (evaluated, want))
         before, after = (load_file(os.path.join(folder, "adapter_model.safetensors")) for folder in (start, out))
         wrapped = (".base_layer.weight", ".original_module.bias", ".modules_to_save.bias")
-        frozen = {name for name in before if name.endswith(wrapped) or (kind == "init_mica" and ("lora_B" in name or name.endswith("_B")))}
+        frozen = {name for name in before if name.endswith(wrapped) or (kind == "init_mica" and ("lora_B" in name or name.endswith("_B")))
+                  or (kind == "tokens_apart" and "embed_tokens" in name)}  # no row has those tokens
         same = {name for name in before if name not in after or torch.equal(before[name], after[name])}
         case(f"{kind}: the file has all of peft's tensors that are trained, and they have moved", same <= frozen and after.keys() <= before.keys(),
              (same - frozen, after.keys() - before.keys()))
