@@ -94,14 +94,13 @@ inline LoraConfig lora_config(const ScriptConfig& script) {
 inline fs::path base_of_adapter(const fs::path& adapter) {
   const fs::path file = adapter / "adapter_config.json";
   const fs::path named = parse_lora_config(read_json(file), file.string()).base_model_name_or_path;
-  check(!named.empty(), file.string(),
-        ": base_model_name_or_path is missing; give the base as "
-        "--model_name_or_path and this folder as --adapter_name_or_path");
+  constexpr const char* advice =
+      "; write the base's folder there, or give the base as --model_name_or_path and this folder as "
+      "--adapter_name_or_path";
+  check(!named.empty(), file.string(), ": base_model_name_or_path is missing", advice);
   for (const fs::path& candidate : {named, adapter / named})
     if (fs::is_directory(candidate)) return candidate;
-  fail(file.string(), ": base_model_name_or_path \"", named.string(),
-       "\" is no folder here; give the base as "
-       "--model_name_or_path and this folder as --adapter_name_or_path");
+  fail(file.string(), ": base_model_name_or_path \"", named.string(), "\" is no folder here", advice);
 }
 
 /// One of the adapters that PEFT saved side by side: `root`/NAME, or for "default" `root` itself.
@@ -213,10 +212,7 @@ inline Policy load_policy(const Arguments& args) {
   };
   out.copy_reference = [reference] { return reference(/*is_held=*/true); };
   out.load_reference = [reference] { return reference(/*is_held=*/false); };
-  out.moving_reference = [load, named, adapts] {
-    check(adapts == named->adapter.has_value(), named->adapter.value_or(named->bare).string(),
-          adapts ? ": has no adapter to follow the policy's with" : ": is an adapter, and the policy has none",
-          "; a reference that moves must have the parameters that the policy trains");
+  out.moving_reference = [load, named] {
     const Decoder model = load(*named, /*is_held=*/true);
     return load.args.script.ref_dtype ? to_reference_dtype(model, load.args) : model;
   };

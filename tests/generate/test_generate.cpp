@@ -44,12 +44,18 @@ TEST_CASE("with a cache, every family's states are those of the whole text") {
       CHECK(distance(whole, in_pieces(decoder, ids, {5, 1, 1, 4, 1})) < 1e-9);
     };
     compare();
-    decoder = kto::with_adapter(decoder, {.r = 2, .target_pattern = "all-linear", .use_dora = true}).policy;
-    const at::NoGradGuard no_grad;
-    kto::visit_loras(decoder, [](const std::string& tensor_name, Tensor& tensor) {
-      tensor.add_(0.1 * kto::test::noise_tensor(tensor_name, tensor.sizes()));
-    });
-    compare();
+    const kto::Decoder base = decoder;
+    for (const kto::LoraConfig& config :
+         {kto::LoraConfig{.r = 2, .target_pattern = "all-linear", .use_dora = true},
+          kto::LoraConfig{.r = 2, .target_modules = {"q_proj", "embed_tokens"}, .use_dora = true},
+          kto::LoraConfig{.r = 2, .trainable_token_indices = {{"embed_tokens", {0, 1, 2, 3, 4, 5, 6, 7}}}}}) {
+      decoder = kto::with_adapter(base, config).policy;
+      const at::NoGradGuard no_grad;
+      kto::visit_loras(decoder, [](const std::string& tensor_name, Tensor& tensor) {
+        tensor.add_(0.1 * kto::test::noise_tensor(tensor_name, tensor.sizes()));
+      });
+      compare();
+    }
     ++count;
   }
   CHECK(count > 20);

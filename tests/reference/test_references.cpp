@@ -114,6 +114,22 @@ TEST_CASE("TR-DPO: every few updates the reference moves by its share; alpha 1 m
   CHECK_FALSE(reference.model.parameters[0].second.requires_grad());
 }
 
+TEST_CASE("a reference with other parameters than the policy's cannot follow it") {
+  const Model model = double_model();
+  const auto refusal = [&](auto change) {
+    Model other = frozen_copy(model);
+    change(other.parameters);
+    return kto::SyncedReference<Model>{.model = other, .every = 1}.follow(model, 1);
+  };
+  CHECK_NOTHROW(refusal([](auto& parameters) { parameters[0].second = parameters[0].second + 1; }));
+  CHECK_THROWS_WITH(refusal([](auto& parameters) { parameters[0].first = "other"; }),
+                    KTO_CONTAINS("it has no " + model.parameters[0].first + " of shape"));
+  CHECK_THROWS_WITH(refusal([](auto& parameters) { parameters[0].second = parameters[0].second.narrow(0, 0, 1); }),
+                    KTO_CONTAINS("of shape"));
+  CHECK_THROWS_WITH(refusal([](auto& parameters) { parameters.emplace_back("more", parameters[0].second); }),
+                    KTO_CONTAINS("the policy, which has no more"));
+}
+
 TEST_CASE("a moving average of the policy, in training") {
   const auto rows = toy::rows(16);
   const kto::TrainConfig config{.per_device_train_batch_size = 4, .max_steps = 3, .learning_rate = 0.05};

@@ -15,20 +15,22 @@
 namespace kto {
 
 /// Pairs of a parameter of the reference and the one of the policy that it follows, for all that the policy trains.
-/// Throws Error when the reference has no parameter of that name and shape.
+/// Throws Error when the two have not the same parameters, by name and shape.
 template <ModelPolicy Model>
 std::vector<std::pair<Tensor, Tensor>> followed_parameters(const Model& reference, const Model& policy) {
   std::map<std::string, Tensor> held;
   for (const auto& [name, tensor] : reference.named_parameters()) held.emplace(name, tensor);
   std::vector<std::pair<Tensor, Tensor>> out;
   for (const auto& [name, tensor] : policy.named_parameters()) {
-    if (!tensor.requires_grad()) continue;
     const auto found = held.find(name);
     check(found != held.end() && found->second.sizes() == tensor.sizes(),
           "the reference cannot follow the policy: it has no ", name, " of shape ", shape_text(tensor.sizes()),
-          "; make it with live_reference(policy), or of a model of the same parameters");
-    out.emplace_back(found->second, tensor);
+          "; make it with frozen_copy(policy), or take a model of the same parameters");
+    if (tensor.requires_grad()) out.emplace_back(found->second, tensor);
+    held.erase(found);
   }
+  check(held.empty(), "the reference cannot follow the policy, which has no ", held.empty() ? "" : held.begin()->first,
+        "; make it with frozen_copy(policy), or take a model of the same parameters");
   return out;
 }
 
