@@ -135,6 +135,8 @@ class Chat {
       std::fflush(out);
     };
     const auto ids = prompt_ids(message);
+    kto::check(ids.size() <= max_prompt(), "the conversation has ", ids.size(), " tokens, and the model reads at most ",
+               max_prompt(), " (max_position_embeddings); /new begins a new one");
     const Interrupt interrupt;
     kto::generate(model_, cache_, ids, config_, generator_, [&](std::int32_t id) {
       put(stream.add(id));
@@ -146,6 +148,12 @@ class Chat {
   }
 
  private:
+  std::size_t max_prompt() const {
+    const kto::RopeConfig& rope = model_.config.rope;
+    const double factor = rope.type == kto::RopeType::dynamic ? rope.factor : 1;
+    return static_cast<std::size_t>(factor * static_cast<double>(rope.max_positions));
+  }
+
   /// The conversation as the chat template renders it; a model without one goes on from the message alone.
   std::vector<std::int32_t> prompt_ids(const std::string& message) const {
     const auto encoder = processor_.encoder();

@@ -65,13 +65,14 @@ with tempfile.TemporaryDirectory() as tmp:
     twice = talk("--model_name_or_path", runs.model, *short, "--temperature", "1", lines=["yes", "/new", "yes"]).stdout
     case("/new begins anew", len(twice) % 2 == 0 and twice[:len(twice) // 2] == twice[len(twice) // 2:], twice)
 
-    def refused(name, pattern, *flags, status=2):
-        result = talk(*flags)
+    def refused(name, pattern, *flags, status=2, lines=TURNS):
+        result = talk(*flags, lines=lines)
         case(name, result.returncode == status and pattern in result.stderr, (result.returncode, result.stderr[-300:]))
 
     refused("a temperature below 0", "temperature", "--model_name_or_path", runs.model, "--temperature", "-1")
     refused("an unknown flag", "--tmperature", "--model_name_or_path", runs.model, "--tmperature", "1")
     refused("a model that is not there", "nowhere", "--model_name_or_path", at("nowhere"), status=1)
+    refused("a message longer than the model reads", "the model reads at most 512", "--model_name_or_path", runs.model, status=1, lines=["word " * 200000])
     if len(sys.argv) > 4:
         real = sys.argv[4]
         turns = ["Name three rivers of Europe.", "Which of them is the longest? Answer in one sentence.", "Write a haiku about it."]
