@@ -248,5 +248,12 @@ TEST_CASE("a compressed file is unpacked in pieces, never whole", "[data]") {
   // A row longer than a piece.
   const std::string long_row = unpaired(1, R"(, "more": ")" + std::string(5 << 20, 'x') + "\"");
   CHECK(kto::read_rows(folder.write("long.jsonl.gz", gzip(member + long_row + member))).rows.size() == 200001);
+  // One that would unpack to any size.
+  for (const std::string& begin : {std::string("{\"prompt\": \""), std::string("[\""), std::string(" ")}) {
+    const auto bomb =
+        folder.write("bomb.jsonl.zst", zstd(begin + std::string(140 << 20, begin.back() == ' ' ? ' ' : 'x')));
+    CHECK_THAT(error_of([&] { kto::read_rows(bomb); }),
+               KTO_CONTAINS("holds a row of more than 64 MiB when it is unpacked"));
+  }
 }
 #endif

@@ -14,11 +14,20 @@
 
 namespace kto::detail {
 
+/// More than this is no row, but a file that unpacks to nothing of use: parsed, it takes many times its size in memory.
+inline constexpr std::size_t max_row_bytes = 64 << 20;
+
 /// Calls take(text, is_last), which returns how many bytes it has done, until it has had the whole file; what it has
-/// not done comes again, with more behind it. note(share) is told how much of the file is done, from 0 to 1.
+/// not done comes again, with more behind it. note(share) is told how much of the file is done, from 0 to 1. Throws
+/// Error where a row is too large.
 template <class Take, class Note>
 void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
   bool last = false;
+  const auto more = [&](std::size_t wanted) {
+    check(wanted <= max_row_bytes, path.string(), ": holds a row of more than ", max_row_bytes >> 20, " MiB",
+          is_compressed(path) ? " when it is unpacked" : "");
+    return 2 * wanted;
+  };
   if (is_compressed(path)) {
     constexpr std::size_t piece = 1 << 20;
     CompressedFile file(path);
@@ -26,7 +35,7 @@ void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
     for (std::size_t wanted = piece; !last;) {
       while (!last && held.size() < wanted) last = !file.read(held, piece);
       const std::size_t done = take(std::string_view(held), last);
-      wanted = done > 0 ? piece : 2 * wanted;
+      wanted = done > 0 || last ? piece : more(wanted);
       held.erase(0, done);
       note(file.share());
     }
@@ -40,7 +49,7 @@ void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
     const std::string_view text = all.substr(begin, wanted);
     last = begin + text.size() == all.size();
     const std::size_t done = take(text, last);
-    wanted = done > 0 ? piece : 2 * wanted;
+    wanted = done > 0 || last ? piece : more(wanted);
     begin += done;
     file.release(0, begin);
     if (!all.empty()) note(static_cast<double>(begin) / static_cast<double>(all.size()));
