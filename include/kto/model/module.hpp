@@ -78,8 +78,9 @@ concept MapsIdsToLogits = requires(Module& module, const Tensor& tensor) {
 }  // namespace detail
 
 /// A torch::nn::Module with `Tensor forward(Tensor ids_BT, Tensor mask_BT)`; of a holder that TORCH_MODULE makes, take
-/// ptr(). It is shared, not copied. A live_reference is made with clone(): for that derive the module from
-/// torch::nn::Cloneable<YourModule> and register what it has in reset(), which clone() calls.
+/// ptr(). It is shared, not copied; where it has dropout, call its eval(), as TRL does. A live_reference is made with
+/// clone(): for that derive the module from torch::nn::Cloneable<YourModule> and register what it has in reset(), which
+/// clone() calls.
 template <class Module>
 struct ModuleModel {
   static constexpr BatchParts needs{.padded_rows = true};
@@ -110,6 +111,7 @@ struct ModuleModel {
     auto copy = std::dynamic_pointer_cast<Module>(model.module->clone());
     check(copy != nullptr, "the module's clone() is not of the module's type");
     for (const auto& item : copy->named_parameters()) item.value().set_requires_grad(false);
+    copy->eval();
     return {std::move(copy)};
   }
 };

@@ -54,8 +54,8 @@ void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) 
     check(!(gap >= 1e-3),  // NaN is told elsewhere, with its rows
           "policy and reference give other log-probs for the first rows (", policy_B[0].template item<double>(),
           " and ", in.reference_logp_B[0].template item<double>(),
-          "), although the reference was made from the policy: one of them was changed since, or they compute in other "
-          "precisions");
+          "), although the reference was made from the policy: one of them was changed since, they compute in other "
+          "precisions, or the model has dropout (a module's eval() turns it off, as TRL does)");
   }
 }
 
