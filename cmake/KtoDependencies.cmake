@@ -36,7 +36,8 @@ endfunction()
 kto_find_library(pcre2 pcre2.h pcre2-8 libpcre2-dev)
 kto_find_library(utf8proc utf8proc.h utf8proc libutf8proc-dev)
 
-# Where these are there, compressed rows are read; otherwise such a file is an error that says so.
+# Where these are there, compressed rows are read, and the YAML in a data set's README.md, which may name its files;
+# otherwise such a file is an error that says so.
 function(kto_find_optional target header library)
   if(TARGET kto::${target})
     return()
@@ -54,3 +55,6 @@ function(kto_find_optional target header library)
 endfunction()
 kto_find_optional(zlib zlib.h z)
 kto_find_optional(zstd zstd.h zstd)
+kto_find_optional(bzip2 bzlib.h bz2)
+kto_find_optional(lzma lzma.h lzma)
+kto_find_optional(yaml_cpp yaml-cpp/yaml.h yaml-cpp)

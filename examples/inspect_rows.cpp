@@ -23,7 +23,7 @@ namespace {
 using kto::Json;
 
 struct Options {
-  std::string model, data, split = "train";
+  std::string model, data, config, split = "train";
   std::optional<std::int64_t> max_length;
   std::optional<std::int64_t> num_rows;
   std::int64_t num_threads = 0;
@@ -121,7 +121,8 @@ void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded
 }
 
 void run(const Options& options) {
-  const kto::RowSet set = kto::read_rows(options.data, options.split);
+  const kto::RowSet set =
+      kto::read_rows(kto::DataSource{.path = options.data, .split = options.split, .config = options.config});
   const kto::Processor processor(options.model);
   const auto encoder = processor.encoder();
   const kto::Encoded encoded = kto::encode_rows(
@@ -157,8 +158,13 @@ bool parse_options(int argc, char** argv, Options& options) {
       "Exit status: 0; 1 when files are missing or data is malformed; 2 when the command line is wrong."};
   app.allow_extras();
   app.add_option("--model_name_or_path", options.model, "folder with tokenizer.json, its config and chat template");
-  app.add_option("--dataset_name", options.data, "a .jsonl or .json file, or a folder with SPLIT*.jsonl");
-  app.add_option("--split,--dataset_train_split", options.split, "which split of a folder")->capture_default_str();
+  app.add_option("--dataset_name", options.data,
+                 "a .jsonl, .json, .csv or .parquet file, or a folder: with\n"
+                 "SPLIT*.jsonl, or a README.md that names its files");
+  app.add_option("--dataset_config", options.config, "which of the configurations that README.md names");
+  app.add_option("--split,--dataset_train_split", options.split,
+                 "which split of a folder, or rows of it: train[:100], train+test")
+      ->capture_default_str();
   app.add_option("--max_length", options.max_length,
                  "drop rows whose prompt alone has as many tokens, and show\n"
                  "what is cut from completions; without it nothing is dropped");

@@ -38,11 +38,12 @@ struct ScriptConfig {
   std::string model_name_or_path = "";
   ModelDtype dtype = ModelDtype::float32;
   bool disable_dropout = true;
-  std::string dataset_name = "";                            ///< in place of datasets
-  Json datasets = Json::array();                            ///< a mixture: see parse_mixture
-  std::optional<double> test_split_size = std::nullopt;     ///< share of the rows that is held out for evaluations
-  bool dataset_streaming = false;                           ///< read and tokenize rows while training goes on
-  std::optional<std::string> dataset_cache = std::nullopt;  ///< folder; the user's cache folder when absent
+  std::string dataset_name = "";                             ///< in place of datasets
+  std::optional<std::string> dataset_config = std::nullopt;  ///< which of those that the folder's README.md names
+  Json datasets = Json::array();                             ///< a mixture: see parse_mixture
+  std::optional<double> test_split_size = std::nullopt;      ///< share of the rows that is held out for evaluations
+  bool dataset_streaming = false;                            ///< read and tokenize rows while training goes on
+  std::optional<std::string> dataset_cache = std::nullopt;   ///< folder; the user's cache folder when absent
   std::string dataset_train_split = "train";
   std::string dataset_test_split = "test";
   std::optional<std::int64_t> max_length = 1024;                     ///< tokens
@@ -116,7 +117,6 @@ inline const std::vector<RefusedOptions>& refused_script_options() {
   static const std::vector<RefusedOptions> list{
       {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
       {"quantized models are not supported yet", {{"load_in_4bit", "False"}, {"load_in_8bit", "False"}}},
-      {"a folder of files has no configurations; give the folder of the one you mean", {{"dataset_config", "None"}}},
       {"models are read from a folder, which has no revisions", {{"model_revision", "main"}}},
       {"all rows are trained on; test_split_size and max_steps make a run smaller", {{"sanity_check", "False"}}},
   };
@@ -187,7 +187,7 @@ inline Option<ScriptConfig> datasets_option() {
   Option<ScriptConfig> row{.name = "datasets",
                            .group = group::data,
                            .help =
-                               "a mixture in place of dataset_name: a list of path, data_dir, data_files, split, "
+                               "a mixture in place of dataset_name: a list of path, name, data_dir, data_files, split, "
                                "columns, fraction, as TRL's YAML files have it; the sets come one after another"};
   row.placeholder = "JSON";
   row.expects = "a list of mappings such as [{\"path\": \"rows.jsonl\"}]";
@@ -297,9 +297,13 @@ inline const Options<ScriptConfig>& script_options() {
         {.name = "torch_dtype", .alias_of = "dtype"},
         option(&C::disable_dropout, "disable_dropout", group::model, "ignore the dropout of the model's config"),
         text(option(&C::dataset_name, "dataset_name", group::data,
-                    "a .jsonl, .json, .csv or .parquet file, a pattern of files, or a folder with train* and test*; "
-                    "required unless datasets is given"),
+                    "a .jsonl, .json, .csv or .parquet file, a pattern of files, or a folder: with train* and test*, "
+                    "or with a README.md that names its files, or as save_to_disk writes it; required unless datasets "
+                    "is given"),
              "PATH"),
+        text(option(&C::dataset_config, "dataset_config", group::data,
+                    "which of the configurations that the README.md of the data set's folder names; None: its default"),
+             "NAME"),
         detail::with_synonyms(detail::datasets_option(), "dataset_mixer|dataset_mixture"),
         option(
             &C::test_split_size, "test_split_size", group::data,
@@ -317,8 +321,12 @@ inline const Options<ScriptConfig>& script_options() {
                    "folder where tokenized rows are kept under the hash of files, tokenizer and template; None: kto in "
                    "the user's cache folder, and only sets of 20000 rows or more"),
             "DIR"),
-        text(option(&C::dataset_train_split, "dataset_train_split", group::data, "split to train on"), "NAME"),
-        text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on"), "NAME"),
+        text(
+            option(&C::dataset_train_split, "dataset_train_split", group::data,
+                   "split to train on, or rows of it, as datasets has them: train[:1000], train[10%:50%], train+extra"),
+            "SPLIT"),
+        text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on, likewise"),
+             "SPLIT"),
         option(&C::max_length, "max_length", group::data,
                "rows are cut after this many tokens; None: never (512 with max_prompt_length, "
                "max_completion_length or truncation_mode, as in TRL 0.22)",
@@ -517,9 +525,17 @@ inline void validate(const Arguments& arguments) {
     (void)parse_mixture(script.datasets, script.dataset_streaming);
     if (script.dataset_train_split != "train" || script.dataset_test_split != "test")
       throw UsageError("a mixture is the split train, and with --test_split_size also test: name splits in datasets");
+    if (script.dataset_config) throw UsageError("dataset_config is of dataset_name: give name to entries of datasets");
     if (evaluates && !script.test_split_size)
       throw UsageError("a mixture has no rows to evaluate on: add --test_split_size");
   }
+  for (const auto& [name, split] : {std::pair("dataset_train_split", &script.dataset_train_split),
+                                    std::pair("dataset_test_split", &script.dataset_test_split)})
+    try {
+      (void)detail::parse_split(*split);
+    } catch (const Error& error) {
+      throw UsageError(concat("--", name, ": ", error.what()));
+    }
   if (script.dataset_streaming) {
     const auto refuse = [](bool given, const char* name, const char* why) {
       if (given) throw UsageError(concat("dataset_streaming and ", name, " do not go together: ", why));

@@ -30,7 +30,7 @@ inline fs::path user_cache_folder() {
 inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::string& split) {
   std::vector<RowFiles> out;
   if (script.datasets.empty())
-    out = {{.files = data_files(script.dataset_name, split)}};
+    out = row_files({.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")});
   else
     out = mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
   for (RowFiles& part : out) part.label_pad_token_id = script.label_pad_token_id;
@@ -39,8 +39,7 @@ inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::st
 
 /// What rows are called in messages.
 inline std::string rows_name(const ScriptConfig& script, const std::vector<RowFiles>& parts) {
-  if (parts.size() == 1 && parts[0].files.size() == 1) return parts[0].files[0].string();
-  return script.datasets.empty() ? script.dataset_name : "datasets";
+  return rows_name(parts, script.datasets.empty() ? script.dataset_name : "datasets");
 }
 
 inline EncodeOptions encode_options(const ScriptConfig& script) {
@@ -149,6 +148,8 @@ inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::pat
   };
   list(parts, script.dataset_streaming);
   if (script.dataset_streaming) {
+    for (const RowFiles& part : parts)
+      for (const std::string& line : part.notes) note(train + ": " + line);
     using Stream = ExampleStream<Tokenizer, ChatTemplate>;
     struct Source {
       decltype(processor.encoder()) encoder;

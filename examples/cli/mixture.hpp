@@ -30,12 +30,9 @@ inline std::string expand_home(const std::string& path) {
 
 }  // namespace detail
 
-/// One set of a mixture, with the fields of TRL's DatasetConfig that have a meaning here.
+/// One set of a mixture: TRL's DatasetConfig.
 struct MixturePart {
-  std::string path;  ///< a folder, a file, a pattern; or json, csv, parquet, where data_files says which
-  std::string data_dir = "";
-  std::vector<std::string> data_files = {};  ///< of the split, relative to the folder; files or patterns
-  std::string split = "train";
+  DataSource source;
   std::vector<std::string> columns = {};  ///< all when empty
   std::optional<double> fraction = std::nullopt;
 };
@@ -50,52 +47,52 @@ inline std::vector<MixturePart> parse_mixture(const Json& datasets, bool streami
     const auto text = [&](const Json& value, const std::string& field) {
       if (!value.is_string() || value.get_ref<const std::string&>().empty())
         bad(field, "expected a text that is not empty, got ", detail::quoted(value));
-      return detail::expand_home(value.get<std::string>());
-    };
-    const auto texts = [&](const Json& value, const std::string& field) {
-      std::vector<std::string> list;
-      for (const Json& item : value.is_array() ? value : Json::array({value})) list.push_back(text(item, field));
-      if (list.empty()) bad(field, "expected a text or a list of some");
-      return list;
+      return value.get<std::string>();
     };
     MixturePart part;
-    Json files;
+    DataSource& source = part.source;
     for (const auto& [key, value] : datasets[i].items()) {
       if (value.is_null() && key != "path") continue;
       if (key == "path")
-        part.path = text(value, key);
-      else if (key == "name") {
-        if (value != "default") bad(key, "a folder of files has no configurations; give the folder of one as data_dir");
+        source.path = detail::expand_home(text(value, key));
+      else if (key == "name" || key == "config") {
+        if (!source.config.empty() && source.config != value) bad(key, "name and config both name the configuration");
+        source.config = text(value, key);
       } else if (key == "data_dir")
-        part.data_dir = text(value, key);
-      else if (key == "data_files")
-        files = value;
-      else if (key == "split") {
-        part.split = text(value, key);
-        if (part.split.find_first_of("[+") != std::string::npos)
-          bad(key, "slices and sums of splits are not supported, got ", detail::quoted(value),
-              "; use fraction, or one entry a split");
-      } else if (key == "columns")
-        part.columns = texts(value, key);
-      else if (key == "fraction") {
+        source.data_dir = detail::expand_home(text(value, key));
+      else if (key == "split")
+        source.split = text(value, key);
+      else if (key == "columns") {
+        for (const Json& item : value.is_array() ? value : Json::array({value}))
+          part.columns.push_back(text(item, key));
+        if (part.columns.empty()) bad(key, "expected a text or a list of some");
+      } else if (key == "fraction") {
         if (!value.is_number() || !(value.get<double>() >= 0) || !std::isfinite(value.get<double>()))
           bad(key, "expected a number >= 0, got ", detail::quoted(value));
         part.fraction = value.get<double>();
-      } else {
+      } else if (key != "data_files") {
         bad(key, "unknown field; expected path, name, data_dir, data_files, split, columns or fraction");
       }
     }
-    if (part.path.empty()) bad("path", "is missing; expected a folder or a file");
-    if (files.is_object()) {
-      if (!files.contains(part.split)) bad("data_files", "has no files for the split ", part.split);
-      files = files[part.split];
-    } else if (!files.is_null() && part.split != "train") {
-      bad("split", "data_files without names of splits are the split train, not ", part.split);
+    try {
+      const auto slices = detail::parse_split(source.split);
+      if (const auto files = datasets[i].find("data_files"); files != datasets[i].end() && !files->is_null()) {
+        source.data_files = parse_data_files(*files, concat("datasets[", i, "]"));
+        for (SplitPatterns& entry : source.data_files)
+          for (std::string& pattern : entry.patterns) pattern = detail::expand_home(pattern);
+        for (const auto& slice : slices)
+          if (std::ranges::find(source.data_files, slice.split, &SplitPatterns::split) == source.data_files.end())
+            bad("data_files", "has no files for the split ", slice.split);
+      }
+    } catch (const UsageError&) {
+      throw;
+    } catch (const Error& error) {
+      throw UsageError(concat("datasets[", i, "]: ", error.what()));
     }
-    if (!files.is_null()) part.data_files = texts(files, "data_files");
-    const bool generic = part.path == "json" || part.path == "csv" || part.path == "parquet";
-    if (generic && part.data_files.empty() && part.data_dir.empty())
-      bad("path", part.path, " needs data_files or data_dir");
+    if (source.path.empty()) bad("path", "is missing; expected a folder or a file");
+    const bool generic = source.path == "json" || source.path == "csv" || source.path == "parquet";
+    if (generic && source.data_files.empty() && source.data_dir.empty())
+      bad("path", source.path.string(), " needs data_files or data_dir");
     out.push_back(std::move(part));
   }
   const auto num_fractions = std::ranges::count_if(out, [](const auto& part) { return part.fraction.has_value(); });
@@ -108,40 +105,33 @@ inline std::vector<MixturePart> parse_mixture(const Json& datasets, bool streami
   return out;
 }
 
-/// The files of one set of a mixture.
-inline std::vector<fs::path> files_of(const MixturePart& part) {
-  const bool generic = part.path == "json" || part.path == "csv" || part.path == "parquet";
-  fs::path folder = generic ? fs::path() : fs::path(part.path);
-  if (!part.data_dir.empty()) folder /= part.data_dir;
-  if (part.data_files.empty()) return data_files(folder, part.split);
-  std::vector<fs::path> out;
-  for (const std::string& name : part.data_files) {
-    const fs::path path = folder / name;
-    check(!fs::is_directory(path), path.string(), ": is a folder; data_files names files or patterns of files");
-    for (const fs::path& file : data_files(path, "train")) out.push_back(file);
-  }
-  return out;
-}
-
 /// The sets of a mixture as files. Where they have fractions, each gives its first rows, as many as make the largest
 /// mixture with those shares: TRL's rule.
 inline std::vector<RowFiles> mixture_files(const std::vector<MixturePart>& mixture) {
-  std::vector<RowFiles> out;
+  std::vector<std::vector<RowFiles>> sets;
   double sum = 0, total = INFINITY;
   for (const MixturePart& part : mixture) {
-    out.push_back({.files = files_of(part), .columns = part.columns});
+    sets.push_back(row_files(part.source));
+    for (RowFiles& files : sets.back()) files.columns = part.columns;
     sum += part.fraction.value_or(0);
   }
-  if (sum == 0) return out;
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    std::size_t count = 0;
-    for (const fs::path& file : out[i].files) count += detail::count_rows(file);
-    const double weight = *mixture[i].fraction / sum;
-    if (weight > 0) total = std::min(total, static_cast<double>(count) / weight);
+  if (sum > 0) {
+    std::vector<std::vector<std::size_t>> counts(sets.size());
+    for (std::size_t i = 0; i < sets.size(); ++i) {
+      std::size_t count = 0;
+      for (const RowFiles& files : sets[i]) count += counts[i].emplace_back(count_rows(files));
+      const double weight = *mixture[i].fraction / sum;
+      if (weight > 0) total = std::min(total, static_cast<double>(count) / weight);
+    }
+    for (std::size_t i = 0; i < sets.size(); ++i) {
+      auto rest = static_cast<std::size_t>(std::nearbyint(*mixture[i].fraction / sum * total));
+      for (std::size_t k = 0; k < sets[i].size(); ++k) rest -= sets[i][k].max_rows = std::min(rest, counts[i][k]);
+    }
   }
-  for (std::size_t i = 0; i < out.size(); ++i)
-    out[i].max_rows = static_cast<std::size_t>(std::nearbyint(*mixture[i].fraction / sum * total));
-  std::erase_if(out, [](const RowFiles& files) { return files.max_rows == 0; });
+  std::vector<RowFiles> out;
+  for (auto& set : sets)
+    for (RowFiles& files : set)
+      if (files.max_rows > 0) out.push_back(std::move(files));
   return out;
 }
 

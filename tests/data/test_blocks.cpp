@@ -2,6 +2,7 @@
 // Rows read block by block: the same rows, in the same order, with the same complaints; and what is taken of files.
 #include "catch.hpp"
 #include "kto/data/encode.hpp"
+#include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
 using kto::Json;
@@ -124,6 +125,18 @@ TEST_CASE("columns and first rows of files; counting rows", "[data]") {
   CHECK(kto::detail::count_rows(b) == 2);
   CHECK(kto::detail::count_rows(csv) == 2);
   CHECK(kto::detail::count_rows(folder.write("empty.jsonl", "\n")) == 0);
+  const auto slice = kto::read_rows({{.files = {a, b, csv}, .columns = columns, .first_row = 4, .max_rows = 4}}, "mix");
+  REQUIRE(slice.rows.size() == 4);
+  CHECK(slice.rows[0].prompt == "p4");
+  CHECK(slice.rows[0].source.number == 1);
+  CHECK(slice.where(slice.rows[3].source) == csv.string() + ": line 2");
+  CHECK(kto::count_rows({.files = {a, b, csv}, .first_row = 4, .max_rows = 9}) == 5);
+  CHECK(kto::count_rows({.files = {a}, .first_row = 9}) == 0);
+  const auto skipped = folder.write("skipped.jsonl", "{broken}\n" + unpaired(1));
+  CHECK(kto::read_rows(kto::DataSource{.path = skipped, .split = "train[1:]"}).rows.size() == 1);  // not looked at
+  CHECK_THAT(error_of([&] { kto::read_rows(a, "train[5:]"); }), KTO_CONTAINS("no rows; expected more than the 5 that"));
+  CHECK_THAT(error_of([&] { kto::read_rows(a, "train[3:2]"); }), KTO_CONTAINS("the split train[3:2] has no rows"));
+  CHECK_THAT(error_of([&] { kto::read_rows(a, "train[:10]+test"); }), KTO_CONTAINS("holds the split train, not test"));
   CHECK_THAT(error_of([&] { kto::read_rows(folder.write("x.parquet", "PAR1")); }),  // this program has no Arrow
              KTO_CONTAINS("KTO_WITH_ARROW=ON"));
 }
@@ -133,7 +146,7 @@ namespace {
 /// The texts of a file's rows with their places, as they are found in pieces of `size` bytes (grown where a row is
 /// longer).
 std::vector<std::string> texts_by_pieces(const std::string& name, const std::string& content, std::size_t size) {
-  kto::detail::RowTexts texts(name);
+  kto::detail::RowTexts texts(name, *kto::detail::format_of(name));
   std::vector<std::string> out;
   std::size_t begin = 0, wanted = size;
   for (bool last = false; !last;) {
@@ -165,6 +178,9 @@ TEST_CASE("rows that are found in pieces of any size are those of the whole file
       {"a.json", "[]\n"},
       {"a.csv", "x,y\r\n\"a \"\"b\"\",\nc\",d\n\n1,2\r\nbad \"quote,\"x\"y\n\"open,\n"},
       {"a.csv", ""},
+      {"a.csv", "x,y\r\"a\rb\",c\r\r\nd,e\r\n\"f\r\ng\",h\r"},
+      {"a.tsv", "x\ty\n1,2\t\"3\t4\"\n"},
+      {"a.jsonl", bom + "{\n\"a\": \"}\\\"{\"\n}\n\n{\"b\": [{}]} {}\r\n{\n}"},
       {"a.jsonl", " \n "},
   };
   for (const auto& [name, content] : files) {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading data files: formats, order, and what a malformed row is told.
+#include <chrono>
+
 #include "catch.hpp"
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
@@ -88,7 +90,10 @@ TEST_CASE("rows: files that hold no rows", "[data]") {
   CHECK_THAT(message("a.orc", "ORC"), KTO_CONTAINS("unknown kind of data file; expected .jsonl, .json, .csv"));
   CHECK_THAT(message("a.jsonl", "\xFF\xFE{"), KTO_CONTAINS("line 1, byte 1: UTF-16; save the file as UTF-8"));
   CHECK_THAT(message("a.json", "{\n \"data\": []}"),
-             KTO_CONTAINS("line 1: a JSON value that goes on over several lines"));
+             KTO_CONTAINS("line 1: \"prompt\" is missing") && KTO_CONTAINS("the row has data"));
+  CHECK_THAT(message("a.csv", "prompt,completion,label\n"),
+             KTO_CONTAINS("a.csv: no rows; expected a header and one record a line"));
+  CHECK_THAT(message("a.csv", "prompt,\"completion,label\na,b,1\n"), KTO_CONTAINS("line 1: the header: a quoted cell"));
   CHECK_THAT(error_of([&] { read_rows(folder.path() / "none.jsonl"); }),
              KTO_CONTAINS("none.jsonl: no such file or folder"));
   CHECK_THAT(error_of([&] { read_rows(folder.write("b.jsonl", good), "test"); }),
@@ -145,10 +150,95 @@ TEST_CASE("rows: a malformed row is told line, column or key, and what was expec
         "line 2: \"prompt\" is null; expected a string, or a list of messages");
   CHECK(complaint(R"({"prompt": "a", "chosen": "b"})") ==
         "line 2: \"rejected\" is missing; expected a string, or a list of messages");
-  CHECK_THAT(complaint(R"({"prompt": "a", "chosen": "b", "rejected": "c", "label": true})"),
-             KTO_CONTAINS("must not have the column \"label\" too"));
+  CHECK_THAT(complaint(R"({"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"})"),
+             KTO_CONTAINS("must not have the column \"completion\" too"));
   CHECK_THAT(complaint(R"({"prompt": "a", "completion": "b", "label": true, "images": ["x.png"]})"),
              KTO_CONTAINS("\"images\" holds media; only text can be trained on"));
+}
+
+TEST_CASE("rows: objects that go on over several lines, one after another", "[data]") {
+  const TemporaryFolder folder;
+  const std::string pretty = Json::parse(good).dump(2) + "\n" +
+                             R"({"prompt": "}{\"[", "completion": "d", "label": false})" + "\n\n" +
+                             Json::parse(good).dump(4);
+  for (const std::string& content : {pretty, "\xEF\xBB\xBF\n" + pretty + "\n", good + good + "\r" + good}) {
+    const auto set = read_rows(folder.write("rows.jsonl", content));
+    CHECK(set.rows.size() == 3);
+    CHECK(kto::detail::count_rows(folder.path() / "rows.jsonl") == 3);
+  }
+  const auto set = read_rows(folder.write("rows.json", pretty));
+  CHECK(set.rows[1].prompt == "}{\"[");
+  CHECK(set.where(set.rows[2].source) == (folder.path() / "rows.json").string() + ": line 8");
+  const auto message = [&](const std::string& content) {
+    const auto file = folder.write("rows.json", content);
+    return error_of([&] { read_rows(file); }).substr(file.string().size() + 2);
+  };
+  CHECK_THAT(message("{\n\"prompt\": tru\n}\n" + good), KTO_CONTAINS("line 2, column 14: not valid JSON: "));
+  CHECK_THAT(message(pretty + "\n{\n\"prompt\": 3"),
+             KTO_CONTAINS("line 13, column 1: the row that begins here does not end"));
+  CHECK_THAT(message(pretty + "\n, {}"), KTO_CONTAINS("line 13, column 1: expected the { of a row"));
+}
+
+TEST_CASE("rows: NaN and infinities are of no concern in columns that are not used", "[data]") {
+  const TemporaryFolder folder;
+  const auto row = [](const std::string& more) {
+    return R"({"prompt": [{"role": "user", "content": "NaN, Infinity"}], "completion": [{"role": "assistant", "content": )"
+           R"("b\"NaN"}], "label": true)" +
+           more + "}";
+  };
+  const std::string others = R"(, "score": NaN, "low": -Infinity,"list":[Infinity,1,{"a": NaN}])";
+  for (const std::string& content : {row(others) + "\n" + row(""), "[" + row(others) + "]"}) {
+    const auto set = read_rows(folder.write("rows.json", content));
+    CHECK(set.rows[0].prompt[0]["content"] == "NaN, Infinity");
+    CHECK(set.rows[0].completion[0]["content"] == "b\"NaN");
+    CHECK(set.notes == std::vector<std::string>{"columns that are not used: list, low, score"});
+  }
+  const auto used = [&](const std::string& more) { return complaint(row(more), chat); };
+  const std::string expected = " is NaN or an infinity, which is no JSON; expected a value";
+  CHECK(complaint(R"({"prompt": "a", "completion": "b", "label": NaN})") == "line 2: label" + expected);
+  CHECK(
+      complaint(
+          R"({"prompt": [{"role": "user", "content": "a"}, {"role": "user", "content": -Infinity}], "completion": 1})",
+          chat) == "line 2: prompt[1].content" + expected);
+  CHECK(used(R"(, "tools": NaN)") == "line 2: tools" + expected);
+  CHECK(used(R"(, "chat_template_kwargs": {"x": [1, Infinity]})") == "line 2: chat_template_kwargs.x[1]" + expected);
+  for (const std::string bad : {"nan", "NaNs", "1NaN", "+Infinity", "--Infinity", "NaN NaN"})
+    CHECK_THAT(used(R"(, "score": )" + bad), KTO_CONTAINS("not valid JSON"));
+  const auto pair = R"({"prompt": "a", "chosen": "b", "rejected": "c", "label": NaN})";
+  CHECK(read_rows(folder.write("pairs.jsonl", pair)).rows.size() == 2);
+  CHECK(read_rows({{.files = {folder.write("taken.jsonl", row(R"(, "tools": NaN)"))},
+                    .columns = {"prompt", "completion", "label"}}},
+                  "taken")
+            .rows.size() == 1);
+}
+
+TEST_CASE("rows: a label beside a pair is not used", "[data]") {
+  const TemporaryFolder folder;
+  const auto set = read_rows(
+      folder.write("rows.jsonl", R"({"prompt": "a", "chosen": "b", "rejected": "c", "label": false, "n": 1})"));
+  REQUIRE(set.rows.size() == 2);
+  CHECK(set.rows[0].label);
+  CHECK_FALSE(set.rows[1].label);
+  CHECK(set.notes == std::vector<std::string>{
+                         "pairs have a column \"label\", which is not used: chosen is desirable, rejected is not",
+                         "columns that are not used: n"});
+}
+
+TEST_CASE("rows: a message quotes little of a row", "[data]") {
+  const std::string much(1'000'000, 'a');
+  for (const std::string& bad :
+       {R"({"prompt": ")" + much, R"({"prompt": 1)" + std::string(1'000'000, '0') + "}", R"({"prompt": )" + much + "}",
+        R"({")" + much + R"(": 1})", R"({"prompt": [{"role": "user", "content": [{"type": ")" + much + R"("}]}]})",
+        R"({"prompt": ")" + much + R"(", "completion": "b", "label": ")" + much + "\"}"})
+    CHECK(complaint(bad).size() < 700);
+  const TemporaryFolder folder;
+  std::string wide = good.substr(0, good.size() - 1);
+  for (int i = 0; i < 300; ++i) wide += kto::concat(R"(, "column_)", i, R"(": 1)");
+  const auto set = read_rows(folder.write("wide.jsonl", wide + R"(, ")" + much + R"(": 1})"));
+  CHECK(set.notes.at(0).size() < 700);
+  CHECK_THAT(set.notes[0], KTO_CONTAINS("and 281 more"));
+  CHECK_THAT(error_of([&] { read_rows(folder.write("a.csv", "prompt,completion," + much + "\na,b,\xFF\n")); }),
+             KTO_CONTAINS("line 2: the cell aaa") && KTO_CONTAINS("... is not UTF-8"));
 }
 
 TEST_CASE("rows: the numbers 1 and 0 are labels", "[data]") {
@@ -265,6 +355,25 @@ TEST_CASE("rows: CSV, quoted cells, and what is wrong with each record", "[data]
                           KTO_CONTAINS("line 4: text follows the closing quote") &&
                           KTO_CONTAINS("line 5: a quoted cell"));
   CHECK(kto::read_rows(folder.write("c.csv", "prompt,label,prompt,completion\na,1,b,c\n")).rows[0].prompt == "a");
+  CHECK(kto::read_rows(folder.write("d.tsv", "prompt\tcompletion\tlabel\na,b\tc\t1\n")).rows[0].prompt == "a,b");
+  const auto cr = kto::read_rows(folder.write("e.csv", "prompt,completion,label\ra,\"b\rc\",1\r\rd,e,0\r\nf,g,1"));
+  REQUIRE(cr.rows.size() == 3);
+  CHECK(cr.rows[0].completion == "b\rc");
+  CHECK(cr.rows[1].prompt == "d");
+  CHECK(cr.rows[1].source.line == 5);
+  CHECK(cr.rows[2].label);
+}
+
+TEST_CASE("rows: CSV of many columns takes time by their number, not its square", "[data]") {
+  std::string header = "prompt,completion,label", cells = "a,b,1";
+  for (int i = 0; i < 20000; ++i) header += kto::concat(",c", i), cells += ",x";
+  std::string content = header + "\n";
+  for (int i = 0; i < 20; ++i) content += cells + "\n";
+  const TemporaryFolder folder;
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(kto::read_rows(folder.write("wide.csv", content)).rows.size() == 20);
+  CHECK(std::chrono::steady_clock::now() - start <
+        std::chrono::seconds(5));  // 0.2 s; compared with each other, minutes
 }
 
 TEST_CASE("rows: files that a pattern matches, in the order of their names", "[data]") {
@@ -299,6 +408,36 @@ const std::string row_zst(
 
 TEST_CASE("rows: compressed files, several members in one, and damaged ones", "[data]") {
   const TemporaryFolder folder;
+  const std::string lines = good + "\n" + good + "\n";
+  [[maybe_unused]] const auto unpacks = [&](const std::string& name, const std::string& packed) {
+    CHECK(kto::read_rows(folder.write(name, packed)).rows.size() == 2);
+    CHECK(kto::read_rows(folder.write(name, packed + packed)).rows.size() == 4);
+    for (const std::string& bad :
+         {packed.substr(0, packed.size() - 9), packed + "x", std::string("none"), std::string()})
+      CHECK_THAT(error_of([&] { kto::read_rows(folder.write(name, bad)); }), KTO_CONTAINS("is not a whole"));
+  };
+  [[maybe_unused]] const auto missing = [&](const std::string& name, const std::string& library) {
+    CHECK_THAT(error_of([&] { kto::read_rows(folder.write(name, "x")); }), KTO_CONTAINS("built without " + library));
+  };
+#if defined(KTO_HAS_BZIP2)
+  std::string bz2(lines.size() + 700, '\0');
+  auto size = static_cast<unsigned>(bz2.size());
+  REQUIRE(BZ2_bzBuffToBuffCompress(bz2.data(), &size, const_cast<char*>(lines.data()),
+                                   static_cast<unsigned>(lines.size()), 9, 0, 0) == BZ_OK);
+  unpacks("a.jsonl.bz2", bz2.substr(0, size));
+#else
+  missing("a.jsonl.bz2", "bzip2");
+#endif
+#if defined(KTO_HAS_LZMA)
+  std::string xz(lines.size() + 700, '\0');
+  std::size_t end = 0;
+  REQUIRE(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC64, nullptr, reinterpret_cast<const std::uint8_t*>(lines.data()),
+                                  lines.size(), reinterpret_cast<std::uint8_t*>(xz.data()), &end,
+                                  xz.size()) == LZMA_OK);
+  unpacks("a.jsonl.xz", xz.substr(0, end));
+#else
+  missing("a.jsonl.xz", "xz");
+#endif
 #if defined(KTO_HAS_ZLIB)
   CHECK(kto::read_rows(folder.write("a.jsonl.gz", row_gz)).rows.size() == 1);
   CHECK(kto::read_rows(folder.write("b.jsonl.gz", row_gz + row_gz)).rows.size() == 2);
@@ -323,8 +462,8 @@ TEST_CASE("rows: compressed files, several members in one, and damaged ones", "[
 #endif
   const auto files = [&] {
     folder.write("set/train-1.jsonl.gz", row_gz);
-    folder.write("set/train-0.csv", "prompt,completion,label\nx,y,1\n");
-    return kto::data_files(folder.path() / "set");
+    folder.write("set/train-0.json", "[]");
+    return kto::data_files({.path = folder.path() / "set"}).files;
   }();
   CHECK(files.size() == 2);
 }

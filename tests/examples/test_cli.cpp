@@ -494,17 +494,25 @@ TEST_CASE("datasets: a mixture as TRL's YAML has it") {
   CHECK(script.test_split_size == 0.25);
   const auto parts = parse_mixture(script.datasets, false);
   REQUIRE(parts.size() == 2);
-  CHECK(parts[0].path == "some/folder");
-  CHECK(parts[0].split == "train_prefs");
+  CHECK(parts[0].source.path == "some/folder");
+  CHECK(parts[0].source.split == "train_prefs");
   CHECK(parts[0].columns == std::vector<std::string>{"prompt", "completion", "label"});
-  CHECK(parts[1].data_files == std::vector<std::string>{"a.jsonl", "b*.jsonl"});
+  REQUIRE(parts[1].source.data_files.size() == 2);
+  CHECK(parts[1].source.data_files[0].patterns == std::vector<std::string>{"a.jsonl", "b*.jsonl"});
+  const auto named = parse_mixture(
+      Json::parse(R"([{"path": "x", "name": "en"}, {"path": "x", "config": "de", "split": "train[:2]+test"}])"), false);
+  CHECK(named[0].source.config == "en");
+  CHECK(named[1].source.config == "de");
   CHECK(parse({"--model_name_or_path", "m", "--datasets", R"([{"path": "x", "fraction": 0.5}])"})
             ->script.datasets.size() == 1);
   CHECK_THAT(refused("datasets: 3\n"), KTO_CONTAINS("expected a list of mappings"));
-  CHECK_THAT(refused("datasets:\n  - name: x\n"), KTO_CONTAINS("datasets[0].name: a folder of files has no"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n    name: a\n    config: b\n"),
+             KTO_CONTAINS("datasets[0].config: name and"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n", {"--dataset_config", "en"}), KTO_CONTAINS("give name to entries"));
   CHECK_THAT(refused("datasets:\n  - split: x\n"), KTO_CONTAINS("datasets[0].path: is missing"));
   CHECK_THAT(refused("datasets:\n  - path: x\n    pth: y\n"), KTO_CONTAINS("datasets[0].pth: unknown field"));
-  CHECK_THAT(refused("datasets:\n  - path: x\n    split: 'train[:10%]'\n"), KTO_CONTAINS("slices"));
+  CHECK_THAT(refused("datasets:\n  - path: x\n    split: 'train[:10'\n"),
+             KTO_CONTAINS("datasets[0]: the split \"train[:10\": expected [FROM:TO]"));
   CHECK_THAT(refused("datasets:\n  - path: x\n    data_files: {test: y}\n"),
              KTO_CONTAINS("no files for the split train"));
   CHECK_THAT(refused("datasets:\n  - path: json\n"), KTO_CONTAINS("needs data_files"));

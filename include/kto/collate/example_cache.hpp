@@ -55,7 +55,9 @@ inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::
   if (older) hash.add("older");
   detail::add_tokenizer(hash, model_folder);
   for (const RowFiles& part : parts) {
-    hash.add(concat("part of ", part.files.size(), " files, rows ", part.max_rows, ", pad ", part.label_pad_token_id));
+    hash.add(concat("part of ", part.files.size(), " files, rows ", part.first_row, " + ", part.max_rows, ", pad ",
+                    part.label_pad_token_id, ", format ", part.format ? static_cast<int>(*part.format) : -1));
+    for (const std::string& note : part.notes) hash.add(note);
     for (const std::string& column : part.columns) hash.add(column);
     for (const fs::path& file : part.files) {
       hash.add(file.string());

@@ -34,6 +34,13 @@ std::string concat(const Parts&... parts) {
   return std::move(out).str();
 }
 
+/// `text`, or its first `most` bytes, in whole UTF-8 characters, and "...": what a message quotes of a file.
+inline std::string shortened(std::string_view text, std::size_t most) {
+  if (text.size() <= most) return std::string(text);
+  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0U) == 0x80U) --most;
+  return std::string(text.substr(0, most)) + "...";
+}
+
 /// Throws Error with the joined parts as message.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {

@@ -1,70 +1,187 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which files a data set's split is read from.
+// Which files a data set's split is read from: what Hugging Face's load_dataset reads of local files.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "kto/data/detail/data_formats.hpp"
+#include "kto/data/detail/dataset_card.hpp"
+#include "kto/data/detail/saved_dataset.hpp"
 #include "kto/data/detail/split_files.hpp"
-#include "kto/io/compressed.hpp"
 
 namespace kto {
 
-/// Endings of files that read_rows reads; .gz or .zst may follow, but on Parquet.
-inline constexpr std::array<std::string_view, 5> data_file_endings{".jsonl", ".json", ".ndjson", ".csv", ".parquet"};
-
 inline constexpr std::int64_t default_label_pad_token_id = -100;
+
+/// A data set on disk, and which rows of it: the arguments of load_dataset.
+struct DataSource {
+  fs::path path;                               ///< folder, file, pattern of files; or json, csv, parquet, arrow
+  std::string split = "train";                 ///< for row_files also slices and sums, as in "train[:10%]+test"
+  std::string config = {};                     ///< which of those that README.md names; the default when empty
+  fs::path data_dir = {};                      ///< folder in `path` to read in place of it
+  std::vector<SplitPatterns> data_files = {};  ///< in place of those that README.md and names tell of
+};
 
 /// Files that rows are read from, and what is taken of them.
 struct RowFiles {
   std::vector<fs::path> files;
   std::vector<std::string> columns = {};  ///< these alone; all when empty
-  std::size_t max_rows = SIZE_MAX;        ///< the first ones alone
+  std::size_t first_row = 0;              ///< those before it are left out
+  std::size_t max_rows = SIZE_MAX;        ///< from there on
   /// In tokenized rows, the value in completion_labels of what is not the completion.
   std::int64_t label_pad_token_id = default_label_pad_token_id;
+  std::optional<DataFormat> format = {};  ///< of all files; what their names tell when absent
+  std::vector<std::string> notes = {};    ///< what the user should know of their choice, a sentence each
 };
 
 namespace detail {
 
-inline bool is_data_file(const fs::path& path) {
-  const fs::path name = is_compressed(path) ? path.stem() : path;
-  return std::ranges::find(data_file_endings, name.extension().string()) != data_file_endings.end();
+inline std::string joined(const auto& names, std::string_view between = ", ") {
+  std::string out;
+  for (const auto& name : names) out.append(out.empty() ? "" : between).append(name);
+  return out;
+}
+
+/// The files that `patterns` name in `folder`, in their order, each pattern's sorted. Of what a pattern with * matches
+/// other files than data are left out; a name without must be there.
+inline std::vector<fs::path> named_files(const fs::path& folder, const std::vector<std::string>& patterns,
+                                         bool any_ending) {
+  std::vector<fs::path> files;
+  for (const std::string& pattern : patterns) {
+    check(pattern.find("://") == std::string::npos, pattern, ": files are read from disk, not from an address; ",
+          "download it, and give the folder it is in");
+    if (std::error_code none; !is_pattern(pattern) || fs::exists(folder / pattern, none)) {
+      const fs::path path = folder / pattern;
+      check(!fs::is_directory(path, none), path.string(), ": is a folder; data_files names files or patterns of files");
+      check(any_ending || is_data_file(path), path.string(), ": unknown kind of data file; expected ",
+            known_data_files);
+      files.push_back(path);
+      continue;
+    }
+    for (const fs::path& file : matching_files(folder, pattern))
+      if (any_ending || is_data_file(file)) files.push_back(file);
+  }
+  return files;
+}
+
+/// The patterns of one split. Throws Error with the splits that there are.
+inline const std::vector<std::string>& patterns_of(const std::vector<SplitPatterns>& data_files,
+                                                   const std::string& split, const std::string& where) {
+  const auto found = std::ranges::find(data_files, split, &SplitPatterns::split);
+  std::string names;
+  for (const SplitPatterns& entry : data_files) names += (names.empty() ? "" : ", ") + entry.split;
+  check(found != data_files.end(), where, ": no data for the split ", split, "; the splits it has: ", names);
+  return found->patterns;
+}
+
+/// The files of `split` in `folder` by their names.
+inline std::vector<fs::path> guessed_files(const fs::path& folder, const std::string& split,
+                                           std::vector<std::string>& notes) {
+  const SplitFiles all(folder);
+  auto files = all.of(split);
+  const auto splits = all.splits();
+  check(!files.empty(), folder.string(), ": no data for the split ", split, "; expected ", split, "*.jsonl or ", split,
+        "*.json in this folder", splits.empty() ? "" : "; the splits it has: ", joined(splits));
+  for (const fs::path& file : all.all())
+    if (const std::string problem = problem_of(file); !problem.empty() && std::ranges::find(files, file) == files.end())
+      notes.push_back(concat(file.string(), ": ", problem, "; it is left out"));
+  return files;
+}
+
+/// The same of what `source` says beside the split: of data_files, of a configuration, or by names.
+inline std::vector<fs::path> folder_files(const DataSource& source, bool any_ending, std::vector<std::string>& notes) {
+  const fs::path folder = source.data_dir.empty() ? source.path : source.path / source.data_dir;
+  const std::string where = folder.empty() ? "data_files" : folder.string();
+  check(folder.empty() || fs::is_directory(folder), where, ": no such folder");
+  const auto configs = source.path.empty() ? std::vector<DataConfig>{} : read_configs(source.path);
+  check(source.config.empty() || source.config == "default" || !configs.empty(), where, ": there is no configuration ",
+        source.config, ": README.md names none here; leave --dataset_config out");
+  const bool is_overridden = !source.data_dir.empty() || !source.data_files.empty();
+  const DataConfig* config = configs.empty() || (is_overridden && source.config.empty())
+                                 ? nullptr
+                                 : &choose_config(configs, source.config, where);
+  if (!source.data_files.empty())
+    return named_files(folder, patterns_of(source.data_files, source.split, where), any_ending);
+  if (is_overridden || config == nullptr)
+    return is_saved_dataset(folder) ? saved_files(folder, source.split) : guessed_files(folder, source.split, notes);
+  const fs::path inner = config->data_dir.empty() ? folder : folder / config->data_dir;
+  const std::string of_config = concat(where, ": README.md, configuration ", config->name);
+  check(fs::is_directory(inner), of_config, ": data_dir: no such folder: ", inner.string());
+  if (config->data_files.empty()) return guessed_files(inner, source.split, notes);
+  const auto& patterns = patterns_of(config->data_files, source.split, of_config);
+  auto files = named_files(inner, patterns, false);
+  check(!files.empty(), of_config, ": no data file is there for the split ", source.split, ": ", joined(patterns));
+  return files;
 }
 
 }  // namespace detail
 
-/// The files of `split` of the data set at `path`: of a folder those that its names tell (detail/split_files.hpp:
-/// data/train-00000-of-00001.parquet, train/*.jsonl, train*.csv; .jsonl, .json, .ndjson, .csv, compressed or not, or
-/// .parquet); or the file `path`, or the files that it matches (*, ?, [...], and ** for any folders), in the order of
-/// their names, which are all "train". Throws Error when there is none.
-inline std::vector<fs::path> data_files(const fs::path& path, std::string_view split = "train") {
-  const fs::file_status status = fs::status(path);
-  const bool is_pattern = !fs::exists(status) && detail::is_pattern(path.native());
-  check(is_pattern || fs::exists(status), path.string(),
-        ": no such file or folder (expected a .jsonl or .json file, or a folder with ", split, "*.jsonl)");
-  check(!split.empty(), path.string(), ": the name of the split is empty; expected one such as train or test");
-  if (!fs::is_directory(status)) {
-    const auto files = is_pattern ? detail::matching_files(path) : std::vector<fs::path>{path};
-    for (const fs::path& file : files)
-      check(detail::is_data_file(file), file.string(),
-            ": unknown kind of data file; expected .jsonl, .json, .csv (also followed by .gz or .zst) or .parquet");
-    check(split == "train", path.string(), ": a single file holds the split train, not ", split,
-          "; give a folder with train*.jsonl and ", split, "*.jsonl");
-    return files;
+/// The files of `source.split` (a plain name). Of a folder, in this order: those of `data_files`; those of the
+/// configuration that its README.md names (detail/dataset_card.hpp); what save_to_disk wrote; those that names tell
+/// (detail/split_files.hpp: data/train-00000-of-00001.parquet, train/*.jsonl, train*.csv). Of several formats the one
+/// of most files is read. A file, or the files that a pattern matches (*, ?, [...], and ** for any folders), in the
+/// order of their names, are all "train". Throws Error when there is none, or one that cannot be read.
+inline RowFiles data_files(const DataSource& source) {
+  const fs::path& path = source.path;
+  const std::string where = path.string();
+  std::error_code none;
+  const fs::file_status status = fs::status(path, none);
+  check(!source.split.empty(), where, ": the name of the split is empty; expected one such as train or test");
+  RowFiles out;
+  constexpr std::array<std::pair<std::string_view, DataFormat>, 4> formats{{{"json", DataFormat::json},
+                                                                            {"csv", DataFormat::csv},
+                                                                            {"parquet", DataFormat::parquet},
+                                                                            {"arrow", DataFormat::arrow}}};
+  const auto format = std::ranges::find(formats, where, &std::pair<std::string_view, DataFormat>::first);
+  if (format != formats.end() && (!source.data_files.empty() || !source.data_dir.empty())) {
+    DataSource inner = source;
+    inner.path.clear();
+    out.format = format->second;
+    out.files = detail::folder_files(inner, true, out.notes);
+    if (source.data_files.empty())
+      std::erase_if(out.files, [&](const fs::path& file) { return detail::format_of(file) != *out.format; });
+  } else if (fs::is_directory(status)) {
+    out.files = detail::folder_files(source, false, out.notes);
+  } else {
+    const bool is_pattern = !fs::exists(status) && detail::is_pattern(path.native());
+    const bool is_there = fs::exists(fs::symlink_status(path, none));
+    check(is_pattern || is_there, where, ": no such file or folder (expected a .jsonl or .json file, or a folder with ",
+          source.split, "*.jsonl)");
+    check(source.data_dir.empty() && source.data_files.empty(), where, ": data_dir and data_files are of a folder");
+    check(source.config.empty(), where, ": a single file has no configurations; leave --dataset_config out");
+    out.files = is_pattern ? detail::matching_files({}, path) : std::vector<fs::path>{path};
+    check(!out.files.empty(), where, ": no file matches");
+    for (const fs::path& file : out.files)
+      check(detail::is_data_file(file), file.string(), ": unknown kind of data file; expected ",
+            detail::known_data_files);
+    check(source.split == "train", where, ": a single file holds the split train, not ", source.split,
+          "; give a folder with train*.jsonl and ", source.split, "*.jsonl");
   }
-  const detail::SplitFiles folder(path, detail::is_data_file);
-  auto files = folder.of(split);
-  std::string others;
-  if (files.empty())
-    for (const std::string& other : folder.splits())
-      others += (others.empty() ? "; the splits it has: " : ", ") + other;
-  check(!files.empty(), path.string(), ": no data for the split ", split, "; expected ", split, "*.jsonl or ", split,
-        "*.json in this folder", others);
-  return files;
+  check(!out.files.empty(), where, ": no data file matches for the split ", source.split);
+  if (!out.format)
+    if (const auto others = detail::keep_one_format(out.files); !others.empty())
+      out.notes.push_back(concat(others.front().string(),
+                                 others.size() > 1 ? concat(" and ", others.size() - 1, " more files are") : " is",
+                                 " left out: of a folder's formats one is read, that of most files, here ",
+                                 out.files.front().filename().string(), "'s"));
+  std::set<fs::path> seen;
+  for (const fs::path& file : out.files) {
+    if (!seen.insert(file).second)
+      out.notes.push_back(concat(file.string(), ": several of the patterns name it; its rows are read as often"));
+    const std::string problem = detail::problem_of(file);
+    check(problem.empty(), file.string(), ": ", problem);
+    check(!detail::is_archive(file), file.string(),
+          ": archives are not read; unpack it (unzip) and take the archive away");
+  }
+  return out;
 }
 
 }  // namespace kto

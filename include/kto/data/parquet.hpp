@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows from Parquet files, through Apache Arrow. A program that includes this header and links kto::arrow reads them
-// wherever it reads rows; without Arrow such a file is an Error that says how to get it. Apart from rows.hpp, for
-// Arrow's headers are large.
+// Rows from Parquet and Arrow files, through Apache Arrow. A program that includes this header and links kto::arrow
+// reads them wherever it reads rows; without Arrow such a file is an Error that says how to get it. Apart from
+// rows.hpp, for Arrow's headers are large.
 #pragma once
 
 #include "kto/data/detail/row_reader.hpp"
@@ -10,19 +10,23 @@
 #include <arrow/api.h>
 #include <arrow/extension_type.h>
 #include <arrow/io/file.h>
+#include <arrow/ipc/reader.h>
 #include <arrow/util/float16.h>
 #include <parquet/arrow/reader.h>
 
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace kto::detail {
 
 template <class T>
-T take_arrow(arrow::Result<T> result, const std::string& where) {
-  check(result.ok(), where, ": is not a Parquet file that can be read: ", result.status().message());
+T take_arrow(arrow::Result<T> result, const std::string& bad) {
+  check(result.ok(), bad, result.status().message());
   return std::move(result).ValueUnsafe();
 }
 
@@ -122,49 +126,94 @@ inline Json unused_json(const arrow::Array& array, std::int64_t i) {
   return is_list && static_cast<const arrow::ListArray&>(array).value_length(i) == 0 ? Json::array() : Json(true);
 }
 
-/// See ParquetReader. A batch of rows is in memory at a time.
-inline void read_parquet_by_arrow(const fs::path& path, const std::function<bool(const std::string&)>& is_used,
-                                  const std::function<bool(Json, double)>& visit) {
-  const std::string where = path.string();
+/// The batches of a file, null at the end, and how much of it is read after so many rows.
+struct ArrowBatches {
+  std::function<std::shared_ptr<arrow::RecordBatch>()> next;
+  std::function<double(std::int64_t num_rows)> share;
+};
+
+inline ArrowBatches open_parquet(const std::shared_ptr<arrow::io::ReadableFile>& file, const std::string& where) {
+  const std::string bad = where + ": is not a Parquet file that can be read: ";
   parquet::arrow::FileReaderBuilder builder;
-  const auto file = take_arrow(arrow::io::ReadableFile::Open(where), where);
   const arrow::Status opened = builder.Open(file);
-  check(opened.ok(), where, ": is not a Parquet file that can be read: ", opened.message());
+  check(opened.ok(), bad, opened.message());
 #if ARROW_VERSION_MAJOR >= 21
   auto properties = parquet::default_arrow_reader_properties();
   properties.set_arrow_extensions_enabled(true);  // JSON columns by Parquet's own mark, as pyarrow takes them
   builder.properties(properties);
 #endif
-  std::unique_ptr<parquet::arrow::FileReader> reader;
-  const arrow::Status built = builder.Build(&reader);
-  check(built.ok(), where, ": cannot be read: ", built.message());
-  reader->set_batch_size(1024);
-  const auto num_rows = static_cast<double>(reader->parquet_reader()->metadata()->num_rows());
-  const std::shared_ptr<arrow::RecordBatchReader> batches = take_arrow(reader->GetRecordBatchReader(), where);
-  double done = 0;
-  for (;;) {
-    const auto batch = take_arrow(batches->Next(), where);
-    if (batch == nullptr) return;
-    std::vector<bool> used;
-    for (int c = 0; c < batch->num_columns(); ++c) used.push_back(is_used(batch->column_name(c)));
+  std::unique_ptr<parquet::arrow::FileReader> built;
+  const arrow::Status status = builder.Build(&built);
+  check(status.ok(), where, ": cannot be read: ", status.message());
+  built->set_batch_size(1024);
+  const std::shared_ptr<parquet::arrow::FileReader> reader = std::move(built);
+  const std::shared_ptr<arrow::RecordBatchReader> batches = take_arrow(reader->GetRecordBatchReader(), bad);
+  const auto total = static_cast<double>(reader->parquet_reader()->metadata()->num_rows());
+  return {[reader, batches, bad] { return take_arrow(batches->Next(), bad); },
+          [total](std::int64_t num_rows) { return static_cast<double>(num_rows) / total; }};
+}
+
+/// A stream of batches, as save_to_disk writes it, or the format with a footer.
+inline ArrowBatches open_arrow(const std::shared_ptr<arrow::io::ReadableFile>& file, const std::string& where) {
+  const std::string bad = where + ": is not an Arrow file that can be read: ";
+  const auto checked = [bad](std::shared_ptr<arrow::RecordBatch> batch) {
+    const arrow::Status status = batch ? batch->ValidateFull() : arrow::Status::OK();
+    check(status.ok(), bad, status.message());
+    return batch;
+  };
+  if (auto opened = arrow::ipc::RecordBatchStreamReader::Open(file); opened.ok()) {
+    const auto size = static_cast<double>(take_arrow(file->GetSize(), bad));
+    const auto stream = std::move(opened).ValueUnsafe();
+    return {[stream, bad, checked] { return checked(take_arrow(stream->Next(), bad)); },
+            [file, bad, size](std::int64_t) { return static_cast<double>(take_arrow(file->Tell(), bad)) / size; }};
+  }
+  const auto reader = take_arrow(arrow::ipc::RecordBatchFileReader::Open(file), bad);
+  const auto at = std::make_shared<int>(0);
+  return {[reader, bad, at, checked]() -> std::shared_ptr<arrow::RecordBatch> {
+            if (*at == reader->num_record_batches()) return nullptr;
+            return checked(take_arrow(reader->ReadRecordBatch((*at)++), bad));
+          },
+          [reader, at](std::int64_t) { return static_cast<double>(*at) / reader->num_record_batches(); }};
+}
+
+/// See TableReader. A batch of rows is in memory at a time.
+inline void read_table_by_arrow(const fs::path& path, DataFormat format,
+                                const std::function<bool(const std::string&)>& is_used,
+                                const std::function<bool(Json, double)>& visit) {
+  const std::string where = path.string();
+  (void)open_to_read(path);  // refuses what is no file
+  const auto file = take_arrow(arrow::io::ReadableFile::Open(where), where + ": cannot be opened: ");
+  const ArrowBatches batches = format == DataFormat::parquet ? open_parquet(file, where) : open_arrow(file, where);
+  std::int64_t done = 0;
+  while (const auto batch = batches.next()) {
+    std::set<std::string_view> names;
+    std::vector<bool> used, counts;  // of columns with one name the first counts
+    for (int c = 0; c < batch->num_columns(); ++c) {
+      const std::string& name = batch->schema()->field(c)->name();
+      used.push_back(is_used(name));
+      counts.push_back(names.insert(name).second);
+    }
     for (std::int64_t i = 0; i < batch->num_rows(); ++i) {
       Json row = Json::object();
+      auto& columns = row.get_ref<Json::object_t&>();
       ++done;
       try {
         for (int c = 0; c < batch->num_columns(); ++c) {
-          const std::string& name = batch->column_name(c);
-          row[name] = used[static_cast<std::size_t>(c)] ? arrow_json(*batch->column(c), i, name)
-                                                        : unused_json(*batch->column(c), i);
+          const auto at = static_cast<std::size_t>(c);
+          const std::string& name = batch->schema()->field(c)->name();
+          if (!counts[at]) continue;
+          columns.emplace_back(name,
+                               used[at] ? arrow_json(*batch->column(c), i, name) : unused_json(*batch->column(c), i));
         }
       } catch (const Error& error) {
-        fail(where, ": line ", static_cast<std::int64_t>(done), ": ", error.what());
+        fail(where, ": line ", done, ": ", error.what());
       }
-      if (!visit(std::move(row), done / num_rows)) return;
+      if (!visit(std::move(row), batches.share(done))) return;
     }
   }
 }
 
-inline const bool reads_parquet = (parquet_reader = &read_parquet_by_arrow, true);
+inline const bool reads_tables = (table_reader = &read_table_by_arrow, true);
 
 }  // namespace kto::detail
 #endif

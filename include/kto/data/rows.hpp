@@ -16,8 +16,33 @@
 #include <vector>
 
 #include "kto/data/detail/row_reader.hpp"
+#include "kto/data/detail/split_spec.hpp"
 
 namespace kto {
+
+/// How many rows `part` gives, without looking at them. Throws Error when a file cannot be read.
+inline std::size_t count_rows(const RowFiles& part) {
+  std::size_t count = 0;
+  for (const fs::path& file : part.files) count += detail::count_rows(file, part.format);
+  return std::min(count - std::min(part.first_row, count), part.max_rows);
+}
+
+/// The files of each term of `source.split`, such as "train[:10%]+test", and which of their rows. Throws Error, see
+/// data_files.
+inline std::vector<RowFiles> row_files(const DataSource& source) {
+  std::vector<RowFiles> out;
+  for (const detail::SplitSlice& slice : detail::parse_split(source.split)) {
+    DataSource plain = source;
+    plain.split = slice.split;
+    RowFiles part = data_files(plain);
+    const auto [begin, end] = slice.range(slice.needs_count() ? count_rows(part) : PTRDIFF_MAX);
+    part.first_row = begin;
+    if (slice.to || slice.needs_count()) part.max_rows = end - begin;
+    if (part.max_rows > 0) out.push_back(std::move(part));
+  }
+  check(!out.empty(), source.path.string(), ": the split ", source.split, " has no rows");
+  return out;
+}
 
 /// Reads the rows of `parts`, one after another, into the trainer's order: the rows as they stand, or of each thousand
 /// pairs the chosen rows and then the rejected ones. A byte-order mark, blank lines and CRLF are fine. Throws one Error
@@ -32,10 +57,22 @@ inline RowSet read_rows(std::vector<RowFiles> parts, std::string_view where) {
   return set;
 }
 
-/// Reads `split` of the data set at `path` (see data_files).
-inline RowSet read_rows(const fs::path& path, std::string_view split = "train") {
-  const auto files = data_files(path, split);
-  return read_rows({{.files = files}}, files.size() == 1 ? files.front().string() : path.string());
+/// What the rows of `parts`, which come from `path`, are called in messages.
+inline std::string rows_name(const std::vector<RowFiles>& parts, const fs::path& path) {
+  const bool is_one_file = parts.size() == 1 && parts[0].files.size() == 1;
+  return (is_one_file ? parts[0].files[0] : path).string();
+}
+
+/// Reads the data set that `source` names (see data_files and row_files).
+inline RowSet read_rows(const DataSource& source) {
+  auto parts = row_files(source);
+  const std::string name = rows_name(parts, source.path);
+  return read_rows(std::move(parts), name);
+}
+
+/// Reads `split` of the data set at `path`.
+inline RowSet read_rows(const fs::path& path, const std::string& split = "train") {
+  return read_rows(DataSource{.path = path, .split = split});
 }
 
 /// The rows of a data set block by block, for sets that are larger than memory: a thread reads at most two blocks

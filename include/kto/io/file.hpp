@@ -38,6 +38,23 @@ class FileHandle {
   int fd_;
 };
 
+/// A regular file, opened for reading. Anything else (a folder, a FIFO that nobody writes to, a device, a socket) is an
+/// Error, and opening it does not wait.
+inline FileHandle open_to_read(const fs::path& path) {
+  std::error_code none;
+  const fs::file_status status = fs::status(path, none);
+  const auto refuse = [&](bool is_folder) {
+    fail(path.string(), ": is not a file but ", is_folder ? "a folder" : "a FIFO, a device or a socket");
+  };
+  if (fs::is_directory(status)) refuse(true);
+  if (fs::exists(status) && !fs::is_regular_file(status)) refuse(false);
+  FileHandle file(path, O_RDONLY | O_NONBLOCK);  // the name may stand for something else by now
+  struct stat info{};
+  if (::fstat(file.get(), &info) != 0) fail(path.string(), ": cannot be read: ", std::strerror(errno));
+  if (!S_ISREG(info.st_mode)) refuse(S_ISDIR(info.st_mode));
+  return file;
+}
+
 /// Writes all of `bytes` to `file`, which is `path` in messages.
 inline void append(const FileHandle& file, const fs::path& path, std::string_view bytes) {
   while (!bytes.empty()) {
@@ -52,10 +69,9 @@ inline void append(const FileHandle& file, const fs::path& path, std::string_vie
 class MappedFile {
  public:
   explicit MappedFile(const fs::path& path) {
-    const FileHandle file(path, O_RDONLY);
+    const FileHandle file = open_to_read(path);
     struct stat info{};
     if (::fstat(file.get(), &info) != 0) fail(path.string(), ": cannot be read: ", std::strerror(errno));
-    check(S_ISREG(info.st_mode), path.string(), ": is not a file");
     size_ = static_cast<std::size_t>(info.st_size);
     if (size_ == 0) return;
     void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
@@ -83,9 +99,9 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
-/// The content of a file. Throws Error naming the path when it is missing, a folder, or unreadable.
+/// The content of a file. Throws Error naming the path when it is missing, no regular file, or unreadable.
 inline std::string read_file(const fs::path& path) {
-  const FileHandle file(path, O_RDONLY);
+  const FileHandle file = open_to_read(path);
   std::string content;
   char buffer[1 << 16];
   for (;;) {

@@ -25,6 +25,9 @@ namespace detail {
 /// Deeper than any file that is meant to be read. A parsed value is copied and printed recursively.
 inline constexpr std::ptrdiff_t max_json_depth = 256;
 
+/// Bytes of a broken text that a message quotes.
+inline constexpr std::size_t max_json_quote = 100;
+
 /// Offset of the bracket that opens one level more than max_json_depth; npos when none does.
 inline std::size_t find_too_deep(std::string_view text) {
   const auto opens = [](char c) { return c == '[' || c == '{'; };
@@ -62,17 +65,19 @@ inline Json parse_json(std::string_view text, std::string_view where, std::size_
     return Json::parse(text.begin(), text.end());
   } catch (const Json::parse_error& error) {
     const std::size_t at = std::min(error.byte > 0 ? error.byte - 1 : 0, text.size());
+    // "... while parsing value - invalid literal; last read: ...", or "... - unexpected X; expected Y"
     std::string reason = error.what();
-    if (const auto cut = reason.find("; "); cut != std::string::npos)
-      reason = reason.substr(cut + 2);
+    if (const auto dash = reason.find(" - "); dash != std::string::npos)
+      reason = reason.substr(dash + 3);
     else if (const auto colon = reason.rfind(": "); colon != std::string::npos)
       reason = reason.substr(colon + 2);
-    fail(place(at), "not valid JSON: ", reason);
+    fail(place(at), "not valid JSON: ", shortened(reason, detail::max_json_quote));
   } catch (const Json::out_of_range& error) {  // "... number overflow parsing '1e999'": without a place
     const std::string reason = error.what();
     const std::size_t quote = std::min(reason.find('\''), reason.size() - 1);
     const std::string number = reason.substr(quote + 1, reason.rfind('\'') - quote - 1);
-    fail(place(std::min(text.find(number), text.size())), "not valid JSON: the number ", number, " is too large");
+    fail(place(std::min(text.find(number), text.size())), "not valid JSON: the number ",
+         shortened(number, detail::max_json_quote), " is too large");
   }
 }
 
@@ -115,7 +120,7 @@ T json_value(const Json& object, const std::string& key, T otherwise, std::strin
   const auto found = object.find(key);
   if (found == object.end() || found->is_null()) return otherwise;
   if (auto value = json_as<T>(*found)) return *std::move(value);
-  fail(where, ": \"", key, "\" has the unexpected value ", found->dump());
+  fail(where, ": \"", key, "\" has the unexpected value ", shortened(found->dump(), detail::max_json_quote));
 }
 
 }  // namespace kto

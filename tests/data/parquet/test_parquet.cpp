@@ -3,6 +3,7 @@
 // Arrow 21 and later make arrays of text so.
 #if __has_include(<arrow/json/from_string.h>)
 #include <arrow/extension/json.h>
+#include <arrow/ipc/writer.h>
 #include <arrow/json/from_string.h>
 #include <parquet/arrow/writer.h>
 
@@ -151,5 +152,54 @@ TEST_CASE("parquet: a column of any type may stand beside those that rows use", 
           kto::read_rows(file);
         }).find(file.string() + ": line 2: the column tools is of Arrow's type date32[day], which is not read") == 0);
   CHECK(kto::read_rows({{.files = {file}, .columns = {"prompt", "completion", "label"}}}, "taken").rows.size() == 2);
+}
+
+TEST_CASE("arrow: what save_to_disk writes, in the form of a stream or with a footer", "[data]") {
+  const TemporaryFolder folder;
+  const auto chat =
+      arrow::list(arrow::struct_({arrow::field("role", arrow::utf8()), arrow::field("content", arrow::utf8())}));
+  const auto column = [](const std::shared_ptr<arrow::DataType>& type, const std::string& values) {
+    return *arrow::json::ArrayFromJSONString(type, values);
+  };
+  const auto schema = arrow::schema({arrow::field("prompt", chat), arrow::field("completion", chat),
+                                     arrow::field("label", arrow::boolean()), arrow::field("label", arrow::utf8())});
+  const auto batch = [&](const std::string& prompt) {
+    return arrow::RecordBatch::Make(
+        schema, 1,
+        {column(chat, "[[[\"user\", \"" + prompt + "\"]]]"), column(chat, R"([[["assistant", "b"]]])"),
+         column(arrow::boolean(), "[true]"), column(arrow::utf8(), R"(["x"])")});
+  };
+  const auto save = [&](const std::string& name, bool as_stream, const std::vector<std::string>& prompts) {
+    folder.write(name, "");
+    const auto file = *arrow::io::FileOutputStream::Open((folder.path() / name).string());
+    const auto writer =
+        as_stream ? *arrow::ipc::MakeStreamWriter(file, schema) : *arrow::ipc::MakeFileWriter(file, schema);
+    for (const std::string& prompt : prompts) REQUIRE(writer->WriteRecordBatch(*batch(prompt)).ok());
+    REQUIRE(writer->Close().ok());
+    REQUIRE(file->Close().ok());
+  };
+  save("set/data-0.arrow", true, {"a", "b"});
+  save("set/data-1.arrow", true, {"c"});
+  folder.write("set/dataset_info.json", "{}");
+  folder.write("set/state.json",
+               R"({"_data_files": [{"filename": "data-1.arrow"}, {"filename": "data-0.arrow"}], "_split": "train"})");
+  const auto prompts = [&](const std::string& path, const std::string& split = "train") {
+    std::string out;
+    for (const auto& row : kto::read_rows(folder.path() / path, split).rows)
+      out += row.prompt[0]["content"].get<std::string>();
+    return out;
+  };
+  CHECK(prompts("set") == "cab");
+  CHECK(prompts("set", "train[1:]") == "ab");
+  CHECK(prompts("set", "train[-1:]") == "b");
+  save("file.arrow", false, {"a", "b", "c"});
+  CHECK(prompts("file.arrow") == "abc");
+  CHECK(kto::detail::count_rows(folder.path() / "file.arrow") == 3);
+  const std::string whole = kto::read_file(folder.path() / "set/data-0.arrow");
+  for (const std::size_t size : {std::size_t{0}, std::size_t{40}, whole.size() / 2}) {
+    const auto cut = folder.write("cut.arrow", whole.substr(0, size));
+    CHECK_THAT(error_of([&] { kto::read_rows(cut); }),
+               KTO_CONTAINS("cut.arrow: is not an Arrow file that can be read"));
+  }
 }
 #endif

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,9 +24,7 @@ inline std::string describe_value(const Json& value) {
   if (value.is_array()) return value.empty() ? "an empty list" : "a list";
   if (value.is_number()) return "the number " + value.dump();
   if (!value.is_string()) return value.dump();  // null, true, false
-  const auto& text = value.get_ref<const std::string&>();
-  const std::string shown(first_bytes(text, max_shown));
-  return "the string " + Json(shown.size() < text.size() ? shown + "..." : shown).dump();
+  return "the string " + Json(shortened(value.get_ref<const std::string&>(), max_shown)).dump();
 }
 
 /// The value of a column or key; null when it is absent or null.
@@ -110,6 +109,18 @@ inline std::optional<bool> label_of(const Json& label) {
   return {};
 }
 
+/// Columns that rows are made of, and those that a chat template takes.
+inline const std::set<std::string> pair_columns{"prompt", "chosen", "rejected"},
+    row_columns{"prompt", "completion", "label"},
+    id_columns{"completion_input_ids", "completion_labels", "completion_attention_mask", "label"},
+    template_columns{"tools", "chat_template_kwargs"};
+
+/// Those that this row is made of, by what else it has.
+inline const std::set<std::string>& used_columns(const Json& row) {
+  if (find_value(row, "completion_input_ids")) return id_columns;
+  return find_value(row, "chosen") || find_value(row, "rejected") ? pair_columns : row_columns;
+}
+
 /// Checks the columns of an unpaired row or a pair, and says which it is. Of a tokenized row the ids are not looked at.
 inline RowKind check_columns(const Json& row) {
   check(row.is_object(), "a row is ", describe_value(row), "; expected an object with prompt, completion and label");
@@ -129,7 +140,7 @@ inline RowKind check_columns(const Json& row) {
       for (const auto& [key, value] : row.items()) has += (has.empty() ? "" : ", ") + key;
       fail('"', column,
            "\" is missing; expected prompt, completion and label, or prompt, chosen and rejected; the row has ",
-           has.empty() ? "no columns" : std::string(first_bytes(has, 200)));
+           has.empty() ? "no columns" : shortened(has, 200));
     }
     const bool conversational = check_turns(row, "prompt");
     check_same_turns(conversational, "prompt", check_turns(row, "completion"), "completion");
@@ -139,9 +150,8 @@ inline RowKind check_columns(const Json& row) {
     return {RowFormat::Unpaired, conversational};
   }
 
-  for (const std::string_view column : {"completion", "label"})
-    check(!find_value(row, column), "a pair (chosen, rejected) must not have the column \"", column,
-          "\" too; remove or rename it");
+  check(!find_value(row, "completion"),
+        "a pair (chosen, rejected) must not have the column \"completion\" too; remove ", "or rename it");
   const bool conversational = check_turns(row, "chosen");
   check_same_turns(conversational, "chosen", check_turns(row, "rejected"), "rejected");
   if (!find_value(row, "prompt")) return {RowFormat::ImplicitPrompt, conversational};

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// CSV (RFC 4180) as rows: the first record names the columns, every cell is text, and label is true or false.
+// CSV (RFC 4180) as rows: the first record names the columns, every cell is text, and label is true or false. Records
+// end with CRLF, LF or CR.
 #pragma once
 
+#include <algorithm>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kto/data/detail/json_texts.hpp"
@@ -20,8 +24,12 @@ struct CsvRecord {
 /// Calls visit(CsvRecord) for each record; blank lines are none. Returns how many bytes are done: all where the piece
 /// is the last one, else up to the last record's line break.
 template <class Visit>
-std::size_t split_csv(std::string_view content, bool is_last, TextPlace& place, const Visit& visit) {
+std::size_t split_csv(std::string_view content, char separator, bool is_last, TextPlace& place, const Visit& visit) {
+  const char ends_of_cell[] = {separator, '\n', '\r', '\0'};
   std::size_t at = 0;
+  const auto is_line_end = [&](std::size_t i) {  // of CRLF the LF is
+    return content[i] == '\n' || (content[i] == '\r' && (i + 1 == content.size() || content[i + 1] != '\n'));
+  };
   while (at < content.size()) {
     const std::size_t begin = at;
     std::size_t line = place.line;
@@ -40,20 +48,19 @@ std::size_t split_csv(std::string_view content, bool is_last, TextPlace& place, 
             ++at;
           else if (content[at] == '"')
             break;
-          if (content[at] == '\n') ++line;
+          if (is_line_end(at)) ++line;
           cell += content[at];
         }
         at = std::min(at + 1, content.size());
       }
-      const std::size_t end = std::min(content.find_first_of(",\n", at), content.size());
-      if (end == content.size() && !is_last) return begin;  // once more, when there is more of it
-      std::string_view rest = content.substr(at, end - at);
-      if (end == content.size() || content[end] == '\n')
-        while (rest.ends_with('\r')) rest.remove_suffix(1);
+      const std::size_t end = std::min(content.find_first_of(ends_of_cell, at), content.size());
+      const bool is_cr = end < content.size() && content[end] == '\r';
+      if (!is_last && end + (is_cr ? 1 : 0) >= content.size()) return begin;  // once more, when there is more of it
+      const std::string_view rest = content.substr(at, end - at);
       if (quoted && !rest.empty()) record.problem = "text follows the closing quote of a cell";
       record.cells.push_back(cell.append(rest));
-      ends = end == content.size() || content[end] == '\n';
-      at = end + 1;
+      ends = end == content.size() || content[end] != separator;
+      at = end + (is_cr && !is_line_end(end) ? 2 : 1);
     }
     place.line = line + 1;
     if (record.cells.size() > 1 || !record.cells[0].empty()) visit(std::move(record));
@@ -61,22 +68,38 @@ std::size_t split_csv(std::string_view content, bool is_last, TextPlace& place, 
   return content.size();
 }
 
+/// The columns' names. Of columns with one name the first counts, as in pandas.
+struct CsvHeader {
+  std::vector<std::string> names;
+  std::vector<bool> counts;
+
+  explicit CsvHeader(CsvRecord record) : names(std::move(record.cells)) {
+    std::set<std::string_view> seen;
+    for (const std::string& name : names) counts.push_back(seen.insert(name).second);
+  }
+};
+
 /// A record as the row that a line of JSON would be. Throws Error when it has other cells than the header.
-inline Json csv_row(const CsvRecord& header, CsvRecord record) {
+inline Json csv_row(const CsvHeader& header, CsvRecord record) {
   check(record.problem.empty(), record.problem);
-  check(record.cells.size() == header.cells.size(), "has ", record.cells.size(), " cells, and the header ",
-        header.cells.size(), "; put cells with commas or line breaks in double quotes");
+  check(record.cells.size() == header.names.size(), "has ", record.cells.size(), " cells, and the header ",
+        header.names.size(), "; put cells with commas or line breaks in double quotes");
   Json row = Json::object();
+  auto& columns = row.get_ref<Json::object_t&>();
+  columns.reserve(record.cells.size());
   for (std::size_t i = 0; i < record.cells.size(); ++i) {
     std::string& cell = record.cells[i];
-    check(find_invalid_utf8(cell) == std::string_view::npos, "the cell ", header.cells[i], " is not UTF-8");
-    const auto [place, is_first] = row.emplace(header.cells[i], std::move(cell));
-    if (!is_first || header.cells[i] != "label") continue;  // of columns with one name the first counts, as in pandas
-    Json& value = *place;
-    for (const char* yes : {"true", "True", "TRUE", "1", "1.0"})
-      if (value == yes) value = true;
-    for (const char* no : {"false", "False", "FALSE", "0", "0.0"})
-      if (value == no) value = false;
+    const std::string& name = header.names[i];
+    check(find_invalid_utf8(cell) == std::string_view::npos, "the cell ", shortened(name, 80), " is not UTF-8");
+    if (!header.counts[i]) continue;
+    Json value = std::move(cell);
+    if (name == "label") {
+      for (const char* yes : {"true", "True", "TRUE", "1", "1.0"})
+        if (value == yes) value = true;
+      for (const char* no : {"false", "False", "FALSE", "0", "0.0"})
+        if (value == no) value = false;
+    }
+    columns.emplace_back(name, std::move(value));  // not by key: each would be compared with all before it
   }
   return row;
 }

@@ -21,16 +21,28 @@ inline bool is_pattern(std::string_view path) { return path.find_first_of("*?[")
 /// Files about a data set, as datasets leaves them out, and those that a training run leaves (an output folder may lie
 /// in the data's, and train_results.json has a word of a split). A pattern may name one.
 inline bool is_about_data(const fs::path& path) {
-  constexpr std::array<std::string_view, 10> names{
-      "README.md",          "config.json",       "dataset_info.json", "dataset_infos.json", "dataset_dict.json",
-      "train_results.json", "eval_results.json", "all_results.json",  "trainer_state.json", "training_args.json"};
+  constexpr std::array<std::string_view, 12> names{"README.md",          "config.json",        "dataset_info.json",
+                                                   "dataset_infos.json", "dataset_dict.json",  "dummy_data.zip",
+                                                   "train_results.json", "eval_results.json",  "all_results.json",
+                                                   "trainer_state.json", "training_args.json", "state.json"};
   return std::ranges::find(names, path.filename().string()) != names.end();
 }
 
 /// Hidden files and folders, and folders such as __pycache__, are found only where a pattern names them.
 inline bool is_special(const fs::directory_entry& entry) {
+  std::error_code none;
   const std::string name = entry.path().filename().string();
-  return name.starts_with('.') || (name.starts_with("__") && entry.is_directory());
+  return name.starts_with('.') || (name.starts_with("__") && entry.is_directory(none));
+}
+
+/// Why `path` cannot be read as a file or a folder; empty when it can: a link may lead nowhere, or to itself.
+inline std::string problem_of(const fs::path& path) {
+  std::error_code problem;
+  const fs::file_status status = fs::status(path, problem);
+  if (fs::is_regular_file(status) || fs::is_directory(status)) return {};
+  if (fs::exists(status)) return "is not a file but a FIFO, a device or a socket";
+  const bool is_link = fs::is_symlink(fs::symlink_status(path, problem));
+  return is_link ? "is a symbolic link that leads to no file" : "is no file";
 }
 
 /// What is right in `folder`. Throws Error when that cannot be told.
@@ -47,11 +59,13 @@ inline std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
 template <class Visit>
 void visit_folders(const fs::path& folder, const Visit& visit) {
   visit(folder);
+  std::error_code none;
   for (const fs::directory_entry& entry : entries_of(folder))
-    if (entry.is_directory() && !entry.is_symlink() && !is_special(entry)) visit_folders(entry.path(), visit);
+    if (entry.is_directory(none) && !entry.is_symlink(none) && !is_special(entry)) visit_folders(entry.path(), visit);
 }
 
-/// Adds the files under `folder` that the names from `part` on match; ** stands for any folders, also for none.
+/// Adds the files under `folder` that the names from `part` on match, also those with a problem_of their own; ** stands
+/// for any folders, also for none.
 inline void find_matches(const fs::path& folder, fs::path::const_iterator part, fs::path::const_iterator end,
                          std::set<std::string>& found) {
   const std::string name = part->string();
@@ -65,8 +79,10 @@ inline void find_matches(const fs::path& folder, fs::path::const_iterator part, 
   }
   const auto take = [&](const fs::path& path) {
     std::error_code none;
-    if (!is_last && fs::is_directory(path, none)) find_matches(path, std::next(part), end, found);
-    if (is_last && fs::is_regular_file(path, none)) found.insert(path.string());
+    const bool is_folder = fs::is_directory(path, none);
+    if (!is_last && is_folder) find_matches(path, std::next(part), end, found);
+    if (is_last && !is_folder && fs::symlink_status(path, none).type() != fs::file_type::not_found)
+      found.insert(path.string());
   };
   if (!is_pattern(name)) return take(folder / *part);
   for (const fs::directory_entry& entry : entries_of(listed)) {
@@ -76,17 +92,17 @@ inline void find_matches(const fs::path& folder, fs::path::const_iterator part, 
   }
 }
 
-/// Files that a path with *, ?, [...] or ** stands for, sorted by path. Throws Error when there are none.
-inline std::vector<fs::path> matching_files(const fs::path& pattern) {
+/// Files that `pattern`, a path with *, ?, [...] or **, stands for under `folder`, sorted by path. Throws Error when **
+/// does not stand alone.
+inline std::vector<fs::path> matching_files(const fs::path& folder, const fs::path& pattern) {
   for (const fs::path& part : pattern)
     check(part == "**" || part.string().find("**") == std::string::npos, pattern.string(), ": ** stands beside \"",
           part.string(), "\"; expected it alone between slashes, as in folder/**/*.jsonl");
   std::set<std::string> found;
-  find_matches({}, pattern.begin(), pattern.end(), found);
+  find_matches(pattern.is_absolute() ? fs::path() : folder, pattern.begin(), pattern.end(), found);
   std::vector<fs::path> files;
   for (const fs::path file : found)
     if (!is_about_data(file) || file.filename() == pattern.filename()) files.push_back(file);
-  check(!files.empty(), pattern.string(), ": no file matches");
   return files;
 }
 

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -45,44 +48,41 @@ std::size_t split_lines(std::string_view content, bool is_last, TextPlace& place
   return begin;
 }
 
-/// Calls visit(JsonText) for each element of the array that a file is. Returns how many bytes are done: all where the
-/// piece is the last one, else up to the last element's comma. Throws Error when the array itself is broken; what
-/// stands in an element is the visitor's business.
-template <class Visit>
-std::size_t split_array(std::string_view content, bool is_last, TextPlace& place, std::string_view where,
-                        const Visit& visit) {
+/// Goes through a piece of text, and keeps where in the file it is.
+struct TextCursor {
+  std::string_view content;
+  TextPlace& place;
+  std::string_view where;
   std::size_t at = 0;
-  const auto step = [&] {
+  bool in_string = false;  ///< where pass_value found no end
+
+  bool ends() const { return at == content.size(); }
+  void step() {
     if (content[at++] != '\n') return;
     ++place.line;
     place.line_start = static_cast<std::ptrdiff_t>(at);
-  };
-  const auto column = [&] { return static_cast<std::size_t>(static_cast<std::ptrdiff_t>(at) - place.line_start + 1); };
-  const auto here = [&] { return concat(where, ": line ", place.line, ", column ", column(), ": "); };
-  const auto done = [&] {
+  }
+  void skip_spaces() {
+    while (!ends() && is_json_space(content[at])) step();
+  }
+  std::size_t column() const {
+    return static_cast<std::size_t>(static_cast<std::ptrdiff_t>(at) - place.line_start + 1);
+  }
+  std::string here() const { return concat(where, ": line ", place.line, ", column ", column(), ": "); }
+  /// How many bytes are done, for what split_... returns.
+  std::size_t done() const {
     place.line_start -= static_cast<std::ptrdiff_t>(at);
     return at;
-  };
-  for (;;) {
-    while (at < content.size() && is_json_space(content[at])) step();
-    const bool ends = at == content.size();
-    if (ends && (!is_last || place.in_array == TextPlace::after)) return done();
-    if (place.in_array == TextPlace::before) {
-      step();  // the opening bracket
-      place.in_array = TextPlace::first;
-      continue;
-    }
-    check(place.in_array != TextPlace::after, here(), "expected nothing after the array of rows");
-    if (place.in_array == TextPlace::first && !ends && content[at] == ']') {
-      step();
-      place.in_array = TextPlace::after;
-      continue;
-    }
+  }
+
+  /// Goes to the end of the value that begins here: behind the bracket that closes it, or where the comma or bracket
+  /// stands that ends it in an array. Goes nowhere, and says so by false, where the end is in the next piece. Throws
+  /// Error, which ends with `otherwise`, where there is no end.
+  bool pass_value(bool is_last, bool in_array, std::string_view otherwise) {
     const TextPlace start = place;
-    const JsonText begins{{}, place.line, column()};
-    const std::size_t begin = at;
-    bool in_string = false;
-    for (int depth = 0; at < content.size(); step()) {
+    const std::size_t begin = at, first_column = column();
+    in_string = false;
+    for (int depth = 0; !ends(); step()) {
       const char c = content[at];
       if (in_string) {
         if (c == '\\' && at + 1 < content.size()) step();
@@ -91,30 +91,115 @@ std::size_t split_array(std::string_view content, bool is_last, TextPlace& place
         in_string = true;
       } else if (c == '{' || c == '[') {
         ++depth;
-      } else if (depth == 0 && (c == ',' || c == ']')) {
-        break;
-      } else if (c == '}' || c == ']') {
-        --depth;
+      } else if (in_array && depth == 0 && (c == ',' || c == ']')) {
+        return true;
+      } else if ((c == '}' || c == ']') && --depth == 0 && !in_array) {
+        step();
+        return true;
       }
     }
-    if (at == content.size() && !is_last) {  // once more, when there is more of it
-      place = start, at = begin;
-      return done();
-    }
-    check(at < content.size(), where, ": line ", begins.line, ", column ", begins.column,
-          ": the row that begins here does not end, or the closing ] of the array is missing (is the file cut off?)");
-    std::size_t end = at;
-    while (end > begin && is_json_space(content[end - 1])) --end;
-    check(end > begin, here(), "expected a row before this \"", content[at], "\"");
-    visit(JsonText{content.substr(begin, end - begin), begins.line, begins.column});
-    place.in_array = content[at] == ',' ? TextPlace::element : TextPlace::after;
-    step();
+    check(!is_last, where, ": line ", start.line, ", column ", first_column, ": the row that begins here does not end",
+          otherwise, " (is the file cut off?)");
+    place = start, at = begin;
+    return false;
+  }
+};
+
+/// Calls visit(JsonText) for each object of those that stand one after another, over as many lines as they like.
+/// Returns how many bytes are done: all where the piece is the last one, else up to the last object's end. Throws Error
+/// when something else stands there.
+template <class Visit>
+std::size_t split_objects(std::string_view content, bool is_last, TextPlace& place, std::string_view where,
+                          const Visit& visit) {
+  TextCursor cursor{.content = content, .place = place, .where = where};
+  for (;;) {
+    cursor.skip_spaces();
+    if (cursor.ends()) return cursor.done();
+    check(content[cursor.at] == '{', cursor.here(), "expected the { of a row");
+    const JsonText begins{{}, place.line, cursor.column()};
+    const std::size_t begin = cursor.at;
+    if (!cursor.pass_value(is_last, false, "")) return cursor.done();
+    visit(JsonText{content.substr(begin, cursor.at - begin), begins.line, begins.column});
   }
 }
 
+/// Calls visit(JsonText) for each element of the array that a file is. Returns how many bytes are done: all where the
+/// piece is the last one, else up to the last element's comma. Throws Error when the array itself is broken; what
+/// stands in an element is the visitor's business.
+template <class Visit>
+std::size_t split_array(std::string_view content, bool is_last, TextPlace& place, std::string_view where,
+                        const Visit& visit) {
+  TextCursor cursor{.content = content, .place = place, .where = where};
+  for (;;) {
+    cursor.skip_spaces();
+    if (cursor.ends() && (!is_last || place.in_array == TextPlace::after)) return cursor.done();
+    if (place.in_array == TextPlace::before) {
+      cursor.step();  // the opening bracket
+      place.in_array = TextPlace::first;
+      continue;
+    }
+    check(place.in_array != TextPlace::after, cursor.here(), "expected nothing after the array of rows");
+    if (place.in_array == TextPlace::first && !cursor.ends() && content[cursor.at] == ']') {
+      cursor.step();
+      place.in_array = TextPlace::after;
+      continue;
+    }
+    const JsonText begins{{}, place.line, cursor.column()};
+    const std::size_t begin = cursor.at;
+    if (!cursor.pass_value(is_last, true, ", or the closing ] of the array is missing")) return cursor.done();
+    std::size_t end = cursor.at;
+    while (end > begin && is_json_space(content[end - 1])) --end;
+    check(end > begin, cursor.here(), "expected a row before this \"", content[cursor.at], "\"");
+    visit(JsonText{content.substr(begin, end - begin), begins.line, begins.column});
+    place.in_array = content[cursor.at] == ',' ? TextPlace::element : TextPlace::after;
+    cursor.step();
+  }
+}
+
+/// `text` with `digit` in place of each NaN, Infinity and -Infinity, and spaces up to their length; none when it has
+/// none. Python's json writes them, and no JSON has them.
+inline std::optional<std::string> without_nonfinite(std::string_view text, char digit) {
+  std::optional<std::string> out;
+  bool in_string = false;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (in_string && c == '\\') ++at;
+    if (c == '"') in_string = !in_string;
+    if (in_string || (c != 'N' && c != 'I' && c != '-')) continue;
+    for (const std::string_view word : {"NaN", "Infinity", "-Infinity"}) {
+      const std::size_t end = at + word.size();
+      const auto stands_by = [&](std::size_t i, std::string_view others) {
+        return i >= text.size() || is_json_space(text[i]) || others.find(text[i]) < SIZE_MAX;
+      };
+      if (text.substr(at, word.size()) != word || !stands_by(at - 1, ",:[") || !stands_by(end, ",]}")) continue;
+      if (!out) out.emplace(text);
+      std::fill_n(out->begin() + static_cast<std::ptrdiff_t>(at), word.size(), ' ');
+      (*out)[at] = digit;
+    }
+  }
+  return out;
+}
+
+/// Where two values that are alike but for numbers first differ: "", "[0].score".
+inline std::string first_difference(const Json& a, const Json& b) {
+  if (a.is_structured() && a.size() == b.size())
+    for (auto i = a.begin(), j = b.begin(); i != a.end(); ++i, ++j)
+      if (*i != *j) {
+        const std::string step = a.is_object() ? "." + i.key() : concat('[', i - a.begin(), ']');
+        return step + first_difference(*i, *j);
+      }
+  return {};
+}
+
+/// A row, and by column where it holds NaN or an infinity, for which the row has a 0.
+struct ParsedRow {
+  Json row;
+  std::map<std::string, std::string> nonfinite = {};
+};
+
 /// Parses one row. Throws Error that opens with `file`, line and column when it is not UTF-8, nested absurdly deep (a
 /// parsed value is walked recursively), or not JSON.
-inline Json parse_row(const JsonText& row, std::string_view file) {
+inline ParsedRow parse_row(const JsonText& row, std::string_view file) {
   const auto place = [&](std::size_t at) {
     const auto before = row.text.substr(0, at);
     const auto lines = static_cast<std::size_t>(std::count(before.begin(), before.end(), '\n'));
@@ -130,10 +215,20 @@ inline Json parse_row(const JsonText& row, std::string_view file) {
   if (const std::size_t deep = find_too_deep(row.text); deep != std::string_view::npos)
     fail(place(deep), "lists and objects are nested more than ", max_json_depth, " deep");
   constexpr std::size_t max_padding = 1 << 20;  // spaces put the row at its column for the message
+  const auto parse = [&](std::string_view text) {
+    return parse_json(std::string(std::min(row.column - 1, max_padding), ' ').append(text), file, row.line);
+  };
   try {
-    return Json::parse(row.text.begin(), row.text.end());
+    return {Json::parse(row.text.begin(), row.text.end())};
   } catch (const Json::exception&) {
-    return parse_json(std::string(std::min(row.column - 1, max_padding), ' ') + std::string(row.text), file, row.line);
+    const auto zeros = without_nonfinite(row.text, '0');
+    if (!zeros) return {parse(row.text)};
+    ParsedRow out{parse(*zeros)};
+    const Json ones = parse(*without_nonfinite(row.text, '1'));
+    if (out.row.is_object())
+      for (const auto& [key, value] : out.row.items())
+        if (value != ones[key]) out.nonfinite[key] = first_difference(value, ones[key]);
+    return out;
   }
 }
 

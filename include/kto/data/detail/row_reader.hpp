@@ -4,8 +4,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -22,25 +24,23 @@
 
 namespace kto::detail {
 
-/// Calls its last argument for each row of a Parquet file, with what is read so far of it (0 to 1), until that returns
-/// false. Of a column that is not used it only says whether there is something. Null in a program that does not include
-/// kto/data/parquet.hpp.
-using ParquetReader = void (*)(const fs::path&, const std::function<bool(const std::string& column)>& is_used,
-                               const std::function<bool(Json row, double share)>&);
-inline ParquetReader parquet_reader = nullptr;
+/// Calls its last argument for each row of a Parquet or Arrow file, with what is read so far of it (0 to 1), until that
+/// returns false. Of a column that is not used it only says whether there is something. Null in a program that does not
+/// include kto/data/parquet.hpp.
+using TableReader = void (*)(const fs::path&, DataFormat, const std::function<bool(const std::string& column)>& is_used,
+                             const std::function<bool(Json row, double share)>&);
+inline TableReader table_reader = nullptr;
 
-inline void read_parquet(const fs::path& path, const std::function<bool(const std::string&)>& is_used,
-                         const std::function<bool(Json, double)>& visit) {
-  check(parquet_reader != nullptr, path.string(),
-        ": this program was built without Apache Arrow, which reads Parquet; pip install pyarrow, configure kto with "
-        "-DKTO_WITH_ARROW=ON -DKTO_PYTHON=(that Python) and build again, or write the rows as JSON Lines");
-  parquet_reader(path, is_used, visit);
+inline bool is_table(DataFormat format) { return format == DataFormat::parquet || format == DataFormat::arrow; }
+
+inline void read_table(const fs::path& path, DataFormat format, const std::function<bool(const std::string&)>& is_used,
+                       const std::function<bool(Json, double)>& visit) {
+  check(table_reader != nullptr, path.string(), ": this program was built without Apache Arrow, which reads ",
+        format == DataFormat::parquet ? "Parquet" : "Arrow files, as datasets' save_to_disk writes them",
+        "; pip install pyarrow, configure kto with -DKTO_WITH_ARROW=ON -DKTO_PYTHON=(that Python) and build again, or "
+        "write the rows as JSON Lines");
+  table_reader(path, format, is_used, visit);
 }
-
-inline const std::set<std::string> text_columns{"prompt", "completion", "label", "chosen", "rejected"};
-inline const std::set<std::string> id_columns{"completion_input_ids", "completion_labels", "completion_attention_mask",
-                                              "label"};
-inline const std::set<std::string> template_columns{"tools", "chat_template_kwargs"};
 
 /// Takes the rows of all files in turn. The first row that has a known format sets that of the data set.
 class RowReader {
@@ -70,10 +70,10 @@ class RowReader {
   RowSet run(std::string_view where) {
     for (const RowFiles& part : parts_) {
       part_ = &part;
-      num_of_part_ = 0;
+      num_of_part_ = num_seen_ = 0;
       seen_columns_.clear();
       for (const fs::path& file : part.files) {
-        read(file);
+        read(file, part.format.value_or(format_of(file).value_or(DataFormat::json)));
         std::error_code none;
         const auto size = fs::file_size(file, none);
         bytes_before_ += none ? 0 : static_cast<double>(size);
@@ -88,55 +88,77 @@ class RowReader {
             where, ": label_pad_token_id says what completion_labels of tokenized rows hold, and these are ",
             describe(kind_.value_or(RowKind{})), "; leave it out");
     problems_.raise(concat("malformed rows of ", number_, " in ", where));
-    check(number_ > 0, where, ": no rows; expected one JSON object a line, with prompt, completion and label");
+    check(number_ > 0, where, ": no rows; expected ", expected_rows());
     flush();
     RowSet set{.rows = {}, .kind = *kind_, .files = files_, .notes = {}};
+    for (const RowFiles& part : parts_) set.notes.insert(set.notes.end(), part.notes.begin(), part.notes.end());
     if (prompt_column_unused_)
       set.notes.push_back(
           "\"prompt\" is plain text while chosen and rejected are conversations: the prompt is taken from the messages "
           "that both begin with, and the column is not used");
+    if (kind_->format != RowFormat::Unpaired && unused_columns_.erase("label") > 0)
+      set.notes.push_back("pairs have a column \"label\", which is not used: chosen is desirable, rejected is not");
+    constexpr std::size_t max_named = 20;
     std::string unused;
-    for (const auto& column : unused_columns_) unused += (unused.empty() ? "" : ", ") + column;
+    std::size_t num_named = 0;
+    for (const auto& column : unused_columns_)
+      if (num_named++ < max_named) unused += (unused.empty() ? "" : ", ") + shortened(column, 60);
+    if (num_named > max_named) unused += concat(" and ", num_named - max_named, " more");
     if (!unused.empty()) set.notes.push_back("columns that are not used: " + unused);
     return set;
   }
 
  private:
   const std::string& file() const { return files_[file_]; }
+  std::string expected_rows() const {
+    const RowFiles* part = parts_.empty() ? nullptr : &parts_.front();
+    if (part != nullptr && part->first_row > 0) return concat("more than the ", part->first_row, " that are skipped");
+    const auto format = part == nullptr || part->files.empty() ? std::nullopt
+                        : part->format                         ? part->format
+                                                               : format_of(part->files.front());
+    const bool is_csv = format == DataFormat::csv || format == DataFormat::tsv;
+    return concat(is_csv ? "a header and one record a line" : "one JSON object a line",
+                  ", with prompt, completion and label");
+  }
   bool has_enough() const { return num_of_part_ >= part_->max_rows; }
+  /// Whether the row that was come to is one of those that the part takes.
+  bool is_wanted() { return num_seen_++ >= part_->first_row && !has_enough(); }
   void note_share(double of_file) {
     std::error_code none;
     const auto size = fs::file_size(file(), none);
     if (num_bytes_ > 0 && !none) share_ = (bytes_before_ + of_file * static_cast<double>(size)) / num_bytes_;
   }
 
-  void read(const fs::path& path) {
-    if (path.extension() == ".parquet") {
+  void read(const fs::path& path, DataFormat format) {
+    if (is_table(format)) {
       std::size_t row_of_file = 0;
       const auto is_used = [&](const std::string& column) {
         const bool is_taken =
             part_->columns.empty() || std::ranges::find(part_->columns, column) != part_->columns.end();
-        return is_taken &&
-               (text_columns.contains(column) || id_columns.contains(column) || template_columns.contains(column));
+        return is_taken && std::ranges::any_of(std::array{&pair_columns, &row_columns, &id_columns, &template_columns},
+                                               [&](const auto* columns) { return columns->contains(column); });
       };
-      return read_parquet(path, is_used, [&](Json row, double share) {
+      return read_table(path, format, is_used, [&](Json row, double share) {
         if (has_enough()) return false;
-        take_parsed(std::move(row), begin_row(++row_of_file));
+        ++row_of_file;
+        if (!is_wanted()) return true;
+        const RowSource source = begin_row(row_of_file);
+        take_checked(source, [&] { take(std::move(row), source); });
         if (row_of_file % 1024 == 0) note_share(share);
         return true;
       });
     }
-    RowTexts texts(path);
-    std::optional<CsvRecord> header;
+    RowTexts texts(path, format);
+    std::optional<CsvHeader> header;
     bool broken = false;
     const auto take_piece = [&](std::string_view text, bool is_last) {
-      if (broken) return text.size();
+      if (broken || has_enough()) return text.size();
       try {
         return texts(
             text, is_last, [&](const JsonText& json) { take(json); },
             [&](CsvRecord record) { take(header, std::move(record)); });
       } catch (const Error& error) {
-        if (!texts.is_array()) throw;
+        if (!texts.has_brackets()) throw;
         broken = true;
         ++number_;
         problem(error.what());
@@ -146,18 +168,13 @@ class RowReader {
     read_in_pieces(path, take_piece, [&](double of_file) { note_share(of_file); });
   }
 
-  void take(std::optional<CsvRecord>& header, CsvRecord record) {
-    if (!header) return void(header = std::move(record));
-    if (has_enough()) return;
+  void take(std::optional<CsvHeader>& header, CsvRecord record) {
+    check(header || record.problem.empty(), file(), ": line ", record.line, ": the header: ", record.problem);
+    if (!header) return void(header.emplace(std::move(record)));
+    if (!is_wanted()) return;
     const RowSource source = begin_row(record.line);
     for (const std::string& cell : record.cells) bytes_ += cell.size();
-    Json row;
-    try {
-      row = csv_row(*header, std::move(record));
-    } catch (const Error& error) {
-      return problem(concat(file(), ": line ", source.line, ": ", error.what()));
-    }
-    take_parsed(std::move(row), source);
+    take_checked(source, [&] { take(csv_row(*header, std::move(record)), source); });
   }
 
   RowSource begin_row(std::size_t line) {
@@ -172,29 +189,34 @@ class RowReader {
   }
 
   void take(const JsonText& text) {
-    if (has_enough()) return;
+    if (!is_wanted()) return;
     const RowSource source = begin_row(text.line);
-    Json row;
+    ParsedRow parsed;
     try {
-      row = parse_row(text, file());
+      parsed = parse_row(text, file());
     } catch (const Error& error) {
       return problem(error.what());
     }
     bytes_ += text.text.size();
-    take_parsed(std::move(row), source);
+    take_checked(source, [&] { take(std::move(parsed.row), source, parsed.nonfinite); });
   }
 
-  void take_parsed(Json row, RowSource source) {
+  /// Calls take_row(). What is wrong with the row is a problem of it.
+  template <class TakeRow>
+  void take_checked(RowSource source, const TakeRow& take_row) {
+    constexpr std::size_t max_message = 500;  // bytes: a row's own words are never the whole of a message
     try {
-      take(std::move(row), source);
+      take_row();
     } catch (const Error& error) {
-      return problem(concat(file(), ": line ", source.line, ": ", error.what()));
+      return problem(concat(file(), ": line ", source.line, ": ", shortened(error.what(), max_message)));
     }
     const bool full = rows_.size() + 2 * pairs_.size() >= block_rows || bytes_ >= block_bytes;
     if (full && pairs_.size() % unpair_chunk == 0) flush();
   }
 
-  void take(Json row, RowSource source) {
+  /// `nonfinite` says in which columns the row has NaN or an infinity, and where: in those that are used it is an
+  /// error.
+  void take(Json row, RowSource source, const std::map<std::string, std::string>& nonfinite = {}) {
     if (!part_->columns.empty() && row.is_object()) {
       Json kept = Json::object();
       for (const std::string& column : part_->columns)
@@ -204,7 +226,14 @@ class RowReader {
         }
       row = std::move(kept);
     }
+    const auto check_finite = [&](const std::set<std::string>& columns) {
+      for (const auto& [column, at] : nonfinite)
+        check(!columns.contains(column) || !row.contains(column), column, shortened(at, 100),
+              " is NaN or an infinity, which is no JSON; expected a value");
+    };
+    check_finite(row.is_object() ? used_columns(row) : row_columns);
     const RowKind kind = check_columns(row);
+    if (kind.conversational) check_finite(template_columns);
     if (!kind_) {
       kind_ = kind;
       kind_from_ = concat(file(), ": line ", source.line);
@@ -235,7 +264,7 @@ class RowReader {
   }
 
   void note_unused(const Json& row, RowKind kind) {
-    const auto& used = kind.format == RowFormat::Tokenized ? id_columns : text_columns;
+    const auto& used = used_columns(row);
     if (kind.format == RowFormat::ImplicitPrompt && find_value(row, "prompt")) prompt_column_unused_ = true;
     for (const auto& [key, value] : row.items())
       if (!value.is_null() && !used.contains(key) && !(kind.conversational && template_columns.contains(key)))
@@ -257,7 +286,8 @@ class RowReader {
   std::atomic<double> share_ = 0;
   const RowFiles* part_ = nullptr;
   std::size_t file_ = 0;         ///< the one that is read
-  std::size_t num_of_part_ = 0;  ///< rows of it so far
+  std::size_t num_of_part_ = 0;  ///< rows taken of it so far
+  std::size_t num_seen_ = 0;     ///< those and the ones before its first row
   std::size_t bytes_ = 0;        ///< of the block's rows
   std::vector<Row> rows_;
   std::vector<Pair> pairs_;
@@ -270,13 +300,14 @@ class RowReader {
 };
 
 /// How many rows a file has, without looking at them. Throws Error when it cannot be read.
-inline std::size_t count_rows(const fs::path& path) {
+inline std::size_t count_rows(const fs::path& path, std::optional<DataFormat> format = {}) {
   std::size_t count = 0;
-  if (path.extension() == ".parquet") {
-    read_parquet(path, [](const std::string&) { return false; }, [&](const Json&, double) { return ++count > 0; });
+  const DataFormat kind = format.value_or(format_of(path).value_or(DataFormat::json));
+  if (is_table(kind)) {
+    read_table(path, kind, [](const std::string&) { return false; }, [&](const Json&, double) { return ++count > 0; });
     return count;
   }
-  RowTexts texts(path);
+  RowTexts texts(path, kind);
   bool is_csv = false;
   const auto take_piece = [&](std::string_view text, bool is_last) {
     return texts(text, is_last, [&](const JsonText&) { ++count; }, [&](const CsvRecord&) { ++count, is_csv = true; });

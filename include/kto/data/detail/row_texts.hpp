@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The text of a data file piece by piece, and its rows' texts in them: lines of JSON, elements of a JSON array, or
-// records of CSV. No more of the file is in memory than a piece, or the longest row.
+// The text of a data file piece by piece, and its rows' texts in them: lines of JSON, JSON objects one after another,
+// elements of a JSON array, or records of CSV. No more of the file is in memory than a piece, or the longest row.
 #pragma once
 
 #include <optional>
@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kto/data/detail/csv.hpp"
+#include "kto/data/detail/data_formats.hpp"
 #include "kto/data/detail/json_texts.hpp"
 #include "kto/io/compressed.hpp"
 
@@ -59,49 +60,58 @@ void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
 /// Finds the rows in the pieces of one file.
 class RowTexts {
  public:
-  explicit RowTexts(const fs::path& path)
-      : where_(path.string()), is_csv_((is_compressed(path) ? path.stem() : path).extension() == ".csv") {}
+  RowTexts(const fs::path& path, DataFormat format)
+      : where_(path.string()),
+        kind_(format == DataFormat::csv || format == DataFormat::tsv ? Kind::csv : Kind::unknown),
+        separator_(format == DataFormat::tsv ? '\t' : ',') {}
 
-  bool is_array() const { return kind_ == Kind::array; }
+  /// Whether rows end at their brackets, not with their lines.
+  bool has_brackets() const { return kind_ == Kind::array || kind_ == Kind::objects; }
 
   /// Calls json(JsonText) or csv(CsvRecord) for each row that is whole in `text`; returns how many bytes are done.
   /// Throws Error when the file is no list of rows.
   template <class VisitJson, class VisitCsv>
   std::size_t operator()(std::string_view text, bool is_last, const VisitJson& json, const VisitCsv& csv) {
     std::size_t mark = 0;
-    if (kind_ == Kind::unknown) {
+    if (!begun_) {
       check(text.substr(0, 2) != "\xFF\xFE" && text.substr(0, 2) != "\xFE\xFF", where_,
             ": line 1, byte 1: UTF-16; save the file as UTF-8, for example with iconv -f UTF-16 -t UTF-8");
       if (text.substr(0, 3) == "\xEF\xBB\xBF") mark = 3;
-      kind_ = kind_of(text.substr(mark), is_last);
+      if (kind_ == Kind::unknown) kind_ = kind_of(text.substr(mark), is_last);
       if (kind_ == Kind::unknown) return is_last ? text.size() : 0;
+      begun_ = true;
     }
     const std::string_view content = text.substr(mark);
-    if (kind_ == Kind::csv) return mark + split_csv(content, is_last, place_, csv);
+    if (kind_ == Kind::csv) return mark + split_csv(content, separator_, is_last, place_, csv);
     if (kind_ == Kind::lines) return mark + split_lines(content, is_last, place_, json);
+    if (kind_ == Kind::objects) return mark + split_objects(content, is_last, place_, where_, json);
     return mark + split_array(content, is_last, place_, where_, json);
   }
 
  private:
-  enum class Kind { unknown, lines, array, csv };
+  enum class Kind { unknown, lines, objects, array, csv };
 
-  /// What the file is by its begin; unknown while there is none but spaces, or no whole line.
-  Kind kind_of(std::string_view content, bool is_last) const {
-    if (is_csv_) return Kind::csv;
+  /// What a file of JSON is by its begin; unknown while there is none but spaces, or no whole line. Objects whose first
+  /// goes on behind its line, or that share it, are told by their brackets.
+  static Kind kind_of(std::string_view content, bool is_last) {
     const std::size_t first = content.find_first_not_of(json_spaces);
     if (first == std::string_view::npos) return Kind::unknown;
     if (content[first] == '[') return Kind::array;
     const std::size_t end = content.find('\n', first);
     if (end == std::string_view::npos && !is_last) return Kind::unknown;
     const std::string_view line = content.substr(first, end - first);
-    check(std::string_view("{[,:").find(line[line.find_last_not_of(json_spaces)]) == std::string_view::npos, where_,
-          ": line 1: a JSON value that goes on over several lines; expected one row a line, or an array [...] of rows");
-    return Kind::lines;
+    if (line[0] != '{') return Kind::lines;
+    TextPlace place;
+    TextCursor cursor{.content = line, .place = place, .where = {}};
+    if (!cursor.pass_value(false, false, {})) return cursor.in_string ? Kind::lines : Kind::objects;
+    cursor.skip_spaces();
+    return !cursor.ends() && line[cursor.at] == '{' ? Kind::objects : Kind::lines;
   }
 
   std::string where_;
-  bool is_csv_;
-  Kind kind_ = Kind::unknown;
+  Kind kind_;
+  char separator_;
+  bool begun_ = false;  ///< past a byte-order mark
   TextPlace place_;
 };
 

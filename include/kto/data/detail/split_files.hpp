@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/data/detail/data_formats.hpp"
 #include "kto/data/detail/file_patterns.hpp"
 
 namespace kto::detail {
@@ -69,21 +70,23 @@ inline std::optional<std::string> shard_name(const fs::path& file) {
 /// The data files of a folder and of the folders in it, by split.
 class SplitFiles {
  public:
-  /// `is_data(path)` says which files are data.
-  template <class IsData>
-  SplitFiles(const fs::path& folder, const IsData& is_data) : folder_(folder), data_(folder / "data") {
+  explicit SplitFiles(const fs::path& folder) : folder_(folder), data_(folder / "data") {
     const auto add = [&](const fs::path& inner) {
       for (const fs::directory_entry& entry : entries_of(inner)) {
         std::error_code none;
         const fs::path& file = entry.path();
-        if (entry.is_regular_file(none) && !is_special(entry) && !is_about_data(file) && is_data(file))
+        if (!entry.is_directory(none) && !is_special(entry) && !is_about_data(file) && is_data_file(file))
           files_.push_back(file);
       }
     };
     visit_folders(folder_, add);
-    if (fs::is_symlink(data_) && fs::is_directory(data_)) visit_folders(data_, add);
+    std::error_code none;
+    if (fs::is_symlink(data_, none) && fs::is_directory(data_, none)) visit_folders(data_, add);
     std::ranges::sort(files_, {}, &fs::path::native);
   }
+
+  /// All of them, sorted, also those with a problem_of their own.
+  const std::vector<fs::path>& all() const { return files_; }
 
   /// The files of `split` by the first rule that gives any: the shards data/SPLIT-00000-of-00001.*; those in a folder
   /// that has a word of the split in its name; others that have one in their own. Where there is neither shard nor
@@ -127,12 +130,14 @@ class SplitFiles {
   }
 
   /// A shard's name ends on the word: train_prefs-00000-of-00001.parquet is not of the split train. A file in a folder
-  /// of some split is not looked at.
+  /// of some split is not looked at, nor a shard in data/, which is of the split that it names.
   std::optional<WordPlace> file_word(const fs::path& file, const std::vector<SplitWord>& words) const {
-    if (folder_word(file, {split_words.begin(), split_words.end()})) return {};
+    if (is_shard(file) || folder_word(file, {split_words.begin(), split_words.end()})) return {};
     const auto shard = shard_name(file);
-    const auto found = last_word(shard.value_or(file.filename()), words);
-    return shard && found && found->is_longer ? std::nullopt : found;
+    auto found = last_word(shard.value_or(file.filename()), words);
+    if (shard && found && found->is_longer) return {};
+    if (found) found->is_longer = false;  // by its ending, as every file's
+    return found;
   }
 
   /// Files whose word is of `split`, in the order of datasets: by word, by its place, by path.

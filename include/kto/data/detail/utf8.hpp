@@ -37,11 +37,4 @@ inline std::size_t common_prefix(std::string_view a, std::string_view b) {
   return length;
 }
 
-/// The start of `text`, of at most `max_bytes` bytes and whole code points.
-inline std::string_view first_bytes(std::string_view text, std::size_t max_bytes) {
-  if (text.size() <= max_bytes) return text;
-  while (max_bytes > 0 && is_continuation(text[max_bytes])) --max_bytes;
-  return text.substr(0, max_bytes);
-}
-
 }  // namespace kto::detail

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configurations of a data set that its README.md names: in YAML before the text, as Hugging Face's datasets reads
+// it (datasets/utils/metadata.py).
+//   configs:
+//   - config_name: en
+//     default: true
+//     data_files: [{split: train, path: en/*.jsonl}, {split: test, path: en_test.jsonl}]
+//   - config_name: de
+//     data_dir: de
+#pragma once
+
+#include <algorithm>
+#include <cctype>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/io/json.hpp"
+#include "kto/io/yaml.hpp"
+
+namespace kto {
+
+/// The files of a split: names, or patterns of them.
+struct SplitPatterns {
+  std::string split;
+  std::vector<std::string> patterns;
+};
+
+/// Reads what `data_files` holds in a README.md and for load_dataset: a text or a list of texts, which are the split
+/// train; {split: texts}; or a list of {split, path: texts}. Throws Error that opens with `where`.
+inline std::vector<SplitPatterns> parse_data_files(const Json& value, std::string_view where) {
+  const auto expect = [&](bool holds) {
+    check(holds, where,
+          ": data_files: expected the name of a file or a pattern, a list of them, or a list of {split, path}");
+  };
+  const auto texts = [&](const Json& list) {
+    std::vector<std::string> out;
+    for (const Json& item : list.is_array() ? list : Json::array({list})) {
+      expect(item.is_string() && !item.get_ref<const std::string&>().empty());
+      out.push_back(item.get<std::string>());
+    }
+    expect(!out.empty());
+    return out;
+  };
+  std::vector<SplitPatterns> out;
+  const auto add = [&](const std::string& split, const Json& list) {
+    check(std::ranges::find(out, split, &SplitPatterns::split) == out.end(), where, ": data_files: the split ", split,
+          " is named twice");
+    out.push_back({split, texts(list)});
+  };
+  if (value.is_object()) {
+    for (const auto& [split, list] : value.items()) add(split, list);
+  } else if (value.is_array() && std::ranges::any_of(value, [](const Json& item) { return item.is_object(); })) {
+    for (const Json& item : value) {
+      expect(item.is_object() && item.size() == 2 && item.contains("path") && item.contains("split"));
+      expect(item["split"].is_string());
+      add(item["split"].get<std::string>(), item["path"]);
+    }
+  } else {
+    add("train", value);
+  }
+  expect(!out.empty());
+  return out;
+}
+
+namespace detail {
+
+/// One entry of `configs`.
+struct DataConfig {
+  std::string name;
+  bool is_default = false;
+  fs::path data_dir = {};
+  std::vector<SplitPatterns> data_files = {};  ///< those that names of files tell where it has none
+};
+
+/// The YAML before the text of a README.md, and the number of its first line; empty when there is none.
+inline std::pair<std::string, int> front_matter(std::string_view readme) {
+  int line = 1;
+  const auto next_line = [&] {
+    const std::size_t end = readme.find('\n');
+    std::string_view text = readme.substr(0, end);
+    readme.remove_prefix(std::min(end, readme.size() - 1) + 1);
+    ++line;
+    while (!text.empty() && (text.back() == '\r' || text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+    return text;
+  };
+  while (!readme.empty() && std::isspace(static_cast<unsigned char>(readme.front())) != 0) {
+    line += readme.front() == '\n' ? 1 : 0;
+    readme.remove_prefix(1);
+  }
+  if (readme.empty() || next_line() != "---") return {};
+  const int first = line;
+  std::string yaml;
+  while (!readme.empty()) {
+    const std::string_view text = next_line();
+    if (text == "---") return {yaml, first};
+    yaml.append(text) += '\n';
+  }
+  return {};
+}
+
+/// The configurations that `folder`/README.md names, or .huggingface.yaml, which goes before it; none when neither
+/// does.
+inline std::vector<DataConfig> read_configs(const fs::path& folder) {
+  std::vector<DataConfig> out;
+  for (const char* name : {".huggingface.yaml", "README.md"}) {
+    const fs::path file = folder / name;
+    if (!fs::exists(file)) continue;
+    std::pair<std::string, int> yaml{read_file(file), 1};
+    if (file.extension() == ".md") yaml = front_matter(yaml.first);
+    if (yaml.first.find("configs") == std::string::npos) continue;  // also where there is no yaml-cpp
+    const std::string where = file.string();
+    const Json card = parse_yaml(yaml.first, where, yaml.second);
+    const auto list = card.is_object() ? card.find("configs") : card.end();
+    if (!card.is_object() || list == card.end() || list->is_null() || list->empty()) continue;
+    check(list->is_array(), where, ": configs: expected a list of mappings with config_name and data_files");
+    for (const Json& item : *list) {
+      const auto text = [&](const std::string& key) {
+        const auto found = item.find(key);
+        if (found == item.end() || found->is_null()) return std::string();
+        check(found->is_string(), where, ": configs: ", key, ": expected a text");
+        return found->get<std::string>();
+      };
+      check(item.is_object() && !text("config_name").empty(), where,
+            ": configs: each needs a config_name, the name of the configuration");
+      DataConfig config{.name = text("config_name"), .data_dir = text("data_dir")};
+      std::string truth = text("default");
+      std::ranges::transform(truth, truth.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+      config.is_default = truth == "true" || truth == "yes" || truth == "on";
+      if (const auto files = item.find("data_files"); files != item.end() && !files->is_null())
+        config.data_files = parse_data_files(*files, concat(where, ": configs: ", config.name));
+      std::erase_if(out, [&](const DataConfig& other) { return other.name == config.name; });  // the last one counts
+      out.push_back(std::move(config));
+    }
+    break;
+  }
+  return out;
+}
+
+/// That of `configs` (there are some) which `name` asks for; for an empty name the default: the only one, or the one
+/// that is marked or called so. Throws Error with the names.
+inline const DataConfig& choose_config(const std::vector<DataConfig>& configs, const std::string& name,
+                                       std::string_view folder) {
+  std::string names;
+  std::vector<const DataConfig*> found;
+  for (const DataConfig& config : configs) {
+    names += (names.empty() ? "" : ", ") + config.name;
+    const bool is_default = configs.size() == 1 || config.is_default || config.name == "default";
+    if (name.empty() ? is_default : config.name == name) found.push_back(&config);
+  }
+  check(found.size() < 2, folder, ": README.md marks several configurations as the default; name one of ", names,
+        " (--dataset_config)");
+  check(found.size() == 1 || name.empty(), folder, ": README.md has no configuration ", name, "; it has ", names);
+  check(found.size() == 1, folder, ": README.md has several configurations and none is the default; name one of ",
+        names, " (--dataset_config)");
+  return *found.front();
+}
+
+}  // namespace detail
+}  // namespace kto

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Folders that datasets' save_to_disk writes: Arrow files, named in order by state.json; of a DatasetDict one such
+// folder for each split that dataset_dict.json names.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/io/json.hpp"
+
+namespace kto::detail {
+
+inline bool is_saved_dataset(const fs::path& folder) {
+  std::error_code none;
+  return fs::is_regular_file(folder / "dataset_dict.json", none) ||
+         (fs::is_regular_file(folder / "state.json", none) && fs::is_regular_file(folder / "dataset_info.json", none));
+}
+
+/// The files of `split`. A Dataset that was saved by itself is train, unless it says of which split it is. Throws
+/// Error.
+inline std::vector<fs::path> saved_files(const fs::path& folder, const std::string& split) {
+  if (const fs::path dict = folder / "dataset_dict.json"; fs::exists(dict)) {
+    const auto splits = json_value<std::vector<std::string>>(read_json(dict), "splits", {}, dict.string());
+    std::string names;
+    for (const std::string& name : splits) names += (names.empty() ? "" : ", ") + name;
+    check(std::ranges::find(splits, split) != splits.end(), folder.string(), ": no data for the split ", split,
+          "; the splits it has: ", names);
+    return saved_files(folder / split, split);
+  }
+  const fs::path file = folder / "state.json";
+  const Json state = read_json(file);
+  const auto bad = [&] { fail(file.string(), ": not as datasets' save_to_disk writes it; save the data set again"); };
+  if (!state.is_object() || !state.contains("_data_files") || !state["_data_files"].is_array()) bad();
+  const auto own = json_value<std::string>(state, "_split", "", file.string());
+  const bool is_named = !own.empty() && own.find_first_of("[+") == std::string::npos;
+  check(split == (is_named ? own : "train"), folder.string(), ": no data for the split ", split,
+        "; the splits it has: ", is_named ? own : "train");
+  std::vector<fs::path> files;
+  for (const Json& item : state["_data_files"]) {
+    if (!item.is_object() || !item.contains("filename") || !item["filename"].is_string()) bad();
+    const fs::path name = item["filename"].get<std::string>();
+    if (name.empty() || name != name.filename()) bad();
+    files.push_back(folder / name);
+  }
+  return files;
+}
+
+}  // namespace kto::detail
