@@ -22,7 +22,7 @@ int main(int argc, char** argv) try {
       .callbacks = {kto::show_progress()},
   };
   trainer.train(rows.examples);
-  kto::save_pretrained(model, argv[3], argv[1]);
+  kto::save_pretrained(model, argv[3], argv[1], processor.named_tokens());
 } catch (const std::exception& error) {
   return kto::report_error("minimal", error);
 }

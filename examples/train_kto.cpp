@@ -57,10 +57,10 @@ void remove_whole_model(const fs::path& folder, const fs::path& base) {
 
 void save_model(const kto::Policy& policy, const fs::path& folder) {
   if (policy.adapter) {
-    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.base);
+    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.tokenizer, policy.tokens);
     remove_whole_model(folder, policy.base);
   } else {
-    kto::save_pretrained(policy.model, folder, policy.base);
+    kto::save_pretrained(policy.model, folder, policy.base, policy.tokens);
     remove_adapter(folder);
   }
 }
@@ -169,7 +169,7 @@ template <class Reference>
 kto::EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference) {
   const auto& script = run.args.script;
   if (!script.generate_during_eval) return {};
-  auto config = kto::read_generation_config(run.policy.base, run.policy.model.config);
+  auto config = kto::read_generation_config(run.policy.base, run.policy.model.config, run.policy.tokens);
   config.max_new_tokens = script.generation_max_new_tokens;
   config.temperature = script.generation_temperature;
   config.top_k = 0;
@@ -307,27 +307,31 @@ void train(const Run& run, const Loss& loss) {
   train(run, loss, run.policy.copy_reference());
 }
 
-/// Throws Error when the tokenizer knows ids that the model does not; notes when they disagree on the end of a text.
+/// Throws Error when the tokenizer knows ids that the model does not.
 void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model) {
   const std::int64_t ids = processor.tokenizer().id_end(), vocabulary = model.config.vocab_size;
   kto::check(ids <= vocabulary, "the tokenizer has ids up to ", ids - 1, ", and the model's vocabulary has ",
              vocabulary, " tokens: they do not belong together");
-  const auto& special = processor.config().special_tokens;
-  const auto& ends = model.config.eos_token_ids;
-  if (!special.contains("eos_token") || ends.empty()) return;
-  const auto eos = special["eos_token"].get<std::string>();
-  if (const auto id = processor.tokenizer().id(eos); id && std::ranges::find(ends, *id) == ends.end())
-    note(kto::concat("the tokenizer ends a text with ", eos, " (id ", *id, "), which config.json's eos_token_id (",
-                     ends.front(), ends.size() > 1 ? ", ..." : "", ") does not name: the model may not stop there"));
+}
+
+/// Notes where the saved model names other special tokens than its base, or an adapter's base ends texts with others.
+void note_special_tokens(const kto::Policy& policy, bool is_adapter) {
+  const auto& eos = policy.tokens.eos;
+  if (const std::string text = kto::alignment_note(is_adapter ? policy.tokenizer : policy.base, policy.tokens, is_adapter);
+      !text.empty())
+    note(text);
+  if (!is_adapter || !eos) return;
+  const auto ends = kto::read_generation_config(policy.base, policy.model.config).eos_token_ids;
+  if (!ends.empty() && std::ranges::find(ends, eos->id) == ends.end())
+    note(kto::concat("completions end with ", eos->text, " (id ", eos->id, "), which the eos_token_id of the base's ",
+                     "configs does not name: with the adapter, generate() of transformers stops there only when asked "
+                     "to (eos_token_id=", eos->id, "); chat does"));
 }
 
 /// What the tokenizer's padding is, as an id; 0 where it has none: padding is never looked at.
-std::int64_t pad_id(const kto::ScriptConfig& script, const kto::Processor& processor) {
+std::int64_t pad_id(const kto::ScriptConfig& script, const kto::NamedTokens& tokens) {
   if (script.collator != kto::CollatorType::padded) return 0;
-  if (script.padding_value) return *script.padding_value;
-  const auto& special = processor.config().special_tokens;
-  if (!special.contains("pad_token")) return 0;
-  return processor.tokenizer().id(special["pad_token"].get<std::string>()).value_or(0);
+  return script.padding_value.value_or(tokens.pad ? tokens.pad->id : 0);
 }
 
 void run(const kto::Arguments& args) {
@@ -335,11 +339,12 @@ void run(const kto::Arguments& args) {
   check_output_folder(args.train);
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
   const kto::Processor processor(kto::tokenizer_folder(args));
+  const kto::NamedTokens tokens = processor.named_tokens();
   Run run{.args = args,
           .rows = kto::load_rows(args, evaluates, kto::tokenizer_folder(args), processor, note),
           .policy = {},
           .collator = {args.script.collator == kto::CollatorType::padded, args.script.share_prompt,
-                       kto::truncation_of(args.script, processor.named_tokens()), pad_id(args.script, processor),
+                       kto::truncation_of(args.script, tokens), pad_id(args.script, tokens),
                        args.script.pad_to_multiple_of.value_or(1)},
           .rows_files = {},
           .tokenizer = &processor.tokenizer()};
@@ -347,9 +352,12 @@ void run(const kto::Arguments& args) {
           kto::weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
     note(*advice);
   run.policy = kto::load_policy(args);
+  run.policy.tokenizer = kto::tokenizer_folder(args);
+  run.policy.tokens = tokens;
   check_vocabulary(processor, run.policy.model);
   kto::check(run.collator.pad_id < run.policy.model.config.vocab_size, "padding_value is ", run.collator.pad_id,
              ", and the model's vocabulary has ", run.policy.model.config.vocab_size, " tokens");
+  if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload);
   if (args.script.do_train)
     for (const std::string& advice : kto::config_advice(args.train)) note(advice);
   run.rows_files = hash_rows_files(run.rows);

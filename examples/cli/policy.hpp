@@ -28,7 +28,9 @@ struct Policy {
   std::function<LiveReference<Decoder>()> load_reference;  ///< one for a while, at any time
   std::function<Decoder()> moving_reference;               ///< one that will follow the policy, in the type it moves in
   std::optional<LoraConfig> adapter;
-  fs::path base;  ///< folder of the base model
+  fs::path base;       ///< folder of the base model
+  fs::path tokenizer;  ///< folder of the tokenizer that it is trained with
+  NamedTokens tokens;  ///< the tokenizer's
 };
 
 inline Decoder load_model(const Arguments& args, const fs::path& folder) {
@@ -174,7 +176,9 @@ inline Policy load_policy(const Arguments& args) {
              .load_reference = {},
              .moving_reference = {},
              .adapter = std::nullopt,
-             .base = base_folder};
+             .base = base_folder,
+             .tokenizer = base_folder,
+             .tokens = {}};
   const bool adapts = adapter || script.use_peft;
   const ReferenceLoader load{args, base, base_folder};
   if (adapts) {

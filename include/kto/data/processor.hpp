@@ -20,8 +20,8 @@ class Processor {
   /// that cannot be used is an Error only once a conversation needs it.
   explicit Processor(const fs::path& folder) : text_(load_tokenizer(folder)) {
     Json& special = text_.config.special_tokens;
-    if (!special.contains("pad_token") && special.contains("eos_token"))
-      special["pad_token"] = special["eos_token"].get<std::string>();  // as TRL's trainers do
+    pad_is_eos_ = !special.contains("pad_token") && special.contains("eos_token");
+    if (pad_is_eos_) special["pad_token"] = special["eos_token"].get<std::string>();  // as TRL's trainers do
     const std::string name = folder.string() + ": chat template";
     try {
       if (auto source = text_.config.chat_template()) chat_template_.emplace(*std::move(source), name);
@@ -44,7 +44,10 @@ class Processor {
       const auto id = text ? text_.tokenizer.id(*text) : std::nullopt;
       return id ? std::optional(NamedToken{*text, *id}) : std::nullopt;
     };
-    return {.bos = named("bos_token"), .eos = named("eos_token"), .pad = named("pad_token")};
+    return {.bos = named("bos_token"),
+            .eos = named("eos_token"),
+            .pad = named("pad_token"),
+            .pad_is_eos = pad_is_eos_};
   }
 
   RowEncoder<Tokenizer, ChatTemplate> encoder() const {
@@ -57,6 +60,7 @@ class Processor {
 
  private:
   LoadedTokenizer text_;
+  bool pad_is_eos_ = false;
   std::optional<ChatTemplate> chat_template_;
   std::optional<ChatTemplate> tool_template_;
   std::string no_template_ = no_chat_template;

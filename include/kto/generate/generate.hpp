@@ -12,6 +12,7 @@
 
 #include "kto/generate/cached_decoder.hpp"
 #include "kto/io/json.hpp"
+#include "kto/model/special_tokens.hpp"
 
 namespace kto {
 
@@ -28,15 +29,14 @@ struct GenerationConfig {
 };
 
 /// What a model folder says of generation: generation_config.json (its end-of-text tokens go before those of
-/// config.json), without sampling where it does not ask for it. Throws Error naming the file when it is malformed.
-inline GenerationConfig read_generation_config(const fs::path& folder, const ModelConfig& model) {
+/// config.json), without sampling where it does not ask for it. With `tokens` as it says when a model is saved with
+/// them. Throws Error naming the file when it is malformed.
+inline GenerationConfig read_generation_config(const fs::path& folder, const ModelConfig& model,
+                                               const NamedTokens& tokens = {}) {
   GenerationConfig out;
   out.eos_token_ids = model.eos_token_ids;
-  const fs::path file = folder / "generation_config.json";
-  if (!fs::exists(file)) return out;
-  const Json config = read_json(file);
-  const std::string where = file.string();
-  check(config.is_object(), where, ": expected an object");
+  const Json config = aligned_configs(folder, tokens).generation;
+  const std::string where = (folder / "generation_config.json").string();
   if (config.contains("eos_token_id") && config["eos_token_id"].is_array())
     out.eos_token_ids = json_value<std::vector<std::int64_t>>(config, "eos_token_id", {}, where);
   else if (config.contains("eos_token_id") && !config["eos_token_id"].is_null())

@@ -145,19 +145,25 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
 }
 
 /// Saves an adapter into `folder` so that PeftModel.from_pretrained reads it: adapter_config.json, the weights, and
-/// copies of the tokenizer files and chat templates of `source`. Existing files stay until all new ones are written.
-inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, const fs::path& source) {
+/// copies of the tokenizer files and chat templates of `source`, with a pad token as save_pretrained has it. Where the
+/// config names no base model, that is `source`. Existing files stay until all new ones are written.
+inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, const fs::path& source,
+                         const NamedTokens& tokens = {}) {
   std::vector<std::pair<std::string, Tensor>> tensors = detail::tied_copies(adapted.policy, adapted.config);
   Decoder policy = adapted.policy;
   detail::visit_adapter_tensors(policy, adapted.config, [&](const std::string& name, const Tensor& tensor) {
     tensors.emplace_back(name, tensor.detach());
   });
+  LoraConfig config = adapted.config;
+  if (config.base_model_name_or_path.empty()) config.base_model_name_or_path = source.string();
+  detail::ChangedFiles changed;
+  if (tokens.any()) changed = {{"tokenizer_config.json", aligned_configs(source, tokens).tokenizer_config}};
   fs::create_directories(folder);
   AtomicFiles files;
   constexpr auto one_file = std::numeric_limits<std::int64_t>::max();  // PEFT reads no shards
   const auto written = write_checkpoint(files, folder, tensors, one_file, "adapter_model");
-  files.add(folder / "adapter_config.json").write(to_json(adapted.config).dump(2) + "\n");
-  detail::copy_companions(files, source, folder);
+  files.add(folder / "adapter_config.json").write(to_json(config).dump(2) + "\n");
+  detail::write_companions(files, source, folder, changed);
   files.commit();
   remove_stale_weights(folder, written, "adapter_model");
 }

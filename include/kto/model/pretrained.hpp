@@ -11,6 +11,7 @@
 
 #include "kto/io/checkpoint.hpp"
 #include "kto/model/decoder.hpp"
+#include "kto/model/special_tokens.hpp"
 
 namespace kto {
 
@@ -71,9 +72,8 @@ inline std::string_view dtype_name(at::ScalarType type) {
   }
 }
 
-/// Everything in a model folder that is neither weights nor config.json and belongs to the model.
-inline constexpr std::array companion_files{"generation_config.json",
-                                            "tokenizer.json",
+/// The files of a model folder that its tokenizer and chat template are.
+inline constexpr std::array companion_files{"tokenizer.json",
                                             "tokenizer_config.json",
                                             "special_tokens_map.json",
                                             "added_tokens.json",
@@ -85,17 +85,28 @@ inline constexpr std::array companion_files{"generation_config.json",
                                             "chat_template.json"};
 inline constexpr const char* companion_templates = "additional_chat_templates";
 
-/// Copies of `source`'s companion files, which exist and are not those of `folder` itself.
-inline void copy_companions(AtomicFiles& files, const fs::path& source, const fs::path& folder) {
-  if (fs::equivalent(source, folder)) return;
-  const auto copy = [&](const fs::path& name) {
-    if (fs::is_regular_file(source / name)) files.add(folder / name).write(MappedFile(source / name).bytes());
-  };
-  for (const char* name : companion_files) copy(name);
+/// Files that are not copied as they are, by name.
+using ChangedFiles = std::map<std::string, Json>;
+
+/// Writes a file of `source` into `folder`: as it is, unless `changed` has another content for it.
+inline void write_companion(AtomicFiles& files, const fs::path& source, const fs::path& folder, const fs::path& name,
+                            const ChangedFiles& changed) {
+  const bool is_there = fs::is_regular_file(source / name);
+  const auto other = changed.find(name.string());
+  if (other != changed.end() && !(is_there && read_json(source / name) == other->second))
+    files.add(folder / name).write(other->second.dump(2) + "\n");
+  else if (is_there && !fs::equivalent(source, folder))
+    files.add(folder / name).write(MappedFile(source / name).bytes());
+}
+
+/// The same of all companion files, those that exist.
+inline void write_companions(AtomicFiles& files, const fs::path& source, const fs::path& folder,
+                             const ChangedFiles& changed) {
+  for (const char* name : companion_files) write_companion(files, source, folder, name, changed);
   if (!fs::is_directory(source / companion_templates)) return;
   fs::create_directories(folder / companion_templates);
   for (const auto& entry : fs::directory_iterator(source / companion_templates))
-    copy(fs::path(companion_templates) / entry.path().filename());
+    write_companion(files, source, folder, fs::path(companion_templates) / entry.path().filename(), changed);
 }
 
 }  // namespace detail
@@ -149,11 +160,19 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
 
 /// Saves a model into `folder` (made where there is none) so that load_pretrained and transformers read it: weights in
 /// the parameters' type, config.json of `source` with "dtype" brought up to date, and copies of the generation config,
-/// tokenizer files and chat templates of `source`. Files that are there stay as they are until all new ones are
-/// written.
+/// tokenizer files and chat templates of `source`. With `tokens` (Processor::named_tokens) these name the special tokens
+/// of the tokenizer, so that generate() stops where trained completions end. Files that are there stay as they are until
+/// all new ones are written.
 inline void save_pretrained(const Decoder& decoder, const fs::path& folder, const fs::path& source,
-                            std::int64_t max_shard_size = default_shard_size) {
+                            const NamedTokens& tokens = {}, std::int64_t max_shard_size = default_shard_size) {
   Json config = read_json(source / "config.json");
+  detail::ChangedFiles changed;
+  if (tokens.any()) {
+    TokenConfigs aligned = aligned_configs(source, tokens);
+    config = std::move(aligned.config);
+    changed = {{"generation_config.json", std::move(aligned.generation)},
+               {"tokenizer_config.json", std::move(aligned.tokenizer_config)}};
+  }
   const std::string_view dtype = detail::dtype_name(decoder.embedding_VD.scalar_type());
   if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
@@ -165,7 +184,8 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   AtomicFiles files;
   const auto written = write_checkpoint(files, folder, decoder.named_parameters(), max_shard_size);
   files.add(folder / "config.json").write(config.dump(2) + "\n");
-  detail::copy_companions(files, source, folder);
+  detail::write_companion(files, source, folder, "generation_config.json", changed);
+  detail::write_companions(files, source, folder, changed);
   files.commit();
   remove_stale_weights(folder, written);
 }
