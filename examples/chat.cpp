@@ -2,17 +2,22 @@
 // Talks to a model: a folder, or a base with an adapter.
 //   chat --model_name_or_path out             on a terminal; /new begins a new conversation, /exit or end of input ends
 //   echo "Who are you?" | chat --model_name_or_path out --temperature 0
-// Each line of the input is a message; the replies, and nothing else, go to the output as they are made. On a terminal
-// Ctrl-C ends the reply that is being made; once more, or at the prompt, it ends the program.
+// Each line of the input is a message; the replies, and nothing else, go to the output as they are made: as they are,
+// and on a terminal with control characters escaped. On a terminal Ctrl-C ends the reply that is being made; once more,
+// or at the prompt, it ends the program. A line that is not UTF-8 is named: at the prompt one goes on, from a pipe it
+// is an error.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
 
 #include "cli/policy.hpp"
 #include "kto/core/allocator.hpp"
+#include "kto/core/terminal.hpp"
+#include "kto/data/detail/utf8.hpp"
 #include "kto/generate/generate.hpp"
 #include "kto/generate/text_stream.hpp"
 
@@ -26,6 +31,15 @@ struct Options {
   std::uint64_t seed = 42;
 };
 
+/// Refuses what is no seed: CLI11 takes -1 for 2^64 - 1, and what is too large likewise.
+std::string check_seed(const std::string& text) {
+  std::uint64_t seed = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
+  return error == std::errc() && end == text.data() + text.size()
+             ? ""
+             : "expected an integer from 0 to 18446744073709551615, not " + text;
+}
+
 void add_options(CLI::App& app, Options& options) {
   app.add_option("--model_name_or_path", options.model, "folder of the model, or of an adapter")->required();
   app.add_option("--adapter_name_or_path", options.adapter, "folder of a PEFT adapter for the model");
@@ -35,7 +49,7 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--top_p", options.top_p, "draw among the likeliest tokens that have this probability together");
   app.add_option("--repetition_penalty", options.repetition_penalty, "above 1: fewer repetitions");
   app.add_option("--max_new_tokens", options.max_new_tokens, "longest reply");
-  app.add_option("--seed", options.seed, "of the drawing");
+  app.add_option("--seed", options.seed, "of the drawing")->check(check_seed);
   app.add_option("--dtype", options.dtype, "type of the weights")
       ->check(CLI::IsMember({"float32", "bfloat16", "auto"}));
   app.add_option("--device", options.device, "auto, cpu, cuda, cuda:N");
@@ -63,9 +77,13 @@ kto::fs::path tokenizer_folder(const Options& options) {
   return kto::tokenizer_folder(args);
 }
 
-kto::GenerationConfig generation_config(const Options& options, const kto::Decoder& model, const kto::fs::path& base) {
+/// The folder's own; where an adapter is put on it, as that of the whole model would be saved.
+kto::GenerationConfig generation_config(const Options& options, const kto::Decoder& model, const kto::fs::path& base,
+                                        const kto::NamedTokens& tokens) {
   const kto::fs::path own = options.model;
-  auto config = kto::read_generation_config(kto::fs::exists(own / "generation_config.json") ? own : base, model.config);
+  const bool has_adapter = !options.adapter.empty() || !kto::fs::equivalent(own, base);
+  auto config = kto::read_generation_config(kto::fs::exists(own / "generation_config.json") ? own : base, model.config,
+                                            has_adapter ? tokens : kto::NamedTokens());
   if (options.temperature) config.temperature = *options.temperature;
   if (options.top_k) config.top_k = *options.top_k;
   if (options.top_p) config.top_p = *options.top_p;
@@ -124,15 +142,17 @@ class Chat {
   }
 
   /// Answers, and writes the answer to `out` while it is made. An interrupted answer stays in the conversation as far
-  /// as it got.
+  /// as it got. Throws Error when it cannot be written.
   void reply(const std::string& message, std::FILE* out) {
+    const bool terminal = ::isatty(::fileno(out)) != 0;
     messages_.push_back({{"role", "user"}, {"content", message}});
     kto::TextStream stream(processor_.tokenizer());
     std::string text;
     const auto put = [&](const std::string& part) {
       text += part;
-      std::fwrite(part.data(), 1, part.size(), out);
-      std::fflush(out);
+      const std::string shown = terminal ? kto::printable(part) : part;
+      const bool written = std::fwrite(shown.data(), 1, shown.size(), out) == shown.size() && std::fflush(out) == 0;
+      kto::check(written, "the output cannot be written (is the disk full?)");
     };
     const auto ids = prompt_ids(message);
     kto::check(ids.size() <= max_prompt(), "the conversation has ", ids.size(), " tokens, and the model reads at most ",
@@ -176,14 +196,20 @@ class Chat {
 void run(const Options& options) {
   const auto [model, base] = load(options);
   const kto::Processor processor(tokenizer_folder(options));
-  Chat chat(model, processor, generation_config(options, model, base), options.system);
+  Chat chat(model, processor, generation_config(options, model, base, processor.named_tokens()), options.system);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
   if (terminal) Interrupt::watch();
   std::string line;
-  for (;;) {
+  for (std::size_t number = 1;; ++number) {
     if (terminal) std::cerr << "> " << std::flush;
     if (!std::getline(std::cin, line)) break;
     if (line.ends_with('\r')) line.pop_back();
+    if (const std::size_t at = kto::detail::find_invalid_utf8(line); at != std::string::npos) {
+      const std::string problem = kto::concat("line ", number, " of the input is not UTF-8: byte ", at + 1);
+      kto::check(terminal, problem);
+      std::cerr << "chat: " << problem << "; it is left out\n";
+      continue;
+    }
     if (line == "/exit") break;
     if (line == "/new")
       chat.begin();
@@ -207,11 +233,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     const int status = app.exit(error);
     return status == 0 ? 0 : 2;
-  } catch (const kto::UsageError& error) {
-    std::cerr << "chat: error: " << error.what() << '\n';
-    return 2;
   } catch (const std::exception& error) {
-    std::cerr << "chat: error: " << error.what() << '\n';
-    return 1;
+    return kto::report_error("chat", error);
   }
 }

@@ -65,12 +65,13 @@ void save_model(const kto::Policy& policy, const fs::path& folder) {
   }
 }
 
-/// README.md of the trained model. Its base is named where config.json says from which hub it came.
+/// README.md of the trained model. Its base is named as config.json says that the hub has it, else by its folder.
 std::string model_card(const kto::Arguments& args, const kto::Policy& policy) {
   const std::string base = kto::read_json(policy.base / "config.json").value("_name_or_path", "");
   const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
   return kto::to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
-                           .base_model = kto::is_hub_name(base) ? base : "",
+                           .base_model = kto::is_hub_name(base) ? base : policy.base.string(),
+                           .base_is_folder = !kto::is_hub_name(base),
                            .dataset = "",
                            .library_name = policy.adapter && !args.script.merge_and_unload ? "peft" : "transformers",
                            .version = KTO_VERSION});
@@ -317,7 +318,8 @@ void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model
 /// Notes where the saved model names other special tokens than its base, or an adapter's base ends texts with others.
 void note_special_tokens(const kto::Policy& policy, bool is_adapter) {
   const auto& eos = policy.tokens.eos;
-  if (const std::string text = kto::alignment_note(is_adapter ? policy.tokenizer : policy.base, policy.tokens, is_adapter);
+  if (const std::string text =
+          kto::alignment_note(is_adapter ? policy.tokenizer : policy.base, policy.tokens, is_adapter);
       !text.empty())
     note(text);
   if (!is_adapter || !eos) return;
@@ -325,7 +327,8 @@ void note_special_tokens(const kto::Policy& policy, bool is_adapter) {
   if (!ends.empty() && std::ranges::find(ends, eos->id) == ends.end())
     note(kto::concat("completions end with ", eos->text, " (id ", eos->id, "), which the eos_token_id of the base's ",
                      "configs does not name: with the adapter, generate() of transformers stops there only when asked "
-                     "to (eos_token_id=", eos->id, "); chat does"));
+                     "to (eos_token_id=",
+                     eos->id, "); chat does"));
 }
 
 /// What the tokenizer's padding is, as an id; 0 where it has none: padding is never looked at.

@@ -5,6 +5,7 @@
 
 #include "command_line.hpp"
 #include "kto/data/truncation.hpp"
+#include "kto/text/named_tokens.hpp"
 #include "kto/train/options.hpp"
 #include "mixture.hpp"
 #include "taken_options.hpp"
@@ -385,8 +386,10 @@ inline const Options<ScriptConfig>& script_options() {
         text(option(&C::ref_logps_cache, "ref_logps_cache", group::reference,
                     "folder of the cache; None: kto in the user's cache folder"),
              "DIR"),
-        option(&C::sync_ref_model, "sync_ref_model", group::reference,
-               "move the reference towards the policy every ref_model_sync_steps updates (TR-DPO)"),
+        option(
+            &C::sync_ref_model, "sync_ref_model", group::reference,
+            "move the reference towards the policy every ref_model_sync_steps updates (TR-DPO); with an adapter, the "
+            "reference's adapter moves"),
         option(&C::ref_model_mixup_alpha, "ref_model_mixup_alpha", group::reference, "the policy's share in that move",
                {"a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; }}),
         option(&C::ref_model_sync_steps, "ref_model_sync_steps", group::reference, "updates between two moves",
@@ -436,7 +439,7 @@ inline const Options<ScriptConfig>& script_options() {
                "longest of those replies, in tokens", detail::count(1)),
         option(&C::generation_temperature, "generation_temperature", group::evaluation,
                "0: always the likeliest token; above: drawn, from seed, alike at each evaluation",
-               detail::at_least_zero()),
+               {"0, or a number of 1.2e-38 or more", [](double x) { return x == 0 || x >= 1.2e-38; }}),
         option(&C::auto_find_batch_size, "auto_find_batch_size", group::length,
                "when memory runs out, start anew with half of per_device_train_batch_size"),
         option(&C::model_init_kwargs, "model_init_kwargs", group::model,

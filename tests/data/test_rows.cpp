@@ -264,7 +264,8 @@ TEST_CASE("rows: what a tool gave back may be any list or object", "[data]") {
   };
   for (const std::string role : {"tool", "ipython", "function"})
     for (const std::string content : {R"({"temp":22})", "{}", R"(["a",1])", R"([{"id":3},{"type":"x"}])", "[]",
-                                      R"([{"type":"text","text":"t"}])"}) {
+                                      R"([{"type":"text","text":"t"}])", R"([{"type":"image_search","hits":2}])",
+                                      R"([{"type":"text","text":5}])", R"([{"type":"city","text":{"a":1}}])"}) {
       const auto file = folder.write("rows.jsonl", chat_row(turns(role, content)));
       CHECK(read_rows(file).rows.at(0).prompt[1]["content"] == Json::parse(content));
     }

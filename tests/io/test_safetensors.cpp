@@ -205,9 +205,12 @@ TEST_CASE("a checkpoint is sharded past the limit, and read back from its shards
     fs::remove(scratch.path / "model-00003-of-00005.safetensors");
     CHECK_THROWS_WITH(Checkpoint(scratch.path), KTO_CONTAINS("shard model-00003-of-00005.safetensors is missing"));
   }
-  SECTION("an index that names what a shard lacks") {
+  SECTION("an index that names what no shard holds: what they hold counts") {
     save_safetensors(scratch.path / "model-00002-of-00005.safetensors", {{"w2", at::ones({1})}});
-    CHECK_THROWS_WITH(Checkpoint(scratch.path), KTO_CONTAINS("00002-of-00005.safetensors: lacks tensor \"w3\""));
+    const Checkpoint checkpoint(scratch.path);
+    CHECK(checkpoint.contains("w2"));
+    CHECK_FALSE(checkpoint.contains("w3"));
+    CHECK_THROWS_WITH(checkpoint.tensor("w3"), KTO_CONTAINS("has no tensor \"w3\""));
   }
   SECTION("a tensor in two shards") {
     save_safetensors(scratch.path / "model-00005-of-00005.safetensors",

@@ -353,8 +353,15 @@ TEST_CASE("adapters are saved and loaded whole; other shapes and names are told"
   kto::save_adapter(adapted, folder, KTO_SOURCE_DIR "/tests/golden/data/model");
   CHECK(at::allclose(logps(kto::load_adapter(base_decoder(), folder).policy), logps(adapted.policy), 1e-12, 1e-12));
   CHECK(kto::fs::exists(folder / "tokenizer.json"));
+  CHECK(kto::read_json(folder / "tokenizer_config.json").value("pad_token", "none") == "none");
 
   Json json = kto::read_json(folder / "adapter_config.json");
+  CHECK(json["base_model_name_or_path"] == KTO_SOURCE_DIR "/tests/golden/data/model");
+  adapted.config.base_model_name_or_path = "org/base";
+  kto::save_adapter(adapted, folder, KTO_SOURCE_DIR "/tests/golden/data/model",
+                    {.bos = {}, .eos = {}, .pad = kto::NamedToken{"<|end|>", 2}});
+  CHECK(kto::read_json(folder / "adapter_config.json")["base_model_name_or_path"] == "org/base");
+  CHECK(kto::read_json(folder / "tokenizer_config.json")["pad_token"] == "<|end|>");
   json["r"] = 3;
   kto::write_file(folder / "adapter_config.json", json.dump());
   CHECK_THROWS_WITH(kto::load_adapter(base_decoder(), folder),

@@ -169,6 +169,17 @@ TEST_CASE("a tied head is tied as transformers ties it") {
   CHECK(read_json(scratch.path / "untied/config.json")["tie_word_embeddings"] == false);
   check_with_transformers(untied, scratch.path / "untied");
 
+  save_checkpoint(source, weights, 5000);  // an index that names the tied head, which no shard holds
+  Json index = read_json(source / "model.safetensors.index.json");
+  const Json shard = index["weight_map"].back();
+  index["weight_map"]["lm_head.weight"] = shard;
+  write_file(source / "model.safetensors.index.json", index.dump());
+  CHECK(head_is_embedding(load_pretrained(source)));
+  CHECK(same(load_pretrained(source), weights));
+  write_file(source / "config.json", tiny_config().dump());
+  CHECK_THROWS_WITH(load_pretrained(source), KTO_CONTAINS("missing: lm_head.weight"));
+  write_file(source / "config.json", tiny_config(R"({"tie_word_embeddings": true})").dump());
+
   both = weights;
   both[0].first = "lm_head.weight";
   save_checkpoint(source, both);
@@ -204,7 +215,7 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
   check_with_transformers(decoder, target);
 
   SECTION("in shards, into the folder that it came from, in the parameters' type") {
-    save_pretrained(load_pretrained(target, at::kBFloat16), target, target, 5000);
+    save_pretrained(load_pretrained(target, at::kBFloat16), target, target, {}, 5000);
     CHECK_FALSE(fs::exists(target / "model.safetensors"));
     CHECK(read_json(target / "config.json")["torch_dtype"] == "bfloat16");
     CHECK(same(load_pretrained(target), weights));
@@ -216,6 +227,35 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
     CHECK_THROWS_AS(save_pretrained(decoder, target, scratch.path / "broken"), Error);
     CHECK(same(load_pretrained(target), weights));
   }
+}
+
+TEST_CASE("a model is saved with the special tokens of its tokenizer") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source", target = scratch.path / "target";
+  make_source(source, tiny_config(R"({"eos_token_id": 1})"));
+  const std::string generation = R"({"eos_token_id":  1, "do_sample": false})", tokenizer = R"({"eos_token":  "<e>"})";
+  write_file(source / "generation_config.json", generation);
+  write_file(source / "tokenizer_config.json", tokenizer);
+  const Decoder decoder = load_pretrained(source);
+  const NamedTokens tokens{.bos = {}, .eos = NamedToken{"<e>", 2}, .pad = NamedToken{"<e>", 2}, .pad_is_eos = true};
+  save_pretrained(decoder, target, source);
+  CHECK(read_file(target / "generation_config.json") == generation);
+  CHECK(read_file(target / "tokenizer_config.json") == tokenizer);
+  const auto is_aligned = [&] {
+    return read_json(target / "config.json")["eos_token_id"] == 2 &&
+           read_json(target / "generation_config.json") ==
+               Json::parse(R"({"eos_token_id": [2, 1], "do_sample": false, "pad_token_id": 2})") &&
+           read_json(target / "tokenizer_config.json") == Json::parse(R"({"eos_token": "<e>", "pad_token": "<e>"})");
+  };
+  save_pretrained(decoder, target, source, tokens);
+  CHECK(is_aligned());
+  const std::string once = read_file(target / "generation_config.json");
+  save_pretrained(decoder, target, target, tokens);  // where it came from
+  CHECK(is_aligned());
+  CHECK(read_file(target / "generation_config.json") == once);
+  fs::remove(source / "generation_config.json");
+  save_pretrained(decoder, target, source, tokens);
+  CHECK(read_json(target / "generation_config.json")["eos_token_id"] == Json::parse("[2, 1]"));
 }
 
 TEST_CASE("folders that are not models say what they are") {

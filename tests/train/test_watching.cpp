@@ -156,14 +156,21 @@ TEST_CASE("the model card has TRL's front matter; names are YAML text whatever i
                                              .library_name = "peft",
                                              .version = "1.2.3"});
   CHECK_THAT(card, KTO_CONTAINS("---\nbase_model: 'org/base'\ndatasets: 'org/rows'\nlibrary_name: 'peft'\n"
-                                "model_name: 'it''s: a model'\ntags:\n- generated_from_trainer\n- kto\n"
-                                "licence: license\n---\n\n# Model Card for it's: a model\n"));
+                                "model_name: 'it''s: a model'\npipeline_tag: 'text-generation'\ntags:\n"
+                                "- generated_from_trainer\n- trl\n- kto\n- 'base_model:adapter:org/base'\n- lora\n"
+                                "- transformers\nlicence: license\n---\n\n# Model Card for it's: a model\n"));
   CHECK_THAT(card, KTO_CONTAINS("[org/base](https://huggingface.co/org/base)"));
   CHECK_THAT(card, KTO_CONTAINS("https://huggingface.co/papers/2402.01306"));
   CHECK_THAT(card, KTO_CONTAINS("by kto 1.2.3"));
   const std::string nameless = kto::to_markdown({.model_name = "out", .base_model = "", .dataset = "", .version = "1"});
   CHECK(nameless.find("base_model") == std::string::npos);
   CHECK(nameless.find("datasets") == std::string::npos);
+  const std::string local = kto::to_markdown(
+      {.model_name = "out", .base_model = "models/tiny/", .base_is_folder = true, .dataset = "", .version = "1"});
+  CHECK_THAT(local, KTO_CONTAINS("fine-tuned version of `tiny`.") && KTO_CONTAINS("\ntags:\n- generated_from_trainer\n"
+                                                                                  "- trl\n- kto\nlicence"));
+  CHECK(local.find("base_model") == std::string::npos);
+  CHECK(local.find("models/") == std::string::npos);
   CHECK(kto::is_hub_name("org/base"));
   for (const char* name : {"base", "/base", "org/", "a/b/c", "./base", "~/base", ""})
     CHECK_FALSE(kto::is_hub_name(name));

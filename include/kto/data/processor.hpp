@@ -44,10 +44,7 @@ class Processor {
       const auto id = text ? text_.tokenizer.id(*text) : std::nullopt;
       return id ? std::optional(NamedToken{*text, *id}) : std::nullopt;
     };
-    return {.bos = named("bos_token"),
-            .eos = named("eos_token"),
-            .pad = named("pad_token"),
-            .pad_is_eos = pad_is_eos_};
+    return {.bos = named("bos_token"), .eos = named("eos_token"), .pad = named("pad_token"), .pad_is_eos = pad_is_eos_};
   }
 
   RowEncoder<Tokenizer, ChatTemplate> encoder() const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <span>
 #include <string>
@@ -55,7 +56,8 @@ inline void validate(const GenerationConfig& config) {
     if (!holds) throw UsageError(message);
   };
   require(config.max_new_tokens > 0, "max_new_tokens: expected an integer above 0");
-  require(config.temperature >= 0 && std::isfinite(config.temperature), "temperature: expected a number >= 0");
+  const bool divides = config.temperature >= 1.2e-38 && std::isfinite(config.temperature);  // as a float is not 0
+  require(config.temperature == 0 || divides, "temperature: expected 0, or a number of 1.2e-38 or more");
   require(config.top_k >= 0, "top_k: expected 0 (all) or more");
   require(config.top_p > 0 && config.top_p <= 1, "top_p: expected a number above 0 and at most 1");
   require(config.repetition_penalty > 0, "repetition_penalty: expected a number above 0");
@@ -75,7 +77,7 @@ inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> ea
   }
   check(at::isfinite(logits_V).all().item<bool>(), "the model's logits are not finite: its weights are damaged");
   if (config.temperature == 0) return static_cast<std::int32_t>(logits_V.argmax().item<std::int64_t>());
-  logits_V = logits_V / config.temperature;
+  logits_V = (logits_V - logits_V.max()) / config.temperature;  // however small that is, the largest stays finite
   const std::int64_t V = logits_V.size(0), k = config.top_k == 0 ? V : std::min(config.top_k, V);
   const auto [logits_k, ids_k] = logits_V.topk(k);  // falling
   Tensor probabilities_k = at::softmax(logits_k, -1);

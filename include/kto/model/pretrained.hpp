@@ -160,9 +160,9 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
 
 /// Saves a model into `folder` (made where there is none) so that load_pretrained and transformers read it: weights in
 /// the parameters' type, config.json of `source` with "dtype" brought up to date, and copies of the generation config,
-/// tokenizer files and chat templates of `source`. With `tokens` (Processor::named_tokens) these name the special tokens
-/// of the tokenizer, so that generate() stops where trained completions end. Files that are there stay as they are until
-/// all new ones are written.
+/// tokenizer files and chat templates of `source`. With `tokens` (Processor::named_tokens) these name the special
+/// tokens of the tokenizer, so that generate() stops where trained completions end. Files that are there stay as they
+/// are until all new ones are written.
 inline void save_pretrained(const Decoder& decoder, const fs::path& folder, const fs::path& source,
                             const NamedTokens& tokens = {}, std::int64_t max_shard_size = default_shard_size) {
   Json config = read_json(source / "config.json");

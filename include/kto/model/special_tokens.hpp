@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The special tokens that config.json, generation_config.json and tokenizer_config.json name, brought in line with the
-// tokenizer that a model is trained with, as transformers' Trainer (5.24) and TRL's KTOTrainer do it. In files that stay
-// as they were, generate() may run past the token with which every trained completion ends.
+// tokenizer that a model is trained with, as transformers' Trainer (5.24) and TRL's KTOTrainer do it. In files that
+// stay as they were, generate() may run past the token with which every trained completion ends.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +28,7 @@ inline TokenConfigs read_token_configs(const fs::path& folder) {
     check(object.is_object(), (folder / name).string(), ": expected an object");
     return object;
   };
-  TokenConfigs out{
-      .config = read("config.json"), .generation = {}, .tokenizer_config = read("tokenizer_config.json")};
+  TokenConfigs out{.config = read("config.json"), .generation = {}, .tokenizer_config = read("tokenizer_config.json")};
   if (fs::exists(folder / "generation_config.json")) {
     out.generation = read("generation_config.json");
     return out;
@@ -112,7 +111,7 @@ inline std::string alignment_note(const fs::path& folder, const NamedTokens& tok
     }
     if (!changes.empty()) out += concat(out.empty() ? "" : "; ", file, changes);
   };
-  constexpr auto ids = {"eos_token_id", "bos_token_id", "pad_token_id"};
+  const auto ids = {"eos_token_id", "bos_token_id", "pad_token_id"};
   if (!is_adapter) {
     compare("config.json", old.config, now.config, ids);
     compare("generation_config.json", old.generation, now.generation, ids);

@@ -16,7 +16,7 @@ struct NamedToken {
 struct NamedTokens {
   std::optional<NamedToken> bos = std::nullopt, eos = std::nullopt;
   std::optional<NamedToken> pad = std::nullopt;  ///< where the tokenizer names none, eos, as TRL's trainers have it
-  bool pad_is_eos = false;  ///< it names none
+  bool pad_is_eos = false;                       ///< it names none
 
   bool any() const { return bos || eos || pad; }
 };

@@ -2,6 +2,7 @@
 // The README.md of a trained model, with the front matter that TRL's model cards have.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,11 +13,12 @@ namespace kto {
 
 struct ModelCard {
   std::string model_name;                     ///< of the trained model
-  std::string base_model;                     ///< its name on the hub, or empty
+  std::string base_model;                     ///< its name on the hub, its folder, or empty
+  bool base_is_folder = false;                ///< then the front matter names it for an adapter alone, as PEFT does
   std::string dataset;                        ///< the same of the rows
   std::string library_name = "transformers";  ///< "peft" for an adapter
-  std::vector<std::string> tags = {"kto"};    ///< beside generated_from_trainer
-  std::string method = "KTO";                 ///< how it was trained
+  std::vector<std::string> tags = {"trl", "kto"};  ///< beside generated_from_trainer: those of TRL's cards
+  std::string method = "KTO";                      ///< how it was trained
   std::string paper_title = "KTO: Model Alignment as Prospect Theoretic Optimization";
   std::string paper_id = "2402.01306";  ///< on arXiv
   std::string version;                  ///< of this library
@@ -46,18 +48,28 @@ inline std::string to_markdown(const ModelCard& card) {
   const auto line = [&](const char* key, const std::string& value) {
     if (!value.empty()) out += concat(key, ": ", detail::yaml_text(value), '\n');
   };
-  line("base_model", card.base_model);
+  const bool is_adapter = card.library_name == "peft";
+  const auto folder = std::filesystem::path(card.base_model).lexically_normal();
+  const std::string folder_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  if (!card.base_is_folder || is_adapter) line("base_model", card.base_model);
   line("datasets", card.dataset);
   line("library_name", card.library_name);
   line("model_name", card.model_name);
+  if (is_adapter) line("pipeline_tag", "text-generation");
   out += "tags:\n- generated_from_trainer\n";
   for (const std::string& tag : card.tags) out += "- " + tag + "\n";
+  if (is_adapter) {  // those of PEFT's cards
+    if (!card.base_model.empty()) out += "- " + detail::yaml_text("base_model:adapter:" + card.base_model) + "\n";
+    out += "- lora\n- transformers\n";
+  }
   out += "licence: license\n---\n\n# Model Card for " + card.model_name + "\n\n";
   const auto link = [](const std::string& kind, const std::string& name) {
     return concat('[', name, "](https://huggingface.co/", kind, name, ')');
   };
   out += "This model is a fine-tuned version of ";
-  out += card.base_model.empty() ? std::string("another model") : link("", card.base_model);
+  out += card.base_model.empty() ? std::string("another model")
+         : card.base_is_folder   ? "`" + folder_name + "`"
+                                 : link("", card.base_model);
   if (!card.dataset.empty()) out += " on the " + link("datasets/", card.dataset) + " dataset";
   out += ".\n\n## Training procedure\n\nThis model was trained with " + card.method;
   if (!card.paper_id.empty())

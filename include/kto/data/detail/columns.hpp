@@ -54,13 +54,17 @@ inline void check_part(const Json& part, const std::string& name) {
           "; only text can be trained on: remove the rows that have other media");
 }
 
-/// What a tool gave back, as JSON: a template writes it as it is.
+/// What a tool gave back, as JSON: a template writes it as it is. A list of nothing but text and media is one of parts.
 inline bool is_tool_result(std::string_view role, const Json& content) {
   constexpr std::array<std::string_view, 3> tools{"tool", "ipython", "function"};
+  constexpr std::array<std::string_view, 6> media{"image", "image_url", "video", "video_url", "audio", "audio_url"};
   if (std::ranges::find(tools, role) == tools.end()) return false;
-  const auto is_text = [](const Json* value) { return value && value->is_string(); };
   const auto is_part = [&](const Json& item) {
-    return item.is_object() && (is_text(find_value(item, "type")) || is_text(find_value(item, "text")));
+    const Json* type = item.is_object() ? find_value(item, "type") : nullptr;
+    const Json* text = item.is_object() ? find_value(item, "text") : nullptr;
+    if (type == nullptr || !type->is_string()) return false;
+    const auto& kind = type->get_ref<const std::string&>();
+    return kind == "text" ? text != nullptr && text->is_string() : std::ranges::find(media, kind) != media.end();
   };
   return content.is_object() || (content.is_array() && !std::ranges::all_of(content, is_part));
 }
