@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -28,17 +27,8 @@ struct Options {
   std::optional<double> temperature, top_p, repetition_penalty;
   std::optional<std::int64_t> top_k;
   std::int64_t max_new_tokens = 512;
-  std::uint64_t seed = 42;
+  std::int64_t seed = 42;
 };
-
-/// Refuses what is no seed: CLI11 takes -1 for 2^64 - 1, and what is too large likewise.
-std::string check_seed(const std::string& text) {
-  std::uint64_t seed = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seed);
-  return error == std::errc() && end == text.data() + text.size()
-             ? ""
-             : "expected an integer from 0 to 18446744073709551615, not " + text;
-}
 
 void add_options(CLI::App& app, Options& options) {
   app.add_option("--model_name_or_path", options.model, "folder of the model, or of an adapter")->required();
@@ -49,7 +39,8 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--top_p", options.top_p, "draw among the likeliest tokens that have this probability together");
   app.add_option("--repetition_penalty", options.repetition_penalty, "above 1: fewer repetitions");
   app.add_option("--max_new_tokens", options.max_new_tokens, "longest reply");
-  app.add_option("--seed", options.seed, "of the drawing")->check(check_seed);
+  app.add_option("--seed", options.seed, "of the drawing")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{4294967295}));
   app.add_option("--dtype", options.dtype, "type of the weights")
       ->check(CLI::IsMember({"float32", "bfloat16", "auto"}));
   app.add_option("--device", options.device, "auto, cpu, cuda, cuda:N");
@@ -89,7 +80,7 @@ kto::GenerationConfig generation_config(const Options& options, const kto::Decod
   if (options.top_p) config.top_p = *options.top_p;
   if (options.repetition_penalty) config.repetition_penalty = *options.repetition_penalty;
   config.max_new_tokens = options.max_new_tokens;
-  config.seed = options.seed;
+  config.seed = static_cast<std::uint64_t>(options.seed);
   validate(config);
   return config;
 }

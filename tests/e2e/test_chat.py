@@ -70,6 +70,8 @@ with tempfile.TemporaryDirectory() as tmp:
         case(name, result.returncode == status and pattern in result.stderr, (result.returncode, result.stderr[-300:]))
 
     refused("a temperature below 0", "temperature", "--model_name_or_path", runs.model, "--temperature", "-1")
+    for seed in ("-1", "4294967296", "99999999999999999999"):
+        refused(f"the seed {seed}", "--seed", "--model_name_or_path", runs.model, "--seed", seed)
     refused("an unknown flag", "--tmperature", "--model_name_or_path", runs.model, "--tmperature", "1")
     refused("a model that is not there", "nowhere", "--model_name_or_path", at("nowhere"), status=1)
     refused("a message longer than the model reads", "the model reads at most 512", "--model_name_or_path", runs.model, status=1, lines=["word " * 200000])
