@@ -32,7 +32,8 @@ def series(key):
     return [step for step, _ in points], [value for _, value in points]
 
 
-if not series("loss")[0] and not series("eval_loss")[0]:
+HELD_OUT = sorted({key[:-len("loss")] for entry in log for key in entry if key.startswith("eval_") and key.endswith("_loss")})
+if not series("loss")[0] and not HELD_OUT:
     sys.exit(f"plot.py: {source}: has no log entries with a loss")
 figure, axes = plt.subplots(2, 3, figsize=(13, 7), constrained_layout=True)
 for axis, (title, keys) in zip(axes.flat, PANELS):
@@ -42,9 +43,10 @@ for axis, (title, keys) in zip(axes.flat, PANELS):
         name = side if side in COLORS else "training"
         if series(key)[0]:
             axis.plot(*series(key), color=color, label=name, marker="." if len(series(key)[0]) < 60 else "")
-        if series("eval_" + key)[0]:
-            label = f"{name}, held out" if side in COLORS else "held out"
-            axis.plot(*series("eval_" + key), color=color if side in COLORS else "tab:orange", label=label, linestyle="--", marker="o")
+        for prefix, marker in zip(HELD_OUT, "osv^D*" * len(HELD_OUT)):  # "eval_", or one for each of several sets
+            if series(prefix + key)[0]:
+                label = ", ".join(part for part in (name if side in COLORS else "", "held out", prefix[len("eval_"):-1]) if part)
+                axis.plot(*series(prefix + key), color=color if side in COLORS else "tab:orange", label=label, linestyle="--", marker=marker)
     axis.set_title(title)
     axis.set_xlabel("step")
     axis.grid(alpha=0.3)

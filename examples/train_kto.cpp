@@ -181,12 +181,16 @@ kto::EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference
     other = reference.model;
   else
     note("generate_during_eval: the reference was let go after precompute_ref_log_probs; the policy writes alone");
-  auto prompts = kto::first_prompts(run.rows.evaluation, static_cast<std::size_t>(script.generation_num_prompts));
-  kto::check(!prompts.empty(), "generate_during_eval: no row of the evaluation has a prompt");
+  const auto count = static_cast<std::size_t>(script.generation_num_prompts);
+  for (const auto& [name, rows] : run.rows.evaluation)
+    kto::check(!kto::first_prompts(rows, 1).empty(), "generate_during_eval: no row of the evaluation ",
+               name.empty() ? "" : "set " + name + " ", "has a prompt");
   return {.compute_metrics = {},
           .preprocess_logits_for_metrics = {},
-          .samples = [policy = run.policy.model, other, config, prompts, &tokenizer = *run.tokenizer] {
-            return kto::sample_replies(policy, other ? &*other : nullptr, tokenizer, prompts, config);
+          .samples = [policy = run.policy.model, other, config, count,
+                      &tokenizer = *run.tokenizer](std::span<const kto::Example> rows) {
+            return kto::sample_replies(policy, other ? &*other : nullptr, tokenizer, kto::first_prompts(rows, count),
+                                       config);
           }};
 }
 
@@ -213,10 +217,10 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   Json eval_metrics = Json::object();
   const auto evaluate = [&](std::int64_t num_tokens) {
     if (!args.script.bf16_full_eval && !args.script.fp16_full_eval)
-      return trainer.evaluate(run.rows.evaluation, "eval_", num_tokens);
+      return trainer.evaluate(run.rows.evaluation_sets(), "eval_", num_tokens);
     auto evaluator = trainer;
     evaluator.model = kto::narrow_copy(trainer.model, args.script.fp16_full_eval ? at::kHalf : at::kBFloat16);
-    return evaluator.evaluate(run.rows.evaluation, "eval_", num_tokens);
+    return evaluator.evaluate(run.rows.evaluation_sets(), "eval_", num_tokens);
   };
   if (!args.script.do_train) {
     eval_metrics = evaluate(0);
@@ -231,8 +235,8 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   const kto::StopSignals signals;
   const kto::TrainerState state = [&] {
     if constexpr (!kto::FixesKlPairs<Reference>)
-      if (run.rows.stream) return trainer.train(*run.rows.stream, run.rows.evaluation);
-    return trainer.train(run.rows.train, run.rows.evaluation);
+      if (run.rows.stream) return trainer.train(*run.rows.stream, run.rows.evaluation_sets());
+    return trainer.train(run.rows.train, run.rows.evaluation_sets());
   }();
   if (state.interrupted) {
     note(kto::concat("stopped after step ", state.global_step, "; go on with --resume_from_checkpoint True"));
@@ -255,7 +259,9 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
   const kto::PrecomputedReference<kto::Decoder> out{run.policy.load_reference};
   const fs::path folder =
       args.script.ref_logps_cache ? fs::path(*args.script.ref_logps_cache) : kto::user_cache_folder();
-  for (const auto* rows : {&run.rows.train, &run.rows.evaluation}) {
+  std::vector<const std::vector<kto::Example>*> all{&run.rows.train};
+  for (const auto& [name, rows] : run.rows.evaluation) all.push_back(&rows);
+  for (const auto* rows : all) {
     if (rows->empty() || (rows == &run.rows.train && !args.script.do_train)) continue;
     const auto batch_size = args.script.precompute_ref_batch_size.value_or(
         rows == &run.rows.train && !args.train.max_tokens_per_batch ? args.train.per_device_train_batch_size
@@ -396,6 +402,7 @@ void run_in_memory(kto::Arguments args) {
       std::int64_t& rows = args.train.per_device_train_batch_size;
       if (!args.script.auto_find_batch_size || !kto::is_memory_error(error) || rows == 1) throw;
       rows /= 2;
+      if (args.script.loss_type == kto::LossType::kto && !kto::has_kl_partners(args.train)) throw;
       args.train.overwrite_output_dir = true;  // what is there is this run's own
       kto::release_freed_memory();
       note(kto::concat("memory ran out; starting anew with --per_device_train_batch_size ", rows));

@@ -6,6 +6,7 @@
 #include "command_line.hpp"
 #include "kto/data/truncation.hpp"
 #include "kto/text/named_tokens.hpp"
+#include "kto/train/kl_group.hpp"
 #include "kto/train/options.hpp"
 #include "mixture.hpp"
 #include "taken_options.hpp"
@@ -47,6 +48,7 @@ struct ScriptConfig {
   std::optional<std::string> dataset_cache = std::nullopt;   ///< folder; the user's cache folder when absent
   std::string dataset_train_split = "train";
   std::string dataset_test_split = "test";
+  Json eval_datasets = Json::object();                               ///< {name: path or split}, in place of that split
   std::optional<std::int64_t> max_length = 1024;                     ///< tokens
   std::optional<std::int64_t> max_prompt_length = std::nullopt;      ///< this and the next two: PartTruncation
   std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens
@@ -205,6 +207,45 @@ inline Option<ScriptConfig> datasets_option() {
   return row;
 }
 
+/// eval_datasets: {name: path or split} as YAML or JSON text has it; a list of splits goes by their own names.
+inline Option<ScriptConfig> eval_datasets_option() {
+  Option<ScriptConfig> row{
+      .name = "eval_datasets",
+      .group = group::data,
+      .help =
+          "several sets to evaluate on in place of dataset_test_split, whose metrics are eval_NAME_loss and so on: "
+          "by name a file, a pattern of files, a folder (its dataset_test_split), or a split of dataset_name; a list "
+          "names splits of dataset_name"};
+  row.placeholder = "JSON";
+  row.expects = "names and paths such as {\"chat\": \"chat.jsonl\", \"code\": \"code/\"}, or a list of splits";
+  row.get = [](const ScriptConfig& config) { return config.eval_datasets; };
+  row.set = [](ScriptConfig& config, const Json& value) {
+    Json sets = is_none(value) ? Json::object() : value;
+    if (sets.is_string()) sets = Json::parse(sets.get_ref<const std::string&>(), nullptr, false);
+    const auto is_text = [](const Json& text) {
+      return text.is_string() && !text.get_ref<const std::string&>().empty();
+    };
+    Json named = Json::object();
+    if (sets.is_array()) {
+      for (const Json& split : sets) {
+        if (!is_text(split) || named.contains(split.get<std::string>())) return false;
+        named[split.get<std::string>()] = {{"split", split}};
+      }
+    } else if (sets.is_object()) {
+      named = std::move(sets);
+    } else {
+      return false;
+    }
+    for (const auto& [name, where] : named.items())
+      if (name.empty() || !(is_text(where) || (where.is_object() && where.size() == 1 && where.contains("split") &&
+                                               is_text(where["split"]))))
+        return false;
+    config.eval_datasets = std::move(named);
+    return true;
+  };
+  return row;
+}
+
 /// Takes "dtype" out of model_init_kwargs or ref_model_init_kwargs into the option that `target` is.
 inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const std::string& name,
                               std::string_view target, const Note& note) {
@@ -328,6 +369,7 @@ inline const Options<ScriptConfig>& script_options() {
             "SPLIT"),
         text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on, likewise"),
              "SPLIT"),
+        detail::eval_datasets_option(),
         option(&C::max_length, "max_length", group::data,
                "rows are cut after this many tokens; None: never (512 with max_prompt_length, "
                "max_completion_length or truncation_mode, as in TRL 0.22)",
@@ -529,9 +571,13 @@ inline void validate(const Arguments& arguments) {
     if (script.dataset_train_split != "train" || script.dataset_test_split != "test")
       throw UsageError("a mixture is the split train, and with --test_split_size also test: name splits in datasets");
     if (script.dataset_config) throw UsageError("dataset_config is of dataset_name: give name to entries of datasets");
-    if (evaluates && !script.test_split_size)
-      throw UsageError("a mixture has no rows to evaluate on: add --test_split_size");
+    if (evaluates && !script.test_split_size && script.eval_datasets.empty())
+      throw UsageError("a mixture has no rows to evaluate on: add --test_split_size or --eval_datasets");
   }
+  if (!script.eval_datasets.empty() && !evaluates)
+    throw UsageError("eval_datasets needs --do_eval, or --eval_strategy steps or epoch");
+  if (!script.eval_datasets.empty() && script.test_split_size)
+    throw UsageError("eval_datasets and test_split_size both name the rows to evaluate on: give one of them");
   for (const auto& [name, split] : {std::pair("dataset_train_split", &script.dataset_train_split),
                                     std::pair("dataset_test_split", &script.dataset_test_split)})
     try {
@@ -603,6 +649,7 @@ inline void validate(const Arguments& arguments) {
     throw UsageError(
         "generation_num_prompts, generation_max_new_tokens and generation_temperature need "
         "--generate_during_eval");
+  if (script.do_train && script.loss_type == LossType::kto) check_kl_group(arguments.train);
   if (arguments.train.eval_on_start && !evaluates)
     throw UsageError("eval_on_start needs --do_eval, or --eval_strategy steps or epoch");
 }
@@ -641,6 +688,8 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
        {&arguments.script.dataset_cache, &arguments.script.adapter_name_or_path,
         &arguments.script.ref_model_name_or_path, &arguments.script.ref_logps_cache, &arguments.script.logging_dir})
     if (*path) **path = detail::expand_home(**path);
+  for (auto& [name, where] : arguments.script.eval_datasets.items())
+    if (where.is_string()) where = detail::expand_home(where.get<std::string>());
   detail::apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype", note);
   detail::apply_init_kwargs(arguments.script, arguments.script.ref_model_init_kwargs, "ref_model_init_kwargs",
                             "ref_dtype", note);

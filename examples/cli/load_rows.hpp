@@ -12,6 +12,7 @@
 #include "kto/collate/example_cache.hpp"
 #include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
+#include "kto/train/evaluation_sets.hpp"
 #include "kto/train/feed.hpp"
 #include "kto/train/progress.hpp"
 
@@ -114,10 +115,38 @@ inline std::pair<std::vector<Example>, std::vector<Example>> split_rows(std::vec
 
 /// What a run trains and is evaluated on.
 struct LoadedRows {
-  std::vector<Example> train, evaluation;
-  std::optional<RowStream> stream;    ///< in place of `train`
-  std::map<std::string, bool> files;  ///< read from; true: streamed, not read before
+  std::vector<Example> train = {};
+  std::vector<std::pair<std::string, std::vector<Example>>> evaluation = {};  ///< by name; alone: without one
+  std::optional<RowStream> stream = std::nullopt;                             ///< in place of `train`
+  std::map<std::string, bool> files = {};  ///< that `train` is read from; true: streamed, not read before
+
+  EvaluationSets evaluation_sets() const {
+    if (evaluation.size() == 1 && evaluation.front().first.empty()) return evaluation.front().second;
+    std::vector<EvaluationSet> sets;
+    for (const auto& [name, rows] : evaluation) sets.push_back({name, rows});
+    return EvaluationSets(std::move(sets));
+  }
 };
+
+/// The files of a set of eval_datasets: at a path, or of a split of dataset_name.
+inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const std::string& name, const Json& where) {
+  const auto files = [&] {
+    if (where.is_string()) {
+      const fs::path path = where.get<std::string>();
+      if (fs::is_directory(path)) return data_files(path, script.dataset_test_split);
+      if (fs::exists(path) || detail::is_pattern(path.native()) || path.has_parent_path() || detail::is_data_file(path))
+        return data_files(path);
+    }
+    const auto split = (where.is_string() ? where : where["split"]).get<std::string>();
+    check(!script.dataset_name.empty(), split, " is no file or folder; a mixture has no splits by that name");
+    return data_files(script.dataset_name, split);
+  };
+  try {
+    return {{.files = files(), .label_pad_token_id = script.label_pad_token_id}};
+  } catch (const Error& error) {
+    fail("eval_datasets: ", name, ": ", error.what());
+  }
+}
 
 /// The rows of `split`, with what is to be said of them.
 inline std::vector<Example> load_split(const ScriptConfig& script, const std::string& split,
@@ -142,11 +171,8 @@ inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::pat
   const std::string& train = script.dataset_train_split;
   LoadedRows out;
   const auto parts = row_files(script, train);
-  const auto list = [&](const std::vector<RowFiles>& of, bool streamed) {
-    for (const RowFiles& part : of)
-      for (const fs::path& file : part.files) out.files[file.string()] = streamed;
-  };
-  list(parts, script.dataset_streaming);
+  for (const RowFiles& part : parts)
+    for (const fs::path& file : part.files) out.files[file.string()] = script.dataset_streaming;
   if (script.dataset_streaming) {
     for (const RowFiles& part : parts)
       for (const std::string& line : part.notes) note(train + ": " + line);
@@ -168,11 +194,14 @@ inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::pat
         split_rows(std::move(out.train), *script.test_split_size, static_cast<std::uint64_t>(args.train.seed));
     note(concat("test_split_size: ", held_out.size(), " rows held out, ", others.size(), " to train on"));
     out.train = std::move(others);
-    out.evaluation = std::move(held_out);
+    out.evaluation.emplace_back("", std::move(held_out));
   } else if (evaluates) {
-    const auto test_parts = row_files(script, script.dataset_test_split);
-    list(test_parts, false);
-    out.evaluation = load_split(script, script.dataset_test_split, test_parts, model_folder, processor, note);
+    const auto load = [&](const std::string& name, const std::string& called, const std::vector<RowFiles>& files) {
+      out.evaluation.emplace_back(name, load_split(script, called, files, model_folder, processor, note));
+    };
+    if (script.eval_datasets.empty()) load("", script.dataset_test_split, row_files(script, script.dataset_test_split));
+    for (const auto& [name, where] : script.eval_datasets.items())
+      load(name, name, evaluation_files(script, name, where));
   }
   return out;
 }

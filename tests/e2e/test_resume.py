@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_resume.py TRAIN_KTO SOURCE_ROOT: a run that is stopped in its middle and goes on is the uninterrupted run, to the last
 bit of its weights and its log, under every kind of policy that keeps state. Standard library only."""
+import json
 import os
 import shutil
 import sys
@@ -53,6 +54,35 @@ with tempfile.TemporaryDirectory() as tmp:
             else:
                 runs.same(f"{kind}: from step {step}", "resumed", "whole")
         shutil.rmtree(runs.at("whole"))
+
+    # What is to come may be another: longer, logged, evaluated, saved and reported otherwise
+    flags = [*common, "--lr_scheduler_type", "constant"]
+    assert runs.run("whole", *flags).returncode == 0
+    assert runs.run("short", *flags, "--max_steps", "4").returncode == 0
+    from_short = ["--resume_from_checkpoint", runs.at("short", "checkpoint-4")]
+    result = runs.run("resumed", *flags, *from_short)
+    runs.same("more steps: the longer run", "resumed", "whole")
+    runs.case("and it is told", 'note: the run goes on from step 4 with other settings: max_steps is "7" and was "4"' in result.stdout, result.stdout[-600:])
+    shutil.copy(runs.at("data", "test.jsonl"), runs.at("code.jsonl"))
+    other = ["--eval_strategy", "steps", "--eval_steps", "2", "--eval_datasets", json.dumps({"chat": "test", "code": runs.at("code.jsonl")}), "--do_eval",
+             "--metric_for_best_model", "eval_code_loss", "--load_best_model_at_end", "--early_stopping_patience", "9", "--save_steps", "2", "--logging_steps", "1",
+             "--report_to", "jsonl", "--per_device_eval_batch_size", "2", "--run_name", "evening", "--generate_during_eval", "--generation_num_prompts", "1",
+             "--generation_max_new_tokens", "2"]
+    result = runs.run("watched", *flags, *from_short, *other)
+    lines = [json.loads(line) for line in open(runs.at("watched", "metrics.jsonl"))] if result.returncode == 0 else []
+    names = [(e["step"], key[5:-5]) for e in lines for key in e if key.startswith("eval_") and key.endswith("_loss")]
+    runs.case("an evaluation on several sets is taken up", names == [(6, "chat"), (6, "code"), (7, "chat"), (7, "code")], (result.stderr[-300:], names))
+    final = json.load(open(runs.at("watched", "eval_results.json"))) if result.returncode == 0 else {}
+    runs.case("at the end, too", {"eval_chat_loss", "eval_code_loss", "eval_code_samples"} <= set(final) and final["eval_chat_loss"] == final["eval_code_loss"], sorted(final))
+    told = ['eval_strategy is "steps" and was "no"', 'logging_steps is "1" and was "2"', "report_to is", "the evaluation set chat is new"]
+    runs.case("and all of it is told", all(text in result.stdout for text in told), result.stdout[:900])
+    result = runs.run("again", *flags, *other, "--resume_from_checkpoint", runs.at("watched", "checkpoint-6"))
+    runs.case("such a run goes on without a note", result.returncode == 0 and "note:" not in result.stdout, (result.stdout[-600:], result.stderr[-300:]))
+    runs.same("and is the same", "again", "watched")
+    result = runs.run("refused", *flags, *from_short, "--weight_decay", "0.1")
+    runs.case("another optimizer is another run", result.returncode == 1 and 'weight_decay is "0.1" and was "0"' in result.stderr, result.stderr[-300:])
+    shutil.rmtree(runs.at("resumed"))
+    shutil.rmtree(runs.at("whole"))
 
     # What --auto_find_batch_size found is kept, whatever the command line began with.
     auto = [*common, "--auto_find_batch_size"]

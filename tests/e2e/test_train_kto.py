@@ -71,6 +71,9 @@ with tempfile.TemporaryDirectory() as tmp:
     one = losses("--kl_scope", "window", "--max_steps", "2", "--per_device_train_batch_size", "4")
     four = losses("--kl_scope", "window", "--max_steps", "2", "--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "4")
     case("kl_scope window: four micro-batches of one row are one of four", close(one, four), (one, four))
+    result = run(*to(o=at("path")), "--per_device_train_batch_size", "1", "--overwrite_output_dir")
+    case("a batch of one row is refused, and what to do instead is named", result.returncode == 2 and "larger batches" in result.stderr and "kl_scope window" in result.stderr,
+         (result.returncode, result.stderr[-300:]))
     got = losses("--bf16")
     case("bf16: starts at 1/2 exactly and stays close", close(got, plain, 0.05) and got[0] == 0.5, got)
     got = losses("--fp16")

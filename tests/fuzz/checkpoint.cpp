@@ -5,7 +5,7 @@
 #include "kto/optim/adamw.hpp"
 #include "kto/optim/plateau.hpp"
 #include "kto/train/checkpoint_folder.hpp"
-#include "kto/train/identity.hpp"
+#include "kto/train/run_changes.hpp"
 #include "kto/train/run_log.hpp"
 
 namespace {
@@ -39,7 +39,7 @@ void fuzz::checkpoint(std::string_view bytes) {
   file("kto_checkpoint.json", manifest.dump());
   const kto::CheckpointFolder opened = kto::open_checkpoint(folder());
   const kto::Json now = {{"options", {{"beta", 0.1}}}, {"files", {{"data/train.jsonl", "0"}}}, {"weights", "1"}};
-  kto::identity_differences(opened.manifest.value("identity", kto::Json()), now);
+  kto::change_notes(kto::run_changes(opened.manifest.value("identity", kto::Json()), now), now, 1);
   restore_all(opened);
 }
 
@@ -49,7 +49,9 @@ void fuzz::optimizer_state(std::string_view bytes) {
   const kto::Json values = kto::parse_json(line, "kto_checkpoint.json");
   for (const char* name : {"optimizer.safetensors", "log.safetensors"})
     file(name, bytes.substr(std::min(line.size() + 1, bytes.size())));
-  restore_all({folder(), {{"values", {{"optimizer", values}, {"scheduler", values}, {"log", values}}}}});
+  restore_all({folder(),
+               {{"values", {{"optimizer", values}, {"scheduler", values}, {"log", values}}},
+                {"files", {{"optimizer.safetensors", 1}, {"log.safetensors", 1}}}}});
 }
 
 void fuzz::trainer_state(std::string_view bytes) {

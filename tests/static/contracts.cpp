@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Accept and reject lists of the contracts, one static_assert each: compiling is passing. What the compiler says of the
 // rejected ones is tested in compile_fail/.
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"
 #include "kto/collate/paired.hpp"
+#include "kto/core/fields.hpp"
 #include "kto/loss/apo_down.hpp"
 #include "kto/loss/apo_zero.hpp"
 #include "kto/loss/bco.hpp"
@@ -29,6 +35,10 @@ static_assert(is_loss<kto::Kto> && is_loss<kto::ApoZeroUnpaired> && is_loss<kto:
 static_assert(is_loss<kto::Dpo> && is_loss<kto::Ipo> && is_loss<kto::BcoUnpaired>);
 static_assert(kto::Observes<kto::BcoUnpaired, Tensor> && !kto::Observes<kto::Kto, Tensor>);
 
+static_assert(kto::NamesObserve<kto::BcoUnpaired> && !kto::NamesObserve<kto::Kto> && !kto::NamesMetrics<kto::Kto>);
+static_assert(kto::NamesVisitState<kto::BcoUnpaired> && kto::HasState<kto::BcoUnpaired> &&
+              !kto::NamesVisitState<kto::Kto>);
+
 struct TensorOnly {  // enough for training
   static constexpr kto::BatchParts needs{};
   kto::LossTerms<Tensor> operator()(const kto::LossInput<Tensor>&) const;
@@ -42,6 +52,34 @@ struct WrongPrecision {
   kto::LossTerms<Eigen::ArrayXf> operator()(const kto::LossInput<Array>&) const;
 };
 static_assert(!kto::LossPolicy<WrongPrecision>);
+
+// Members of aggregates: what cannot be listed is not guessed
+struct Members {
+  double x = 0;
+  std::optional<std::string> text = {};
+  std::vector<kto::Kto> list = {};
+  std::function<void()> function = {};
+  struct {
+    int a, b;
+  } inner = {};
+};
+struct WithArray {
+  int a[3];
+  int b;
+};
+struct WithBase : kto::Kto {
+  int a;
+};
+struct WithPrivate {
+  explicit WithPrivate(int x) : x_(x) {}
+
+ private:
+  [[maybe_unused]] int x_;
+};
+static_assert(kto::detail::count_fields<Members>() == 5 && kto::detail::count_fields<kto::Kto>() == 1);
+static_assert(kto::detail::count_fields<kto::PaddedCollator>() == 4);
+static_assert(!kto::HasFields<WithArray> && !kto::HasFields<WithBase> && !kto::HasFields<WithPrivate> &&
+              !kto::HasFields<int>);
 
 // Collators
 static_assert(kto::CollatorPolicy<kto::PackedCollator> && kto::CollatorPolicy<kto::PaddedCollator>);

@@ -41,6 +41,25 @@ TEST_CASE("a manifest with entries of unexpected kinds is damage") {
   }
 }
 
+TEST_CASE("weights that no manifest lists are refused, and other files are not looked at") {
+  const kto_test::TemporaryFolder folder;
+  folder.write("model.safetensors", "0123456789");
+  kto::Json manifest = {
+      {"format", kto::checkpoint_format},
+      {"values", {{"log", {{"a", 1}}}}},
+      {"files", {{"model.safetensors", {{"size", 10}, {"hash", kto::detail::text_hash("0123456789")}}}}}};
+  manifest["checksum"] = kto::detail::text_hash(manifest.dump());
+  folder.write("kto_checkpoint.json", manifest.dump());
+  folder.write("notes.txt", "mine");
+  CHECK(kto::open_checkpoint(folder.path()).has("model.safetensors"));
+  for (const char* stray : {"adapter_model.safetensors", "optimizer.safetensors", "model.safetensors.index.json"}) {
+    folder.write(stray, "x");
+    CHECK_THROWS_WITH(kto::open_checkpoint(folder.path()),
+                      KTO_CONTAINS(stray) && KTO_CONTAINS("was not saved with this checkpoint"));
+    kto::fs::remove(folder.path() / stray);
+  }
+}
+
 TEST_CASE("a list that is longer than all there is in a saved state is damage") {
   struct Holder {
     std::vector<double> numbers;

@@ -193,3 +193,76 @@ TEST_CASE("reports hold every entry of the log") {
   CHECK(first["loss"] == state.log_history[0]["loss"]);
   CHECK(std::distance(kto::fs::directory_iterator(folder.path() / "runs"), {}) == 1);
 }
+
+TEST_CASE("several sets are evaluated by name, one log entry each, and one of them says what is best") {
+  const auto model = toy::bigram_model();
+  const auto rows = toy::rows(16), chat = toy::rows(8), code = toy::rows(5);
+  kto::Trainer trainer{.model = model,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::Kto{},
+                       .reference = kto::live_reference(model),
+                       .config = {.per_device_train_batch_size = 4,
+                                  .max_steps = 2,
+                                  .learning_rate = 0.1,
+                                  .lr_scheduler_type = kto::LrSchedulerType::reduce_lr_on_plateau,
+                                  .eval_strategy = kto::IntervalStrategy::steps,
+                                  .eval_steps = 1,
+                                  .metric_for_best_model = "code_loss"}};
+  std::vector<std::string> sampled;
+  trainer.evaluation.samples = [&](std::span<const kto::Example> of) {
+    sampled.push_back(kto::concat(of.size()));
+    return kto::Json::array();
+  };
+  std::size_t num_evaluations = 0;
+  trainer.callbacks = {{.on_evaluate = [&](const auto&, const kto::Json& metrics, kto::Control&) {
+    CHECK((metrics.contains("eval_chat_loss") != metrics.contains("eval_code_loss")));
+    ++num_evaluations;
+  }}};
+  const auto state = trainer.train(rows, {{"chat", chat}, {"code", code}});
+  CHECK(num_evaluations == 4);
+  CHECK(sampled == std::vector<std::string>{"8", "5", "8", "5"});
+  const auto losses = column(state, "eval_code_loss");
+  REQUIRE(losses.size() == 2);
+  CHECK(column(state, "eval_chat_rewards/margins").size() == 2);
+  CHECK(column(state, "eval_loss").empty());
+  CHECK(*state.best_metric == std::min(losses[0], losses[1]));
+  CHECK_FALSE(state.log_history.back().contains("loss"));  // an evaluation came last
+  const kto::Json both = trainer.evaluate({{"chat", chat}, {"code", code}});
+  CHECK(both["eval_chat_loss"] == trainer.evaluate(chat)["eval_loss"]);
+  CHECK(both["eval_code_loss"] == trainer.evaluate(code)["eval_loss"]);
+
+  trainer.config.metric_for_best_model.reset();
+  CHECK_THROWS_WITH(trainer.train(rows, {{"chat", chat}, {"code", code}}),
+                    KTO_CONTAINS("eval_loss is no metric of the evaluation sets; name one such as eval_chat_loss, "
+                                 "eval_code_loss"));
+  CHECK_THROWS_WITH(trainer.train(rows, {{"chat", chat}, {"chat", code}}),
+                    KTO_CONTAINS("the name chat is there twice"));
+  CHECK_THROWS_WITH(trainer.train(rows, {{"chat", chat}, {"", code}}), KTO_CONTAINS("a set has no name"));
+  CHECK_THROWS_WITH(trainer.train(rows, {{"chat", {}}}), KTO_CONTAINS("chat has no rows"));
+}
+
+TEST_CASE("rows that are alone with their KL baseline are refused; a lone last row is noted where it is visited") {
+  std::vector<std::string> notes;
+  const auto with = [&](kto::TrainConfig config, int num_rows) {
+    notes.clear();
+    config.learning_rate = 1e-3;
+    run(config, {{.on_note = [&](const std::string& note) { notes.push_back(note); }}}, num_rows);
+    return notes.size();
+  };
+  CHECK_THROWS_WITH(with({.per_device_train_batch_size = 1, .gradient_accumulation_steps = 4, .max_steps = 1}, 16),
+                    KTO_CONTAINS("per_device_train_batch_size 1 leaves each row alone") &&
+                        KTO_CONTAINS("larger batches (4 rows or more), or kl_scope window"));
+  CHECK_THROWS_WITH(with({.per_device_train_batch_size = 1, .kl_scope = kto::KlScope::window, .max_steps = 1}, 16),
+                    KTO_CONTAINS("raise gradient_accumulation_steps"));
+  CHECK(with({.per_device_train_batch_size = 1,
+              .gradient_accumulation_steps = 4,
+              .kl_scope = kto::KlScope::window,
+              .max_steps = 1},
+             16) == 0);
+  CHECK(with({.max_steps = 1}, 1) == 1);  // all the rows there are
+  CHECK(with({.per_device_train_batch_size = 4, .max_steps = 2}, 9) == 0);
+  CHECK(with({.per_device_train_batch_size = 4, .max_steps = 3}, 9) == 1);
+  CHECK_THAT(notes.at(0), KTO_CONTAINS("the last micro-batch of an epoch is a single row"));
+  CHECK(with({.per_device_train_batch_size = 2, .gradient_accumulation_steps = 2, .max_steps = 2}, 9) == 0);
+  CHECK(with({.per_device_train_batch_size = 2, .gradient_accumulation_steps = 2, .max_steps = 4}, 9) == 1);
+}

@@ -5,6 +5,7 @@
 #include "kto/loss/apo_zero.hpp"
 #include "kto/train/advice.hpp"
 #include "kto/train/model_card.hpp"
+#include "tests/data/temporary_folder.hpp"
 
 using kto::Tensor;
 
@@ -84,6 +85,32 @@ TEST_CASE("a batch that is not finite is told by step and rows, and no weight is
   CHECK_THROWS_WITH(trainer.train(poisoned.rows),
                     KTO_CONTAINS("step 2: the loss is not finite for the rows 5, 7; no weight was changed"));
   CHECK(at::isfinite(poisoned.model.parameters[0].second).all().item<bool>());
+}
+
+TEST_CASE("weights that an update leaves not finite are not saved over those that were") {
+  const kto_test::TemporaryFolder folder;
+  const auto train = [&](std::int64_t num_steps, std::int64_t bad_step, kto::SaveStrategy save) {
+    const auto model = toy::bigram_model();
+    kto::Trainer trainer{.model = model,
+                         .collator = kto::PaddedCollator{},
+                         .loss = kto::ApoZeroUnpaired{},
+                         .reference = kto::live_reference(model),
+                         .config = {.output_dir = folder.path().string(),
+                                    .overwrite_output_dir = true,
+                                    .per_device_train_batch_size = 4,
+                                    .max_steps = num_steps,
+                                    .save_strategy = save,
+                                    .save_steps = 1,
+                                    .save_total_limit = 1}};
+    trainer.learning_rate = [=](std::int64_t step) { return step + 1 == bad_step ? 1e39 : 0.1; };
+    trainer.train(toy::rows(12));
+  };
+  CHECK_THROWS_WITH(train(1, 1, kto::SaveStrategy::no), KTO_CONTAINS("step 1: the update left table with values that"));
+  CHECK_THROWS_WITH(train(3, 2, kto::SaveStrategy::steps), KTO_CONTAINS("step 2: the update left table"));
+  const auto left = kto::list_checkpoints(folder.path());
+  REQUIRE(left.size() == 1);
+  CHECK(left.begin()->first == 1);
+  CHECK(at::isfinite(kto::Checkpoint(left.begin()->second, "model").tensor("table")).all().item<bool>());
 }
 
 TEST_CASE("such a batch is left out when asked, and the others train") {

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kto/collate/batch.hpp"
+#include "kto/core/member_names.hpp"
 
 namespace kto {
 
@@ -22,6 +23,17 @@ template <class Collator>
 concept CountsTokens = requires(const Collator& collator, const Example& example) {
   { collator.num_tokens(example) } -> std::same_as<std::int64_t>;
 };
+
+namespace detail {
+struct CollatorHooks {
+  int num_tokens;
+};
+}  // namespace detail
+
+/// A collator has a member of that name: it must be what is said above.
+template <class Collator>
+concept NamesNumTokens =
+    detail::CanBeBase<Collator> && !requires { &detail::WithNames<Collator, detail::CollatorHooks>::num_tokens; };
 
 template <class Collator>
 concept CollatorPolicy = DeclaresProvides<Collator> && MakesBatches<Collator>;

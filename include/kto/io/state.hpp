@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/core/member_names.hpp"
 #include "kto/core/torch.hpp"
 #include "kto/io/json.hpp"
 
@@ -161,6 +162,19 @@ class StateReader {
 
 /// A type that lists its state.
 template <class T>
-concept HasState = requires(T& holder, StateWriter& archive) { holder.visit_state(archive); };
+concept HasState = requires(T& holder, StateWriter& writer, StateReader& reader) {
+  holder.visit_state(writer);
+  holder.visit_state(reader);
+};
+
+namespace detail {
+struct StateHook {
+  int visit_state;
+};
+}  // namespace detail
+
+/// A type has a member of that name: it must list its state, for both archives.
+template <class T>
+concept NamesVisitState = detail::CanBeBase<T> && !requires { &detail::WithNames<T, detail::StateHook>::visit_state; };
 
 }  // namespace kto

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "kto/collate/parts.hpp"
+#include "kto/core/member_names.hpp"
 
 namespace kto {
 
@@ -75,6 +76,18 @@ template <class Loss, class Array>
 concept ReportsMetrics = requires(const Loss& loss, const LossInput<Array>& in, const LossTerms<Array>& terms) {
   { loss.metrics(in, terms) } -> std::same_as<NamedScalars<Array>>;
 };
+
+namespace detail {
+struct LossHooks {
+  int observe, metrics;
+};
+}  // namespace detail
+
+/// A loss has members of the optional parts' names: they must be what is said above.
+template <class Loss>
+concept NamesObserve = detail::CanBeBase<Loss> && !requires { &detail::WithNames<Loss, detail::LossHooks>::observe; };
+template <class Loss>
+concept NamesMetrics = detail::CanBeBase<Loss> && !requires { &detail::WithNames<Loss, detail::LossHooks>::metrics; };
 
 /// The whole contract, for one array type.
 template <class Loss, class Array = Eigen::ArrayXd>

@@ -4,6 +4,7 @@
 
 #include <concepts>
 
+#include "kto/core/member_names.hpp"
 #include "kto/optim/flat_parameters.hpp"
 
 namespace kto {
@@ -47,6 +48,17 @@ template <class Optimizer>
 concept PreparesState = requires(Optimizer& optimizer, const FlatParameters& parameters) {
   { optimizer.prepare(parameters) } -> std::same_as<void>;
 };
+
+namespace detail {
+struct OptimizerHooks {
+  int prepare;
+};
+}  // namespace detail
+
+/// An optimizer has a member of that name: it must be what is said above.
+template <class Optimizer>
+concept NamesPrepare =
+    detail::CanBeBase<Optimizer> && !requires { &detail::WithNames<Optimizer, detail::OptimizerHooks>::prepare; };
 
 /// Optional: `optimizer.visit_state(archive)` lists what a checkpoint must hold; see kto/io/state.hpp. Without it a run
 /// cannot be saved.

@@ -5,6 +5,7 @@
 
 #include <concepts>
 
+#include "kto/core/member_names.hpp"
 #include "kto/io/state.hpp"
 #include "kto/logprob/completion.hpp"
 
@@ -35,14 +36,32 @@ concept FollowsPolicy = requires(Reference& reference, const Model& policy, std:
 /// Optional: `template <class Archive> void visit_state(Archive&, const Model& policy)` lists what has moved, so that a
 /// run can be saved (kto/io/state.hpp).
 template <class Reference, class Model>
-concept ReferenceHasState = requires(Reference& reference, StateWriter& archive, const Model& policy) {
-  reference.visit_state(archive, policy);
-};
+concept ReferenceHasState =
+    requires(Reference& reference, StateWriter& writer, StateReader& reader, const Model& policy) {
+      reference.visit_state(writer, policy);
+      reference.visit_state(reader, policy);
+    };
 
 /// Optional: `static constexpr bool fixes_kl_pairs = true;` keeps each row's KL partner the same in every epoch and
 /// order.
 template <class Reference>
 concept FixesKlPairs = requires { requires Reference::fixes_kl_pairs; };
+
+namespace detail {
+struct ReferenceHooks {
+  int follow, fixes_kl_pairs;
+};
+}  // namespace detail
+
+/// A reference has members of the optional parts' names: they must be what is said above.
+template <class Reference>
+concept NamesFollow =
+    detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::follow; };
+template <class Reference>
+concept NamesFixedKlPairs = detail::CanBeBase<Reference> &&
+                            !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::fixes_kl_pairs; };
+template <class Reference>
+concept SaysFixedKlPairs = requires { typename std::bool_constant<Reference::fixes_kl_pairs>; };
 
 template <class Reference, class Model>
 concept ReferencePolicy = GivesReferenceLogps<Reference, Model> && HoldsNoGradient<Reference>;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string>
 
+#include "kto/train/evaluation_sets.hpp"
 #include "kto/train/state.hpp"
 
 namespace kto {
@@ -16,6 +17,19 @@ inline std::string best_metric_name(const TrainConfig& config) {
   if (!config.metric_for_best_model && !needed) return "";
   const std::string name = config.metric_for_best_model.value_or("loss");
   return name.starts_with("eval_") ? name : "eval_" + name;
+}
+
+/// Throws UsageError where the metric that `config` looks at is of none of several evaluation sets.
+inline void check_best_metric(const TrainConfig& config, const EvaluationSets& sets) {
+  const std::string name = best_metric_name(config);
+  if (config.eval_strategy == IntervalStrategy::no || name.empty() || !sets.has_names()) return;
+  std::string known;
+  for (const EvaluationSet& set : sets) {
+    if (name.starts_with("eval_" + set.prefix())) return;
+    known += concat(known.empty() ? "" : ", ", "eval_", set.prefix(), "loss");
+  }
+  throw UsageError(
+      concat("metric_for_best_model: ", name, " is no metric of the evaluation sets; name one such as ", known));
 }
 
 struct Judgement {

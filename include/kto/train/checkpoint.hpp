@@ -17,9 +17,10 @@
 #include "kto/optim/updates.hpp"
 #include "kto/reference/concept.hpp"
 #include "kto/train/checkpoint_folder.hpp"
-#include "kto/train/identity.hpp"
+#include "kto/train/feed.hpp"
 #include "kto/train/loss_scale.hpp"
 #include "kto/train/options.hpp"
+#include "kto/train/run_changes.hpp"
 #include "kto/train/state.hpp"
 
 namespace kto {
@@ -30,20 +31,8 @@ struct Checkpointing {
   /// are written to model.safetensors. What it writes must hold every trained parameter under its name.
   std::function<void(const fs::path& folder)> save_model = {};
   Json arguments = {};          ///< of the program, for training_args.json; the TrainConfig when null
-  Json files = Json::object();  ///< {path: file_hash(path)} of the rows, so that a change is told by name
+  Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is told by name
   std::string model_card = "";  ///< README.md
-};
-
-/// Where the next window begins: the sampler's state, since an epoch's order depends on (seed, epoch) alone.
-struct Position {
-  std::int64_t epoch = 0;
-  std::int64_t batch = 0;  ///< micro-batch of the epoch
-
-  template <class Archive>
-  void visit_state(Archive& archive) {
-    archive("epoch", epoch);
-    archive("batch", batch);
-  }
 };
 
 namespace detail {
@@ -102,13 +91,13 @@ void visit_run(Model& model, Loss& loss, Reference& reference, Updates<Optimizer
 
 }  // namespace detail
 
-/// Copies the trained parameters of a saved model, or of an adapter, into `model`. Throws Error naming what is missing
-/// or misshapen; the model is then as it was.
+/// Copies the trained parameters of a checkpoint, of a model or of an adapter, into `model`. Throws Error naming what
+/// is missing or misshapen; the model is then as it was.
 template <HasParameters Model>
-void restore_parameters(const Model& model, const fs::path& folder) {
+void restore_parameters(const Model& model, const CheckpointFolder& from) {
   const at::NoGradGuard no_grad;
-  const bool adapter =
-      fs::exists(folder / "adapter_model.safetensors") || fs::exists(folder / "adapter_model.safetensors.index.json");
+  const fs::path& folder = from.path;
+  const bool adapter = from.has("adapter_model.safetensors") || from.has("adapter_model.safetensors.index.json");
   const Checkpoint stored(folder, adapter ? "adapter_model" : "model");
   std::vector<std::pair<Tensor, Tensor>> pairs;
   for (auto& [name, tensor] : model.named_parameters()) {
@@ -165,23 +154,27 @@ class Checkpointer {
   bool is_on() const { return config_.save_strategy != SaveStrategy::no || how_.save_model || from_; }
   bool resumes() const { return from_.has_value(); }
 
-  /// Must be told before the model is trained or restored.
-  template <class Model, class Reference>
-  void identify(const Model& model, const Reference& reference, std::span<const Example> rows,
-                std::span<const Example> eval_rows) {
-    identity_ = run_identity(model, reference, rows, eval_rows,
-                             how_.arguments.is_null() ? to_json(config_) : how_.arguments, how_.files);
+  /// Takes the identity of `trainer`'s run, before its model is trained or restored.
+  template <class Trainer>
+  void identify(const Trainer& trainer, std::span<const Example> rows, const EvaluationSets& eval_sets) {
+    Json options = how_.arguments.is_object() ? how_.arguments : Json::object();
+    for (auto& [name, value] : to_json(config_).items())
+      if (!options.contains(name)) options[name] = value;
+    identity_ = run_identity(trainer.model, trainer.collator, trainer.loss, trainer.reference, trainer.optimizer, rows,
+                             eval_sets, options, how_.files);
+    identity_["learning_rate"] = static_cast<bool>(trainer.learning_rate);
   }
 
-  /// Brings everything to where the checkpoint left it.
+  /// Brings everything to where the checkpoint left it. Returns what the user should know of settings that are others
+  /// now.
   template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
-  void resume(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, Rate& rate, LossScale& scale,
-              Log& log, TrainerState& state, Position& position) {
+  std::vector<std::string> resume(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates,
+                                  Rate& rate, LossScale& scale, Log& log, TrainerState& state, Position& position) {
     const CheckpointFolder saved = open_checkpoint(*from_);
-    const auto differences = identity_differences(saved.manifest.value("identity", Json()), identity_);
-    if (!differences.empty()) {
+    RunChanges changes = run_changes(saved.manifest.value("identity", Json()), identity_);
+    if (!changes.refused.empty()) {
       std::string list;
-      for (const std::string& each : differences) list += "\n  " + each;
+      for (const std::string& each : changes.refused) list += "\n  " + each;
       fail(from_->string(), ": is a checkpoint of another run:", list,
            "\nGive what it was made with, or begin a new run from its weights with --model_name_or_path");
     }
@@ -190,22 +183,30 @@ class Checkpointer {
       StateReader archive(saved.state(part), device, (from_->string() + ": ") + part);
       holder.visit_state(archive);
     };
-    restore_parameters(model, *from_);
-    detail::visit_run(model, loss, reference, updates, read);
-    detail::Generators generators{device};
-    StateReader archive(saved.state("rng_state"), at::kCPU, from_->string() + ": rng_state");
-    generators.visit_state(archive);
-    read("scheduler", rate), read("log", log), read("sampler", position);
-    if (scale.is_on()) read("scaler", scale);
     const fs::path file = *from_ / "trainer_state.json";
     state = trainer_state_from_json(read_json(file), file.string());
+    check(state.global_step <= plan_.num_steps, from_->string(), ": is of step ", state.global_step,
+          ", and this run ends at step ", plan_.num_steps, "; raise max_steps or num_train_epochs");
+    restore_parameters(model, saved);
+    detail::visit_run(model, loss, reference, updates, read);
+    SavedState draws = saved.state("rng_state");
+    const bool same_device = std::ranges::any_of(draws.tensors, [](const auto& t) { return t.first == "device"; });
+    detail::Generators generators{same_device ? device : at::Device(at::kCPU)};
+    StateReader archive(std::move(draws), at::kCPU, from_->string() + ": rng_state");
+    generators.visit_state(archive);
+    if (!changes.rate_state) read("scheduler", rate);
+    read("log", log), read("sampler", position);
+    if (scale.is_on()) read("scaler", scale);
     state.num_tokens =
         json_value<std::int64_t>(saved.manifest, "num_tokens", state.num_input_tokens_seen, from_->string());
     if (state.best_global_step) {  // the folder may have moved
       const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
       if (fs::exists(best)) state.best_model_checkpoint = best.string();
     }
+    changes.best = changes.best && state.best_metric;
+    if (changes.best) state.forget_best();
     saved_step_ = state.global_step;
+    return change_notes(changes, identity_, state.global_step);
   }
 
   /// Saves checkpoint-N, N being state.global_step, and removes those that save_total_limit leaves no room for. Returns
@@ -225,8 +226,9 @@ class Checkpointer {
     content.save_model = how_.save_model ? how_.save_model : [&](const fs::path& folder) {
       save_checkpoint(folder, model.named_parameters());
     };
-    content.texts = {{"trainer_state.json", to_json(state, plan_, config_).dump(2) + "\n"},
-                     {"training_args.json", identity_["options"].dump(2) + "\n"}};
+    content.texts = {
+        {"trainer_state.json", to_json(state, plan_, config_).dump(2) + "\n"},
+        {"training_args.json", (how_.arguments.is_null() ? to_json(config_) : how_.arguments).dump(2) + "\n"}};
     if (!how_.model_card.empty()) content.texts["README.md"] = how_.model_card;
     if (!config_.save_only_model) {
       const auto write = [&](const char* part, auto& holder) {

@@ -171,12 +171,15 @@ struct CheckpointFolder {
   fs::path path;
   Json manifest;
 
+  /// Whether the file `name` was saved with it.
+  bool has(const std::string& name) const { return manifest.at("files").contains(name); }
+
   /// What a StateWriter wrote under `part`.
   SavedState state(const std::string& part) const {
     SavedState out;
-    const fs::path file = path / (part + ".safetensors");
-    if (fs::exists(file)) {
-      const SafetensorsFile tensors(file);
+    const std::string stored = part + ".safetensors";
+    if (has(stored)) {
+      const SafetensorsFile tensors(path / stored);
       for (const std::string& name : tensors.names()) out.tensors.emplace_back(name, tensors.tensor(name));
     }
     const Json& values = manifest.at("values");
@@ -186,9 +189,9 @@ struct CheckpointFolder {
   }
 };
 
-/// Opens a checkpoint to resume from. Throws Error, which says why, when the folder is none, is damaged, or holds the
-/// model alone.
-inline CheckpointFolder open_checkpoint(const fs::path& folder) {
+/// A checkpoint whose files are all as they were saved. Throws Error, which says why, when the folder is none, is
+/// damaged, or has weights that were not saved with it and would be read for its own.
+inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
   check(fs::is_directory(folder), folder.string(), ": is no folder; expected a checkpoint-N to resume from");
   const fs::path file = folder / checkpoint_manifest;
   check(fs::exists(file), folder.string(), ": has no ", checkpoint_manifest,
@@ -217,10 +220,23 @@ inline CheckpointFolder open_checkpoint(const fs::path& folder) {
       damaged(path.string(), ": has ", size, " bytes, and had ", want["size"].dump(), " when it was saved");
     if (Json(detail::file_hash(path)) != want["hash"]) damaged(path.string(), ": is damaged");
   }
-  check(manifest.contains("values") && !manifest["values"].empty(), folder.string(),
+  CheckpointFolder out{folder, std::move(manifest)};
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_read = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+    check(!is_read || out.has(name), entry.path().string(), ": was not saved with this checkpoint (",
+          checkpoint_manifest, " does not list it), and would be read for its weights; take the file away");
+  }
+  return out;
+}
+
+/// Opens a checkpoint to resume from. Throws Error also where it holds the model alone.
+inline CheckpointFolder open_checkpoint(const fs::path& folder) {
+  CheckpointFolder out = verified_checkpoint(folder);
+  check(out.manifest.contains("values") && !out.manifest["values"].empty(), folder.string(),
         ": holds the model alone (save_only_model): it can be the start of a new run as --model_name_or_path, but "
         "there is nothing to resume");
-  return {folder, std::move(manifest)};
+  return out;
 }
 
 }  // namespace kto

@@ -46,6 +46,37 @@ struct TrainerContract {
                 "with kto::PairedCollator, any other loss with an unpaired one; see kto/collate/concept.hpp");
   static_assert(FeedsModel<Collator, Model>,
                 "kto: your model needs padded rows: take `kto::PaddedCollator`; see kto/collate/concept.hpp");
+
+  // Optional parts that would be ignored
+  static_assert(!NamesObserve<Loss> || Observes<Loss, Tensor>,
+                "kto: your loss has another `observe` than `template <class Array> void observe(const "
+                "kto::LossInput<Array>&)`, and it would never be called; see kto/loss/concept.hpp");
+  static_assert(!NamesMetrics<Loss> || ReportsMetrics<Loss, Tensor>,
+                "kto: your loss has another `metrics` than `template <class Array> kto::NamedScalars<Array> "
+                "metrics(const kto::LossInput<Array>&, const kto::LossTerms<Array>&) const`, and it would never be "
+                "called; see kto/loss/concept.hpp");
+  static_assert(!NamesVisitState<Loss> || HasState<Loss>,
+                "kto: your loss has another `visit_state` than `template <class Archive> void visit_state(Archive&)`, "
+                "and its state would not be saved; see kto/io/state.hpp");
+  static_assert(!NamesFollow<Reference> || FollowsPolicy<Reference, Model>,
+                "kto: your reference has another `follow` than `void follow(const Model& policy, std::int64_t step)`, "
+                "and it would never move; see kto/reference/concept.hpp");
+  static_assert(!NamesVisitState<Reference> || ReferenceHasState<Reference, Model>,
+                "kto: your reference has another `visit_state` than `template <class Archive> void "
+                "visit_state(Archive&, const Model& policy)`, and its state would not be saved; see "
+                "kto/reference/concept.hpp");
+  static_assert(!NamesFixedKlPairs<Reference> || SaysFixedKlPairs<Reference>,
+                "kto: your reference has another `fixes_kl_pairs` than `static constexpr bool fixes_kl_pairs = true;`, "
+                "and it would be ignored; see kto/reference/concept.hpp");
+  static_assert(!NamesNumTokens<Collator> || CountsTokens<Collator>,
+                "kto: your collator has another `num_tokens` than `std::int64_t num_tokens(const kto::Example&) "
+                "const`, and it would never be called; see kto/collate/concept.hpp");
+  static_assert(!NamesPrepare<Optimizer> || PreparesState<Optimizer>,
+                "kto: your optimizer has another `prepare` than `void prepare(const kto::FlatParameters&)`, and it "
+                "would never be called; see kto/optim/concept.hpp");
+  static_assert(!NamesVisitState<Optimizer> || HasState<Optimizer>,
+                "kto: your optimizer has another `visit_state` than `template <class Archive> void "
+                "visit_state(Archive&)`, and its state would not be saved; see kto/io/state.hpp");
 };
 
 }  // namespace kto

@@ -32,9 +32,9 @@ struct EvaluationHooks {
   /// Called with the logits [C, V] of each micro-batch and the ids they are to predict; what it returns is gathered
   /// into EvalPrediction::predictions. Costs the whole logits of a micro-batch: without it they are never made.
   std::function<Tensor(const Tensor& logits_CV, const Tensor& target_C)> preprocess_logits_for_metrics = {};
-  /// What the model writes, logged as `prefix` + "samples": a list of objects of texts
+  /// What the model writes to prompts of these rows, logged as `prefix` + "samples": a list of objects of texts
   /// (kto/generate/sample_replies.hpp).
-  std::function<Json()> samples = {};
+  std::function<Json(std::span<const Example> rows)> samples = {};
 };
 
 namespace detail {
@@ -124,7 +124,7 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
     check(own.is_object(), "compute_metrics returned ", own.dump(), ", expected an object of names and values");
     for (const auto& [name, value] : own.items()) out[prefix + name] = value;
   }
-  if (hooks.samples && !config.prediction_loss_only) out[prefix + "samples"] = hooks.samples();
+  if (hooks.samples && !config.prediction_loss_only) out[prefix + "samples"] = hooks.samples(rows);
   return out;
 }
 

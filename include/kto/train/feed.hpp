@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kto/train/loader.hpp"
+#include "kto/train/plan.hpp"
 #include "kto/train/prefetch.hpp"
 
 namespace kto {
@@ -27,6 +28,18 @@ struct RowStream {
   using Open = std::function<std::function<std::vector<Example>()>()>;
   explicit RowStream(Open how) : open(std::move(how)) {}  // not an aggregate: train({}) is about rows
   Open open;
+};
+
+/// Where the next window begins: the sampler's state, since an epoch's order depends on (seed, epoch) alone.
+struct Position {
+  std::int64_t epoch = 0;
+  std::int64_t batch = 0;  ///< micro-batch of the epoch
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("epoch", epoch);
+    archive("batch", batch);
+  }
 };
 
 /// Windows of micro-batches, epoch by epoch. Called once a window, so its virtual functions cost nothing that counts.
@@ -172,5 +185,20 @@ class StreamFeed final : public Feed {
   std::vector<Example> window_;  ///< those that the last window refers to
   bool ended_ = false;
 };
+
+/// How many steps a run over `num_units` rows (or pairs) has.
+inline Plan plan_of(const TrainConfig& config, const Feed& feed, std::int64_t num_units) {
+  if (!config.max_tokens_per_batch) return make_plan(config, num_units);
+  return make_plan(config, num_units,
+                   [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
+}
+
+/// The beginning of the epoch at `position`, or of the next one where that is done.
+inline Position epoch_begun(const TrainConfig& config, const Feed& feed, const Plan& plan, const Position& position) {
+  const std::int64_t num_batches = config.max_tokens_per_batch
+                                       ? static_cast<std::int64_t>(feed.batch_sizes(position.epoch).size())
+                                       : plan.batches_per_epoch;
+  return {position.epoch + (position.batch >= num_batches ? 1 : 0), 0};
+}
 
 }  // namespace kto

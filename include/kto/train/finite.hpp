@@ -2,7 +2,9 @@
 // An update whose loss or gradient is not finite is found before it reaches the weights, and told with its rows.
 #pragma once
 
+#include <cmath>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -39,5 +41,32 @@ inline std::optional<NotFinite> not_finite(std::span<const PreparedBatch> window
   return NotFinite{concat("the loss is not finite for ", count > 1 ? "the rows " : "row ", rows,
                           count > 10 ? concat(" and ", count - 10, " more") : "")};
 }
+
+/// Finds what an update has left not finite before it is saved over what was finite.
+class WeightWatch {
+ public:
+  /// Takes note of parameters that are not finite from the start, such as rows of a vocabulary that nothing uses.
+  template <HasParameters Model>
+  explicit WeightWatch(const Model& model) {
+    for (const auto& [name, tensor] : model.named_parameters())
+      if (!is_finite(tensor)) were_not_.insert(name);
+  }
+  /// Throws Error naming a trained parameter that update `step` left not finite.
+  template <HasParameters Model>
+  void check_after(const Model& model, std::int64_t step) const {
+    for (const auto& [name, tensor] : model.named_parameters())
+      check(!tensor.requires_grad() || were_not_.contains(name) || is_finite(tensor), "step ", step,
+            ": the update left ", name,
+            " with values that are not finite; they are not saved. Lower learning_rate; a "
+            "checkpoint of an earlier step is as it was");
+  }
+
+ private:
+  static bool is_finite(const Tensor& tensor) {
+    const at::NoGradGuard no_grad;
+    return std::isfinite(tensor.sum().item<double>());
+  }
+  std::set<std::string> were_not_;
+};
 
 }  // namespace kto

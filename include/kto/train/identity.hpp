@@ -1,56 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// What makes a run the run it is: options, rows, starting weights, reference. A checkpoint records it, and resuming
-// under anything else is refused by naming what differs.
+// What makes a run the run it is: options, rows, starting weights, policies. A checkpoint records it, and a run that
+// goes on is compared with it (kto/train/run_changes.hpp).
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "kto/data/example.hpp"
-#include "kto/io/content_hash.hpp"
-#include "kto/model/concept.hpp"
-#include "kto/train/option.hpp"
+#include "kto/train/evaluation_sets.hpp"
+#include "kto/train/policy_text.hpp"
 
 namespace kto {
-
-/// Options that may change when a run goes on: they say where things are, what is kept and what is shown. Rows and
-/// models are compared by their content.
-inline constexpr std::array free_options{"output_dir",
-                                         "overwrite_output_dir",
-                                         "save_strategy",
-                                         "save_steps",
-                                         "save_total_limit",
-                                         "save_only_model",
-                                         "resume_from_checkpoint",
-                                         "ignore_data_skip",
-                                         "nonfinite_loss",
-                                         "disable_tqdm",
-                                         "model_name_or_path",
-                                         "dataset_name",
-                                         "dataset_config",
-                                         "datasets",
-                                         "dataset_cache",
-                                         "adapter_name_or_path",
-                                         "ref_model_name_or_path",
-                                         "ref_logps_cache",
-                                         "precompute_ref_batch_size",
-                                         "do_eval",
-                                         "merge_and_unload",
-                                         "dataset_num_proc",
-                                         "dataloader_num_workers",
-                                         "dataloader_prefetch_factor",
-                                         "log_level",
-                                         "logging_dir",
-                                         "report_to",
-                                         "run_name",
-                                         "generate_during_eval",
-                                         "generation_num_prompts",
-                                         "generation_max_new_tokens",
-                                         "generation_temperature"};
 
 namespace detail {
 
@@ -64,18 +25,19 @@ inline std::string rows_hash(std::span<const Example> rows) {
   return hash.hex();
 }
 
+/// A hash, that of no rows where there is no set, or {name: hash}.
+inline Json evaluation_hash(const EvaluationSets& sets) {
+  if (!sets.has_names()) return rows_hash(sets.empty() ? std::span<const Example>() : sets.begin()->rows);
+  Json out = Json::object();
+  for (const EvaluationSet& set : sets) out[set.name] = rows_hash(set.rows);
+  return out;
+}
+
 template <HasParameters Model>
 std::string shapes_hash(const Model& model) {
   ContentHash hash;
   for (const auto& [name, tensor] : model.named_parameters())
     hash.add(concat(name, ' ', tensor.scalar_type(), tensor.sizes(), tensor.requires_grad()));
-  return hash.hex();
-}
-
-template <HasParameters Model>
-std::string weights_hash(const Model& model) {
-  ContentHash hash;
-  for (const auto& [name, tensor] : model.named_parameters()) hash.add(tensor);
   return hash.hex();
 }
 
@@ -91,12 +53,16 @@ std::string reference_description(const Reference& reference) {
   return "";
 }
 
+template <class Reference>
+concept HoldsTable =
+    requires(const Reference& reference, const Example* row) { reference.table->find(row)->second.kl_logp; };
+
 /// The reference's weights, or its precomputed log-probs; empty where it has neither.
 template <class Reference>
 std::string reference_hash(const Reference& reference, std::span<const Example> rows) {
   if constexpr (requires { reference.model.named_parameters(); }) return weights_hash(reference.model);
   ContentHash hash;
-  if constexpr (requires { reference.table->find(rows.data())->second.kl_logp; }) {
+  if constexpr (HoldsTable<Reference>) {
     for (const Example& row : rows)
       if (const auto found = reference.table->find(&row); found != reference.table->end()) {
         const std::array logps{found->second.logp, found->second.kl_logp};
@@ -107,64 +73,42 @@ std::string reference_hash(const Reference& reference, std::span<const Example> 
   return "";
 }
 
+/// The reference beside what reference_hash and reference_description tell of it.
+template <class Reference>
+PolicyText reference_text(const Reference& reference) {
+  if constexpr (HoldsTable<Reference>)
+    return {type_text<Reference>(), true};
+  else if constexpr (requires { reference.model.named_parameters(); })
+    return policy_text(reference, place_of(reference.model));
+  else
+    return policy_text(reference);
+}
+
 }  // namespace detail
 
-/// The identity of a run whose model has not been trained yet. `options` and `files` ({path: hash}) are the program's.
-template <class Model, class Reference>
-Json run_identity(const Model& model, const Reference& reference, std::span<const Example> rows,
-                  std::span<const Example> eval_rows, const Json& options, const Json& files) {
+/// The identity of a run whose model has not been trained yet. `options` and `files` ({path: hash} of the rows to train
+/// on) are the program's. "cannot_tell" lists policies that hold something that cannot be compared.
+template <class Model, class Collator, class Loss, class Reference, class Optimizer>
+Json run_identity(const Model& model, const Collator& collator, const Loss& loss, const Reference& reference,
+                  const Optimizer& optimizer, std::span<const Example> rows, const EvaluationSets& eval_sets,
+                  const Json& options, const Json& files) {
+  Json policies = Json::object(), cannot_tell = Json::array();
+  const auto add = [&](const char* slot, const PolicyText& policy) {
+    policies[slot] = policy.text;
+    if (!policy.is_whole) cannot_tell.push_back(slot);
+  };
+  add("loss", policy_text(loss)), add("reference", detail::reference_text(reference));
+  add("collator", policy_text(collator)), add("optimizer", policy_text(optimizer));
   return {{"options", options},
           {"files", files},
-          {"rows", {{"train", detail::rows_hash(rows)}, {"evaluation", detail::rows_hash(eval_rows)}}},
+          {"rows", {{"train", detail::rows_hash(rows)}, {"evaluation", detail::evaluation_hash(eval_sets)}}},
           {"parameters", detail::shapes_hash(model)},
           {"weights", detail::weights_hash(model)},
           {"reference", detail::reference_hash(reference, rows)},
           {"description",
-           {{"model", detail::own_description(model)}, {"reference", detail::reference_description(reference)}}}};
-}
-
-/// What is not the same in two identities, a phrase each.
-inline std::vector<std::string> identity_differences(const Json& saved, const Json& now) {
-  std::vector<std::string> out;
-  const auto part = [](const Json& object, const char* key) {
-    return object.is_object() && object.contains(key) ? object[key] : Json();
-  };
-  const Json old_options = part(saved, "options"), new_options = part(now, "options");
-  for (const auto& [name, value] : new_options.items()) {
-    if (std::ranges::find(free_options, std::string_view(name)) != free_options.end()) continue;
-    const Json old = part(old_options, name.c_str());
-    if (old_options.contains(name) && old != value)
-      out.push_back(concat(name, " is ", detail::quoted(value), " and was ", detail::quoted(old)));
-  }
-  bool file_changed = false;
-  const Json old_files = part(saved, "files"), new_files = part(now, "files");
-  for (const auto& [path, hash] : new_files.items()) {
-    const auto slash = path.rfind('/');
-    const std::string name = path.substr(slash == std::string::npos ? 0 : slash + 1);
-    for (const auto& [old_path, old_hash] : old_files.items())
-      if ((old_path == path || old_path.ends_with("/" + name)) && old_hash != hash) {
-        file_changed = true;
-        out.push_back("the rows file " + path + " has changed since");
-        break;
-      }
-  }
-  const Json old_rows = part(saved, "rows"), new_rows = part(now, "rows");
-  if (!file_changed)
-    for (const char* which : {"train", "evaluation"})
-      if (part(old_rows, which) != part(new_rows, which))
-        out.push_back(concat("the ", which, " rows are others (their token ids or labels differ)"));
-  if (part(saved, "parameters") != part(now, "parameters"))
-    out.emplace_back("the model has other parameters (names, shapes or types)");
-  else if (part(saved, "weights") != part(now, "weights"))
-    out.emplace_back("the model that the run started from has other weights");
-  else if (part(saved, "reference") != part(now, "reference"))
-    out.emplace_back("the reference is another one");
-  else if (saved.is_object() && saved.contains("description"))  // that of an earlier version has none
-    for (const char* which : {"model", "reference"})
-      if (part(saved["description"], which) != part(now["description"], which))
-        out.push_back(
-            concat("the ", which, " computes otherwise with the same weights (config.json, or the adapter's)"));
-  return out;
+           {{"model", detail::own_description(model)}, {"reference", detail::reference_description(reference)}}},
+          {"policies", std::move(policies)},
+          {"cannot_tell", std::move(cannot_tell)}};
 }
 
 }  // namespace kto

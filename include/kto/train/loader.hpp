@@ -12,7 +12,8 @@
 #include "kto/collate/batch.hpp"
 #include "kto/collate/pairing.hpp"
 #include "kto/collate/sampler.hpp"
-#include "kto/train/config.hpp"
+#include "kto/train/kl_group.hpp"
+#include "kto/train/plan.hpp"
 
 namespace kto {
 
@@ -127,15 +128,33 @@ inline std::vector<Picks> train_picks(std::span<const Example> rows, const Train
   return detail::make_picks(rows, order, sizes, partners, rules.paired);
 }
 
-/// What to know of KL pairs under `config` where the micro-batches of an epoch have `sizes` rows: one of one row has no
-/// other row to pair with. Empty when there is none such.
-inline std::string lone_row_note(const TrainConfig& config, const std::vector<std::size_t>& sizes) {
-  const auto lone = static_cast<std::size_t>(std::ranges::count(sizes, std::size_t{1}));
-  if (config.kl_scope == KlScope::window || lone == 0) return "";
-  return concat(lone == sizes.size() ? "every micro-batch"
-                : lone > 1           ? concat(lone, " of the ", sizes.size(), " micro-batches of an epoch: each")
-                : sizes.back() == 1  ? "the last micro-batch of an epoch"
-                                     : "a micro-batch of an epoch",
+/// Throws UsageError where each group of rows that pair up, made of micro-batches of `sizes` rows, is a single row.
+inline void check_kl_groups(const TrainConfig& config, const std::vector<std::size_t>& sizes) {
+  check_kl_group(config);
+  const auto groups = detail::kl_groups(config, sizes);
+  if (config.max_tokens_per_batch && groups.size() > 1 && std::ranges::max(groups) == 1)
+    throw UsageError(concat("max_tokens_per_batch ", *config.max_tokens_per_batch, detail::lone_rows, "; raise it",
+                            config.kl_scope == KlScope::window ? "" : ", or take kl_scope window"));
+}
+
+/// What to know of KL pairs where micro-batches of an epoch have `sizes` rows, of those that a run visits after `step`:
+/// one of one row has no other row to pair with. Empty when there is none such.
+inline std::string lone_row_note(const TrainConfig& config, const std::vector<std::size_t>& sizes, const Plan& plan,
+                                 std::int64_t step) {
+  if (config.kl_scope == KlScope::window || sizes.empty()) return "";
+  const std::int64_t each = plan.steps_per_epoch, accumulate = config.gradient_accumulation_steps;
+  auto begin = sizes.begin(), end = sizes.end();
+  if (step / each == plan.num_steps / each) {  // no epoch is finished
+    const auto at = [&](std::int64_t of) {
+      return sizes.begin() + std::min(std::ssize(sizes), of % each * accumulate);
+    };
+    begin = at(step), end = at(plan.num_steps);
+  }
+  const auto lone = std::count(begin, end, std::size_t{1});
+  if (lone == 0) return "";
+  return concat(lone > 1            ? concat(lone, " of the ", sizes.size(), " micro-batches of an epoch: each")
+                : sizes.back() == 1 ? "the last micro-batch of an epoch"
+                                    : "a micro-batch of an epoch",
                 " is a single row, whose KL pair is itself: its baseline is its own log-ratio, so its loss tells "
                 "nothing of what was learnt; kl_scope window draws pairs across the update");
 }

@@ -2,6 +2,7 @@
 // What a run gathers between two log entries, and the entries it makes of it.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <optional>
@@ -45,9 +46,8 @@ class RunLog {
     check(std::isfinite(loss_sum) || (!filter_ && num_skipped_ > 0), "the loss is not finite: step ", state.global_step,
           " or one since the last log entry; lower learning_rate, or look at the rows of those steps");
     const std::int64_t num_steps = state.global_step - last_step_, num_updates = num_steps - num_skipped_;
-    const std::int64_t num_losses = filter_ ? num_updates : num_steps;
     Json entry = Json::object();
-    if (num_losses > 0) entry["loss"] = loss_sum / static_cast<double>(num_losses);
+    if (num_losses_ > 0) entry["loss"] = loss_sum / static_cast<double>(num_losses_);
     if (num_updates > 0 && grad_norm.defined()) entry["grad_norm"] = grad_norm.item<double>();
     entry["learning_rate"] = learning_rate;
     if (loss_scale) entry["loss_scale"] = *loss_scale;
@@ -59,7 +59,7 @@ class RunLog {
       entry["train_tokens_per_second"] = static_cast<double>(num_input_tokens) / run_time;
     }
     last_step_ = state.global_step;
-    num_skipped_ = 0;
+    num_skipped_ = num_losses_ = 0;
     return entry;
   }
 
@@ -68,17 +68,17 @@ class RunLog {
   Json finish(TrainerState& state, double num_samples) {
     take_loss();
     const auto steps = static_cast<double>(state.global_step);
-    const double without_loss = filter_ ? static_cast<double>(num_skipped_in_all_) : 0;
     state.train_runtime = seconds();
-    state.train_loss = total_loss_ / std::max(1.0, steps - without_loss);
+    state.train_loss = total_loss_ / std::max(1.0, static_cast<double>(num_losses_in_all_));
     Json entry = {{"train_runtime", state.train_runtime},
                   {"train_samples_per_second", num_samples / state.train_runtime},
                   {"train_steps_per_second", steps / state.train_runtime},
                   {"total_flos", state.total_flos},
                   {"train_loss", state.train_loss}};
     const Json& history = state.log_history;
-    const bool evaluated = !history.empty() && history.back().contains("eval_loss") &&
-                           history.back().value("step", Json()) == state.global_step;
+    const auto is_metric = [](const auto& item) { return item.key().starts_with("eval_"); };
+    const bool evaluated = !history.empty() && history.back().value("step", Json()) == state.global_step &&
+                           std::ranges::any_of(history.back().items(), is_metric);
     if (metrics.size() > 0 && !evaluated) entry.update(metrics.take("", state.num_tokens));
     return entry;
   }
@@ -93,6 +93,8 @@ class RunLog {
     archive("loss_sum", loss_sum_);
     archive("total_loss", total_loss_);
     archive("last_step", last_step_);
+    archive("num_losses", num_losses_);
+    archive("num_losses_in_all", num_losses_in_all_);
     archive("num_skipped", num_skipped_);
     archive("num_skipped_in_a_row", num_skipped_in_a_row);
     archive("num_skipped_in_all", num_skipped_in_all_);
@@ -106,6 +108,7 @@ class RunLog {
   }
   void add_loss(const std::vector<Tensor>& shares) {
     for (const Tensor& share : shares) loss_sum_ = loss_sum_.defined() ? loss_sum_ + share : share;
+    ++num_losses_, ++num_losses_in_all_;
   }
   double take_loss() {
     if (!loss_sum_.defined()) return 0;
@@ -119,6 +122,7 @@ class RunLog {
   Tensor loss_sum_ = {};
   double total_loss_ = 0;
   std::int64_t last_step_ = 0;
+  std::int64_t num_losses_ = 0, num_losses_in_all_ = 0;  ///< steps whose loss counts
   std::int64_t num_skipped_ = 0, num_skipped_in_all_ = 0;
   double earlier_seconds_ = 0;  ///< before the run was stopped and went on
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

@@ -27,7 +27,23 @@ struct TrainerState {
   std::optional<std::int64_t> best_global_step = std::nullopt;
   std::optional<std::string> best_model_checkpoint = std::nullopt;  ///< folder
   std::int64_t num_not_better = 0;                                  ///< evaluations in a row without a better metric
+
+  /// The next evaluation is the first that counts.
+  void forget_best() {
+    best_metric.reset(), best_global_step.reset(), best_model_checkpoint.reset();
+    num_not_better = 0;
+  }
 };
+
+/// Rows that a run over `num_rows` rows has visited, as transformers counts them: its share of the whole schedule's.
+inline double num_samples(const TrainConfig& config, const TrainerState& state, const Plan& plan,
+                          std::size_t num_rows) {
+  const auto rows = static_cast<double>(num_rows), steps = static_cast<double>(state.global_step);
+  if (config.max_tokens_per_batch) return rows * state.epoch;
+  if (config.max_steps > 0)
+    return steps * static_cast<double>(config.per_device_train_batch_size * config.gradient_accumulation_steps);
+  return rows * config.num_train_epochs * steps / static_cast<double>(plan.num_steps);
+}
 
 namespace detail {
 

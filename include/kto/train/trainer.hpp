@@ -62,15 +62,15 @@ struct Trainer {
   /// How checkpoints are written; config says when.
   Checkpointing checkpointing = {};
 
-  /// Trains on `rows`, and evaluates on `eval_rows` when config.eval_strategy says so. Where the loss is one of pairs,
-  /// rows are chosen, rejected, chosen, rejected, ... Throws Error on rows that make no batch, on a model without
-  /// trained parameters, on a loss that is not finite (see config.nonfinite_loss), and on a checkpoint that cannot be
-  /// written or resumed from; UsageError on a config out of range.
-  TrainerState train(std::span<const Example> rows, std::span<const Example> eval_rows = {}) {
+  /// Trains on `rows`, and evaluates on `eval_sets`, rows or several sets by name, when config.eval_strategy says so.
+  /// Where the loss is one of pairs, rows are chosen, rejected, chosen, rejected, ... Throws Error on rows that make no
+  /// batch, on a model without trained parameters, on a loss that is not finite (see config.nonfinite_loss) or weights
+  /// that are not, and on a checkpoint that cannot be written or resumed from; UsageError on a config out of range.
+  TrainerState train(std::span<const Example> rows, const EvaluationSets& eval_sets = {}) {
     if constexpr (is_sound) {
       validate(config);
       MemoryFeed<Collator> feed(rows, collator, config, {paired, FixesKlPairs<Reference>}, Loss::needs.kl_pairs);
-      return run(feed, static_cast<std::int64_t>(detail::num_units(rows, paired)), rows, eval_rows);
+      return run(feed, static_cast<std::int64_t>(detail::num_units(rows, paired)), rows, eval_sets);
     } else {
       return {};
     }
@@ -78,25 +78,26 @@ struct Trainer {
 
   /// The same on rows that need not fit into memory (see RowStream), for config.max_steps updates. Throws UsageError
   /// naming an option that needs all rows at once.
-  TrainerState train(const RowStream& rows, std::span<const Example> eval_rows = {}) {
+  TrainerState train(const RowStream& rows, const EvaluationSets& eval_sets = {}) {
     if constexpr (is_sound) {
       validate(config);
       static_assert(!FixesKlPairs<Reference>, "kto: a precomputed reference needs its rows in memory");
       StreamFeed<Collator> feed(rows, collator, config, paired, Loss::needs.kl_pairs);
       const std::int64_t num_rows =
           config.max_steps * config.gradient_accumulation_steps * config.per_device_train_batch_size;
-      return run(feed, num_rows, {}, eval_rows);
+      return run(feed, num_rows, {}, eval_sets);
     } else {
       return {};
     }
   }
 
-  /// Mean loss and metrics over `rows`, without gradient, under transformers' names (`prefix` + loss, kl, ...).
-  Json evaluate(std::span<const Example> rows, const std::string& prefix = "eval_", std::int64_t num_tokens = 0) {
+  /// Mean loss and metrics over rows, or over each of several sets, without gradient, under transformers' names:
+  /// `prefix`, the set's name and _ where it has one, and loss, kl, ...
+  Json evaluate(const EvaluationSets& sets, const std::string& prefix = "eval_", std::int64_t num_tokens = 0) {
+    Json out = Json::object();
     if constexpr (is_sound)
-      return kto::evaluate(model, collator, loss, reference, config, rows, prefix, num_tokens, evaluation, callbacks);
-    else
-      return {};
+      for_each_evaluation(sets, prefix, num_tokens, [&](const Json& metrics) { out.update(metrics); });
+    return out;
   }
 
  private:
@@ -106,18 +107,20 @@ struct Trainer {
   }();
 
   /// The loop over the windows that `feed` gives; `rows` are those it takes them from, where they are in memory.
-  TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows,
-                   std::span<const Example> eval_rows) {
+  TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows, const EvaluationSets& eval_sets) {
     check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
           "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
-    const Plan plan = plan_of(feed, num_units);
+    check_best_metric(config, eval_sets);
+    const Plan plan = plan_of(config, feed, num_units);
+    if constexpr (Loss::needs.kl_pairs) check_kl_groups(config, feed.batch_sizes(0));
     LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
     const RunSetup setup(config);
     set_neftune();
     check_reference(model, reference);
     check_precision(model, config.fp16);
     Checkpointer checkpointer(config, checkpointing, plan);
-    if (checkpointer.is_on()) checkpointer.identify(model, reference, rows, eval_rows);
+    if (checkpointer.is_on()) checkpointer.identify(*this, rows, eval_sets);
+    const WeightWatch watch(model);
     Updates<Optimizer> updates(model, optimizer, config.optim_in_backward);
     TrainerState state;
     Control control;
@@ -125,17 +128,18 @@ struct Trainer {
     LossScale scale(config.fp16);
     Position position;
     at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
+    std::vector<std::string> notes;
     if (checkpointer.resumes())
-      checkpointer.resume(model, loss, reference, updates, schedule, scale, log, state, position);
-    if (config.ignore_data_skip) position = epoch_begun(feed, plan, position);
+      notes = checkpointer.resume(model, loss, reference, updates, schedule, scale, log, state, position);
+    if (config.ignore_data_skip) position = epoch_begun(config, feed, plan, position);
     detail::call(callbacks, &Callback::on_train_begin, state, plan);
-    if (const std::string note = forget_lost_best(state); !note.empty())
-      detail::call(callbacks, &Callback::on_note, note);
+    notes.push_back(forget_lost_best(state));
     if constexpr (Loss::needs.kl_pairs)
-      if (const std::string note = lone_row_note(config, feed.batch_sizes(0)); !note.empty())
-        detail::call(callbacks, &Callback::on_note, note);
+      notes.push_back(lone_row_note(config, feed.batch_sizes(0), plan, state.global_step));
+    for (const std::string& note : notes)
+      if (!note.empty()) detail::call(callbacks, &Callback::on_note, note);
     if (config.eval_on_start && state.global_step == 0)
-      evaluate_now(eval_rows, state, control);  // not for the learning rate to follow
+      evaluate_now(eval_sets, state, control);  // not for the learning rate to follow
 
     for (; state.global_step < plan.num_steps && !control.should_stop; position = {position.epoch + 1, 0}) {
       feed.begin(position.epoch, position.batch);
@@ -147,51 +151,30 @@ struct Trainer {
         step(std::move(window), updates, scale, state, log);
         state.epoch = static_cast<double>(position.epoch) +
                       static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
-        const bool save = after_step(plan, !feed.has_next(), eval_rows, state, log, control, schedule);
-        if (save && !checkpointer.has_saved(state.global_step))
-          detail::call(callbacks, &Callback::on_save, state,
-                       checkpointer.save(model, loss, reference, updates, schedule, scale, log, state, position));
+        const bool save = after_step(plan, !feed.has_next(), eval_sets, state, log, control, schedule);
+        if (!save || checkpointer.has_saved(state.global_step)) continue;
+        watch.check_after(model, state.global_step);
+        detail::call(callbacks, &Callback::on_save, state,
+                     checkpointer.save(model, loss, reference, updates, schedule, scale, log, state, position));
       }
     }
     state.interrupted = control.interrupted && state.global_step < plan.num_steps;
     if (state.interrupted) return state;
+    watch.check_after(model, state.global_step);
     if (const std::string note = forget_lost_best(state); !note.empty())
       detail::call(callbacks, &Callback::on_note, note);
     if (config.load_best_model_at_end && state.best_model_checkpoint) try {
-        restore_parameters(model, *state.best_model_checkpoint);
+        restore_parameters(model, verified_checkpoint(*state.best_model_checkpoint));
       } catch (const Error& error) {  // what was trained is not lost for it
         detail::call(callbacks, &Callback::on_note, concat(error_text(error), "; the run ends with its last weights"));
         state.best_model_checkpoint.reset();
       }
-    Json closing = log.finish(state, num_samples(state, plan, rows.size()));
+    Json closing = log.finish(state, num_samples(config, state, plan, rows.size()));
     closing.update(setup.memory_metrics());
     append(std::move(closing), state, control);
     checkpointer.finish(state);
     detail::call(callbacks, &Callback::on_train_end, state);
     return state;
-  }
-
-  Plan plan_of(const Feed& feed, std::int64_t num_units) const {
-    if (!config.max_tokens_per_batch) return make_plan(config, num_units);
-    return make_plan(config, num_units,
-                     [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
-  }
-
-  /// The beginning of the epoch at `position`, or of the next one where that is done.
-  Position epoch_begun(const Feed& feed, const Plan& plan, const Position& position) const {
-    const std::int64_t num_batches = config.max_tokens_per_batch
-                                         ? static_cast<std::int64_t>(feed.batch_sizes(position.epoch).size())
-                                         : plan.batches_per_epoch;
-    return {position.epoch + (position.batch >= num_batches ? 1 : 0), 0};
-  }
-
-  /// Rows that the run has visited, as transformers counts them: its share of the whole schedule's.
-  double num_samples(const TrainerState& state, const Plan& plan, std::size_t num_rows) const {
-    const auto rows = static_cast<double>(num_rows), steps = static_cast<double>(state.global_step);
-    if (config.max_tokens_per_batch) return rows * state.epoch;
-    if (config.max_steps > 0)
-      return steps * static_cast<double>(config.per_device_train_batch_size * config.gradient_accumulation_steps);
-    return rows * config.num_train_epochs * steps / static_cast<double>(plan.num_steps);
   }
 
   void set_neftune() {
@@ -287,8 +270,8 @@ struct Trainer {
   }
 
   /// Logs and evaluates when due; true when a checkpoint is due.
-  bool after_step(const Plan& plan, bool epoch_ends, std::span<const Example> eval_rows, TrainerState& state,
-                  RunLog& log, Control& control, LearningRate& schedule) {
+  bool after_step(const Plan& plan, bool epoch_ends, const EvaluationSets& eval_sets, TrainerState& state, RunLog& log,
+                  Control& control, LearningRate& schedule) {
     const bool run_ends = state.global_step == plan.num_steps;
     const auto epoch_is_over = [&] {  // or broken off for good
       return epoch_ends || run_ends || (control.should_stop && !control.interrupted);
@@ -306,10 +289,10 @@ struct Trainer {
         config.eval_strategy == IntervalStrategy::epoch ? state.epoch : static_cast<double>(state.global_step);
     const bool last = run_ends && config.eval_strategy == IntervalStrategy::steps;
     if (waited >= config.eval_delay && (last || due(config.eval_strategy, plan.eval_steps))) {
-      const Json metrics = evaluate_now(eval_rows, state, control);
+      const Json metrics = evaluate_now(eval_sets, state, control);
       const Judgement judgement = judge(metrics, config, state);
-      const std::string followed = best_metric_name(config);
-      schedule.observe(metrics[followed.empty() ? "eval_loss" : followed].template get<double>());
+      if (follows_evaluations(config.lr_scheduler_type))
+        schedule.observe(metrics[best_metric_name(config)].template get<double>());
       is_best = judgement.is_best;
       control.should_stop = control.should_stop || judgement.should_stop;
     }
@@ -321,11 +304,24 @@ struct Trainer {
            (config.save_strategy == SaveStrategy::steps && (run_ends || state.global_step % plan.save_steps == 0));
   }
 
-  Json evaluate_now(std::span<const Example> eval_rows, TrainerState& state, Control& control) {
-    const Json metrics = evaluate(eval_rows, "eval_", state.num_tokens);
-    append(metrics, state, control);
-    detail::call(callbacks, &Callback::on_evaluate, state, metrics, control);
-    return metrics;
+  template <class Take>
+  void for_each_evaluation(const EvaluationSets& sets, const std::string& prefix, std::int64_t num_tokens,
+                           const Take& take) {
+    check(!sets.empty(), "no rows to evaluate on");
+    for (const EvaluationSet& set : sets)
+      take(kto::evaluate(model, collator, loss, reference, config, set.rows, prefix + set.prefix(), num_tokens,
+                         evaluation, callbacks));
+  }
+
+  /// All metrics of an evaluation; each set has a log entry of its own, as in transformers.
+  Json evaluate_now(const EvaluationSets& sets, TrainerState& state, Control& control) {
+    Json out = Json::object();
+    for_each_evaluation(sets, "eval_", state.num_tokens, [&](const Json& metrics) {
+      append(metrics, state, control);
+      detail::call(callbacks, &Callback::on_evaluate, state, metrics, control);
+      out.update(metrics);
+    });
+    return out;
   }
 
   void append(Json entry, TrainerState& state, Control& control) {
