@@ -565,3 +565,36 @@ TEST_CASE("streaming and samples of text: what they need, and what does not go w
   CHECK_THAT(refusal({"--generate_during_eval", "--do_eval", "--prediction_loss_only"}), KTO_CONTAINS("contradict"));
   CHECK(run({"--generate_during_eval", "--do_eval"}).script.generation_num_prompts == 4);
 }
+
+TEST_CASE("eval_datasets: sets by name, from text, YAML or a list of splits") {
+  const auto sets = [](const std::string& text) {
+    return run({"--do_eval", "--eval_datasets", text}).script.eval_datasets;
+  };
+  CHECK(sets(R"({"chat": "a.jsonl", "code": "test"})") == Json{{"chat", "a.jsonl"}, {"code", "test"}});
+  CHECK(sets(R"(["test", "validation"])") ==
+        Json{{"test", {{"split", "test"}}}, {"validation", {{"split", "validation"}}}});
+  CHECK(sets("None").empty());
+  CHECK(run_yaml("eval_datasets:\n  chat: a.jsonl\n  code: b\ndo_eval: true\n").script.eval_datasets.size() == 2);
+  CHECK(arguments_from_json(to_json(run({"--do_eval", "--eval_datasets", R"(["a"])"})), "x").script.eval_datasets ==
+        Json{{"a", {{"split", "a"}}}});
+  for (const char* bad :
+       {"a.jsonl", "3", R"({"a": 3})", R"({"": "a"})", R"({"a": ""})", R"(["a", "a"])", R"({"a": {"path": "x"}})"})
+    CHECK_THAT(refusal({"--do_eval", "--eval_datasets", bad}),
+               KTO_CONTAINS("--eval_datasets: expected names and paths"));
+  CHECK_THAT(refusal({"--eval_datasets", R"(["a"])"}), KTO_CONTAINS("needs --do_eval"));
+  CHECK_THAT(refusal({"--do_eval", "--eval_datasets", R"(["a"])", "--test_split_size", "0.5"}),
+             KTO_CONTAINS("both name the rows to evaluate on"));
+}
+
+TEST_CASE("a batch of one row is refused with a KL baseline of its own") {
+  const std::vector<std::string> one{"--per_device_train_batch_size", "1"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), one.begin(), one.end());
+    return refusal(std::move(more));
+  };
+  CHECK_THAT(with({}), KTO_CONTAINS("larger batches") && KTO_CONTAINS("kl_scope window"));
+  CHECK_THAT(with({"--kl_scope", "window"}), KTO_CONTAINS("raise gradient_accumulation_steps"));
+  CHECK(with({"--kl_scope", "window", "--gradient_accumulation_steps", "4"}) == "");
+  CHECK(with({"--loss_type", "apo_zero_unpaired"}) == "");
+  CHECK(with({"--no_do_train", "--do_eval"}) == "");
+}

@@ -158,7 +158,8 @@ class Checkpointer {
   template <class Trainer>
   void identify(const Trainer& trainer, std::span<const Example> rows, const EvaluationSets& eval_sets) {
     Json options = how_.arguments.is_object() ? how_.arguments : Json::object();
-    for (auto& [name, value] : to_json(config_).items())
+    const Json own = to_json(config_);
+    for (const auto& [name, value] : own.items())
       if (!options.contains(name)) options[name] = value;
     identity_ = run_identity(trainer.model, trainer.collator, trainer.loss, trainer.reference, trainer.optimizer, rows,
                              eval_sets, options, how_.files);

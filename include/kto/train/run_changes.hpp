@@ -176,7 +176,8 @@ inline void compare_policies(const Json& saved, const Json& now, RunChanges& out
         out.refused.push_back(
             concat("the ", which, " computes otherwise with the same weights (config.json, or the adapter's)"));
   if (!out.refused.empty()) return;  // an option has said it, or the other weights do
-  for (const auto& [slot, text] : part(now, "policies").items())
+  const Json policies = part(now, "policies");
+  for (const auto& [slot, text] : policies.items())
     if (const Json old = part(part(saved, "policies"), slot); !old.is_null() && old != text)
       out.refused.push_back(concat("the ", slot, " is ", value_text(text), " and was ", value_text(old)));
   const Json function = part(now, "learning_rate"), old_function = part(saved, "learning_rate");
