@@ -130,19 +130,21 @@ struct LoadedRows {
 
 /// The files of a set of eval_datasets: at a path, or of a split of dataset_name.
 inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const std::string& name, const Json& where) {
-  const auto files = [&] {
+  const auto source = [&]() -> DataSource {
     if (where.is_string()) {
       const fs::path path = where.get<std::string>();
-      if (fs::is_directory(path)) return data_files(path, script.dataset_test_split);
+      if (fs::is_directory(path)) return {.path = path, .split = script.dataset_test_split};
       if (fs::exists(path) || detail::is_pattern(path.native()) || path.has_parent_path() || detail::is_data_file(path))
-        return data_files(path);
+        return {.path = path};
     }
     const auto split = (where.is_string() ? where : where["split"]).get<std::string>();
     check(!script.dataset_name.empty(), split, " is no file or folder; a mixture has no splits by that name");
-    return data_files(script.dataset_name, split);
+    return {.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")};
   };
   try {
-    return {{.files = files(), .label_pad_token_id = script.label_pad_token_id}};
+    auto out = row_files(source());
+    for (RowFiles& part : out) part.label_pad_token_id = script.label_pad_token_id;
+    return out;
   } catch (const Error& error) {
     fail("eval_datasets: ", name, ": ", error.what());
   }
