@@ -231,6 +231,8 @@ TEST_CASE("files: what save_to_disk wrote", "[data]") {
   CHECK_THAT(error_of([&] { files("validation"); }), KTO_CONTAINS("the splits it has: train, test"));
   CHECK_THAT(error_of([&] { files("train", "test"); }),
              KTO_CONTAINS("no data for the split train; the splits it has: test"));
+  folder.write("test/state.json", state + "\"train\"}");  // where the rows once came from; the folder's name counts
+  CHECK(files("test") == Names{"test/data-1.arrow", "test/data-0.arrow"});
   for (const std::string own : {"null}", "\"train[:10%]\"}"}) {
     folder.write("test/state.json", state + own);
     CHECK(files("train", "test") == Names{"test/data-1.arrow", "test/data-0.arrow"});

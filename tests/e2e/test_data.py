@@ -53,6 +53,37 @@ with tempfile.TemporaryDirectory() as tmp:
          losses("--config", at("mixture.yaml"), rows=None))
     case("streamed too", losses("--config", at("mixture.yaml"), "--streaming", rows=None) == plain)
 
+    # Which files of a folder, and which rows of a split
+    def folder(name, **texts):
+        for file, text in texts.items():
+            path = at(name, file.replace("__", "."))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as out:
+                out.write(text)
+        return at(name)
+
+    card = "---\nconfigs:\n- config_name: few\n  data_files: few.jsonl\n- config_name: whole\n  data_files:\n  - split: train\n    path: [few.jsonl, rest.jsonl]\n" \
+           "  - split: test\n    path: test.jsonl\n---\n"
+    named = folder("named", README__md=card, few__jsonl="".join(rows[:8]), rest__jsonl="".join(rows[8:]), test__jsonl="".join(rows[:4]),
+                   train__jsonl=rows[0] * 9)
+    case("a configuration of README.md is the rows that it names", losses("--dataset_config", "whole", rows=named) == plain)
+    first = losses("--dataset_config", "few", rows=named)
+    case("another one others, and a slice of a split is the same rows", first == losses(rows=at("few.jsonl"))
+         == losses("--dataset_train_split", "train[:8]") == losses("--dataset_config", "whole", "--dataset_train_split", "train[:8]", "--dataset_streaming", rows=named))
+    with open(at("named.yaml"), "w") as file:
+        file.write(f"datasets:\n  - path: {named}\n    name: whole\n    split: train[:4]\n  - path: {named}\n    config: few\n    split: 'train[50%:]'\n")
+    case("and so are entries of a mixture", losses("--config", at("named.yaml"), rows=None) == first)
+    result = run(rows=named)
+    case("none of several is the default: their names", result.returncode == 1 and "name one of few, whole (--dataset_config)" in result.stderr, result.stderr)
+    result = run("--dataset_train_split", "train[:8")
+    case("a broken slice is told before anything is read", result.returncode == 2 and "--dataset_train_split: the split" in result.stderr, result.stderr)
+    both = folder("both", train__jsonl="".join(rows[:8]), train__csv="prompt,completion,label\na,b,1\n")
+    case("one format of a folder is read, and what is left out told", losses(rows=both) == first and "train.csv is left out" in run(rows=both).stderr)
+    os.mkfifo(at("pipe.jsonl"))
+    for flags, status in ((["--dataset_name", at("pipe.jsonl")], 1), (["--config", at("pipe.jsonl")], 2)):
+        result = subprocess.run([train_kto, "--model_name_or_path", model, *flags], capture_output=True, text=True, timeout=60)
+        case(f"a FIFO is no file for {flags[0]}", result.returncode == status and "is not a file but a FIFO" in result.stderr, result.stderr)
+
     # A split of its own
     result = run("--test_split_size", "0.25", "--do_eval", "--seed", "3", rows=at("rest.jsonl"))
     held, count = -(-(len(rows) - 8) // 4), len(rows) - 8

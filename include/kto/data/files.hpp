@@ -111,7 +111,7 @@ inline std::vector<fs::path> folder_files(const DataSource& source, bool any_end
   if (!source.data_files.empty())
     return named_files(folder, patterns_of(source.data_files, source.split, where), any_ending);
   if (is_overridden || config == nullptr)
-    return is_saved_dataset(folder) ? saved_files(folder, source.split) : guessed_files(folder, source.split, notes);
+    return is_saved_dataset(folder) ? saved_split(folder, source.split) : guessed_files(folder, source.split, notes);
   const fs::path inner = config->data_dir.empty() ? folder : folder / config->data_dir;
   const std::string of_config = concat(where, ": README.md, configuration ", config->name);
   check(fs::is_directory(inner), of_config, ": data_dir: no such folder: ", inner.string());

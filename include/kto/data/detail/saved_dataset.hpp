@@ -4,8 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "kto/io/json.hpp"
@@ -18,24 +18,15 @@ inline bool is_saved_dataset(const fs::path& folder) {
          (fs::is_regular_file(folder / "state.json", none) && fs::is_regular_file(folder / "dataset_info.json", none));
 }
 
-/// The files of `split`. A Dataset that was saved by itself is train, unless it says of which split it is. Throws
-/// Error.
-inline std::vector<fs::path> saved_files(const fs::path& folder, const std::string& split) {
-  if (const fs::path dict = folder / "dataset_dict.json"; fs::exists(dict)) {
-    const auto splits = json_value<std::vector<std::string>>(read_json(dict), "splits", {}, dict.string());
-    std::string names;
-    for (const std::string& name : splits) names += (names.empty() ? "" : ", ") + name;
-    check(std::ranges::find(splits, split) != splits.end(), folder.string(), ": no data for the split ", split,
-          "; the splits it has: ", names);
-    return saved_files(folder / split, split);
-  }
+/// The files of one Dataset. With a `split` it must be of that one: train, unless it says of which it is. Throws Error.
+inline std::vector<fs::path> saved_files(const fs::path& folder, const std::optional<std::string>& split) {
   const fs::path file = folder / "state.json";
   const Json state = read_json(file);
   const auto bad = [&] { fail(file.string(), ": not as datasets' save_to_disk writes it; save the data set again"); };
   if (!state.is_object() || !state.contains("_data_files") || !state["_data_files"].is_array()) bad();
   const auto own = json_value<std::string>(state, "_split", "", file.string());
   const bool is_named = !own.empty() && own.find_first_of("[+") == std::string::npos;
-  check(split == (is_named ? own : "train"), folder.string(), ": no data for the split ", split,
+  check(!split || *split == (is_named ? own : "train"), folder.string(), ": no data for the split ", split.value_or(""),
         "; the splits it has: ", is_named ? own : "train");
   std::vector<fs::path> files;
   for (const Json& item : state["_data_files"]) {
@@ -45,6 +36,20 @@ inline std::vector<fs::path> saved_files(const fs::path& folder, const std::stri
     files.push_back(folder / name);
   }
   return files;
+}
+
+/// The files of `split` of a Dataset or a DatasetDict. Throws Error.
+inline std::vector<fs::path> saved_split(const fs::path& folder, const std::string& split) {
+  const fs::path dict = folder / "dataset_dict.json";
+  if (!fs::exists(dict)) return saved_files(folder, split);
+  const Json about = read_json(dict);
+  check(about.is_object(), dict.string(), ": expected {\"splits\": [...]}, as datasets' save_to_disk writes it");
+  const auto splits = json_value<std::vector<std::string>>(about, "splits", {}, dict.string());
+  std::string names;
+  for (const std::string& name : splits) names += (names.empty() ? "" : ", ") + name;
+  check(std::ranges::find(splits, split) != splits.end(), folder.string(), ": no data for the split ", split,
+        "; the splits it has: ", names);
+  return saved_files(folder / split, std::nullopt);
 }
 
 }  // namespace kto::detail
