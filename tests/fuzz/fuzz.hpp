@@ -17,6 +17,7 @@ void adapter_config(std::string_view bytes);
 void chat_template(std::string_view bytes);
 void checkpoint(std::string_view bytes);
 void csv(std::string_view bytes);
+void dataset_card(std::string_view bytes);
 void model_config(std::string_view bytes);
 void optimizer_state(std::string_view bytes);
 void reference_cache(std::string_view bytes);

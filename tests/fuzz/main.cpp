@@ -22,6 +22,7 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
       {"adapter_config", fuzz::adapter_config},
       {"chat_template", fuzz::chat_template},
       {"csv", fuzz::csv},
+      {"dataset_card", fuzz::dataset_card},
       {"model_config", fuzz::model_config},
       {"rows", fuzz::rows},
       {"tokenizer_config", fuzz::tokenizer_config},

@@ -185,7 +185,8 @@ class BlockEncoder {
         left_out_ = std::move(rest);
       } catch (const Error& error) {
         const std::lock_guard lock(mutex);
-        problems_.add(before + i, concat(files_.where(rows[i].source), ": ", error.what()));
+        problems_.add(before + i,
+                      concat(files_.where(rows[i].source), ": ", shortened(error.what(), detail::max_row_message)));
       }
     });
   }

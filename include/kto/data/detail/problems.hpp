@@ -13,6 +13,9 @@
 
 namespace kto::detail {
 
+/// Bytes of what is said of one row: its own words are never the whole of a message.
+inline constexpr std::size_t max_row_message = 500;
+
 /// Problems by position; the first ten by position are kept in full, the others counted, in whatever order they come.
 class Problems {
  public:

@@ -204,11 +204,10 @@ class RowReader {
   /// Calls take_row(). What is wrong with the row is a problem of it.
   template <class TakeRow>
   void take_checked(RowSource source, const TakeRow& take_row) {
-    constexpr std::size_t max_message = 500;  // bytes: a row's own words are never the whole of a message
     try {
       take_row();
     } catch (const Error& error) {
-      return problem(concat(file(), ": line ", source.line, ": ", shortened(error.what(), max_message)));
+      return problem(concat(file(), ": line ", source.line, ": ", shortened(error.what(), max_row_message)));
     }
     const bool full = rows_.size() + 2 * pairs_.size() >= block_rows || bytes_ >= block_bytes;
     if (full && pairs_.size() % unpair_chunk == 0) flush();
