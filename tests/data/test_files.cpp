@@ -197,6 +197,11 @@ TEST_CASE("files: the configurations that README.md names", "[data]") {
   CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: [{split: train}]}]\n"),
              KTO_CONTAINS("configs: x: data_files: expected"));
   CHECK(ask("base: &b {data_files: b.jsonl}\nconfigs: [{config_name: x, <<: *b}]\n") == Names{"b.jsonl"});
+  CHECK(ask("configs: [{config_name: x, data_files: a.jsonl, field: rows, version: 1.0.0}]\n") == Names{"a.jsonl"});
+  CHECK_THAT(kto::data_files({.path = folder.path()}).notes.at(0),
+             KTO_CONTAINS("configuration x: not followed: field"));
+  folder.write("README.md", "---\rconfigs: [{config_name: x, data_files: a.jsonl}]\r---\r# Rows\r");
+  CHECK(kto::data_files({.path = folder.path()}).files == std::vector{folder.path() / "a.jsonl"});
   CHECK_THAT(refused_yaml("configs: &a [*a]\n"), KTO_CONTAINS("levels deep"));
 #else
   CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: a.jsonl}]\n"),

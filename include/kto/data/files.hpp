@@ -114,6 +114,7 @@ inline std::vector<fs::path> folder_files(const DataSource& source, bool any_end
     return is_saved_dataset(folder) ? saved_split(folder, source.split) : guessed_files(folder, source.split, notes);
   const fs::path inner = config->data_dir.empty() ? folder : folder / config->data_dir;
   const std::string of_config = concat(where, ": README.md, configuration ", config->name);
+  if (!config->ignored.empty()) notes.push_back(concat(of_config, ": not followed: ", shortened(config->ignored, 200)));
   check(fs::is_directory(inner), of_config, ": data_dir: no such folder: ", inner.string());
   if (config->data_files.empty()) return guessed_files(inner, source.split, notes);
   const auto& patterns = patterns_of(config->data_files, source.split, of_config);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <string>
 #include <string_view>
@@ -72,17 +73,22 @@ struct DataConfig {
   bool is_default = false;
   fs::path data_dir = {};
   std::vector<SplitPatterns> data_files = {};  ///< those that names of files tell where it has none
+  std::string ignored = {};                    ///< names of other settings, of how files are read
 };
 
 /// The YAML before the text of a README.md, and the number of its first line; empty when there is none.
-inline std::pair<std::string, int> front_matter(std::string_view readme) {
+inline std::pair<std::string, int> front_matter(std::string_view text_of_file) {
+  std::string lines;  // ending with LF
+  for (std::size_t at = 0; at < text_of_file.size(); ++at)
+    if (text_of_file.substr(at, 2) != "\r\n") lines += text_of_file[at] == '\r' ? '\n' : text_of_file[at];
+  std::string_view readme = lines;
   int line = 1;
   const auto next_line = [&] {
     const std::size_t end = readme.find('\n');
     std::string_view text = readme.substr(0, end);
     readme.remove_prefix(std::min(end, readme.size() - 1) + 1);
     ++line;
-    while (!text.empty() && (text.back() == '\r' || text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+    while (text.ends_with(' ') || text.ends_with('\t')) text.remove_suffix(1);
     return text;
   };
   while (!readme.empty() && std::isspace(static_cast<unsigned char>(readme.front())) != 0) {
@@ -106,7 +112,7 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
   std::vector<DataConfig> out;
   for (const char* name : {".huggingface.yaml", "README.md"}) {
     const fs::path file = folder / name;
-    if (!fs::exists(file)) continue;
+    if (std::error_code none; !fs::is_regular_file(file, none)) continue;
     std::pair<std::string, int> yaml{read_file(file), 1};
     if (file.extension() == ".md") yaml = front_matter(yaml.first);
     if (yaml.first.find("configs") == std::string::npos) continue;  // also where there is no yaml-cpp
@@ -130,6 +136,11 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
       config.is_default = truth == "true" || truth == "yes" || truth == "on";
       if (const auto files = item.find("data_files"); files != item.end() && !files->is_null())
         config.data_files = parse_data_files(*files, concat(where, ": configs: ", config.name));
+      constexpr std::array<std::string_view, 9> known{"config_name", "data_files",  "data_dir",
+                                                      "default",     "version",     "description",
+                                                      "features",    "drop_labels", "drop_metadata"};
+      for (const auto& [key, value] : item.items())
+        if (std::ranges::find(known, key) == known.end()) config.ignored += (config.ignored.empty() ? "" : ", ") + key;
       std::erase_if(out, [&](const DataConfig& other) { return other.name == config.name; });  // the last one counts
       out.push_back(std::move(config));
     }
