@@ -2,7 +2,10 @@
 """test_chat.py CHAT TRAIN_KTO SOURCE_ROOT [MODEL_DIR]: greedy replies are those of transformers' generate, token by token and
 turn by turn, of a model, of a base with an adapter, of an adapter's folder; drawn ones follow the seed; input that is wrong is
 an error. Skipped where torch, transformers or peft are missing. MODEL_DIR adds a real model."""
+import json
 import os
+import pty
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,12 +28,12 @@ def talk(*flags, lines=TURNS):
     return subprocess.run([chat, *flags], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=300)
 
 
-def expected(model, tokenizer, count, turns=TURNS, system=None):
+def expected(model, tokenizer, count, turns=TURNS, system=None, eos=None):
     messages, out = [{"role": "system", "content": system}] if system else [], ""
     for turn in turns:
         messages.append({"role": "user", "content": turn})
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        new = model.generate(**ids, max_new_tokens=count, do_sample=False, temperature=None, top_p=None, top_k=None)[0, ids["input_ids"].shape[1]:]
+        new = model.generate(**ids, max_new_tokens=count, do_sample=False, temperature=None, top_p=None, top_k=None, eos_token_id=eos)[0, ids["input_ids"].shape[1]:]
         text = tokenizer.decode(new, skip_special_tokens=True)
         messages.append({"role": "assistant", "content": text})
         out += text + "\n"
@@ -55,8 +58,9 @@ with tempfile.TemporaryDirectory() as tmp:
         assert runs.run(out, "--max_steps", "6", "--save_strategy", "no", "--learning_rate", "5e-2", "--use_peft", *flags).returncode == 0
         adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(runs.model), at(out)).eval()
         case(f"{kind}: the adapter changes the replies", expected(adapted, tokenizer, 24) != expected(base, tokenizer, 24))
-        same(f"{kind}: base and adapter", ["--model_name_or_path", runs.model, "--adapter_name_or_path", at(out)], adapted, tokenizer)
-        same(f"{kind}: the adapter's folder", ["--model_name_or_path", at(out)], adapted, tokenizer)
+        eos = tokenizer.eos_token_id  # where the whole model, saved, stops
+        same(f"{kind}: base and adapter", ["--model_name_or_path", runs.model, "--adapter_name_or_path", at(out)], adapted, tokenizer, eos=eos)
+        same(f"{kind}: the adapter's folder", ["--model_name_or_path", at(out)], adapted, tokenizer, eos=eos)
 
     draw = lambda *flags: talk("--model_name_or_path", runs.model, *short, "--temperature", "1.5", *flags).stdout
     case("a seed repeats its replies", draw("--seed", "3") == draw("--seed", "3") != draw("--seed", "4"))
@@ -70,8 +74,35 @@ with tempfile.TemporaryDirectory() as tmp:
         case(name, result.returncode == status and pattern in result.stderr, (result.returncode, result.stderr[-300:]))
 
     refused("a temperature below 0", "temperature", "--model_name_or_path", runs.model, "--temperature", "-1")
-    for seed in ("-1", "4294967296", "99999999999999999999"):
-        refused(f"the seed {seed}", "--seed", "--model_name_or_path", runs.model, "--seed", seed)
+    for flag, value in (("--temperature", "1e-320"), ("--seed", "-1"), ("--seed", "4294967296"), ("--seed", "99999999999999999999")):
+        refused(f"{flag} {value}", flag[2:], "--model_name_or_path", runs.model, flag, value)
+    plain = [chat, "--model_name_or_path", runs.model, *short, "--temperature", "0"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(plain, input=b"yes\n", stdout=full, stderr=subprocess.PIPE)
+    case("a full disk", result.returncode == 1 and b"cannot be written" in result.stderr, result)
+    result = subprocess.run(plain, input=b"yes\nn\xffo\n", capture_output=True)
+    case("a line of a pipe that is not UTF-8", result.returncode == 1 and result.stdout.decode() == greedy[:greedy.index("\n") + 1]
+         and b"line 2 of the input is not UTF-8: byte 2" in result.stderr, result)
+
+    # On a terminal: what is not UTF-8 is named, and control characters of a reply are shown
+    tokens = json.load(open(os.path.join(runs.model, "tokenizer.json"), encoding="utf-8"))
+    special = {token["content"] for token in tokens["added_tokens"]}
+    tokens["model"]["merges"] = []
+    tokens["model"]["vocab"] = {text if len(text) == 1 or text in special else f"\u011b[31m{i}": i for text, i in tokens["model"]["vocab"].items()}
+    shutil.copytree(runs.model, at("escapes"))
+    json.dump(tokens, open(at("escapes", "tokenizer.json"), "w"))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([chat, "--model_name_or_path", at("escapes"), *short], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, b"n\xffo\nyes\n/exit\n")
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:
+        pass  # the other end is closed
+    case("a terminal", process.wait() == 0 and b"not UTF-8: byte 2; it is left out" in shown and b"\\x1B[31m" in shown and b"\x1b" not in shown, shown)
+
     refused("an unknown flag", "--tmperature", "--model_name_or_path", runs.model, "--tmperature", "1")
     refused("a model that is not there", "nowhere", "--model_name_or_path", at("nowhere"), status=1)
     refused("a message longer than the model reads", "the model reads at most 512", "--model_name_or_path", runs.model, status=1, lines=["word " * 200000])

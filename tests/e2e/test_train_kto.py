@@ -54,6 +54,25 @@ with tempfile.TemporaryDirectory() as tmp:
     case("a second run repeats the first to the last bit",
          open(at("out", "model.safetensors"), "rb").read() == open(at("again", "model.safetensors"), "rb").read())
 
+    # Special tokens: the tokenizer has <|begin|> 0, <|end|> 2, and no pad token
+    other = make_model(at("other"), root, eos_token_id=[1], bos_token_id=1)
+    json.dump({"eos_token_id": 1, "do_sample": False}, open(at("other", "generation_config.json"), "w"))
+    aligned = run(*to(m=other, o=at("aligned")), "--save_steps", "2")
+    read = lambda *parts: json.load(open(at(*parts)))
+    ids = lambda folder, name: [read(folder, name).get(key) for key in ("eos_token_id", "bos_token_id", "pad_token_id")]
+    for folder in ("aligned", "aligned/checkpoint-2"):
+        case(f"{folder} names the special tokens of the tokenizer",
+             ids(folder, "config.json") == [[2, 1], 0, 2] and ids(folder, "generation_config.json") == [[2, 1], 0, 2]
+             and read(folder, "tokenizer_config.json")["pad_token"] == "<|end|>", aligned.stderr[-400:])
+    case("and it is told", 'config.json eos_token_id [2,1] (was [1])' in aligned.stderr and 'pad_token "<|end|>" (was null)' in aligned.stderr, aligned.stderr)
+    adapter = run(*to(m=other, o=at("adapter")), "--use_peft")
+    files = os.listdir(at("adapter")) if adapter.returncode == 0 else []
+    case("an adapter's folder has the tokenizer alone, with a pad token", "tokenizer.json" in files and "generation_config.json" not in files
+         and read("adapter", "tokenizer_config.json")["pad_token"] == "<|end|>", (files, adapter.stderr[-400:]))
+    case("and it is told where generate() stops", "eos_token_id=2" in adapter.stderr, adapter.stderr)
+    card = open(at("adapter", "README.md"), encoding="utf-8").read()
+    case("its card names the base", "base_model:adapter:" in card and "fine-tuned version of `other`" in card, card)
+
     # The same numbers on every path
     def losses(*flags):
         folder = at("path")

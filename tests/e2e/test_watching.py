@@ -42,10 +42,10 @@ with tempfile.TemporaryDirectory() as tmp:
     try:
         import yaml
         fields = yaml.safe_load(matter)
-        case("the front matter is YAML, as TRL's", fields == {"library_name": "transformers", "model_name": "out", "tags": ["generated_from_trainer", "kto"],
+        case("the front matter is YAML, as TRL's", fields == {"library_name": "transformers", "model_name": "out", "tags": ["generated_from_trainer", "trl", "kto"],
                                                               "licence": "license"}, fields)
     except ImportError:
-        case("the front matter", re.search(r"^tags:\n- generated_from_trainer\n- kto\n", matter, re.M), matter)
+        case("the front matter", re.search(r"^tags:\n- generated_from_trainer\n- trl\n- kto\n", matter, re.M), matter)
 
     # Picture
     def draw(*arguments):

@@ -27,8 +27,8 @@ class AtomicFiles {
   std::vector<std::unique_ptr<AtomicFile>> files_;
 };
 
-/// The weights of a model folder, in one file or in shards. Of an index the files count, and what they hold: one may name
-/// a tied head that no shard has. Error names the folder or file and what is wrong.
+/// The weights of a model folder, in one file or in shards. Of an index the files count, and what they hold: one may
+/// name a tied head that no shard has. Error names the folder or file and what is wrong.
 class Checkpoint {
  public:
   explicit Checkpoint(const fs::path& folder, const std::string& stem = "model") {
