@@ -377,10 +377,8 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::max_prompt_length, "max_prompt_length", group::data,
                "tokens of the prompt of a row that is longer than max_length, whose completion then gets max_length - "
                "max_prompt_length. With this option or one of the next two, rows become the ids of TRL 0.22: BOS and "
-               "EOS are "
-               "added where they are missing, and no row is dropped. None: 512 where another of the three is given, "
-               "else rows "
-               "are cut from the right and dropped where the prompt fills max_length",
+               "EOS are added where they are missing, and no row is dropped. None: 512 where another of the three is "
+               "given, else rows are cut from the right and dropped where the prompt fills max_length",
                detail::count(1)),
         option(&C::max_completion_length, "max_completion_length", group::data,
                "tokens of a completion, EOS included (TRL 0.22 cuts completions of encoder-decoder models alone)",
