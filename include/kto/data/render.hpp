@@ -66,8 +66,7 @@ std::string render_open_end(Json messages, const Row& row, const Template& chat_
   std::string out = chat_template.render(template_variables(messages, row, special_tokens, false), now);
   const std::size_t at = out.rfind(mark);
   check(at != std::string::npos,
-        "the chat template leaves out the prompt's last message, from which the completion "
-        "goes on");
+        "the chat template leaves out the prompt's last message, from which the completion goes on");
   const bool keeps_space = out.compare(at + mark.size(), 1, " ") == 0;
   out.resize(at);
   if (!keeps_space) out.resize(out.find_last_not_of(" \t\n\r\f\v") + 1);
