@@ -489,8 +489,7 @@ inline const Options<ScriptConfig>& script_options() {
         detail::with_synonyms(detail::report_option(), "wandb_project|wandb_entity|logger"),
         text(option(&C::logging_dir, "logging_dir", group::output,
                     "folder of TensorBoard's event files; None: runs in output_dir, and in that run_name (with _ for "
-                    "/), if "
-                    "there is one"),
+                    "/), if there is one"),
              "DIR"),
         text(option(&C::run_name, "run_name", group::output, "name of this run in metrics.jsonl and for TensorBoard"),
              "NAME"),
@@ -661,22 +660,20 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
                         .version = version,
                         .usage = "--model_name_or_path DIR --dataset_name PATH [--output_dir DIR] [options]",
                         .summary = "Trains a language model with KTO (Kahneman-Tversky Optimization)."};
-  const auto parse = [&](Arguments& into, const Note& heard) {
-    std::int64_t& batch_size = into.train.per_device_train_batch_size;
-    const std::int64_t usual_size = std::exchange(batch_size, 0);  // whether it is given
-    if (!parse_command_line(argument_options(), program, argc, argv, into, out, heard)) return false;
-    if (batch_size == 0) batch_size = into.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
-    return true;
-  };
-  Arguments plain, arguments;
-  plain.script.use_peft = true;
-  if (!parse(plain, {})) return std::nullopt;
-  const bool adapter_is_off = !plain.script.use_peft;  // it says so, in place of saying nothing
-  if (plain.script.trl_defaults) {
+  const auto line = read_command_line(argument_options(), program, argc, argv, out);
+  if (!line) return std::nullopt;
+  Arguments first, arguments;  // the first: what is asked for before all others
+  first.script.use_peft = true;
+  apply(argument_options(), *line, first);
+  const bool adapter_is_off = !first.script.use_peft;  // it says so, in place of saying nothing
+  if (first.script.trl_defaults) {
     set_trl_defaults(argument_options(), arguments);
-    if (plain.train.fp16) arguments.train.bf16 = false;  // as in TRL, where bf16 is what fp16 is not
+    if (first.train.fp16) arguments.train.bf16 = false;  // as in TRL, where bf16 is what fp16 is not
   }
-  (void)parse(arguments, note);
+  std::int64_t& batch_size = arguments.train.per_device_train_batch_size;
+  const std::int64_t usual_size = std::exchange(batch_size, 0);  // whether it is given
+  apply(argument_options(), *line, arguments, note);
+  if (batch_size == 0) batch_size = arguments.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
   arguments.script.trl_defaults = false;  // the options have their values
   if (adapter_is_off) detail::reset_lora_options(arguments.script, note);
   for (std::string* path :

@@ -78,30 +78,42 @@ std::vector<Given> read_words(const Options<Config>& options, const std::vector<
 
 }  // namespace detail
 
-/// Sets `config` from the words of a command line and from the YAML file that --config names, whose `env` goes into the
-/// environment; the command line goes before the file, the last of two equal flags before the first. `note` hears of
-/// options that are taken without effect. False when it asked for help or the version, which was then printed to `out`.
-/// Throws UsageError, one line that names the flag (or file, line and key), the value, and what was expected.
+/// What a command line and the YAML file that its --config names say, read once.
+struct CommandLine {
+  std::vector<Given> given;
+  YamlFile file;
+};
+
+/// Reads a command line. Nothing when it asked for help or the version, which was then printed to `out`. Throws
+/// UsageError, one line that names the flag (or file and line), the value, and what was expected.
 template <class Config>
-bool parse_command_line(const Options<Config>& options, const Program& program, int argc, const char* const* argv,
-                        Config& config, std::ostream& out = std::cout, const Note& note = {}) {
+std::optional<CommandLine> read_command_line(const Options<Config>& options, const Program& program, int argc,
+                                             const char* const* argv, std::ostream& out = std::cout) {
   const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
   for (const std::string& word : words) {
-    if (word == "--help" || word == "-h") return show_help(options, program, out), false;
-    if (word == "--help=markdown") return show_markdown(options, program, out), false;
-    if (word == "--version") return out << program.name << ' ' << program.version << '\n', false;
+    if (word == "--help" || word == "-h") return show_help(options, program, out), std::nullopt;
+    if (word == "--help=markdown") return show_markdown(options, program, out), std::nullopt;
+    if (word == "--version") return out << program.name << ' ' << program.version << '\n', std::nullopt;
   }
+  CommandLine line;
   std::optional<std::string> path;
-  const std::vector<Given> given = detail::read_words(options, words, path);
-  YamlFile file;
-  if (path) file = read_yaml(*path);
+  line.given = detail::read_words(options, words, path);
+  if (path) line.file = read_yaml(*path);
+  return line;
+}
+
+/// Sets `config` from a command line, whose flags go before its file, the last of two equal flags before the first; the
+/// file's `env` goes into the environment. `note` hears of options that are taken without effect. Throws UsageError as
+/// read_command_line does.
+template <class Config>
+void apply(const Options<Config>& options, const CommandLine& line, Config& config, const Note& note = {}) {
   std::map<std::string, std::string> notes;  // by option: the last place that gave it counts
   const auto take = [&](const Option<Config>& row, const Given& value, Config& into) {
     notes.erase(std::string(row.name));
     assign(options, row, into, value.value, value.where,
            [&](const std::string& text) { notes[std::string(row.name)] = text; });
   };
-  for (Given& value : file.values) {
+  for (const Given& value : line.file.values) {
     bool negated = false;
     const auto* row = detail::find_flag(options, value.name, negated);
     if (row == nullptr && value.is_merged) continue;  // it is there to be taken in by others
@@ -112,18 +124,17 @@ bool parse_command_line(const Options<Config>& options, const Program& program, 
     // from being seen at all.
     const bool overridden =
         !row->alias_value.empty() &&
-        std::any_of(given.begin(), given.end(), [&](const Given& word) { return word.name == row->name; });
+        std::any_of(line.given.begin(), line.given.end(), [&](const Given& word) { return word.name == row->name; });
     Config unseen = config;
     take(*row, value, overridden ? unseen : config);
   }
-  for (const Given& value : given) take(*find_option(options, value.name), value, config);
+  for (const Given& value : line.given) take(*find_option(options, value.name), value, config);
   for (const Option<Config>& row : options)
     if (row.required && row.get(config) == row.get(Config{}))
       throw UsageError(concat("--", row.name, " is required: ", row.help));
-  for (const auto& [name, value] : file.environment) ::setenv(name.c_str(), value.c_str(), 1);
+  for (const auto& [name, value] : line.file.environment) ::setenv(name.c_str(), value.c_str(), 1);
   if (note)
     for (const auto& [name, text] : notes) note(text);
-  return true;
 }
 
 }  // namespace kto

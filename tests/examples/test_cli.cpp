@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
+
 #include <filesystem>
+#include <fstream>
+#include <thread>
 
 #include "catch.hpp"
 #include "examples/cli/arguments.hpp"
@@ -305,6 +309,8 @@ TEST_CASE("trl_defaults: TRL's defaults, and before them what is given") {
   CHECK(both(run({"--trl_defaults", "--no_bf16"})) == std::pair(false, true));
   CHECK(both(run({"--gradient_checkpointing", "False", "--trl_defaults"})) == std::pair(true, false));
   CHECK(both(run({"--trl_defaults", "--fp16"})) == std::pair(false, true));
+  CHECK(both(run_yaml("bf16: null\ngradient_checkpointing:\n")) == std::pair(false, false));
+  CHECK(both(run_yaml("bf16: null\ntrl_defaults: true\n")) == std::pair(true, true));
   CHECK(both(run_yaml("trl_defaults: true\nbf16: false\n")) == std::pair(false, true));
   CHECK(both(run_yaml("bf16: false\n", {"--trl_defaults"})) == std::pair(false, true));
   CHECK(both(run_yaml("trl_defaults: true\n", {"--trl_defaults", "False"})) == std::pair(false, false));
@@ -325,6 +331,16 @@ TEST_CASE("trl_defaults: TRL's defaults, and before them what is given") {
     if (row.works() && trl.contains(name))
       CHECK(kto::detail::same_value(row.get(Arguments{}), trl[name].get<std::string>()) == row.trl_default.empty());
   }
+}
+
+TEST_CASE("a YAML file is read once: it may be a pipe") {
+  const fs::path path = fs::temp_directory_path() / concat("kto_test_cli_pipe_", ::getpid());
+  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+  std::thread writer([&] { std::ofstream(path) << "seed: 7\n"; });
+  const Arguments arguments = run({"--config", path.string(), "--trl_defaults"});
+  writer.join();
+  fs::remove(path);
+  CHECK(arguments.train.seed == 7);
 }
 
 TEST_CASE("False on the command line for what a YAML file asks for under the same name") {
@@ -461,7 +477,7 @@ TEST_CASE("a table may hold lists") {
     argv.insert(argv.begin(), "program");
     Config config;
     const Program program{.name = "program", .version = "1", .usage = "", .summary = ""};
-    (void)parse_command_line(options, program, static_cast<int>(argv.size()), argv.data(), config);
+    apply(options, *read_command_line(options, program, static_cast<int>(argv.size()), argv.data()), config);
     return config;
   };
   CHECK(read({"--modules", "a", "b", "c", "--rank", "8"}).modules == std::vector<std::string>{"a", "b", "c"});

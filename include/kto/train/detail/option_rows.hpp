@@ -76,10 +76,11 @@ void set_unused(Options<Config>& rows, const std::vector<std::string_view>& name
       };
 }
 
-/// A row whose default is not TRL's.
+/// A row whose default is not TRL's; there it may be None, which leaves it at its default.
 template <class Config>
 Option<Config> with_trl_default(Option<Config> row, std::string_view value) {
   row.trl_default = value;
+  row.set = [set = row.set](Config& config, const Json& given) { return is_none(given) || set(config, given); };
   return row;
 }
 
