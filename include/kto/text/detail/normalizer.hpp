@@ -30,7 +30,7 @@ struct NormalText {
 
 /// What the steps of a tokenizer may make of a text of `size` bytes. Those of real ones make it at most 70 times as
 /// long.
-inline std::size_t longest_rewritten(std::size_t size) { return (std::size_t{1} << 20) + 100 * size; }
+inline std::size_t longest_rewritten(std::size_t size) { return 1000 + 100 * size; }
 
 /// Throws Error when a step makes more of a text.
 inline void check_rewritten(std::size_t size, std::size_t most) {
