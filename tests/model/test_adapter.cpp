@@ -287,6 +287,32 @@ TEST_CASE(
   CHECK_THROWS_WITH(kto::with_adapter(base_decoder(), {.init_lora_weights = "eva"}), KTO_CONTAINS("needs data"));
 }
 
+TEST_CASE("an adapter's name in the keys of its file is passed over") {
+  const std::string module = "base_model.model.model.layers.0.self_attn.q_proj";
+  const std::pair<const char*, const char*> names[] = {
+      {".lora_A.weight", ".lora_A.weight"},
+      {".lora_B.mine.weight", ".lora_B.weight"},
+      {".lora_B.mine.bias", ".lora_B.bias"},
+      {".lora_embedding_A", ".lora_embedding_A"},
+      {".lora_embedding_B.mine", ".lora_embedding_B"},
+      {".lora_magnitude_vector", ".lora_magnitude_vector"},
+      {".lora_magnitude_vector.mine", ".lora_magnitude_vector"},
+      {".lora_magnitude_vector.weight", ".lora_magnitude_vector"},
+      {".lora_magnitude_vector.mine.weight", ".lora_magnitude_vector"},
+      {".token_adapter.trainable_tokens_delta.mine", ".token_adapter.trainable_tokens_delta"},
+      {".modules_to_save.mine.weight", ".weight"},
+      {".modules_to_save.mine.up_proj.weight", ".up_proj.weight"},
+      {".modules_to_save.bias", ".bias"},
+      {".base_layer.bias", ".base_layer.bias"}};
+  for (const auto& [name, plain] : names) {
+    INFO(name);
+    std::set<std::string> adapters;
+    CHECK(kto::detail::plain_name(module + name, adapters) == module + plain);
+    CHECK(adapters == (std::string(name).find("mine") == std::string::npos ? std::set<std::string>{}
+                                                                           : std::set<std::string>{"mine"}));
+  }
+}
+
 TEST_CASE("what cannot be one adapter is refused") {
   const std::pair<kto::LoraConfig, const char*> refused[] = {
       {{.target_pattern = ".*layers\\.0.*"}, "neither a linear layer nor the embedding"},

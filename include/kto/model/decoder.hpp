@@ -194,7 +194,8 @@ inline std::string describe(const Decoder& decoder) {
   const auto add_rows = [&](const char* path, const std::optional<TrainedRows>& rows) {
     if (!rows) return;
     const Tensor ids_K = rows->ids_K.cpu();
-    out += concat(", rows of ", path, ' ', at::IntArrayRef(ids_K.const_data_ptr<std::int64_t>(), ids_K.size(0)));
+    out += concat(", rows of ", path, ' ',
+                  at::IntArrayRef(ids_K.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids_K.size(0))));
   };
   add_rows("embed_tokens", decoder.embedding_rows);
   add_rows("lm_head", decoder.lm_head_rows);
