@@ -130,23 +130,21 @@ struct LoadedRows {
 
 /// The files of a set of eval_datasets: at a path, or of a split of dataset_name.
 inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const std::string& name, const Json& where) {
-  const auto source = [&]() -> DataSource {
-    if (where.is_string()) {
-      const fs::path path = where.get<std::string>();
-      if (fs::is_directory(path)) return {.path = path, .split = script.dataset_test_split};
-      if (fs::exists(path) || detail::is_pattern(path.native()) || path.has_parent_path() || detail::is_data_file(path))
-        return {.path = path};
-    }
-    const auto split = (where.is_string() ? where : where["split"]).get<std::string>();
-    check(!script.dataset_name.empty(), split, " is no file or folder; a mixture has no splits by that name");
-    return {.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")};
-  };
+  const auto text = (where.is_string() ? where : where["split"]).get<std::string>();
+  const fs::path path = where.is_string() ? text : "";
+  const bool is_path = fs::exists(path) || path.native().find_first_of("*?") != std::string::npos ||  // [ is of slices
+                       path.has_parent_path() || detail::is_data_file(path) ||
+                       (where.is_string() && script.dataset_name.empty());
   try {
-    auto out = row_files(source());
+    auto out =
+        !is_path ? row_files({.path = script.dataset_name, .split = text, .config = script.dataset_config.value_or("")})
+        : fs::is_directory(path) ? row_files({.path = path, .split = script.dataset_test_split})
+                                 : row_files({.path = path});
     for (RowFiles& part : out) part.label_pad_token_id = script.label_pad_token_id;
     return out;
   } catch (const Error& error) {
-    fail("eval_datasets: ", name, ": ", error.what());
+    fail("eval_datasets: ", name, ": ",
+         where.is_string() && !is_path ? concat(text, " is no file or folder, and as a split: ") : "", error.what());
   }
 }
 
