@@ -32,7 +32,7 @@ inline std::string printable(std::string_view text, bool one_line = false) {
   std::string out;
   out.reserve(text.size());
   const auto escape = [&](const char* form, unsigned value) {
-    char escaped[8];
+    char escaped[16];
     std::snprintf(escaped, sizeof escaped, form, value);
     out += escaped;
   };
