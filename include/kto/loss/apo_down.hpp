@@ -4,7 +4,6 @@
 // Use it when the chosen completions are worse than what the model writes today: both go down, the rejected further.
 #pragma once
 
-#include "kto/loss/array.hpp"
 #include "kto/loss/concept.hpp"
 
 namespace kto {

@@ -5,7 +5,6 @@
 // Use it when the chosen completions are better than what the model writes today. Needs no KL baseline.
 #pragma once
 
-#include "kto/loss/array.hpp"
 #include "kto/loss/concept.hpp"
 
 namespace kto {

@@ -5,7 +5,6 @@
 // Use it like KTO; its shift needs no KL pairs.
 #pragma once
 
-#include "kto/loss/array.hpp"
 #include "kto/loss/concept.hpp"
 
 namespace kto {

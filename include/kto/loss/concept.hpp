@@ -13,7 +13,6 @@
 // Shapes: B examples. Log-probs are in nats.
 #pragma once
 
-#include <Eigen/Core>
 #include <concepts>
 #include <string>
 #include <type_traits>
@@ -22,6 +21,7 @@
 
 #include "kto/collate/parts.hpp"
 #include "kto/core/member_names.hpp"
+#include "kto/loss/array.hpp"
 
 namespace kto {
 

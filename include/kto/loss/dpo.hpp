@@ -4,7 +4,6 @@
 // Use it as the baseline for paired rows.
 #pragma once
 
-#include "kto/loss/array.hpp"
 #include "kto/loss/concept.hpp"
 
 namespace kto {

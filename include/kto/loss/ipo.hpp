@@ -5,7 +5,6 @@
 // Use it for paired rows whose preferences are nearly deterministic: its target is a margin, not an infinite one.
 #pragma once
 
-#include "kto/loss/array.hpp"
 #include "kto/loss/concept.hpp"
 
 namespace kto {

@@ -6,7 +6,6 @@
 // Use it for rows that carry one thumb up or down each; the default.
 #pragma once
 
-#include "kto/loss/array.hpp"
 #include "kto/loss/concept.hpp"
 
 namespace kto {
