@@ -55,6 +55,9 @@ TEST_CASE("the key of cached rows is of files, tokenizer, template and what is t
   CHECK(is_new({{.files = {rows, more}}}));
   CHECK(is_new({{.files = {rows}}, {.files = {more}}}));
   CHECK(is_new({{.files = {rows}, .max_rows = 3}}));
+  CHECK(is_new({{.files = {rows}, .first_row = 1, .max_rows = 3}}));
+  CHECK(is_new({{.files = {rows}, .format = kto::DataFormat::csv}}));
+  CHECK(is_new({{.files = {rows}, .notes = {"another file is left out"}}}));  // kept with the rows
   CHECK(is_new({{.files = {rows}, .columns = {"prompt"}}}));
   for (const auto& [name, content] : {std::pair("rows.jsonl", "{ }\n"), std::pair("model/tokenizer.json", "{ }"),
                                       std::pair("model/chat_template.jinja", "{{ messages }}"),
