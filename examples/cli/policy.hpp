@@ -185,6 +185,7 @@ inline Policy load_policy(const Arguments& args) {
     AdaptedDecoder adapted = adapter
                                  ? load_adapter(base, *adapter)
                                  : with_adapter(base, lora_config(script), static_cast<std::uint64_t>(args.train.seed));
+    if (script.merge_and_unload) check_mergeable(adapted.policy);
     adapted.config.base_model_name_or_path = base_folder.string();
     auto reference = adapter ? live_reference(adapted.policy) : live_reference(base);
     reference.starts_as_policy = script.disable_dropout || adapted.config.lora_dropout == 0;

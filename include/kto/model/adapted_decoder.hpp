@@ -106,31 +106,36 @@ inline void disable_dropout(Decoder& decoder) {
   });
 }
 
+/// Throws Error where an adapter has a bias and its layer none, so that nothing plain is the same.
+inline void check_mergeable(Decoder policy) {
+  detail::visit_adaptable(policy, [](const std::string& path, const detail::AdaptablePlace& place) {
+    const bool has_bias = place.bias_O != nullptr && place.bias_O->defined();
+    check(!place.lora || !place.lora->b_bias_O.defined() || has_bias, path,
+          ": lora_bias cannot be merged into a layer without a bias: leave merge_and_unload out");
+  });
+}
+
 /// The policy as a plain decoder: every adapter worked into its weight and bias, in the base's type; a head that is no
-/// longer the embedding is untied. Throws Error where an adapter has a bias and its layer none.
+/// longer the embedding is untied. Throws Error where check_mergeable does.
 inline Decoder merge_and_unload(const Decoder& policy) {
   const at::NoGradGuard no_grad;
+  check_mergeable(policy);
   Decoder merged = policy;
   const bool shares_lora = policy.embedding_lora && policy.tied_lora_scaling == policy.embedding_lora->scaling;
   const bool parts = policy.config.tie_word_embeddings && policy.embedding_lora && !shares_lora;
   if (policy.lm_head_lora || policy.lm_head_rows || parts) {
-    const Head head = policy.head();
-    check(!head.bias_V, "lora_bias cannot be merged into lm_head, which has no bias: leave merge_and_unload out");
     merged.config.tie_word_embeddings = false;
-    merged.lm_head_VD = head.weight_VD.to(policy.embedding_VD.scalar_type());
+    merged.lm_head_VD = policy.head().weight_VD.to(policy.embedding_VD.scalar_type());
     merged.lm_head_lora.reset(), merged.lm_head_rows.reset();
   }
   if (merged.embedding_rows) merged.embedding_VD = merged.embedding_rows->put_into(merged.embedding_VD);
-  detail::visit_adaptable(merged, [](const std::string& path, detail::AdaptablePlace place) {
+  detail::visit_adaptable(merged, [](const std::string&, detail::AdaptablePlace place) {
     if (!place.lora) return;
     const auto type = place.weight.scalar_type();
     const Tensor weight_OI = place.lora->merged_OI(place.weight_OI()).to(type);
     place.weight = place.is_embedding ? weight_OI.t().contiguous() : weight_OI;
-    if (const Tensor& bias_O = place.lora->b_bias_O; bias_O.defined()) {
-      check(place.bias_O->defined(), path,
-            ": lora_bias cannot be merged into a layer without a bias: leave merge_and_unload out");
+    if (const Tensor& bias_O = place.lora->b_bias_O; bias_O.defined())
       *place.bias_O = (*place.bias_O + bias_O * place.lora->scaling).to(place.bias_O->scalar_type());
-    }
     place.lora.reset();
   });
   merged.embedding_rows.reset(), merged.tied_lora_scaling.reset();
