@@ -22,7 +22,8 @@ struct UsageError : Error {
 /// What `error` says. Of an error of LibTorch that is the first line: a backtrace follows it.
 inline std::string error_text(const std::exception& error) {
   const std::string_view text = error.what();
-  const bool of_libtorch = text.find("\nException raised from ") != std::string_view::npos;
+  const auto has = [&](std::string_view sign) { return text.find(sign) != std::string_view::npos; };
+  const bool of_libtorch = has("\nException raised from ") || has("\nframe #");
   return std::string(of_libtorch ? text.substr(0, text.find('\n')) : text);
 }
 
