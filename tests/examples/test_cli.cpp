@@ -119,8 +119,8 @@ TEST_CASE("booleans stand alone, with a value, or negated") {
 
 TEST_CASE("a bad command line is one line that names flag, value, and what is expected") {
   CHECK(refusal({"--learnin_rate", "3"}) == "unknown option --learnin_rate; did you mean --learning_rate?");
-  CHECK(refusal({"--learning-rate=-1"}) == "--learning-rate: expected a number from 0 to 1e+30, got \"-1\"");
-  CHECK(refusal({"--learning_rate", "--bf16"}) == "--learning_rate: expected a number from 0 to 1e+30 after it");
+  CHECK(refusal({"--learning-rate=-1"}) == "--learning-rate: expected a number from 0 to 1e+300, got \"-1\"");
+  CHECK(refusal({"--learning_rate", "--bf16"}) == "--learning_rate: expected a number from 0 to 1e+300 after it");
   CHECK(refusal({"--max_length", "1"}) == "--max_length: expected None or an integer from 2 to 1000000000, got \"1\"");
   CHECK(refusal({"--save_strategy", "often"}) ==
         "--save_strategy: expected one of no, steps, epoch, best, got \"often\"");

@@ -130,7 +130,7 @@ TEST_CASE("values are read from JSON of their type or from text") {
 
 TEST_CASE("a value that is not as expected is named with its place") {
   CHECK(refusal_of("learning_rate", "fast") ==
-        "run.json: learning_rate: expected a number from 0 to 1e+30, got \"fast\"");
+        "run.json: learning_rate: expected a number from 0 to 1e+300, got \"fast\"");
   CHECK(refusal_of("bf16", 2) == "run.json: bf16: expected True or False, got \"2\"");
   CHECK(refusal_of("eval_strategy", "never") ==
         "run.json: eval_strategy: expected one of no, steps, epoch, got \"never\"");

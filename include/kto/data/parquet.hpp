@@ -202,8 +202,7 @@ inline void read_table_by_arrow(const fs::path& path, DataFormat format,
           const auto at = static_cast<std::size_t>(c);
           const std::string& name = batch->schema()->field(c)->name();
           if (!counts[at]) continue;
-          columns.emplace_back(name,
-                               used[at] ? arrow_json(*batch->column(c), i, name) : unused_json(*batch->column(c), i));
+          columns.emplace(name, used[at] ? arrow_json(*batch->column(c), i, name) : unused_json(*batch->column(c), i));
         }
       } catch (const Error& error) {
         fail(where, ": line ", done, ": ", error.what());

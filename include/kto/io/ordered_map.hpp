@@ -85,6 +85,12 @@ class OrderedMap : public nlohmann::ordered_map<Key, T, Less, Allocator> {
     Items::clear();
   }
 
+  // Past the index, these would leave items that no key finds.
+  void emplace_back() = delete;
+  void push_back() = delete;
+  void pop_back() = delete;
+  void resize() = delete;
+
  private:
   static constexpr size_type few = 16;  ///< so many are looked at one after another
 

@@ -80,7 +80,8 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::dataloader_prefetch_factor, "dataloader_prefetch_factor", group::length,
                "batches that each of those threads is ahead; None: 2", detail::count(1)),
 
-        option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate", detail::at_least_zero()),
+        option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate",
+               detail::at_least_zero(1e300)),
         detail::named(option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
                              "course of the learning rate after the warm-up: linear, cosine, cosine_with_restarts, "
                              "polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "

@@ -146,6 +146,9 @@ TEST_CASE("parquet: a column of any type may stand beside those that rows use", 
   columns[8].values = R"([[], ["x"]])";
   CHECK_THAT(error_of([&] { kto::read_rows(write(folder, columns)); }),
              KTO_CONTAINS("rows.parquet: line 2: \"images\" holds media"));
+  columns = {prompts, completions, labels};
+  for (int i = 0; i < 30; ++i) columns.insert(columns.begin(), {kto::concat("c", i), arrow::int64(), "[1, 2]"});
+  CHECK(kto::read_rows(write(folder, columns)).rows.at(1).prompt == "b");
 
   const auto file = write(folder, {prompts, completions, labels, {"tools", arrow::date32(), "[null, 3]"}});
   CHECK(error_of([&] {

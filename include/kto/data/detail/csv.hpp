@@ -99,7 +99,7 @@ inline Json csv_row(const CsvHeader& header, CsvRecord record) {
       for (const char* no : {"false", "False", "FALSE", "0", "0.0"})
         if (value == no) value = false;
     }
-    columns.emplace_back(name, std::move(value));  // not by key: each would be compared with all before it
+    columns.emplace(name, std::move(value));
   }
   return row;
 }
