@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
-#include <thread>
 
 #include "catch.hpp"
 #include "examples/cli/arguments.hpp"
@@ -331,16 +329,6 @@ TEST_CASE("trl_defaults: TRL's defaults, and before them what is given") {
     if (row.works() && trl.contains(name))
       CHECK(kto::detail::same_value(row.get(Arguments{}), trl[name].get<std::string>()) == row.trl_default.empty());
   }
-}
-
-TEST_CASE("a YAML file is read once: it may be a pipe") {
-  const fs::path path = fs::temp_directory_path() / concat("kto_test_cli_pipe_", ::getpid());
-  REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
-  std::thread writer([&] { std::ofstream(path) << "seed: 7\n"; });
-  const Arguments arguments = run({"--config", path.string(), "--trl_defaults"});
-  writer.join();
-  fs::remove(path);
-  CHECK(arguments.train.seed == 7);
 }
 
 TEST_CASE("False on the command line for what a YAML file asks for under the same name") {
