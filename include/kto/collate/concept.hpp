@@ -30,10 +30,12 @@ struct CollatorHooks {
 };
 }  // namespace detail
 
-/// A collator has a member of that name: it must be what is said above.
+/// A collator has a member of that name, and no requires clause that takes it away: it must be what is said above.
 template <class Collator>
 concept NamesNumTokens =
-    detail::CanBeBase<Collator> && !requires { &detail::WithNames<Collator, detail::CollatorHooks>::num_tokens; };
+    detail::CanBeBase<Collator> && !requires { &detail::WithNames<Collator, detail::CollatorHooks>::num_tokens; } &&
+    (requires { &Collator::num_tokens; } ||
+     requires(const Collator& collator, const Example& example) { collator.num_tokens(example); });
 
 template <class Collator>
 concept CollatorPolicy = DeclaresProvides<Collator> && MakesBatches<Collator>;
