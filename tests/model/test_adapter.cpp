@@ -245,8 +245,10 @@ TEST_CASE("an adapter of every kind that PEFT trains has PEFT's log-probs and gr
       CHECK(at::equal(base.named_parameters()[i].second, untouched.named_parameters()[i].second));
 
     kto::save_adapter(adapted, saved, KTO_SOURCE_DIR "/tests/golden/data/model");
-    const Json theirs = kto::read_json(folder / "adapter_config.json"),
-               ours = kto::read_json(saved / "adapter_config.json");
+    Json theirs = kto::read_json(folder / "adapter_config.json");
+    const Json ours = kto::read_json(saved / "adapter_config.json");
+    if (theirs["base_model_name_or_path"].is_null())  // then the folder of the base is written there
+      theirs["base_model_name_or_path"] = KTO_SOURCE_DIR "/tests/golden/data/model";
     CHECK(kto::parse_lora_config(ours, "ours") == kto::parse_lora_config(theirs, "theirs"));
     const kto::Checkpoint their_file(folder, "adapter_model"), our_file(saved, "adapter_model");
     for (const std::string& name : our_file.names()) {

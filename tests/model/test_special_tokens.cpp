@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Special tokens of a model folder's configs against what KTOTrainer leaves
-// (tests/golden/models/make_special_tokens.py).
+// (tests/golden/special_tokens/make_special_tokens.py).
 #include "catch.hpp"
 #include "kto/model/special_tokens.hpp"
 #include "tests/data/temporary_folder.hpp"
@@ -8,7 +8,7 @@
 using namespace kto;
 
 TEST_CASE("special tokens: the configs name those of the tokenizer, as KTOTrainer leaves them") {
-  const Json golden = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/models/special_tokens.json");
+  const Json golden = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/special_tokens/special_tokens.json");
   for (const Json& expected : golden["cases"]) {
     INFO(expected.dump());
     const Json &before = expected["before"], &after = expected["after"];
