@@ -49,7 +49,7 @@ install_packages() {
   "${install[@]}" </dev/null
 }
 
-# Installs what is missing, and packages $@, which some checks use, where there are such.
+# Installs what is missing, and those of the optional packages $@ (some checks use them) that Debian has.
 ensure_packages() {
   [[ ${KTO_SKIP_PACKAGES:-} != 1 ]] || return 0
   local missing package

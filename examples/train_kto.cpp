@@ -279,7 +279,7 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
       }
     } catch (const fs::filesystem_error& error) {  // a folder that nobody chose may be one that may not be read
       if (args.script.ref_logps_cache) throw;
-      note(kto::concat(kto::error_text(error), "; the reference log-probs are computed anew"));
+      note(kto::concat(kto::error_text(error), "; the reference log-probs are computed again"));
     }
     kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
     const auto logps = out.compute(batches, run.collator, Loss::needs.kl_pairs,

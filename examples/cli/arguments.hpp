@@ -575,7 +575,8 @@ inline void validate(const Arguments& arguments) {
     throw UsageError("eval_datasets needs --do_eval, or --eval_strategy steps or epoch");
   for (const auto& [name, where] : script.eval_datasets.items())
     if (where.is_object() && script.dataset_name.empty())
-      throw UsageError(concat("eval_datasets: ", name, " is to be a split of dataset_name, which a mixture has not"));
+      throw UsageError(
+          concat("eval_datasets: ", name, " names a split, and a mixture has none: give a file or a folder"));
   if (!script.eval_datasets.empty() && script.test_split_size)
     throw UsageError("eval_datasets and test_split_size both name the rows to evaluate on: give one of them");
   for (const auto& [name, split] : {std::pair("dataset_train_split", &script.dataset_train_split),

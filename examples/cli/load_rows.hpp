@@ -67,7 +67,7 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
         return *std::move(kept);
       }
     } catch (const std::exception& error) {  // also of the file system: a folder that may not be read
-      note(concat(error_text(error), "; the rows are tokenized anew"));
+      note(concat(error_text(error), "; the rows are tokenized again"));
     }
   detail::ProgressBar bar(stdout, !script.disable_tqdm.value_or(false));
   EncodeOptions options = encode_options(script);

@@ -16,7 +16,7 @@ namespace kto {
 struct LoraWeights {
   Tensor a_RI, b_OR;
   Tensor magnitude_O;  ///< DoRA's m; undefined for plain LoRA
-  Tensor b_bias_O;     ///< b; undefined where there is none
+  Tensor b_bias_O;     ///< b; undefined without lora_bias
   double scaling = 1;  ///< s
   double dropout = 0;  ///< on the adapter's input, where gradients are recorded
 

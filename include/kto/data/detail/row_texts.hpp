@@ -19,7 +19,7 @@ namespace kto::detail {
 inline constexpr std::size_t max_row_bytes = 64 << 20;
 
 /// Calls take(text, is_last), which returns how many bytes it has done, until it has had the whole file; what it has
-/// not done comes again, with more behind it. note(share) is told how much of the file is done, from 0 to 1. Throws
+/// not done comes again, with more behind it. note(share) gets the share of the file that is done, from 0 to 1. Throws
 /// Error where a row is too large.
 template <class Take, class Note>
 void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
@@ -92,7 +92,7 @@ class RowTexts {
   enum class Kind { unknown, lines, objects, array, csv };
 
   /// What a file of JSON is by its begin; unknown while there is none but spaces, or no whole line. Objects whose first
-  /// goes on behind its line, or that share it, are told by their brackets.
+  /// runs past its line, or that share a line, are split by their brackets.
   static Kind kind_of(std::string_view content, bool is_last) {
     const std::size_t first = content.find_first_not_of(json_spaces);
     if (first == std::string_view::npos) return Kind::unknown;
