@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -68,38 +67,23 @@ std::size_t split_csv(std::string_view content, char separator, bool is_last, Te
   return content.size();
 }
 
-/// The columns' names. Of columns with one name the first counts, as in pandas.
-struct CsvHeader {
-  std::vector<std::string> names;
-  std::vector<bool> counts;
-
-  explicit CsvHeader(CsvRecord record) : names(std::move(record.cells)) {
-    std::set<std::string_view> seen;
-    for (const std::string& name : names) counts.push_back(seen.insert(name).second);
-  }
-};
-
 /// A record as the row that a line of JSON would be. Throws Error when it has other cells than the header.
-inline Json csv_row(const CsvHeader& header, CsvRecord record) {
+inline Json csv_row(const CsvRecord& header, CsvRecord record) {
   check(record.problem.empty(), record.problem);
-  check(record.cells.size() == header.names.size(), "has ", record.cells.size(), " cells, and the header ",
-        header.names.size(), "; put cells with commas or line breaks in double quotes");
+  check(record.cells.size() == header.cells.size(), "has ", record.cells.size(), " cells, and the header ",
+        header.cells.size(), "; put cells with commas or line breaks in double quotes");
   Json row = Json::object();
-  auto& columns = row.get_ref<Json::object_t&>();
-  columns.reserve(record.cells.size());
   for (std::size_t i = 0; i < record.cells.size(); ++i) {
     std::string& cell = record.cells[i];
-    const std::string& name = header.names[i];
+    const std::string& name = header.cells[i];
     check(find_invalid_utf8(cell) == std::string_view::npos, "the cell ", shortened(name, 80), " is not UTF-8");
-    if (!header.counts[i]) continue;
-    Json value = std::move(cell);
-    if (name == "label") {
-      for (const char* yes : {"true", "True", "TRUE", "1", "1.0"})
-        if (value == yes) value = true;
-      for (const char* no : {"false", "False", "FALSE", "0", "0.0"})
-        if (value == no) value = false;
-    }
-    columns.emplace(name, std::move(value));
+    const auto [place, is_first] = row.emplace(name, std::move(cell));
+    if (!is_first || name != "label") continue;  // of columns with one name the first counts, as in pandas
+    Json& value = *place;
+    for (const char* yes : {"true", "True", "TRUE", "1", "1.0"})
+      if (value == yes) value = true;
+    for (const char* no : {"false", "False", "FALSE", "0", "0.0"})
+      if (value == no) value = false;
   }
   return row;
 }

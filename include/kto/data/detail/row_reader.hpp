@@ -149,7 +149,7 @@ class RowReader {
       });
     }
     RowTexts texts(path, format);
-    std::optional<CsvHeader> header;
+    std::optional<CsvRecord> header;
     bool broken = false;
     const auto take_piece = [&](std::string_view text, bool is_last) {
       if (broken || has_enough()) return text.size();
@@ -168,7 +168,7 @@ class RowReader {
     read_in_pieces(path, take_piece, [&](double of_file) { note_share(of_file); });
   }
 
-  void take(std::optional<CsvHeader>& header, CsvRecord record) {
+  void take(std::optional<CsvRecord>& header, CsvRecord record) {
     check(header || record.problem.empty(), file(), ": line ", record.line, ": the header: ", record.problem);
     if (!header) return void(header.emplace(std::move(record)));
     if (!is_wanted()) return;
