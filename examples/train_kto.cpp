@@ -272,15 +272,15 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
         kto::reference_key(batches, Loss::needs.kl_pairs, reference.model, run.collator.truncation.describe());
     try {
       if (const auto cached = kto::read_reference_cache(folder, key, rows->size())) {
-        note(kto::concat("reference log-probs of ", rows->size(), " rows read from ", (folder / key).string(),
-                         ".safetensors"));
+        note(kto::concat("reference log-probs of ", rows->size(), " rows read from ",
+                         kto::cache_path(folder, key).string()));
         out.fill(batches, *cached);
         continue;
       }
-    } catch (const fs::filesystem_error& error) {  // a folder that nobody chose may be one that may not be read
-      if (args.script.ref_logps_cache) throw;
+    } catch (const std::exception& error) {  // damaged, or in a folder that may not be read
       note(kto::concat(kto::error_text(error), "; the reference log-probs are computed again"));
     }
+    if (args.script.ref_logps_cache) kto::check_cache_place(folder, key);
     kto::detail::ProgressBar bar(stdout, !args.script.disable_tqdm.value_or(false));
     const auto logps = out.compute(batches, run.collator, Loss::needs.kl_pairs,
                                    [&](std::int64_t done, std::int64_t total) { bar.draw("reference", done, total); });
@@ -288,10 +288,9 @@ kto::PrecomputedReference<kto::Decoder> precompute(const Run& run) {
     out.fill(batches, logps);
     try {
       kto::write_reference_cache(folder, key, logps);
-      note(kto::concat("reference log-probs of ", rows->size(), " rows kept in ", (folder / key).string(),
-                       ".safetensors"));
-    } catch (const std::exception& error) {
-      if (args.script.ref_logps_cache) throw;
+      note(kto::concat("reference log-probs of ", rows->size(), " rows kept in ",
+                       kto::cache_path(folder, key).string()));
+    } catch (const std::exception& error) {  // no reason to lose them
       note(kto::concat("reference log-probs are not kept: ", kto::error_text(error)));
     }
   }

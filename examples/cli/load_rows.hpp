@@ -48,8 +48,8 @@ inline EncodeOptions encode_options(const ScriptConfig& script) {
           .num_threads = static_cast<std::size_t>(script.dataset_num_proc.value_or(0))};
 }
 
-/// The rows of `parts` before anything is dropped, from the cache where they are in it. A file there that is damaged is
-/// told, and made anew.
+/// The rows of `parts` before anything is dropped, from the cache where they are in it. A damaged file there is noted
+/// and replaced.
 inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<RowFiles>& parts,
                                 const fs::path& model_folder, const Processor& processor, const Note& note) {
   constexpr std::size_t worth_keeping = 20000;  // rows: fewer are tokenized in the time that looking them up takes
@@ -69,6 +69,7 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
     } catch (const std::exception& error) {  // also of the file system: a folder that may not be read
       note(concat(error_text(error), "; the rows are tokenized again"));
     }
+  if (script.dataset_cache) check_cache_place(folder, key);
   detail::ProgressBar bar(stdout, !script.disable_tqdm.value_or(false));
   EncodeOptions options = encode_options(script);
   options.progress = [&](std::size_t done, std::size_t total) {
@@ -81,10 +82,11 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
   bar.clear();
   if (!looks || (!script.dataset_cache && encoded.examples.size() < worth_keeping)) return encoded;
   try {
+    check(example_cache_key(parts, model_folder, older) == key,
+          "a file of the rows or of the tokenizer has changed while ", "they were read");
     write_example_cache(folder, key, encoded);
     note(concat(encoded.examples.size(), " tokenized rows kept in ", cache_path(folder, key).string()));
   } catch (const std::exception& error) {
-    if (script.dataset_cache) throw;
     note(concat("tokenized rows are not kept: ", error_text(error)));
   }
   return encoded;
@@ -179,13 +181,15 @@ inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::pat
     using Stream = ExampleStream<Tokenizer, ChatTemplate>;
     struct Source {
       decltype(processor.encoder()) encoder;
+      std::shared_ptr<Stream> pass = nullptr;
     };
     const auto source = std::make_shared<Source>(processor.encoder());
     source->encoder.older = truncation_of(script).parts.has_value();
     out.stream = RowStream{[source, parts, name = rows_name(script, parts), options = encode_options(script)] {
-      const auto pass = std::make_shared<Stream>(parts, name, source->encoder, options);
-      return std::function([source, pass] { return pass->next(); });
+      source->pass = std::make_shared<Stream>(parts, name, source->encoder, options);
+      return std::function([source, pass = source->pass] { return pass->next(); });
     }};
+    out.stream->file = [source](std::size_t row) { return source->pass->file(row); };
   } else {
     out.train = load_split(script, train, parts, model_folder, processor, note);
   }

@@ -4,13 +4,14 @@
 
 #include "catch.hpp"
 #include "kto/collate/example_cache.hpp"
+#include "kto/reference/cache.hpp"
 #include "tests/data/temporary_folder.hpp"
 
 using kto_test::error_of;
 using kto_test::TemporaryFolder;
 namespace fs = std::filesystem;
 
-TEST_CASE("cached rows come back as they were; a damaged or foreign file says so") {
+TEST_CASE("cached rows come back as they were") {
   const TemporaryFolder folder;
   kto::Encoded rows;
   rows.examples = {{{1, 2, 3}, {4}, true, 7}, {{}, {5, 6}, false, 8}, {{9}, {10, 11, 12}, true, 8}};
@@ -27,18 +28,81 @@ TEST_CASE("cached rows come back as they were; a damaged or foreign file says so
     CHECK(back->examples[i].label == rows.examples[i].label);
     CHECK(back->examples[i].row == rows.examples[i].row);
   }
-  const fs::path file = kto::cache_path(folder.path() / "new", "key");
-  fs::copy(file, kto::cache_path(folder.path() / "new", "other"));
-  CHECK_THAT(error_of([&] { kto::read_example_cache(folder.path() / "new", "other"); }),
-             KTO_CONTAINS("its key is key"));
-  std::string bytes = kto::read_file(file);
-  bytes[bytes.size() - 3] = static_cast<char>(bytes[bytes.size() - 3] ^ 1);
-  kto::write_file(file, bytes);
-  CHECK_THAT(error_of([&] { kto::read_example_cache(folder.path() / "new", "key"); }), KTO_CONTAINS("damaged"));
-  kto::write_file(file, bytes.substr(0, bytes.size() / 2));
-  CHECK_FALSE(error_of([&] { kto::read_example_cache(folder.path() / "new", "key"); }).empty());
-  kto::write_cache(folder.path(), "key", {"another format", {}}, {});
-  CHECK_THAT(error_of([&] { kto::read_example_cache(folder.path(), "key"); }), KTO_CONTAINS("another format"));
+}
+
+TEST_CASE("a cache entry that is damaged, of another key, of another format or misshapen is an Error") {
+  const TemporaryFolder folder;
+  kto::Encoded rows;
+  rows.examples = {{{1, 2, 3}, {4}, true, 7}, {{}, {5, 6}, false, 8}};
+  struct Kind {
+    kto::CacheFormat format;
+    std::function<void()> write;
+    std::function<bool(const std::string& key)> read;
+  };
+  const std::vector<kto::RowLogps> logps{{-1.5, -2.5}, {-3, 1e-300}};
+  const std::vector<Kind> kinds{
+      {kto::detail::example_cache_format(), [&] { kto::write_example_cache(folder.path(), "key", rows); },
+       [&](const std::string& key) { return kto::read_example_cache(folder.path(), key).has_value(); }},
+      {kto::detail::reference_cache_format(), [&] { kto::write_reference_cache(folder.path(), "key", logps); },
+       [&](const std::string& key) { return kto::read_reference_cache(folder.path(), key, 2).has_value(); }}};
+  const fs::path file = kto::cache_path(folder.path(), "key"), moved = kto::cache_path(folder.path(), "yek");
+  for (const Kind& kind : kinds) {
+    fs::remove(file);
+    CHECK_FALSE(kind.read("key"));
+    kind.write();
+    CHECK(kind.read("key"));
+    const std::string whole = kto::read_file(file);
+    const auto refusal = [&](const std::string& content) {
+      kto::write_file(file, content);
+      return error_of([&] { kind.read("key"); });
+    };
+    for (std::size_t at = 0; at < whole.size(); ++at) {
+      INFO("byte " << at << " of " << whole.size());
+      std::string flipped = whole;
+      flipped[at] = static_cast<char>(flipped[at] ^ 1);
+      CHECK(refusal(flipped) != "");
+      CHECK(refusal(whole.substr(0, at)) != "");
+    }
+    CHECK_THAT(refusal(whole + "x"), KTO_CONTAINS("unused bytes"));
+
+    kto::write_file(moved, whole);
+    CHECK_THAT(error_of([&] { kind.read("yek"); }), KTO_CONTAINS("its key is key"));
+    std::string renamed = whole;
+    renamed.replace(renamed.find("\"key\":\"key\"") + 7, 3, "yek");
+    kto::write_file(moved, renamed);
+    CHECK_THAT(error_of([&] { kind.read("yek"); }), KTO_CONTAINS("its content is damaged"));
+
+    const kto::SafetensorsFile stored = (kto::write_file(file, whole), kto::SafetensorsFile(file));
+    std::vector<std::pair<std::string, kto::Tensor>> tensors;
+    for (const std::string& name : kind.format.tensors) tensors.emplace_back(name, stored.tensor(name).clone());
+    const auto stored_as = [&](auto format, const auto& content) {
+      kto::write_cache(folder.path(), "key", format, content, {{"notes", "[]"}});
+      return error_of([&] { kind.read("key"); });
+    };
+    CHECK(stored_as(kind.format, tensors) == "");
+    auto older = kind.format;
+    older.format.back() = '1';
+    CHECK_THAT(stored_as(older, tensors), KTO_CONTAINS("its format is " + older.format));
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      INFO(tensors[i].first);
+      auto others = tensors;
+      others[i].second = tensors[i].second.to(at::kFloat);
+      CHECK_THAT(stored_as(kind.format, others), KTO_CONTAINS("is not the cache that its name says"));
+      others[i].second = at::cat({tensors[i].second, tensors[i].second});
+      CHECK_THAT(stored_as(kind.format, others), KTO_CONTAINS("is not the cache that its name says"));
+      others.erase(others.begin() + static_cast<std::ptrdiff_t>(i));
+      CHECK_THAT(stored_as(kind.format, others), KTO_CONTAINS("it has no " + tensors[i].first));
+    }
+
+    fs::remove(file);
+    fs::create_directory(file);
+    CHECK_THAT(error_of([&] { kind.read("key"); }), KTO_CONTAINS("a folder"));
+    CHECK_THAT(error_of([&] { kto::check_cache_place(folder.path(), "key"); }), KTO_CONTAINS("a file of the cache"));
+    fs::remove(file);
+  }
+  const fs::path plain = folder.write("plain", "");
+  CHECK_THAT(error_of([&] { kto::check_cache_place(plain, "key"); }), KTO_CONTAINS("cannot be made a folder"));
+  CHECK(error_of([&] { kto::check_cache_place(folder.path() / "new" / "one", "key"); }) == "");
 }
 
 TEST_CASE("the key of cached rows is of files, tokenizer, template and what is taken") {

@@ -6,6 +6,7 @@
 #include "tests/data/temporary_folder.hpp"
 
 using kto::Tensor;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -73,6 +74,122 @@ TEST_CASE("a run over a stream goes on to the last bit") {
     config.resume_from_checkpoint = (folder.path() / "out" / kto::concat("checkpoint-", step)).string();
     CHECK(at::equal(trained(stream_of(rows, num_passes), config).first, whole));
   }
+  config.save_steps = 8;  // the end of a pass, whose last batch is not full
+  config.resume_from_checkpoint = std::nullopt, config.overwrite_output_dir = true;
+  trained(stream_of(rows, num_passes), config);
+  config.resume_from_checkpoint = (folder.path() / "out" / "checkpoint-8").string();
+  CHECK(at::equal(trained(stream_of(rows, num_passes), config).first, whole));
+}
+
+TEST_CASE("rows of a stream that have changed since the checkpoint end the run before they are trained on") {
+  const kto_test::TemporaryFolder folder;
+  const auto rows = toy::rows(30);  // 8 updates a pass
+  kto::TrainConfig config{.output_dir = (folder.path() / "out").string(),
+                          .per_device_train_batch_size = 4,
+                          .max_steps = 20,
+                          .learning_rate = 0.05,
+                          .save_strategy = kto::SaveStrategy::steps,
+                          .save_steps = 1};
+  int num_passes = 0;
+  const Tensor whole = trained(stream_of(rows, num_passes), config).first;
+  std::int64_t last_step = 0;
+  Tensor weights;
+  const auto resumed = [&](std::vector<kto::Example> now, const fs::path& from) {
+    kto::TrainConfig on = config;
+    on.resume_from_checkpoint = from.string(), on.save_strategy = kto::SaveStrategy::no;
+    const auto model = toy::bigram_model();
+    kto::Callback count{
+        .on_step_end = [&](const kto::TrainerState& state, kto::Control&) { last_step = state.global_step; }};
+    kto::Trainer trainer{.model = model,
+                         .collator = kto::PaddedCollator{},
+                         .loss = kto::Kto{},
+                         .reference = kto::live_reference(model),
+                         .config = on,
+                         .callbacks = {count}};
+    last_step = 0;
+    const std::string error = kto_test::error_of([&] { trainer.train(stream_of(std::move(now), num_passes)); });
+    weights = model.parameters[0].second.detach().clone();
+    return error;
+  };
+  const auto checkpoint = [&](int step) { return folder.path() / "out" / kto::concat("checkpoint-", step); };
+  for (const int step : {1, 5, 8, 10, 16}) {
+    const std::size_t passed = step < 8 ? static_cast<std::size_t>(step) * 4 : rows.size();
+    for (const std::size_t changed : {0, 3, 4, 19, 20, 29}) {
+      INFO("step " << step << ", row " << changed + 1);
+      auto others = rows;
+      others[changed].label = !others[changed].label;
+      const std::string error = resumed(others, checkpoint(step));
+      if (changed >= passed) {
+        CHECK(error == "");
+        continue;
+      }
+      CHECK_THAT(error, KTO_CONTAINS(kto::concat("row ", changed + 1, " has changed since the checkpoint")));
+      CHECK(last_step <= step / 8 * 8 + static_cast<int>(changed / 4));  // updates before that of the row
+    }
+    CHECK(resumed({rows.begin() + 1, rows.end()}, checkpoint(step)) != "");
+    CHECK_THAT(resumed({rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(passed) - 1}, checkpoint(step)),
+               KTO_CONTAINS(kto::concat("ends after ", passed - 1, " rows, and the run was trained on ", passed)));
+    auto grown = rows;
+    grown.insert(grown.end(), 7, rows[0]);
+    CHECK(resumed(grown, checkpoint(step)) == "");
+  }
+
+  auto others = rows;
+  others[0].label = !others[0].label;
+  config.ignore_data_skip = true;
+  CHECK(resumed(others, checkpoint(5)) == "");
+  config.ignore_data_skip = false;
+
+  auto manifest = kto::read_json(checkpoint(5) / kto::checkpoint_manifest);  // as an earlier version wrote it
+  manifest["values"]["sampler"].erase("stream");
+  manifest["identity"]["rows"]["train"] = kto::detail::rows_hash({});
+  manifest.erase("checksum");
+  manifest["checksum"] = kto::detail::text_hash(manifest.dump());
+  kto::write_file(checkpoint(5) / kto::checkpoint_manifest, manifest.dump(2) + "\n");
+  CHECK(resumed(others, checkpoint(5)) == "");
+  CHECK(resumed(rows, checkpoint(5)) == "");
+  CHECK(at::equal(weights, whole));
+}
+
+TEST_CASE("few marks know where any number of rows has changed") {
+  auto rows = toy::rows(5000);
+  kto::RowMarker marker;
+  for (const auto& row : rows) marker.add(row);
+  const auto marks = kto::RowMarks::from_json(marker.marks().to_json(), "here");
+  CHECK((marks.count == 5000 && marks.every == 8 && marks.hashes.size() == 16 * 625));
+  const auto failure = [&](const std::vector<kto::Example>& now) {
+    kto::RowCheck check(marks, [](std::size_t row) { return row <= 2000 ? "a.jsonl" : "b.jsonl"; });
+    std::int64_t good = 0;
+    const std::string error = kto_test::error_of([&] {
+      for (const auto& row : now) {
+        check.add(row);
+        good = check.num_good();
+      }
+      check.end();
+    });
+    return std::pair(error, good);
+  };
+  CHECK(failure(rows) == std::pair(std::string(), INT64_MAX));
+  for (const std::size_t changed : {0, 7, 8, 1999, 2001, 4999}) {
+    auto others = rows;
+    others[changed].completion_ids[1] ^= 1;
+    const auto [error, good] = failure(others);
+    const std::size_t begin = changed / 8 * 8;
+    CHECK(good == static_cast<std::int64_t>(begin));
+    CHECK_THAT(error, KTO_CONTAINS(kto::concat(changed < 2000 ? "a.jsonl" : "b.jsonl", ": one of the rows ", begin + 1,
+                                               " to ", begin + 8, " has changed")));
+  }
+  rows.resize(4990);
+  CHECK_THAT(failure(rows).first, KTO_CONTAINS("b.jsonl: ends after 4990 rows, and the run was trained on 5000"));
+
+  kto::RowMarker shorter, other;
+  for (std::size_t i = 0; i < 1500; ++i) shorter.add(rows[i]), other.add(rows[i + 1]);
+  CHECK(agree(marks, shorter.marks()));
+  CHECK_FALSE(agree(marks, other.marks()));
+  auto damaged = marker.marks().to_json();
+  damaged["count"] = 5008;
+  CHECK_THROWS_WITH(kto::RowMarks::from_json(damaged, "here"),
+                    KTO_CONTAINS("here: the hashes of its rows are damaged"));
 }
 
 TEST_CASE("what needs all rows is refused for a stream, and an empty one is an error") {

@@ -19,7 +19,7 @@ namespace kto {
 namespace detail {
 
 inline const CacheFormat& example_cache_format() {
-  static const CacheFormat kind{"kto tokenized rows 2",
+  static const CacheFormat kind{"kto tokenized rows 3",
                                 {"ids", "prompt_lengths", "completion_lengths", "labels", "rows"}};
   return kind;
 }
@@ -79,7 +79,8 @@ inline std::optional<Encoded> read_example_cache(const fs::path& folder, const s
     return column.scalar_type() == type && column.dim() == 1 && static_cast<std::size_t>(column.numel()) == n;
   };
   if (!is(rows, at::kLong) || !is(labels, at::kByte) || !is(prompts, at::kInt) || !is(completions, at::kInt) ||
-      ids.scalar_type() != at::kInt ||
+      ids.scalar_type() != at::kInt || ids.dim() != 1 || (prompts < 0).any().item<bool>() ||
+      (completions < 0).any().item<bool>() || !file->metadata().contains("notes") ||
       ids.numel() != prompts.sum().item<std::int64_t>() + completions.sum().item<std::int64_t>())
     refuse_cache(cache_path(folder, key), "its tensors do not belong together");
   Encoded out;

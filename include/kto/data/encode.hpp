@@ -10,6 +10,8 @@
 #include <ctime>
 #include <exception>
 #include <functional>
+#include <iterator>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <span>
@@ -276,6 +278,9 @@ class ExampleStream {
   /// The next rows; none at the end. Throws Error for a row that is malformed or cannot be encoded.
   std::vector<Example> next() {
     for (auto block = rows_.next(); !block.empty(); block = rows_.next()) {
+      for (const Row& row : block)
+        if (first_of_file_.empty() || first_of_file_.rbegin()->second != row.source.file)
+          first_of_file_.try_emplace(row.source.number, row.source.file);
       BlockEncoder blocks(encoder_, options_, rows_.files());
       blocks.add(block, block.size());
       std::vector<Example> examples = std::move(blocks).finish().examples;
@@ -288,10 +293,17 @@ class ExampleStream {
     return {};
   }
 
+  /// The file that a row which was given is of, by its number.
+  const std::string& file(std::size_t row) const {
+    const auto after = first_of_file_.upper_bound(row);
+    return rows_.files()[after == first_of_file_.begin() ? 0 : std::prev(after)->second];
+  }
+
  private:
   RowBlocks rows_;
   const RowEncoder<Tokenizer, Template>& encoder_;
   EncodeOptions options_;
+  std::map<std::size_t, std::size_t> first_of_file_;  ///< number of a row: its file, where another one begins
 };
 
 }  // namespace kto

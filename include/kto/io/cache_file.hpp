@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensors kept in a folder under the hash of everything they were made from, one file a key, whole or not at all. A
-// changed input is another key, so nothing stale is ever read; a damaged or foreign file is an Error that says so.
+// changed input is another key, so nothing stale is ever read; a damaged or foreign file, or one that was stored under
+// another key, is an Error that says so.
 #pragma once
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -22,12 +27,13 @@ struct CacheFormat {
 
 namespace detail {
 
+/// Of everything in a file, its format and key included.
 inline std::string cache_checksum(const std::vector<std::pair<std::string, Tensor>>& tensors,
                                   const TensorMetadata& metadata) {
   ContentHash hash;
   for (const auto& [name, value] : metadata)
-    if (name != "kto" && name != "key" && name != "checksum") hash.add(value);
-  for (const auto& [name, tensor] : tensors) hash.add(tensor);
+    if (name != "checksum") hash.add(name), hash.add(value);
+  for (const auto& [name, tensor] : tensors) hash.add(name), hash.add(tensor);
   return hash.hex();
 }
 
@@ -40,12 +46,26 @@ inline fs::path cache_path(const fs::path& folder, const std::string& key) { ret
   fail(path.string(), ": is not the cache that its name says: ", why..., "; delete it, or choose another cache folder");
 }
 
+/// Throws Error when nothing can be stored under `key` in `folder`, which is made where there is none: better than
+/// after the work.
+inline void check_cache_place(const fs::path& folder, const std::string& key) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error, folder.string(), ": cannot be made a folder: ", error.message(), "; choose another cache folder");
+  const fs::path path = cache_path(folder, key);
+  check(!fs::is_directory(path, error), path.string(),
+        ": is a folder, and a file of the cache belongs there; take it away, or choose another cache folder");
+  if (::access(folder.c_str(), W_OK | X_OK) != 0)
+    fail(folder.string(), ": cannot be written: ", std::strerror(errno), "; choose another cache folder");
+}
+
 /// What is stored under `key` in `folder`; nothing where there is nothing. Throws Error, which says why, when the file
 /// is damaged or is no cache of this key.
 inline std::optional<SafetensorsFile> read_cache(const fs::path& folder, const std::string& key,
                                                  const CacheFormat& kind) {
   const fs::path path = cache_path(folder, key);
-  if (!fs::exists(path)) return std::nullopt;
+  std::error_code none;
+  if (fs::status(path, none).type() == fs::file_type::not_found) return std::nullopt;
   SafetensorsFile file(path);
   const TensorMetadata& metadata = file.metadata();
   const auto entry = [&](const char* name) {
@@ -67,9 +87,9 @@ inline std::optional<SafetensorsFile> read_cache(const fs::path& folder, const s
 /// is none.
 inline void write_cache(const fs::path& folder, const std::string& key, const CacheFormat& kind,
                         const std::vector<std::pair<std::string, Tensor>>& tensors, TensorMetadata metadata = {}) {
-  metadata["checksum"] = detail::cache_checksum(tensors, metadata);
   metadata["kto"] = kind.format;
   metadata["key"] = key;
+  metadata["checksum"] = detail::cache_checksum(tensors, metadata);
   fs::create_directories(folder);
   save_safetensors(cache_path(folder, key), tensors, metadata);
 }

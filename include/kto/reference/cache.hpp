@@ -18,7 +18,7 @@ namespace kto {
 namespace detail {
 
 inline const CacheFormat& reference_cache_format() {
-  static const CacheFormat kind{"kto reference log-probs 1", {"logp", "kl_logp"}};
+  static const CacheFormat kind{"kto reference log-probs 2", {"logp", "kl_logp"}};
   return kind;
 }
 
@@ -31,6 +31,7 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
   ContentHash hash;
   hash.add(detail::reference_cache_format().format);
   hash.add(options);
+  hash.add(with_kl ? "with KL pairs" : "without KL pairs");
   if constexpr (DescribesItself<Model>) hash.add(describe(reference));
   for (const auto& batch : batches)
     for (const Pick& pick : batch) {

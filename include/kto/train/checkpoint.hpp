@@ -196,7 +196,11 @@ class Checkpointer {
     StateReader archive(std::move(draws), at::kCPU, from_->string() + ": rng_state");
     generators.visit_state(archive);
     if (!changes.rate_state) read("scheduler", rate);
-    read("log", log), read("sampler", position);
+    read("log", log);
+    SavedState place = saved.state("sampler");
+    if (!place.values.contains("stream")) place.values["stream"] = nullptr;  // of an earlier version
+    StateReader place_reader(std::move(place), device, from_->string() + ": sampler");
+    position.visit_state(place_reader);
     if (scale.is_on()) read("scaler", scale);
     state.num_tokens =
         json_value<std::int64_t>(saved.manifest, "num_tokens", state.num_input_tokens_seen, from_->string());

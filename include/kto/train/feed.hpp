@@ -17,6 +17,7 @@
 #include "kto/train/loader.hpp"
 #include "kto/train/plan.hpp"
 #include "kto/train/prefetch.hpp"
+#include "kto/train/stream_rows.hpp"
 
 namespace kto {
 
@@ -28,17 +29,21 @@ struct RowStream {
   using Open = std::function<std::function<std::vector<Example>()>()>;
   explicit RowStream(Open how) : open(std::move(how)) {}  // not an aggregate: train({}) is about rows
   Open open;
+  /// The file that a row of the pass begun last is of, by its Example::row, for messages; may be empty.
+  std::function<std::string(std::size_t row)> file = {};
 };
 
 /// Where the next window begins: the sampler's state, since an epoch's order depends on (seed, epoch) alone.
 struct Position {
   std::int64_t epoch = 0;
   std::int64_t batch = 0;  ///< micro-batch of the epoch
+  Json stream = nullptr;   ///< what Feed::passed said of a stream
 
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("epoch", epoch);
     archive("batch", batch);
+    archive("stream", stream);
   }
 };
 
@@ -48,8 +53,10 @@ struct Feed {
   Feed(const Feed&) = delete;
   Feed& operator=(const Feed&) = delete;
   virtual ~Feed() = default;
-  /// Goes to micro-batch `batch` of `epoch`.
-  virtual void begin(std::int64_t epoch, std::int64_t batch) = 0;
+  /// Goes to `position`. Throws Error where rows that it passes on its way are not those that they were.
+  virtual void begin(const Position& position) = 0;
+  /// What a run that goes on here has to know of the rows; null where they are compared before it begins.
+  virtual Json passed() const { return nullptr; }
   /// Whether the epoch has another window.
   virtual bool has_next() = 0;
   /// Its micro-batches; the rows that they refer to stay in place until the next call.
@@ -76,10 +83,10 @@ class MemoryFeed final : public Feed {
           "kto::PackedCollator, or write `std::int64_t num_tokens(const kto::Example&) const` in yours");
   }
 
-  void begin(std::int64_t epoch, std::int64_t batch) override {
+  void begin(const Position& position) override {
     source_.reset();
-    picks_ = train_picks(rows_, config_, epoch, rules_);
-    at_ = std::min(static_cast<std::size_t>(batch), picks_.size());
+    picks_ = train_picks(rows_, config_, position.epoch, rules_);
+    at_ = std::min(static_cast<std::size_t>(position.batch), picks_.size());
     source_.emplace(collator_, std::span(picks_).subspan(at_), with_kl_, config_.dataloader_num_workers,
                     config_.dataloader_prefetch_factor.value_or(2));
   }
@@ -125,20 +132,33 @@ class StreamFeed final : public Feed {
            "is read ahead by a thread of its own; leave it at 0");
   }
 
-  void begin(std::int64_t, std::int64_t batch) override {
+  /// A pass that goes on from a checkpoint is compared with what that knows, beyond its place too: with the rows of the
+  /// whole pass before it.
+  void begin(const Position& position) override {
+    known_ = known();
+    visited_ = {};
+    again_.reset();
     rows_.clear();
     ended_ = false;
+    auto skipped = static_cast<std::size_t>(position.batch) * batch_rows();
+    if (!position.stream.is_null()) {
+      const std::string where = "the checkpoint's place in the stream";
+      skipped = json_value<std::size_t>(position.stream, "visited", skipped, where);
+      known_ = RowMarks::from_json(json_value<Json>(position.stream, "known", nullptr, where), where);
+      again_.emplace(known_, stream_.file);
+    }
     next_rows_ = stream_.open();
-    const auto skipped = static_cast<std::size_t>(batch) * batch_rows();
     for (std::size_t left = skipped; left > 0;) {
       fill(1);
       check(!rows_.empty(), "the stream of rows ends before the place where the run is to go on");
-      const std::size_t some = std::min(left, rows_.size());
+      const std::size_t some = std::min(left, num_usable());
+      for (std::size_t i = 0; i < some; ++i) visited_.add(rows_[i]);
       rows_.erase(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(some));
       left -= some;
     }
     check(skipped > 0 || has_next(), "the stream gives no rows that make a batch");
   }
+  Json passed() const override { return {{"visited", visited_.count()}, {"known", known().to_json()}}; }
   bool has_next() override {
     fill(batch_rows());
     return rows_.size() >= (config_.dataloader_drop_last ? batch_rows() : paired_ ? 2 : 1);
@@ -151,6 +171,7 @@ class StreamFeed final : public Feed {
     const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);
     window_.assign(std::move_iterator(rows_.begin()), std::move_iterator(end));
     rows_.erase(rows_.begin(), end);
+    for (const Example& row : window_) visited_.add(row);
     const auto order = sequential_order(detail::num_units(window_, paired_));
     std::vector<Batch> out;
     for (const Picks& picks : detail::make_picks(
@@ -168,12 +189,26 @@ class StreamFeed final : public Feed {
   std::size_t batch_rows() const {
     return static_cast<std::size_t>(config_.per_device_train_batch_size) * (paired_ ? 2 : 1);
   }
+  /// Reads until `count` rows may be used, or the pass ends.
   void fill(std::size_t count) {
-    while (rows_.size() < count && !ended_) {
+    while (num_usable() < count && !ended_) {
       std::vector<Example> more = next_rows_();
       ended_ = more.empty();
+      if (again_)
+        for (const Example& row : more) again_->add(row);
+      if (again_ && ended_) again_->end();
       rows_.insert(rows_.end(), std::move_iterator(more.begin()), std::move_iterator(more.end()));
     }
+  }
+  /// How many of `rows_` are new, or found to be what they were.
+  std::size_t num_usable() const {
+    const std::int64_t good = again_ ? again_->num_good() : INT64_MAX;
+    return good == INT64_MAX ? rows_.size() : static_cast<std::size_t>(good - visited_.count());
+  }
+  /// The rows of this pass, or those of the pass before it where that went farther over the same ones.
+  RowMarks known() const {
+    RowMarks now = visited_.marks();
+    return known_.count > now.count && agree(known_, now) ? known_ : now;
   }
 
   const RowStream& stream_;
@@ -181,7 +216,10 @@ class StreamFeed final : public Feed {
   const TrainConfig& config_;
   bool paired_, with_kl_;
   std::function<std::vector<Example>()> next_rows_;
-  std::deque<Example> rows_;     ///< read, not visited
+  std::deque<Example> rows_;  ///< read, not visited
+  RowMarker visited_;         ///< rows of this pass
+  RowMarks known_;            ///< rows of the pass before it
+  std::optional<RowCheck> again_;
   std::vector<Example> window_;  ///< those that the last window refers to
   bool ended_ = false;
 };

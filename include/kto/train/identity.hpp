@@ -10,6 +10,7 @@
 
 #include "kto/train/evaluation_sets.hpp"
 #include "kto/train/policy_text.hpp"
+#include "kto/train/stream_rows.hpp"
 
 namespace kto {
 
@@ -17,13 +18,12 @@ namespace detail {
 
 inline std::string rows_hash(std::span<const Example> rows) {
   ContentHash hash;
-  for (const Example& row : rows) {
-    hash.add(std::span<const std::int32_t>(row.prompt_ids));
-    hash.add(std::span<const std::int32_t>(row.completion_ids));
-    hash.add(std::string_view(row.label ? "1" : "0"));
-  }
+  for (const Example& row : rows) add_row(hash, row);
   return hash.hex();
 }
+
+/// In place of the hash of rows that are compared while they are read (kto/train/stream_rows.hpp).
+inline constexpr const char* streamed_rows = "streamed";
 
 /// A hash, that of no rows where there is no set, or {name: hash}.
 inline Json evaluation_hash(const EvaluationSets& sets) {
@@ -101,7 +101,9 @@ Json run_identity(const Model& model, const Collator& collator, const Loss& loss
   add("collator", policy_text(collator)), add("optimizer", policy_text(optimizer));
   return {{"options", options},
           {"files", files},
-          {"rows", {{"train", detail::rows_hash(rows)}, {"evaluation", detail::evaluation_hash(eval_sets)}}},
+          {"rows",
+           {{"train", rows.empty() ? detail::streamed_rows : detail::rows_hash(rows)},
+            {"evaluation", detail::evaluation_hash(eval_sets)}}},
           {"parameters", detail::shapes_hash(model)},
           {"weights", detail::weights_hash(model)},
           {"reference", detail::reference_hash(reference, rows)},

@@ -118,10 +118,11 @@ inline void compare_options(const Json& saved, const Json& now, RunChanges& out)
   }
 }
 
-/// The rows to train on. Of a stream only its files are known.
+/// The rows to train on. Those of a stream are compared later, as they are read; of one in a checkpoint of an earlier
+/// version only the files are known.
 inline void compare_rows(const Json& saved, const Json& now, RunChanges& out) {
   const Json old_rows = part(part(saved, "rows"), "train"), rows = part(part(now, "rows"), "train");
-  const bool streamed = rows == rows_hash({});
+  const bool streamed = rows == streamed_rows, files_alone = streamed && old_rows == rows_hash({});
   if (rows == old_rows && !streamed) return;
   const Json old_files = part(saved, "files"), files = part(now, "files");
   bool is_file = false;
@@ -130,11 +131,14 @@ inline void compare_rows(const Json& saved, const Json& now, RunChanges& out) {
     for (const auto& [old_path, old_hash] : old_files.items())
       if ((old_path == path || old_path.ends_with("/" + name)) && old_hash != hash) {
         is_file = true;
-        out.refused.push_back("the rows file " + path + " has changed since");
+        if (streamed && !files_alone)
+          out.taken.push_back("the streamed file " + path + " has changed since");
+        else
+          out.refused.push_back("the rows file " + path + " has changed since");
         break;
       }
   }
-  if (rows != old_rows && !is_file)
+  if (rows != old_rows && !is_file && !files_alone)
     out.refused.emplace_back("the train rows are others (their token ids or labels differ)");
 }
 

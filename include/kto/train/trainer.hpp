@@ -142,7 +142,7 @@ struct Trainer {
       evaluate_now(eval_sets, state, control);  // not for the learning rate to follow
 
     for (; state.global_step < plan.num_steps && !control.should_stop; position = {position.epoch + 1, 0}) {
-      feed.begin(position.epoch, position.batch);
+      feed.begin(position);
       while (feed.has_next() && state.global_step < plan.num_steps && !control.should_stop) {
         detail::call(callbacks, &Callback::on_step_begin, state, control);
         log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
@@ -154,6 +154,7 @@ struct Trainer {
         const bool save = after_step(plan, !feed.has_next(), eval_sets, state, log, control, schedule);
         if (!save || checkpointer.has_saved(state.global_step)) continue;
         watch.check_after(model, state.global_step);
+        position.stream = feed.passed();
         detail::call(callbacks, &Callback::on_save, state,
                      checkpointer.save(model, loss, reference, updates, schedule, scale, log, state, position));
       }
