@@ -356,12 +356,15 @@ inline const Options<ScriptConfig>& script_options() {
             &C::dataset_streaming, "dataset_streaming", group::data,
             "read and tokenize the rows while training goes on, in bounded memory: needs max_steps; rows are visited "
             "in the order of the files, again from the first when they end, and are not shuffled (transformers does "
-            "not either); a malformed row ends the run when it is come to; the test split is held in memory"),
+            "not either); a malformed row ends the run when it is come to; a resumed run ends where a row that it was "
+            "trained on has changed, while rows after those may change and files may grow; the test split is held in "
+            "memory"),
         {.name = "streaming", .is_flag = true, .alias_of = "dataset_streaming", .alias_value = "True"},
         text(
             option(&C::dataset_cache, "dataset_cache", group::data,
                    "folder where tokenized rows are kept under the hash of files, tokenizer and template; None: kto in "
-                   "the user's cache folder, and only sets of 20000 rows or more"),
+                   "the user's cache folder, and only sets of 20000 rows or more; a damaged file there is noted and "
+                   "replaced"),
             "DIR"),
         text(
             option(&C::dataset_train_split, "dataset_train_split", group::data,
@@ -424,7 +427,8 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::precompute_ref_batch_size, "precompute_ref_batch_size", group::reference,
                "rows a batch of that pass; None: as in training or evaluation", detail::count(1)),
         text(option(&C::ref_logps_cache, "ref_logps_cache", group::reference,
-                    "folder of the cache; None: kto in the user's cache folder"),
+                    "folder of the cache; None: kto in the user's cache folder; a damaged file there is noted and "
+                    "replaced"),
              "DIR"),
         option(
             &C::sync_ref_model, "sync_ref_model", group::reference,

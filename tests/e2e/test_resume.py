@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_resume.py TRAIN_KTO SOURCE_ROOT: a run that is stopped in its middle and goes on is the uninterrupted run, to the last
 bit of its weights and its log, under every kind of policy that keeps state. Standard library only."""
+import gzip
 import json
 import os
 import shutil
@@ -82,6 +83,46 @@ with tempfile.TemporaryDirectory() as tmp:
     result = runs.run("refused", *flags, *from_short, "--weight_decay", "0.1")
     runs.case("another optimizer is another run", result.returncode == 1 and 'weight_decay is "0.1" and was "0"' in result.stderr, result.stderr[-300:])
     shutil.rmtree(runs.at("resumed"))
+    shutil.rmtree(runs.at("whole"))
+
+    # A stream of two files, one compressed, 6 updates a pass
+    rows = open(runs.at("data", "train.jsonl"), encoding="utf-8").readlines()
+    os.makedirs(runs.at("stream"))
+
+    def write(rows):
+        with open(runs.at("stream", "train-0.jsonl"), "w", encoding="utf-8") as file:
+            file.writelines(rows[:12])
+        with gzip.open(runs.at("stream", "train-1.jsonl.gz"), "wt", encoding="utf-8") as file:
+            file.writelines(rows[12:])
+
+    def resumed(step, *more):
+        shutil.rmtree(runs.at("resumed"), ignore_errors=True)
+        return runs.run("resumed", *stream, "--resume_from_checkpoint", runs.at("whole", f"checkpoint-{step}"), *more, data=runs.at("stream"))
+
+    write(rows)
+    stream = ["--dataset_streaming", "--max_steps", "9"]
+    assert runs.run("whole", *stream, data=runs.at("stream")).returncode == 0
+    for step in (2, 6, 7):
+        result = resumed(step)
+        runs.same(f"a stream: from step {step}", "resumed", "whole")
+    runs.case("without a note", "note:" not in result.stdout, result.stdout[-600:])
+    other = [*rows[:13], rows[13].replace("true", "TRUE").replace("false", "true").replace("TRUE", "false"), *rows[14:]]
+    for name, now, step, want in (("a changed row", other, 7, r"train-1.jsonl.gz: row 14 has changed since the checkpoint"),
+                                  ("a row less", rows[1:], 2, r"train-0.jsonl: row 1 has changed since the checkpoint"),
+                                  ("fewer rows", rows[:7], 2, r"train-0.jsonl: ends after 7 rows, and the run was trained on 8"),
+                                  ("a shorter second file", rows[:20], 6, r"train-1.jsonl.gz: ends after 20 rows, and the run was trained on 24")):
+        write(now)
+        result = resumed(step)
+        runs.case(f"a stream with {name} since", result.returncode == 1 and want in result.stderr and "ignore_data_skip" in result.stderr, result.stderr[-400:])
+    write(other)
+    result = resumed(2)
+    runs.case("rows to come may change, with a note", result.returncode == 0 and "train-1.jsonl.gz has changed since" in result.stdout, (result.stdout[-300:], result.stderr))
+    write([*rows, *rows[:4]])
+    result = resumed(6)
+    runs.case("and files may grow", result.returncode == 0, result.stderr[-300:])
+    write(other)
+    result = resumed(7, "--ignore_data_skip")
+    runs.case("ignore_data_skip begins at the first row, changed or not", result.returncode == 0, result.stderr[-300:])
     shutil.rmtree(runs.at("whole"))
 
     # What --auto_find_batch_size found is kept, whatever the command line began with.

@@ -128,7 +128,12 @@ with tempfile.TemporaryDirectory() as tmp:
     content = open(os.path.join(cache, kept[0]), "rb").read()
     open(os.path.join(cache, kept[0]), "wb").write(content[:-8] + bytes(8))
     result = said()
-    case("a damaged cache is refused with a reason", result.returncode == 1 and "damaged" in result.stderr, result.stderr[-300:])
+    case("a damaged cache is noted and replaced", result.returncode == 0 and "damaged" in result.stderr and "computed again" in result.stderr
+         and open(os.path.join(cache, kept[0]), "rb").read() == content, result.stderr[-300:])
+    os.remove(os.path.join(cache, kept[0]))
+    os.mkdir(os.path.join(cache, kept[0]))
+    result = said()
+    case("a folder in its place is an error before the work", result.returncode == 1 and "a file of the cache belongs there" in result.stderr, result.stderr[-300:])
 
     # Usage: status 2, before any file is written
     new = at("new")

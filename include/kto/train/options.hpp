@@ -166,7 +166,9 @@ inline const Options<TrainConfig>& train_options() {
         detail::resume_option(option(&C::resume_from_checkpoint, "resume_from_checkpoint", group::output,
                                      "checkpoint to go on from; True: the newest in output_dir")),
         option(&C::ignore_data_skip, "ignore_data_skip", group::output,
-               "resume at the first row of the epoch, not where the run was left"),
+               "resume at the first row of the epoch, not where the run was left; streamed rows are then not compared "
+               "with those "
+               "that the run was trained on"),
         option(&C::nonfinite_loss, "nonfinite_loss", group::output,
                "an update whose loss is not finite: stop the run before it, or skip it"),
 
