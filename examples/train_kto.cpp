@@ -50,24 +50,24 @@ void remove_adapter(const fs::path& folder) {
   fs::remove(folder / "adapter_config.json");
 }
 void remove_whole_model(const fs::path& folder, const fs::path& base) {
-  if (fs::equivalent(folder, base)) return;
+  if (std::error_code none; fs::equivalent(folder, base, none)) return;
   kto::remove_stale_weights(folder, {});
   for (const char* name : {"config.json", "generation_config.json"}) fs::remove(folder / name);
 }
 
 void save_model(const kto::Policy& policy, const fs::path& folder) {
   if (policy.adapter) {
-    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.tokenizer, policy.tokens);
+    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.tokenizer_files, policy.tokens);
     remove_whole_model(folder, policy.base);
   } else {
-    kto::save_pretrained(policy.model, folder, policy.base, policy.tokens);
+    kto::save_pretrained(policy.model, folder, policy.base_files, policy.tokens);
     remove_adapter(folder);
   }
 }
 
 /// README.md of the trained model. Its base is named as config.json says that the hub has it, else by its folder.
 std::string model_card(const kto::Arguments& args, const kto::Policy& policy) {
-  const std::string base = kto::read_json(policy.base / "config.json").value("_name_or_path", "");
+  const std::string base = policy.base_files.object("config.json").value("_name_or_path", "");
   const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
   return kto::to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
                            .base_model = kto::is_hub_name(base) ? base : policy.base.string(),
@@ -324,7 +324,7 @@ void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model
 void note_special_tokens(const kto::Policy& policy, bool is_adapter) {
   const auto& eos = policy.tokens.eos;
   if (const std::string text =
-          kto::alignment_note(is_adapter ? policy.tokenizer : policy.base, policy.tokens, is_adapter);
+          kto::alignment_note(is_adapter ? policy.tokenizer_files : policy.base_files, policy.tokens, is_adapter);
       !text.empty())
     note(text);
   if (!is_adapter || !eos) return;
@@ -360,7 +360,7 @@ void run(const kto::Arguments& args) {
           kto::weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
     note(*advice);
   run.policy = kto::load_policy(args);
-  run.policy.tokenizer = kto::tokenizer_folder(args);
+  run.policy.tokenizer_files = kto::tokenizer_folder(args);
   run.policy.tokens = tokens;
   check_vocabulary(processor, run.policy.model);
   kto::check(run.collator.pad_id < run.policy.model.config.vocab_size, "padding_value is ", run.collator.pad_id,

@@ -28,9 +28,10 @@ struct Policy {
   std::function<LiveReference<Decoder>()> load_reference;  ///< one for a while, at any time
   std::function<Decoder()> moving_reference;               ///< one that will follow the policy, in the type it moves in
   std::optional<LoraConfig> adapter;
-  fs::path base;       ///< folder of the base model
-  fs::path tokenizer;  ///< folder of the tokenizer that it is trained with
-  NamedTokens tokens;  ///< the tokenizer's
+  fs::path base;               ///< folder of the base model
+  ModelFiles base_files;       ///< its, from before the weights were read
+  ModelFiles tokenizer_files;  ///< those of the tokenizer that it is trained with
+  NamedTokens tokens;          ///< the tokenizer's
 };
 
 inline Decoder load_model(const Arguments& args, const fs::path& folder) {
@@ -170,6 +171,7 @@ inline Policy load_policy(const Arguments& args) {
     adapter = folder;
   }
   const fs::path base_folder = is_adapter ? base_of_adapter(folder) : folder;
+  const ModelFiles files(base_folder);
   const Decoder base = load_model(args, base_folder);
   Policy out{.model = base,
              .copy_reference = {},
@@ -177,7 +179,8 @@ inline Policy load_policy(const Arguments& args) {
              .moving_reference = {},
              .adapter = std::nullopt,
              .base = base_folder,
-             .tokenizer = base_folder,
+             .base_files = files,
+             .tokenizer_files = files,
              .tokens = {}};
   const bool adapts = adapter || script.use_peft;
   const ReferenceLoader load{args, base, base_folder};

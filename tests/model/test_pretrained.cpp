@@ -214,6 +214,19 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
   fs::remove(target / "tokenizer.json");
   check_with_transformers(decoder, target);
 
+  SECTION("as the files were when the model was loaded") {
+    const ModelFiles files(source);
+    write_file(source / "config.json", "{}");
+    write_file(source / "chat_template.jinja", "another");
+    fs::remove(source / "vocab.json");
+    save_pretrained(decoder, scratch.path / "later", files);
+    CHECK(read_json(scratch.path / "later/config.json") == read_json(target / "config.json"));
+    CHECK(read_file(scratch.path / "later/chat_template.jinja") == "content of chat_template.jinja");
+    fs::remove_all(source);
+    save_pretrained(decoder, scratch.path / "last", files);
+    CHECK(read_file(scratch.path / "last/vocab.json") == "content of vocab.json");
+    CHECK(same(load_pretrained(scratch.path / "last"), weights));
+  }
   SECTION("in shards, into the folder that it came from, in the parameters' type") {
     save_pretrained(load_pretrained(target, at::kBFloat16), target, target, {}, 5000);
     CHECK_FALSE(fs::exists(target / "model.safetensors"));

@@ -147,7 +147,7 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
 /// Saves an adapter into `folder` so that PeftModel.from_pretrained reads it: adapter_config.json, the weights, and
 /// copies of the tokenizer files and chat templates of `source`, with a pad token as save_pretrained has it. Where the
 /// config names no base model, that is `source`. Existing files stay until all new ones are written.
-inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, const fs::path& source,
+inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, const ModelFiles& source,
                          const NamedTokens& tokens = {}) {
   std::vector<std::pair<std::string, Tensor>> tensors = detail::tied_copies(adapted.policy, adapted.config);
   Decoder policy = adapted.policy;
@@ -155,7 +155,7 @@ inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, 
     tensors.emplace_back(name, tensor.detach());
   });
   LoraConfig config = adapted.config;
-  if (config.base_model_name_or_path.empty()) config.base_model_name_or_path = source.string();
+  if (config.base_model_name_or_path.empty()) config.base_model_name_or_path = source.folder().string();
   detail::ChangedFiles changed;
   if (tokens.any()) changed = {{"tokenizer_config.json", aligned_configs(source, tokens).tokenizer_config}};
   fs::create_directories(folder);

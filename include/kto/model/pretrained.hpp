@@ -2,7 +2,6 @@
 // Decoders from and to model folders as transformers has them: config.json, safetensors, and the files around them.
 #pragma once
 
-#include <array>
 #include <map>
 #include <set>
 #include <string>
@@ -11,6 +10,7 @@
 
 #include "kto/io/checkpoint.hpp"
 #include "kto/model/decoder.hpp"
+#include "kto/model/model_files.hpp"
 #include "kto/model/special_tokens.hpp"
 
 namespace kto {
@@ -72,41 +72,30 @@ inline std::string_view dtype_name(at::ScalarType type) {
   }
 }
 
-/// The files of a model folder that its tokenizer and chat template are.
-inline constexpr std::array companion_files{"tokenizer.json",
-                                            "tokenizer_config.json",
-                                            "special_tokens_map.json",
-                                            "added_tokens.json",
-                                            "vocab.json",
-                                            "merges.txt",
-                                            "vocab.txt",
-                                            "tokenizer.model",
-                                            "chat_template.jinja",
-                                            "chat_template.json"};
-inline constexpr const char* companion_templates = "additional_chat_templates";
-
 /// Files that are not copied as they are, by name.
 using ChangedFiles = std::map<std::string, Json>;
 
 /// Writes a file of `source` into `folder`: as it is, unless `changed` has another content for it.
-inline void write_companion(AtomicFiles& files, const fs::path& source, const fs::path& folder, const fs::path& name,
-                            const ChangedFiles& changed) {
-  const bool is_there = fs::is_regular_file(source / name);
-  const auto other = changed.find(name.string());
-  if (other != changed.end() && !(is_there && read_json(source / name) == other->second))
+inline void write_companion(AtomicFiles& files, const ModelFiles& source, const fs::path& folder,
+                            const std::string& name, const ChangedFiles& changed) {
+  const auto other = changed.find(name);
+  std::error_code none;
+  if (other != changed.end() && !(source.has(name) && source.object(name) == other->second)) {
     files.add(folder / name).write(other->second.dump(2) + "\n");
-  else if (is_there && !fs::equivalent(source, folder))
-    files.add(folder / name).write(MappedFile(source / name).bytes());
+  } else if (source.has(name) && !fs::equivalent(source.folder(), folder, none)) {
+    fs::create_directories((folder / name).parent_path());
+    files.add(folder / name).write(source.texts().at(name));
+  }
 }
 
-/// The same of all companion files, those that exist.
-inline void write_companions(AtomicFiles& files, const fs::path& source, const fs::path& folder,
+/// The same of all that the tokenizer and the chat template are.
+inline void write_companions(AtomicFiles& files, const ModelFiles& source, const fs::path& folder,
                              const ChangedFiles& changed) {
-  for (const char* name : companion_files) write_companion(files, source, folder, name, changed);
-  if (!fs::is_directory(source / companion_templates)) return;
-  fs::create_directories(folder / companion_templates);
-  for (const auto& entry : fs::directory_iterator(source / companion_templates))
-    write_companion(files, source, folder, fs::path(companion_templates) / entry.path().filename(), changed);
+  std::set<std::string> names;
+  for (const auto& entry : source.texts()) names.insert(entry.first);
+  for (const auto& entry : changed) names.insert(entry.first);
+  for (const char* of_the_model : {"config.json", "generation_config.json"}) names.erase(of_the_model);
+  for (const std::string& name : names) write_companion(files, source, folder, name, changed);
 }
 
 }  // namespace detail
@@ -163,9 +152,9 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
 /// tokenizer files and chat templates of `source`. With `tokens` (Processor::named_tokens) these name the special
 /// tokens of the tokenizer, so that generate() stops where trained completions end. Files that are there stay as they
 /// are until all new ones are written.
-inline void save_pretrained(const Decoder& decoder, const fs::path& folder, const fs::path& source,
+inline void save_pretrained(const Decoder& decoder, const fs::path& folder, const ModelFiles& source,
                             const NamedTokens& tokens = {}, std::int64_t max_shard_size = default_shard_size) {
-  Json config = read_json(source / "config.json");
+  Json config = source.object("config.json");
   detail::ChangedFiles changed;
   if (tokens.any()) {
     TokenConfigs aligned = aligned_configs(source, tokens);
@@ -176,7 +165,7 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   const std::string_view dtype = detail::dtype_name(decoder.embedding_VD.scalar_type());
   if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
-  if (json_value(config, "tie_word_embeddings", false, (source / "config.json").string()) !=
+  if (json_value(config, "tie_word_embeddings", false, (source.folder() / "config.json").string()) !=
       decoder.config.tie_word_embeddings)
     config["tie_word_embeddings"] = decoder.config.tie_word_embeddings;
 

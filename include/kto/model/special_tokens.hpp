@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kto/io/json.hpp"
+#include "kto/model/model_files.hpp"
 #include "kto/text/named_tokens.hpp"
 
 namespace kto {
@@ -21,15 +22,10 @@ struct TokenConfigs {
   Json tokenizer_config = Json::object();  ///< tokenizer_config.json
 };
 
-inline TokenConfigs read_token_configs(const fs::path& folder) {
-  const auto read = [&](const char* name) {
-    if (!fs::exists(folder / name)) return Json(Json::object());
-    Json object = read_json(folder / name);
-    check(object.is_object(), (folder / name).string(), ": expected an object");
-    return object;
-  };
+inline TokenConfigs read_token_configs(const ModelFiles& files) {
+  const auto read = [&](const char* name) { return files.has(name) ? files.object(name) : Json(Json::object()); };
   TokenConfigs out{.config = read("config.json"), .generation = {}, .tokenizer_config = read("tokenizer_config.json")};
-  if (fs::exists(folder / "generation_config.json")) {
+  if (files.has("generation_config.json")) {
     out.generation = read("generation_config.json");
     return out;
   }
@@ -89,17 +85,17 @@ inline void align_special_tokens(TokenConfigs& configs, const NamedTokens& token
     configs.tokenizer_config["pad_token"] = tokens.pad->text;
 }
 
-/// The configs of `folder`, aligned.
-inline TokenConfigs aligned_configs(const fs::path& folder, const NamedTokens& tokens) {
-  TokenConfigs configs = read_token_configs(folder);
+/// The configs of a folder, aligned.
+inline TokenConfigs aligned_configs(const ModelFiles& files, const NamedTokens& tokens) {
+  TokenConfigs configs = read_token_configs(files);
   if (tokens.any()) align_special_tokens(configs, tokens);
   return configs;
 }
 
-/// What aligning changes in the files of `folder`, in words; empty when nothing. Of an adapter's files it is the
+/// What aligning changes in `files`, in words; empty when nothing. Of an adapter's files it is the
 /// tokenizer's alone.
-inline std::string alignment_note(const fs::path& folder, const NamedTokens& tokens, bool is_adapter) {
-  const TokenConfigs old = read_token_configs(folder), now = aligned_configs(folder, tokens);
+inline std::string alignment_note(const ModelFiles& files, const NamedTokens& tokens, bool is_adapter) {
+  const TokenConfigs old = read_token_configs(files), now = aligned_configs(files, tokens);
   std::string out;
   const auto compare = [&](const char* file, const Json& before, const Json& after,
                            std::initializer_list<const char*> keys) {

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files around a model's weights, held as they were when the model was loaded: a run saves what it was trained
+// with, whatever has become of the folder since.
+#pragma once
+
+#include <concepts>
+#include <map>
+#include <string>
+
+#include "kto/io/json.hpp"
+#include "kto/text/tokenizer_config.hpp"
+
+namespace kto {
+
+/// config.json, generation_config.json, tokenizer files and chat templates of a folder, those that exist.
+class ModelFiles {
+ public:
+  ModelFiles() = default;
+  /// A folder, as a path or text, stands for its files as they are now.
+  template <std::convertible_to<fs::path> Folder>
+  ModelFiles(const Folder& path) : folder_(path) {
+    for (const char* name : {"config.json", "generation_config.json"})
+      if (fs::is_regular_file(folder_ / name)) texts_[name] = read_file(folder_ / name);
+    for (const fs::path& name : tokenizer_files(folder_)) texts_[name.string()] = read_file(folder_ / name);
+  }
+
+  const fs::path& folder() const { return folder_; }
+  bool has(const std::string& name) const { return texts_.contains(name); }
+  /// Content by name, relative to the folder.
+  const std::map<std::string, std::string>& texts() const { return texts_; }
+
+  /// The object in a file of JSON. Throws Error naming the file when it is absent or malformed.
+  Json object(const std::string& name) const {
+    const std::string where = (folder_ / name).string();
+    check(has(name), where, ": is missing");
+    Json out = parse_json(texts_.at(name), where);
+    check(out.is_object(), where, ": expected an object");
+    return out;
+  }
+
+ private:
+  fs::path folder_;
+  std::map<std::string, std::string> texts_;
+};
+
+}  // namespace kto
