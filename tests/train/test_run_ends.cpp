@@ -101,6 +101,27 @@ TEST_CASE("a best checkpoint that is gone is told and left out; the run ends wit
   CHECK(removed.notes.size() == 1);
   CHECK(at::equal(removed.weights, last));
 
+  config.output_dir = (folder.path() / "other").string();
+  config.weight_decay = 0.1;
+  run(config);
+  config.weight_decay = 0;
+  const auto other = checkpoint(1);
+  config.output_dir = (folder.path() / "exchanged").string();
+  for (const bool of_another_run : {false, true}) {
+    kto::Callback exchange;
+    exchange.on_step_begin = [&](const kto::TrainerState& state, kto::Control&) {
+      if (state.global_step != 5) return;
+      kto::fs::remove_all(checkpoint(1));
+      kto::fs::copy(of_another_run ? other : checkpoint(2), checkpoint(1), kto::fs::copy_options::recursive);
+    };
+    const auto exchanged = run(config, exchange);
+    CHECK_FALSE(exchanged.state.best_model_checkpoint);
+    REQUIRE(exchanged.notes.size() == 1);
+    CHECK_THAT(exchanged.notes[0], KTO_CONTAINS(of_another_run ? "is a checkpoint of another run" : "of step 2"));
+    CHECK(at::equal(exchanged.weights, last));
+    config.overwrite_output_dir = true;
+  }
+
   config.output_dir = (folder.path() / "damaged").string();
   kto::Callback damage;
   damage.on_step_begin = [&](const kto::TrainerState& state, kto::Control&) {

@@ -166,19 +166,20 @@ class Checkpointer {
     identity_["learning_rate"] = static_cast<bool>(trainer.learning_rate);
   }
 
+  /// The checkpoint in `folder`, of this run. Throws Error, which says why, where it is damaged or of another.
+  CheckpointFolder own_checkpoint(const fs::path& folder) const {
+    CheckpointFolder saved = verified_checkpoint(folder);
+    (void)changes_since(saved);
+    return saved;
+  }
+
   /// Brings everything to where the checkpoint left it. Returns what the user should know of settings that are others
   /// now.
   template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
   std::vector<std::string> resume(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates,
                                   Rate& rate, LossScale& scale, Log& log, TrainerState& state, Position& position) {
     const CheckpointFolder saved = open_checkpoint(*from_);
-    RunChanges changes = run_changes(saved.manifest.value("identity", Json()), identity_);
-    if (!changes.refused.empty()) {
-      std::string list;
-      for (const std::string& each : changes.refused) list += "\n  " + each;
-      fail(from_->string(), ": is a checkpoint of another run:", list,
-           "\nGive what it was made with, or begin a new run from its weights with --model_name_or_path");
-    }
+    RunChanges changes = changes_since(saved);
     const at::Device device = model.named_parameters().front().second.device();
     const auto read = [&](const char* part, auto& holder) {
       StateReader archive(saved.state(part), device, (from_->string() + ": ") + part);
@@ -267,6 +268,15 @@ class Checkpointer {
   bool has_saved(std::int64_t step) const { return saved_step_ == step; }
 
  private:
+  /// What is not the same in this run. Throws Error where it must be.
+  RunChanges changes_since(const CheckpointFolder& saved) const {
+    RunChanges changes = run_changes(saved.manifest.value("identity", Json()), identity_);
+    std::string list;
+    for (const std::string& each : changes.refused) list += "\n  " + each;
+    check(list.empty(), saved.path.string(), ": is a checkpoint of another run:", list,
+          "\nGive what it was made with, or begin a new run from its weights with --model_name_or_path");
+    return changes;
+  }
   void remove_old(const fs::path& output_dir, const TrainerState& state) {
     std::set<std::int64_t> kept{state.global_step};
     if (state.best_global_step && state.best_model_checkpoint)

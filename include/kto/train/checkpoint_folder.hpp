@@ -190,7 +190,8 @@ struct CheckpointFolder {
 };
 
 /// A checkpoint whose files are all as they were saved. Throws Error, which says why, when the folder is none, is
-/// damaged, or has weights that were not saved with it and would be read for its own.
+/// damaged, has another step in its name than in its content, or has weights that were not saved with it and would be
+/// read for its own.
 inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
   check(fs::is_directory(folder), folder.string(), ": is no folder; expected a checkpoint-N to resume from");
   const fs::path file = folder / checkpoint_manifest;
@@ -219,6 +220,11 @@ inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
     if (const auto size = fs::file_size(path); Json(size) != want["size"])
       damaged(path.string(), ": has ", size, " bytes, and had ", want["size"].dump(), " when it was saved");
     if (Json(detail::file_hash(path)) != want["hash"]) damaged(path.string(), ": is damaged");
+  }
+  if (const auto named = detail::checkpoint_step((folder / "").parent_path().filename().string())) {
+    const auto step = json_value<std::int64_t>(manifest, "global_step", *named, file.string());
+    check(step == *named, folder.string(), ": holds the checkpoint of step ", step,
+          "; give the folder its own name again, or another one");
   }
   CheckpointFolder out{folder, std::move(manifest)};
   for (const auto& entry : fs::directory_iterator(folder)) {

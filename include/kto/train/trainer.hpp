@@ -165,7 +165,7 @@ struct Trainer {
     if (const std::string note = forget_lost_best(state); !note.empty())
       detail::call(callbacks, &Callback::on_note, note);
     if (config.load_best_model_at_end && state.best_model_checkpoint) try {
-        restore_parameters(model, verified_checkpoint(*state.best_model_checkpoint));
+        restore_parameters(model, checkpointer.own_checkpoint(*state.best_model_checkpoint));
       } catch (const Error& error) {  // what was trained is not lost for it
         detail::call(callbacks, &Callback::on_note, concat(error_text(error), "; the run ends with its last weights"));
         state.best_model_checkpoint.reset();
