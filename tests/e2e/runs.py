@@ -2,6 +2,7 @@
 """What the tests of interrupted runs share: a tiny model and rows, and runs that can be compared to the last bit."""
 import json
 import os
+import shutil
 import subprocess
 
 from cases import Cases
@@ -12,7 +13,7 @@ class Runs(Cases):
     """Runs of train_kto on a tiny model in the folder `tmp`."""
 
     def __init__(self, train_kto, root, tmp):
-        self.train_kto, self.tmp = train_kto, tmp
+        self.train_kto, self.root, self.tmp = train_kto, root, tmp
         self.model = make_model(self.at("model"), root)
         os.makedirs(self.at("data"))
         make_rows(self.at("data", "train.jsonl"), 24)
@@ -31,8 +32,29 @@ class Runs(Cases):
     def run(self, out, *flags, **where):
         return subprocess.run(self.command(out, *flags, **where), capture_output=True, text=True, timeout=300, env=self.environment)
 
-    def start(self, out, *flags):
-        return subprocess.Popen(self.command(out, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment)
+    def start(self, out, *flags, environment=None):
+        return subprocess.Popen(self.command(out, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment or self.environment)
+
+    def compile_faults(self):
+        """Whether write_faults.c can be compiled here; faulty() needs it."""
+        compiler = next((name for name in ("cc", "gcc", "g++", "clang-19", "clang") if shutil.which(name)), None)
+        if compiler is not None:
+            source = os.path.join(self.root, "tests", "e2e", "write_faults.c")
+            subprocess.run([compiler, "-x", "c", "-shared", "-fPIC", "-O1", "-o", self.at("write_faults.so"), source, "-ldl"], check=True)
+        return compiler is not None
+
+    def faulty(self, folder, number=0, error=0, lasts=False):
+        """The environment of a run in which the call with that number of those that write below `folder` fails, and with
+        `lasts` all after it; see write_faults.c. Such calls are listed in the file `calls`."""
+        if os.path.exists(self.at("calls")):
+            os.remove(self.at("calls"))
+        out = dict(self.environment, LD_PRELOAD=self.at("write_faults.so"), KTO_FAULT_ROOT=os.path.realpath(self.at(folder)),
+                   KTO_FAULT_LOG=self.at("calls"), KTO_FAULT_AT=str(number), KTO_FAULT_ERRNO=str(error))
+        return dict(out, KTO_FAULT_LASTS="1") if lasts else out
+
+    def calls(self):
+        """[name, path] of each call that wrote, in the last run with an environment of faulty()."""
+        return [line.split(" ", 1) for line in open(self.at("calls")).read().splitlines()]
 
     def checkpoints(self, out):
         folder = self.at(out)
