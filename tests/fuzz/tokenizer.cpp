@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer.json, and tokenizer_config.json beside a sound tokenizer.json; both used on a text.
+// tokenizer.json, and the files of special tokens beside a sound tokenizer.json; used on a text.
 #include "fuzz.hpp"
 #include "kto/text/tokenizer_config.hpp"
 
@@ -16,13 +16,32 @@ void use(const kto::Tokenizer& tokenizer) {
 
 void fuzz::tokenizer_json(std::string_view bytes) { use(kto::Tokenizer::from_file(file("tokenizer.json", bytes))); }
 
-void fuzz::tokenizer_config(std::string_view bytes) {
+namespace {
+
+/// Uses the model folder of tests/golden/data with other files of its tokenizer.
+void use_folder() {
   static const bool copied =
-      std::filesystem::copy_file(KTO_SOURCE_DIR "/tests/golden/data/model/tokenizer.json", folder() / "tokenizer.json",
-                                 std::filesystem::copy_options::overwrite_existing);
+      std::filesystem::copy_file(KTO_SOURCE_DIR "/tests/golden/data/model/tokenizer.json",
+                                 fuzz::folder() / "tokenizer.json", std::filesystem::copy_options::overwrite_existing);
   static_cast<void>(copied);
-  file("tokenizer_config.json", bytes);
-  const auto loaded = kto::load_tokenizer(folder());
+  const auto loaded = kto::load_tokenizer(fuzz::folder());
   use(loaded.tokenizer);
   loaded.config.chat_template();
+}
+
+}  // namespace
+
+void fuzz::tokenizer_config(std::string_view bytes) {
+  file("tokenizer_config.json", bytes);
+  use_folder();
+}
+
+// Line 1: special_tokens_map.json, line 2: added_tokens.json, the rest: tokenizer_config.json.
+void fuzz::special_tokens(std::string_view bytes) {
+  for (const char* name : {"special_tokens_map.json", "added_tokens.json"}) {
+    const auto line = bytes.substr(0, bytes.find('\n'));
+    file(name, line);
+    bytes.remove_prefix(std::min(line.size() + 1, bytes.size()));
+  }
+  tokenizer_config(bytes);
 }

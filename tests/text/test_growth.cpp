@@ -1,61 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// What parsers of text from outside take: twice the size, at most 2.5 times the time, and so many bytes of memory a
-// byte.
-#include <malloc.h>
+// What tokenizer.json, text and chat templates take, and the limits of those that could take more.
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <cstdio>
-#include <cstdlib>
-#include <ctime>
-#include <functional>
-#include <limits>
 #include <memory>
 #include <new>
-#include <string>
 
-#include "catch.hpp"
+#include "growth.hpp"
 #include "kto/text/chat_template.hpp"
 #include "kto/text/tokenizer.hpp"
 
 // Counts what is allocated, in this program.
-namespace {
-std::atomic<std::size_t> allocated = 0, peak = 0;
-}  // namespace
+std::atomic<std::size_t> growth::allocated = 0, growth::peak = 0;
 void* operator new(std::size_t size) {
   void* room = std::malloc(size);
   if (room == nullptr) throw std::bad_alloc();
-  const std::size_t now = allocated += ::malloc_usable_size(room);
-  for (std::size_t before = peak; before < now && !peak.compare_exchange_weak(before, now);) {
+  const std::size_t now = growth::allocated += ::malloc_usable_size(room);
+  for (std::size_t before = growth::peak; before < now && !growth::peak.compare_exchange_weak(before, now);) {
   }
   return room;
 }
 void operator delete(void* room) noexcept {
-  if (room != nullptr) allocated -= ::malloc_usable_size(room);
+  if (room != nullptr) growth::allocated -= ::malloc_usable_size(room);
   std::free(room);
 }
 void operator delete(void* room, std::size_t) noexcept { operator delete(room); }
 
 namespace {
 
+using growth::listed;
+using growth::Parser;
+using growth::repeated;
+using growth::Work;
 using kto::Json;
-using Work = std::function<void()>;
-
-/// `text` so often that it is `size` bytes long.
-std::string repeated(const std::string& text, std::size_t size) {
-  std::string out;
-  while (out.size() < size) out += text;
-  return out;
-}
-
-/// `count` texts, each made of its number and put behind the one before.
-std::string listed(std::size_t count, const std::function<std::string(const std::string&)>& one) {
-  std::string out;
-  for (std::size_t i = 0; i < count; ++i) out += (i > 0 ? "," : "") + one(std::to_string(i));
-  return out;
-}
 
 /// A tokenizer.json of bytes, and a file of it that is gone with the last copy.
 std::shared_ptr<std::string> tokenizer_file(const std::string& added, const std::string& normalizer = "null",
@@ -88,15 +64,6 @@ Work rendering(const std::string& source, Json variables) {
     parsed->render(variables);
   };
 }
-
-struct Parser {
-  const char* name;
-  double bytes_a_byte;                            ///< at most, at its highest
-  std::function<Work(std::size_t size)> of_size;  ///< makes what reads an input of `size` bytes
-  std::size_t size = 50'000;                      ///< the least; also twice and four times as much are read
-};
-
-constexpr double limit = 2.5;  ///< of the time of twice the size, in times
 
 const Parser parsers[] = {
     {"JSON: a text", 5,
@@ -170,44 +137,10 @@ const Parser parsers[] = {
      500'000},
 };
 
-double seconds_of(const Work& work) {
-  const std::clock_t start = std::clock();  // of this process: other programs cost it no more than its caches
-  work();
-  return std::max(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 1e-4);
-}
-
-/// What twice the size takes, in times: the less of n to 2n and 2n to 4n, of which a step from one cache into the next
-/// spoils one, where a parser that is quadratic takes 4 times in both. Of each size the quickest of several tries.
-double growth(const std::array<Work, 3>& works) {
-  std::array<double, 3> seconds;
-  seconds.fill(std::numeric_limits<double>::infinity());
-  double ratio = 0;
-  for (int i = 0; i < 24 && (i < 3 || ratio > limit); ++i) {
-    for (std::size_t k = 0; k < works.size(); ++k) seconds[k] = std::min(seconds[k], seconds_of(works[k]));
-    ratio = std::min(seconds[1] / seconds[0], seconds[2] / seconds[1]);
-  }
-  return ratio;
-}
-
 }  // namespace
 
-TEST_CASE("time and memory of parsers grow with what they read, and no faster", "[growth]") {
-  ::mallopt(M_MMAP_MAX, 0);  // what was freed is used again: no time goes into new pages
-  ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  for (const Parser& parser : parsers) {
-    const std::size_t size = parser.size;
-    const std::array<Work, 3> works{parser.of_size(size), parser.of_size(2 * size), parser.of_size(4 * size)};
-    const double ratio = growth(works);
-    const std::size_t before = allocated;
-    peak = before;
-    works[1]();
-    const double bytes_a_byte = static_cast<double>(peak - before) / static_cast<double>(2 * size);
-    INFO(parser.name << ": time of twice the size " << ratio << ", bytes a byte " << bytes_a_byte);
-    if (std::getenv("KTO_SHOW_GROWTH") != nullptr)
-      std::printf("%-60s %5.2f times, %6.1f bytes a byte\n", parser.name, ratio, bytes_a_byte);
-    CHECK(ratio <= limit);
-    CHECK(bytes_a_byte <= parser.bytes_a_byte);
-  }
+TEST_CASE("time and memory of what reads text grow with the text, and no faster", "[growth]") {
+  for (const Parser& parser : parsers) growth::check_growth(parser);
 }
 
 TEST_CASE("steps that make long texts of short ones are an error", "[growth]") {

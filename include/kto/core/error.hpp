@@ -2,7 +2,6 @@
 // Errors and checks that name what was wrong, where, what was expected, and what to do. Free of LibTorch.
 #pragma once
 
-#include <filesystem>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -20,18 +19,8 @@ struct UsageError : Error {
   using Error::Error;
 };
 
-/// What `error` says. Of an error of LibTorch that is the first line: a backtrace follows it. One of the file system
-/// opens with its path, as ours do.
+/// What `error` says. Of an error of LibTorch that is the first line: a backtrace follows it.
 inline std::string error_text(const std::exception& error) {
-  if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
-    const std::string& other = file->path2().native();
-    std::string_view what = file->what();  // "filesystem error: cannot remove: Permission denied [path]"
-    what = what.substr(0, what.rfind(": " + file->code().message()));
-    if (constexpr std::string_view opening = "filesystem error: "; what.starts_with(opening))
-      what.remove_prefix(opening.size());
-    return file->path1().native() + (other.empty() ? "" : " (" + other + ")") + ": " + std::string(what) + ": " +
-           file->code().message();
-  }
   const std::string_view text = error.what();
   const auto has = [&](std::string_view sign) { return text.find(sign) != std::string_view::npos; };
   const bool of_libtorch = has("\nException raised from ") || has("\nframe #");

@@ -14,6 +14,8 @@
 #include <cctype>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -45,9 +47,9 @@ inline std::vector<SplitPatterns> parse_data_files(const Json& value, std::strin
     return out;
   };
   std::vector<SplitPatterns> out;
+  std::unordered_set<std::string> splits;
   const auto add = [&](const std::string& split, const Json& list) {
-    check(std::ranges::find(out, split, &SplitPatterns::split) == out.end(), where, ": data_files: the split ", split,
-          " is named twice");
+    check(splits.insert(split).second, where, ": data_files: the split ", split, " is named twice");
     out.push_back({split, texts(list)});
   };
   if (value.is_object()) {
@@ -121,7 +123,11 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
     const auto list = card.is_object() ? card.find("configs") : card.end();
     if (!card.is_object() || list == card.end() || list->is_null() || list->empty()) continue;
     check(list->is_array(), where, ": configs: expected a list of mappings with config_name and data_files");
-    for (const Json& item : *list) {
+    std::unordered_map<std::string, std::size_t> last;  // of those with one name the last counts
+    for (std::size_t i = 0; i < list->size(); ++i)
+      if ((*list)[i].is_object()) last[(*list)[i].value("config_name", Json()).dump()] = i;
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      const Json& item = (*list)[i];
       const auto text = [&](const std::string& key) {
         const auto found = item.find(key);
         if (found == item.end() || found->is_null()) return std::string();
@@ -141,8 +147,7 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
                                                       "features",    "drop_labels", "drop_metadata"};
       for (const auto& [key, value] : item.items())
         if (std::ranges::find(known, key) == known.end()) config.ignored += (config.ignored.empty() ? "" : ", ") + key;
-      std::erase_if(out, [&](const DataConfig& other) { return other.name == config.name; });  // the last one counts
-      out.push_back(std::move(config));
+      if (last[item["config_name"].dump()] == i) out.push_back(std::move(config));
     }
     break;
   }

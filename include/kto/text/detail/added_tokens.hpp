@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -30,7 +31,7 @@ struct AddedToken {
   bool normalized = true;  ///< found in the normalized text, not in the text as it came
   bool special = false;
 
-  bool operator==(const AddedToken&) const = default;
+  auto operator<=>(const AddedToken&) const = default;
 
   /// A special token known by its text alone.
   static AddedToken special_from(std::string text) { return {std::move(text), false, false, false, false, true}; }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -72,8 +73,9 @@ struct SpecialTokens {
     std::unordered_set<std::string> known;
     for (const auto& [id, token] : there) known.insert(token.content);
     for (const AddedToken& token : tokens) known.insert(token.content);
+    std::set<AddedToken> added_here;
     const auto add_new = [&](const AddedToken& token) {  // of one that is named twice, the later flags count
-      if (!known.contains(token.content) && std::ranges::find(tokens, token) == tokens.end()) tokens.push_back(token);
+      if (!known.contains(token.content) && added_here.insert(token).second) tokens.push_back(token);
     };
     for (const auto& [name, token] : named) add_new(token);
     for (const AddedToken& token : extra) add_new(token);
@@ -100,9 +102,9 @@ struct SpecialTokens {
 
   /// Takes the tokens with names of the model's own out of the values.
   void take_own() {
-    for (const auto& [name, value] : values_.items())
-      if (is_own(name) && value.is_string()) own_[name] = value;
-    for (const auto& [name, value] : own_.items()) values_.erase(name);
+    Json others = Json::object();
+    for (const auto& [name, value] : values_.items()) (is_own(name) && value.is_string() ? own_ : others)[name] = value;
+    values_ = std::move(others);
   }
 
   /// extra_special_tokens may be such names with their tokens, too.
@@ -126,8 +128,11 @@ struct SpecialTokens {
     for (const auto& [key, value] : map.items()) {
       if (key == extra_key && value.is_array()) {
         Json list = is_filled(extra_key) ? values_[extra_key] : Json::array();
+        check(list.is_array(), where_, ": \"", extra_key, "\" must be a list or an object, not ", list.dump());
+        std::unordered_set<std::string> known;
+        for (const Json& token : list) known.insert(token.dump());
         for (const Json& token : value)
-          if (std::find(list.begin(), list.end(), special(token)) == list.end()) list.push_back(special(token));
+          if (Json it = special(token); known.insert(it.dump()).second) list.push_back(std::move(it));
         values_[key] = std::move(list);
       } else {
         values_[key] = key == extra_key ? value : special(value);
@@ -157,22 +162,21 @@ struct SpecialTokens {
   }
 
   void read_legacy_added(const Json& spec) {
-    const auto is_special = [&](const std::string& text) {
-      const auto same = [&](const Json& token) {  // one with its type is not taken for a token yet
-        return token == text ||
-               (token.is_object() && !token.contains("__type") && token_from(token, "").content == text);
-      };
-      return (is_filled(extra_key) && std::ranges::any_of(values_[extra_key], same)) ||
-             std::ranges::any_of(special_token_names, [&](std::string_view name) {
-               const auto found = values_.find(std::string(name));
-               return found != values_.end() && same(*found);
-             });
-    };
     const Json ids = read_object(folder_ / "added_tokens.json");
+    std::unordered_set<std::string> special_texts;
+    const auto add_text = [&](const Json& token) {
+      if (token.is_string())
+        special_texts.insert(token.get<std::string>());
+      else if (token.is_object() && !token.contains("__type"))  // one with its type is not taken for a token yet
+        special_texts.insert(token_from(token, "").content);
+    };
+    if (!ids.empty() && is_filled(extra_key)) std::ranges::for_each(values_[extra_key], add_text);
+    for (const std::string_view name : special_token_names)
+      if (const auto found = values_.find(std::string(name)); !ids.empty() && found != values_.end()) add_text(*found);
     for (const auto& [text, id] : ids.items()) {
       const auto number = json_as<std::int32_t>(id);
       check(number.has_value(), (folder_ / "added_tokens.json").string(), ": the id of \"", text, "\" is ", id.dump());
-      const bool special = is_special(text);
+      const bool special = special_texts.contains(text);
       added.insert_or_assign(*number, AddedToken{text, false, false, false, !special, special});
     }
     const std::string where = (folder_ / "tokenizer.json").string();

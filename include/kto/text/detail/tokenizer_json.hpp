@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
@@ -24,82 +25,130 @@ struct TokenizerJson {
   bool mentions_byte_level = false;  ///< "ByteLevel" occurs anywhere in the file
 };
 
-/// Takes the values of model.vocab and model.merges out of the stream of a parser; the rest becomes the document.
-class TokenizerJsonFilter {
+/// Takes the events of nlohmann's parser: the values of model.vocab and model.merges go into their tables, the rest
+/// becomes the document. (Its parser with a callback goes through a whole list at the end of each object in it.)
+class TokenizerJsonReader {
  public:
-  TokenizerJsonFilter(TokenizerJson& into, std::string_view where) : into_(into), where_(where) {}
+  TokenizerJsonReader(TokenizerJson& into, std::string_view text, std::string_view where)
+      : into_(into), text_(text), where_(where) {}
 
-  /// Called by nlohmann's parser for each key and value. Returns whether the document keeps it.
-  bool operator()(int depth, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::key) {
-      if (depth == 1) in_model_ = value == "model";
-      is_type_ = depth == 2 && value == "type";
-      if (depth == 2)
-        field_ = !in_model_          ? Field::other
-                 : value == "vocab"  ? Field::vocabulary
-                 : value == "merges" ? Field::merges
-                                     : Field::other;
-      if (depth != 3 || field_ != Field::vocabulary) return true;
-      piece_ = value.get<std::string>();
-      return false;
-    }
-    if (event == Json::parse_event_t::object_end && depth <= 1) in_model_ = false, field_ = Field::other;
-    if (in_model_ && depth == 2 && is_type_ && event == Json::parse_event_t::value && value != "BPE")
-      fail(where_, ": model: the type ", value.dump(), " is not supported; only BPE is");
-    if (!in_model_ || depth < 3) return true;
-    if (field_ == Field::vocabulary) return add_piece(depth, event, value), true;
-    if (field_ == Field::merges) return add_merge(depth, event, value);
+  bool null() { return value(nullptr); }
+  bool boolean(bool it) { return value(it); }
+  bool number_integer(Json::number_integer_t it) { return value(it); }
+  bool number_unsigned(Json::number_unsigned_t it) { return value(it); }
+  bool number_float(Json::number_float_t it, const std::string&) { return value(it); }
+  bool string(std::string& it) { return value(std::move(it)); }
+  bool binary(Json::binary_t&) { return false; }  // there is none in texts
+  bool start_object(std::size_t) { return start(Json::object()); }
+  bool start_array(std::size_t) { return start(Json::array()); }
+  bool end_object() { return end(); }
+  bool end_array() { return end(); }
+
+  bool key(std::string& it) {
+    if (depth_ == 1) in_model_ = it == "model";
+    if (depth_ == 2)
+      field_ = !in_model_       ? Field::other
+               : it == "vocab"  ? Field::vocabulary
+               : it == "merges" ? Field::merges
+               : it == "type"   ? Field::type
+                                : Field::other;
+    key_ = std::move(it);
     return true;
   }
 
+  bool parse_error(std::size_t byte, const std::string&, const nlohmann::detail::exception& error) {
+    if (dynamic_cast<const Json::parse_error*>(&error) == nullptr)  // a number such as 1e999
+      parse_json(text_, std::string(where_));                       // throws with the place
+    const std::string_view before = text_.substr(0, byte);
+    fail(where_, ": line ", 1 + std::ranges::count(before, '\n'), ", byte ", byte,
+         " of the file: not valid JSON; is the file complete?");
+  }
+
  private:
-  enum class Field { other, vocabulary, merges };
+  enum class Field { other, type, vocabulary, merges };
 
-  static std::string shown(const Json& value) { return value.is_discarded() ? "a list or an object" : value.dump(); }
+  bool is_in(Field field) const { return depth_ >= 3 && in_model_ && field_ == field; }
 
-  void add_piece(int depth, Json::parse_event_t event, const Json& value) {
-    const bool is_value = event == Json::parse_event_t::value && depth == 3;
-    const std::int64_t id = is_value ? json_as<std::int64_t>(value).value_or(-1) : -1;
-    check(id >= 0 && id <= max_token_id, where_, ": the id of the token \"", piece_, "\" must be a number from 0 to ",
-          max_token_id, ", not ", shown(value));
-    into_.vocabulary.add(piece_, static_cast<std::int32_t>(id));
+  bool value(Json it) {
+    if (is_in(Field::vocabulary))
+      add_piece(it);
+    else if (is_in(Field::merges))
+      add_merge(it);
+    else
+      put(std::move(it));
+    return true;
+  }
+
+  /// A list or an object begins.
+  bool start(Json it) {
+    if (is_in(Field::vocabulary)) refuse_piece("a list or an object");
+    if (is_in(Field::merges)) {
+      if (!it.is_array() || depth_ > 3) refuse_merge("a list or an object");
+      pair_size_ = 0;
+    } else {
+      open_.push_back(&put(std::move(it)));
+    }
+    ++depth_;
+    return true;
+  }
+
+  bool end() {
+    if (--depth_ >= 3 && is_in(Field::merges)) {
+      if (pair_size_ != 2) refuse_merge("a list of another length");
+      return true;
+    }
+    open_.pop_back();
+    if (depth_ <= 1) in_model_ = false;
+    return true;
+  }
+
+  /// Puts a value where it belongs in the document. No other is added beside it while it is open.
+  Json& put(Json it) {
+    if (depth_ == 2 && in_model_ && field_ == Field::type && !it.is_structured() && it != "BPE")
+      fail(where_, ": model: the type ", it.dump(), " is not supported; only BPE is");
+    if (open_.empty()) return into_.spec = std::move(it);
+    Json& parent = *open_.back();
+    if (parent.is_object()) return parent[key_] = std::move(it);
+    parent.push_back(std::move(it));
+    return parent.back();
+  }
+
+  void add_piece(const Json& it) {
+    const std::int64_t id = json_as<std::int64_t>(it).value_or(-1);
+    if (id < 0 || id > max_token_id) refuse_piece(it.dump());
+    into_.vocabulary.add(key_, static_cast<std::int32_t>(id));
+  }
+  [[noreturn]] void refuse_piece(const std::string& shown) const {
+    fail(where_, ": the id of the token \"", key_, "\" must be a number from 0 to ", max_token_id, ", not ", shown);
   }
 
   /// A merge is "left right" or ["left", "right"].
-  bool add_merge(int depth, Json::parse_event_t event, const Json& value) {
-    const auto refuse = [&] {
-      fail(where_, ": merge ", into_.merges.size() + 1, " must be \"left right\" or [\"left\", \"right\"], not ",
-           shown(value));
-    };
-    if (event == Json::parse_event_t::array_start && depth == 3) {
-      pair_size_ = 0;
-      return true;
-    }
-    if (event == Json::parse_event_t::array_end && depth == 3) {
-      if (pair_size_ != 2) refuse();
-      return false;
-    }
-    if (event != Json::parse_event_t::value || !value.is_string() || depth > 4) refuse();
-    const std::string& text = value.get_ref<const std::string&>();
-    if (depth == 4) {
+  void add_merge(const Json& it) {
+    if (!it.is_string()) refuse_merge(it.dump());
+    const auto& text = it.get_ref<const std::string&>();
+    if (depth_ == 4) {
       if (pair_size_++ == 0)
         into_.merges.emplace_back(text, "");
       else
         into_.merges.back().second = text;
-      return false;
+      return;
     }
-    if (text.starts_with("#version")) return false;
+    if (text.starts_with("#version")) return;
     const std::size_t space = text.find(' ');
-    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) refuse();
+    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) refuse_merge(it.dump());
     into_.merges.emplace_back(text.substr(0, space), text.substr(space + 1));
-    return false;
+  }
+  [[noreturn]] void refuse_merge(const std::string& shown) const {
+    fail(where_, ": merge ", into_.merges.size() + 1, " must be \"left right\" or [\"left\", \"right\"], not ", shown);
   }
 
   TokenizerJson& into_;
-  std::string_view where_;
-  bool in_model_ = false, is_type_ = false;
-  Field field_ = Field::other;
-  std::string piece_;
+  std::string_view text_, where_;
+  std::vector<Json*> open_;  ///< of the document: lists and objects around the next value
+  int depth_ = 0;            ///< of all lists and objects
+  bool in_model_ = false;
+  Field field_ = Field::other;  ///< of the model
+  std::string key_;
   int pair_size_ = 0;
 };
 
@@ -111,16 +160,8 @@ inline TokenizerJson read_tokenizer_json(const fs::path& path) {
          kto::detail::max_json_depth, " deep");
   TokenizerJson out;
   out.mentions_byte_level = text.find("\"ByteLevel\"") != std::string::npos;
-  try {
-    out.spec = Json::parse(text.begin(), text.end(), Json::parser_callback_t(TokenizerJsonFilter(out, where)));
-  } catch (const Json::parse_error& error) {
-    const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(error.byte, text.size()));
-    fail(where, ": line ", 1 + std::count(text.begin(), end, '\n'), ", byte ", error.byte,
-         " of the file: not valid JSON; is the file complete?");
-  } catch (const Json::out_of_range&) {  // a number such as 1e999
-    parse_json(text, where);             // throws with the place
-    throw;
-  }
+  TokenizerJsonReader reader(out, text, where);
+  Json::sax_parse(text, &reader);
   check(out.spec.is_object() && out.spec.contains("model") && out.spec["model"].is_object(), where,
         ": is not a tokenizer.json: it has no object \"model\"");
   const Json& version = out.spec.contains("version") ? out.spec["version"] : Json("1.0");
