@@ -125,7 +125,8 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
     check(list->is_array(), where, ": configs: expected a list of mappings with config_name and data_files");
     std::unordered_map<std::string, std::size_t> last;  // of those with one name the last counts
     for (std::size_t i = 0; i < list->size(); ++i)
-      if ((*list)[i].is_object()) last[(*list)[i].value("config_name", Json()).dump()] = i;
+      if (const Json& item = (*list)[i]; item.is_object() && item.contains("config_name"))
+        last[json_as<std::string>(item["config_name"]).value_or("")] = i;
     for (std::size_t i = 0; i < list->size(); ++i) {
       const Json& item = (*list)[i];
       const auto text = [&](const std::string& key) {
@@ -147,7 +148,7 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
                                                       "features",    "drop_labels", "drop_metadata"};
       for (const auto& [key, value] : item.items())
         if (std::ranges::find(known, key) == known.end()) config.ignored += (config.ignored.empty() ? "" : ", ") + key;
-      if (last[item["config_name"].dump()] == i) out.push_back(std::move(config));
+      if (last[config.name] == i) out.push_back(std::move(config));
     }
     break;
   }
