@@ -211,15 +211,13 @@ inline YamlFile read_yaml(const fs::path& path) {
   if (several || !root.IsMap()) throw bad(path.string(), ": expected one YAML mapping of option names to values");
   YamlFile out;
   detail::YamlReader reader(path);
-  std::vector<std::string> seen;
+  std::set<std::string> seen;
   std::vector<YAML::Node> nodes;
   for (const auto& [name, value] : reader.entries(root)) {
     const std::string where = reader.place(name);
     if (!name.IsScalar()) throw bad(where, ": expected the name of an option before the colon");
     const std::string& key = name.Scalar();
-    if (std::find(seen.begin(), seen.end(), key) != seen.end())
-      throw bad(where, ": ", detail::quoted(Json(key)), " is given twice");
-    seen.push_back(key);
+    if (!seen.insert(key).second) throw bad(where, ": ", detail::quoted(Json(key)), " is given twice");
     if (key != "env") {
       out.values.push_back({key, reader.value(value), concat(where, ": ", detail::one_line(key))});
       nodes.push_back(value);

@@ -175,14 +175,16 @@ const Parser parsers[] = {
        };
        return reading("README.md", "---\nconfigs:\n" + listed(size / 45, one, "") + "---\ntext\n",
                       [](const auto& file) { kto::detail::read_configs(file.parent_path()); });
-     }},
+     },
+     100'000},
     {"README.md: splits of one configuration", 120,
      [](std::size_t size) {
        const auto one = [](const std::string& i) { return "  - {split: s" + i + ", path: d" + i + ".csv}\n"; };
        return reading("README.md",
                       "---\nconfigs:\n- config_name: a\n  data_files:\n" + listed(size / 35, one, "") + "---\ntext\n",
                       [](const auto& file) { kto::detail::read_configs(file.parent_path()); });
-     }},
+     },
+     100'000},
     {"README.md: its text", 8,
      [](std::size_t size) {
        return reading("README.md", "---\nlicense: mit\n---\n" + repeated("text\r\n", size),
@@ -194,7 +196,8 @@ const Parser parsers[] = {
                       listed(
                           size / 12, [](const auto& i) { return "option_" + i + ": 1\n"; }, ""),
                       [](const auto& file) { kto::read_yaml(file); });
-     }},
+     },
+     200'000},
     {"YAML: a list", 200,
      [](std::size_t size) {
        return reading("run.yaml", "report_to: [" + listed(size / 6, [](const auto&) { return "none"; }) + "]\n",
