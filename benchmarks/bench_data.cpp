@@ -12,6 +12,7 @@
 #include "kto/collate/pairing.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/data/rows.hpp"
+#include "kto/io/atomic_file.hpp"
 
 namespace {
 

@@ -18,13 +18,15 @@
 
 namespace kto {
 
-/// The folder of what is kept from run to run.
+/// The folder of what is kept from run to run. A path that is not absolute counts as none, as the XDG specification has
+/// it: the cache of each working directory would be another.
 inline fs::path user_cache_folder() {
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && fs::path(cache).is_absolute())
     return fs::path(cache) / "kto";
-  const std::string folder = detail::expand_home("~/.cache");
-  if (folder.starts_with('~')) return fs::temp_directory_path() / ("kto-" + std::to_string(::getuid()));  // no home
-  return fs::path(folder) / "kto";
+  if (const fs::path folder = detail::expand_home("~/.cache"); folder.is_absolute()) return folder / "kto";
+  std::error_code problem;
+  const fs::path folder = fs::temp_directory_path(problem);
+  return (problem ? "/tmp" : folder) / ("kto-" + std::to_string(::getuid()));
 }
 
 /// The files of `split`; of a mixture, whose only one is train, all.
@@ -144,9 +146,10 @@ inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const 
                                  : row_files({.path = path});
     for (RowFiles& part : out) part.label_pad_token_id = script.label_pad_token_id;
     return out;
-  } catch (const Error& error) {
+  } catch (const std::exception& error) {
     fail("eval_datasets: ", name, ": ",
-         where.is_string() && !is_path ? concat(text, " is no file or folder, and as a split: ") : "", error.what());
+         where.is_string() && !is_path ? concat(text, " is no file or folder, and as a split: ") : "",
+         error_text(error));
   }
 }
 

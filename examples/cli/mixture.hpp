@@ -18,12 +18,12 @@ namespace kto {
 
 namespace detail {
 
-/// "~/x" below the home folder, HOME or else that of the user's entry, as Python's expanduser has it; other paths, and
-/// those of a user without a home, as they are.
+/// "~/x" below the home folder, HOME or, where that is empty, that of the user's entry, as Python's expanduser has it;
+/// other paths, and those of a user without a home, as they are.
 inline std::string expand_home(const std::string& path) {
   if (path != "~" && !path.starts_with("~/")) return path;
   const char* home = std::getenv("HOME");
-  if (home == nullptr)
+  if (home == nullptr || *home == '\0')
     if (const passwd* user = ::getpwuid(::getuid()); user != nullptr) home = user->pw_dir;
   return home != nullptr ? home + path.substr(1) : path;
 }

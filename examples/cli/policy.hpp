@@ -109,6 +109,7 @@ inline fs::path base_of_adapter(const fs::path& adapter) {
 /// One of the adapters that PEFT saved side by side: `root`/NAME, or for "default" `root` itself.
 inline fs::path named_adapter(const fs::path& root, const std::optional<std::string>& name) {
   const auto is_adapter = [](const fs::path& folder) { return fs::exists(folder / "adapter_config.json"); };
+  check(fs::is_directory(root), root.string(), ": is no folder; expected a PEFT adapter, or several side by side");
   if (!name || (*name == "default" && is_adapter(root))) return root;
   if (is_adapter(root / *name)) return root / *name;
   std::string known = is_adapter(root) ? "default" : "";

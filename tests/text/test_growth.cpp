@@ -6,6 +6,7 @@
 #include <new>
 
 #include "growth.hpp"
+#include "kto/io/atomic_file.hpp"
 #include "kto/text/chat_template.hpp"
 #include "kto/text/tokenizer.hpp"
 

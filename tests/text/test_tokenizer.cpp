@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "kto/io/atomic_file.hpp"
 #include "kto/text/tokenizer.hpp"
 #include "kto/text/tokenizer_config.hpp"
 

@@ -2,10 +2,12 @@
 // Errors and checks that name what was wrong, where, what was expected, and what to do. Free of LibTorch.
 #pragma once
 
+#include <filesystem>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 namespace kto {
 
@@ -19,20 +21,42 @@ struct UsageError : Error {
   using Error::Error;
 };
 
-/// What `error` says. Of an error of LibTorch that is the first line: a backtrace follows it.
-inline std::string error_text(const std::exception& error) {
-  const std::string_view text = error.what();
-  const auto has = [&](std::string_view sign) { return text.find(sign) != std::string_view::npos; };
-  const bool of_libtorch = has("\nException raised from ") || has("\nframe #");
-  return std::string(of_libtorch ? text.substr(0, text.find('\n')) : text);
-}
-
 /// Joins its arguments as operator<< prints them.
 template <class... Parts>
 std::string concat(const Parts&... parts) {
   std::ostringstream out;
   (out << ... << parts);
   return std::move(out).str();
+}
+
+namespace detail {
+
+/// What helps against an error of the file system; empty where its name says enough.
+inline std::string_view path_advice(const std::error_code& error) {
+  using enum std::errc;
+  if (error == permission_denied || error == operation_not_permitted)
+    return "; change its permissions, or name another path";
+  if (error == too_many_symbolic_link_levels) return "; a link in it leads to itself: mend it, or name another path";
+  if (error == not_a_directory) return "; a part of it is a file: name another path";
+  if (error == filename_too_long) return "; name a shorter path";
+  if (error == no_space_on_device) return "; make some room on the disk";
+  return "";
+}
+
+}  // namespace detail
+
+/// What `error` says. Of an error of LibTorch that is the first line: a backtrace follows it. Of one of the file
+/// system: the path, what is wrong with it, and what to do.
+inline std::string error_text(const std::exception& error) {
+  if (const auto* of_files = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
+    const bool has_two = !of_files->path2().empty();
+    return concat(of_files->path1().string(), has_two ? " and " : "", of_files->path2().string(), ": ",
+                  of_files->code().message(), detail::path_advice(of_files->code()));
+  }
+  const std::string_view text = error.what();
+  const auto has = [&](std::string_view sign) { return text.find(sign) != std::string_view::npos; };
+  const bool of_libtorch = has("\nException raised from ") || has("\nframe #");
+  return std::string(of_libtorch ? text.substr(0, text.find('\n')) : text);
 }
 
 /// `text`, or its first `most` bytes, in whole UTF-8 characters, and "...": what a message quotes of a file.

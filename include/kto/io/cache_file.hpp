@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kto/io/content_hash.hpp"
+#include "kto/io/folder.hpp"
 #include "kto/io/safetensors.hpp"
 
 namespace kto {
@@ -40,6 +41,14 @@ inline std::string cache_checksum(const std::vector<std::pair<std::string, Tenso
 }  // namespace detail
 
 inline fs::path cache_path(const fs::path& folder, const std::string& key) { return folder / (key + ".safetensors"); }
+
+/// Whether a file of this name holds what is stored under some key as long as `key`.
+inline bool is_cache_file(const std::string& name, const std::string& key) {
+  const fs::path path = name;
+  const std::string stem = path.stem().string();
+  return path.extension() == ".safetensors" && stem.size() == key.size() &&
+         stem.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
 
 /// Throws the Error of a file that is no cache of its key.
 [[noreturn]] inline void refuse_cache(const fs::path& path, const auto&... why) {
@@ -90,7 +99,8 @@ inline void write_cache(const fs::path& folder, const std::string& key, const Ca
   metadata["kto"] = kind.format;
   metadata["key"] = key;
   metadata["checksum"] = detail::cache_checksum(tensors, metadata);
-  fs::create_directories(folder);
+  make_folder(folder);
+  remove_stale_temporaries(folder, [&](const std::string& name) { return is_cache_file(name, key); });
   save_safetensors(cache_path(folder, key), tensors, metadata);
 }
 

@@ -152,15 +152,20 @@ inline std::vector<std::string> write_checkpoint(AtomicFiles& files, const fs::p
   return written;
 }
 
-/// Removes weights of an earlier save that are not among `written`: a reader might prefer them.
+/// Whether write_checkpoint gives files this name, for any number of shards.
+inline bool is_weights_file(std::string_view name, const std::string& stem = "model") {
+  return name == stem + ".safetensors" || name == stem + ".safetensors.index.json" || detail::is_shard_name(stem, name);
+}
+
+/// Removes weights of an earlier save that are not among `written`, a reader might prefer them, and what a killed save
+/// left of such files.
 inline void remove_stale_weights(const fs::path& folder, const std::vector<std::string>& written,
                                  const std::string& stem = "model") {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    const bool weights =
-        name == stem + ".safetensors" || name == stem + ".safetensors.index.json" || detail::is_shard_name(stem, name);
-    if (weights && std::ranges::find(written, name) == written.end()) fs::remove(entry.path());
+    if (is_weights_file(name, stem) && std::ranges::find(written, name) == written.end()) fs::remove(entry.path());
   }
+  remove_stale_temporaries(folder, [&](const std::string& name) { return is_weights_file(name, stem); });
 }
 
 /// Saves weights into an existing folder; what was there before stays until all is written.

@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include "kto/io/file.hpp"
+#include "kto/io/folder.hpp"
 
 namespace kto {
 
@@ -101,7 +101,7 @@ class EventFile {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   }
   static fs::path new_path(const fs::path& folder) {
-    fs::create_directories(folder);
+    make_folder(folder);
     char host[256] = "localhost";
     ::gethostname(host, sizeof host - 1);
     const std::string start =

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files: read whole, mapped, or written so that a reader sees the old content or the new, never a half.
+// Files: opened, read whole, mapped, appended to. atomic_file.hpp writes them whole.
 #pragma once
 
 #include <fcntl.h>
@@ -111,47 +111,6 @@ inline std::string read_file(const fs::path& path) {
     if (got == 0) return content;
     content.append(buffer, static_cast<std::size_t>(got));
   }
-}
-
-/// Writes a new file beside `path` under a temporary name; commit() flushes it to the disk and renames it over `path`.
-/// Without commit() the temporary file is removed and `path` stays as it was.
-class AtomicFile {
- public:
-  explicit AtomicFile(fs::path path)
-      : path_(std::move(path)),
-        temporary_(path_.string() + ".tmp" + std::to_string(::getpid())),
-        file_(temporary_, O_WRONLY | O_CREAT | O_TRUNC) {}
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() {
-    if (!committed_) ::unlink(temporary_.c_str());
-  }
-
-  void write(std::string_view bytes) { append(file_, path_, bytes); }
-
-  void commit() {
-    if (::fsync(file_.get()) != 0) fail(path_.string(), ": cannot be written: ", std::strerror(errno));
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0)
-      fail(path_.string(), ": cannot be replaced: ", std::strerror(errno));
-    committed_ = true;
-    fs::path folder = path_.parent_path();
-    if (folder.empty()) folder = ".";
-    const FileHandle directory(folder, O_RDONLY | O_DIRECTORY);
-    ::fsync(directory.get());  // makes the new name last; some file systems cannot, and the data is safe all the same
-  }
-
- private:
-  fs::path path_;
-  fs::path temporary_;
-  FileHandle file_;
-  bool committed_ = false;
-};
-
-/// Replaces the content of `path`, whole or not at all.
-inline void write_file(const fs::path& path, std::string_view content) {
-  AtomicFile file(path);
-  file.write(content);
-  file.commit();
 }
 
 }  // namespace kto

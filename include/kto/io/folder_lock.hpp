@@ -19,6 +19,9 @@ class FolderLock {
     // File systems without such locks answer otherwise than EWOULDBLOCK; there is nothing to hold there.
     if (::flock(handle_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
       fail(folder.string(), ": another run is writing to this folder; wait for it, or choose another --output_dir");
+    struct stat info{};  // a run that ends takes an empty folder of its own away
+    if (::fstat(handle_.get(), &info) == 0 && info.st_nlink == 0)
+      fail(folder.string(), ": another run has just removed this folder; start again");
   }
 
  private:

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "kto/core/torch.hpp"
-#include "kto/io/file.hpp"
+#include "kto/io/atomic_file.hpp"
 #include "kto/io/json.hpp"
 
 namespace kto {

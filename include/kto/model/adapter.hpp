@@ -158,7 +158,7 @@ inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, 
   if (config.base_model_name_or_path.empty()) config.base_model_name_or_path = source.folder().string();
   detail::ChangedFiles changed;
   if (tokens.any()) changed = {{"tokenizer_config.json", aligned_configs(source, tokens).tokenizer_config}};
-  fs::create_directories(folder);
+  make_folder(folder);
   AtomicFiles files;
   constexpr auto one_file = std::numeric_limits<std::int64_t>::max();  // PEFT reads no shards
   const auto written = write_checkpoint(files, folder, tensors, one_file, "adapter_model");

@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "kto/io/checkpoint.hpp"
+#include "kto/io/folder.hpp"
 #include "kto/model/decoder.hpp"
 #include "kto/model/model_files.hpp"
 #include "kto/model/special_tokens.hpp"
+#include "kto/text/companion_files.hpp"
 
 namespace kto {
 
@@ -83,7 +85,7 @@ inline void write_companion(AtomicFiles& files, const ModelFiles& source, const 
   if (other != changed.end() && !(source.has(name) && source.object(name) == other->second)) {
     files.add(folder / name).write(other->second.dump(2) + "\n");
   } else if (source.has(name) && !fs::equivalent(source.folder(), folder, none)) {
-    fs::create_directories((folder / name).parent_path());
+    make_folder((folder / name).parent_path());
     files.add(folder / name).write(source.texts().at(name));
   }
 }
@@ -169,7 +171,7 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
       decoder.config.tie_word_embeddings)
     config["tie_word_embeddings"] = decoder.config.tie_word_embeddings;
 
-  fs::create_directories(folder);
+  make_folder(folder);
   AtomicFiles files;
   const auto written = write_checkpoint(files, folder, decoder.named_parameters(), max_shard_size);
   files.add(folder / "config.json").write(config.dump(2) + "\n");
