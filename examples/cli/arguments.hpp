@@ -217,7 +217,9 @@ inline Option<ScriptConfig> eval_datasets_option() {
           "by name a file, a pattern of files, a folder (its dataset_test_split), or a split of dataset_name; a list "
           "names splits of dataset_name"};
   row.placeholder = "JSON";
-  row.expects = "names and paths such as {\"chat\": \"chat.jsonl\", \"code\": \"code/\"}, or a list of splits";
+  row.expects =
+      "names and paths such as {\"chat\": \"chat.jsonl\", \"code\": \"code/\"}, or a list of splits; no name has a "
+      "slash, or dots alone";
   row.get = [](const ScriptConfig& config) { return config.eval_datasets; };
   row.set = [](ScriptConfig& config, const Json& value) {
     Json sets = is_none(value) ? Json::object() : value;
@@ -236,9 +238,14 @@ inline Option<ScriptConfig> eval_datasets_option() {
     } else {
       return false;
     }
+    const auto is_name = [](const std::string& name) {  // of metrics, which TensorBoard sorts by their slashes
+      return name.find_first_not_of('.') != std::string::npos && std::ranges::none_of(name, [](unsigned char c) {
+               return c < ' ' || c == '/' || c == '\\' || c == '\x7f';
+             });
+    };
     for (const auto& [name, where] : named.items())
-      if (name.empty() || !(is_text(where) || (where.is_object() && where.size() == 1 && where.contains("split") &&
-                                               is_text(where["split"]))))
+      if (!is_name(name) || !(is_text(where) || (where.is_object() && where.size() == 1 && where.contains("split") &&
+                                                 is_text(where["split"]))))
         return false;
     config.eval_datasets = std::move(named);
     return true;

@@ -5,6 +5,7 @@
 
 #include "catch.hpp"
 #include "examples/cli/arguments.hpp"
+#include "kto/io/atomic_file.hpp"
 
 using namespace kto;
 
@@ -225,7 +226,11 @@ TEST_CASE("a YAML file gives defaults that the command line overrides") {
   const TemporaryFile whole("model_name_or_path: m\ndataset_name: d\noutput_dir: ~/runs\n");
   const Arguments from_file = parse({"--config=" + whole.path.string()}).value();
   CHECK(from_file.script.dataset_name == "d");
-  if (const char* home = std::getenv("HOME")) CHECK(from_file.train.output_dir == std::string(home) + "/runs");
+  const std::string home = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
+  if (!home.empty()) CHECK(from_file.train.output_dir == home + "/runs");
+  ::setenv("HOME", "", 1);
+  CHECK(detail::expand_home("~/runs") != "/runs");
+  ::setenv("HOME", home.c_str(), 1);
 }
 
 TEST_CASE("YAML files after the kinds of TRL's repository and of others are taken as they are") {
@@ -577,12 +582,14 @@ TEST_CASE("eval_datasets: sets by name, from text, YAML or a list of splits") {
   CHECK(sets(R"({"chat": "a.jsonl", "code": "test"})") == Json{{"chat", "a.jsonl"}, {"code", "test"}});
   CHECK(sets(R"(["test", "validation"])") ==
         Json{{"test", {{"split", "test"}}}, {"validation", {{"split", "validation"}}}});
+  CHECK(sets(R"(["train[:10%]", "v1.0"])").size() == 2);
   CHECK(sets("None").empty());
   CHECK(run_yaml("eval_datasets:\n  chat: a.jsonl\n  code: b\ndo_eval: true\n").script.eval_datasets.size() == 2);
   CHECK(arguments_from_json(to_json(run({"--do_eval", "--eval_datasets", R"(["a"])"})), "x").script.eval_datasets ==
         Json{{"a", {{"split", "a"}}}});
   for (const char* bad :
-       {"a.jsonl", "3", R"({"a": 3})", R"({"": "a"})", R"({"a": ""})", R"(["a", "a"])", R"({"a": {"path": "x"}})"})
+       {"a.jsonl", "3", R"({"a": 3})", R"({"": "a"})", R"({"a": ""})", R"(["a", "a"])", R"({"a": {"path": "x"}})",
+        R"({"../a": "a"})", R"({"a/b": "a"})", R"({"..": "a"})", R"({"a\\b": "a"})", R"({"a\nb": "a"})", R"(["a/b"])"})
     CHECK_THAT(refusal({"--do_eval", "--eval_datasets", bad}),
                KTO_CONTAINS("--eval_datasets: expected names and paths"));
   CHECK_THAT(refusal({"--eval_datasets", R"(["a"])"}), KTO_CONTAINS("needs --do_eval"));
