@@ -28,19 +28,12 @@ struct Interrupted {
 
 void note(const std::string& text) { std::cerr << "train_kto: " << kto::printable(text) << '\n'; }
 
-/// Refuses a folder that holds something, so that no earlier result is overwritten unasked.
-void check_output_folder(const kto::TrainConfig& config) {
-  const fs::path folder = config.output_dir;
-  if (!fs::exists(folder)) return;
-  kto::check(fs::is_directory(folder), folder.string(), ": is a file; expected a folder for --output_dir");
-  kto::check(fs::is_empty(folder) || config.overwrite_output_dir || config.resume_from_checkpoint, folder.string(),
-             ": exists and is not empty; choose another --output_dir, add --overwrite_output_dir, or "
-             "--resume_from_checkpoint True");
-}
-
-std::shared_ptr<kto::FolderLock> lock_output(const kto::TrainConfig& config) {
-  fs::create_directories(config.output_dir);
-  return kto::lock_folder(config.output_dir);
+/// Refuses folders beside output_dir that are to be written to and cannot be, before anything is computed for them.
+void check_folders(const kto::ScriptConfig& script) {
+  if (script.dataset_cache) kto::check_folder(*script.dataset_cache, "--dataset_cache");
+  if (script.ref_logps_cache) kto::check_folder(*script.ref_logps_cache, "--ref_logps_cache");
+  if (script.logging_dir && kto::reports_to(script, "tensorboard"))
+    kto::check_folder(*script.logging_dir, "--logging_dir");
 }
 
 /// Takes away what an overwritten run of the other kind left: a loader would put an adapter on the new weights, or read
@@ -158,6 +151,10 @@ kto::Callbacks make_callbacks(const kto::Arguments& args) {
   kto::Callbacks out{kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)), kto::watch_collapse(note),
                      kto::StopSignals::callback()};
   const fs::path folder = args.train.output_dir;
+  if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)  // this run begins its own
+    out.push_back({.on_train_begin = [file = folder / "metrics.jsonl"](const kto::TrainerState&, const kto::Plan&) {
+      fs::remove(file);
+    }});
   const std::string run_name = args.script.run_name.value_or("");
   for (const std::string& name : args.script.report_to.value_or(std::vector<std::string>{}))
     out.push_back(name == "jsonl" ? kto::report_jsonl(folder / "metrics.jsonl", run_name)
@@ -344,7 +341,6 @@ std::int64_t pad_id(const kto::ScriptConfig& script, const kto::NamedTokens& tok
 
 void run(const kto::Arguments& args) {
   (void)kto::make_any_optimizer(args.script, args.train);  // throws for optim_args that do not belong
-  check_output_folder(args.train);
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
   const kto::Processor processor(kto::tokenizer_folder(args));
   const kto::NamedTokens tokens = processor.named_tokens();
@@ -369,9 +365,6 @@ void run(const kto::Arguments& args) {
   if (args.script.do_train)
     for (const std::string& advice : kto::config_advice(args.train)) note(advice);
   run.rows_files = hash_rows_files(run.rows);
-  const auto lock = lock_output(args.train);
-  if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)
-    fs::remove(fs::path(args.train.output_dir) / "metrics.jsonl");  // this run begins its own
   switch (args.script.loss_type) {
     case kto::LossType::kto:
       return train(run, kto::Kto{.beta = args.script.beta});
@@ -393,6 +386,10 @@ void use_found_batch_size(kto::TrainConfig& config) {
 
 /// run(), and with --auto_find_batch_size again from the start with half the rows a micro-batch while memory runs out.
 void run_in_memory(kto::Arguments args) {
+  check_folders(args.script);
+  const kto::OutputFolder folder(args.train.output_dir, /*may_hold_files=*/args.train.overwrite_output_dir ||
+                                                            args.train.resume_from_checkpoint.has_value());
+  if (args.script.do_train) (void)kto::checkpoint_to_resume(args.train);  // throws now, not when all is read
   if (args.script.auto_find_batch_size) use_found_batch_size(args.train);
   for (;;) {
     try {

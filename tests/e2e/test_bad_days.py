@@ -3,6 +3,7 @@
 rows, two runs in one folder, numbers that are not finite: one clear error each, and what was saved stays. Standard library
 only."""
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -80,6 +81,62 @@ with tempfile.TemporaryDirectory() as tmp:
     process.stdout.close()
     case("the killed one leaves no lock", runs.run("shared", *flags, "--overwrite_output_dir").returncode == 0)
 
+    os.makedirs(at("held"))
+    held = os.open(at("held"), os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    fails("and before it reads rows or a model", runs.run("held", *flags, model=at("no_model"), data=at("no_rows")), r"held: another run is writing")
+    os.close(held)
+    fails("a run that cannot begin", runs.run("parent/begun", *flags, data=at("no_rows")), r"no_rows")
+    case("leaves no folder behind", not os.path.exists(at("parent")))
+
+    # What is in an output folder and is not this program's
+    def listing(folder):
+        return sorted(os.path.relpath(os.path.join(path, name), folder) for path, _, names in os.walk(folder) for name in names)
+
+    foreign = [".unfinished-checkpoint-mine/y", "checkpoint-5/trainer_state.json", "checkpoint-7/thesis.txt", "mine/notes.txt", "notes.txt.tmp99999999"]
+    stale = [".unfinished-checkpoint-3/model.safetensors", "model.safetensors.tmp99999999", "config.json.tmp1", "adapter_model.safetensors.tmp7-1"]
+    for name in foreign + stale:
+        os.makedirs(os.path.dirname(at("lived_in", name)), exist_ok=True)
+        open(at("lived_in", name), "w").write(name)
+    one = ["--max_steps", "1", "--report_to", "jsonl"]
+    fails("a folder that is not empty", runs.run("lived_in", *one), r"lived_in: exists and is not empty")
+    case("is left as it is", listing(at("lived_in")) == sorted(foreign + stale), listing(at("lived_in")))
+    fails("checkpoints of others are not gone on from", runs.run("lived_in", *one, *resume), r"has no checkpoint-N of this program")
+    result = runs.run("lived_in", *one, "--overwrite_output_dir")
+    left = [name for name in listing(at("lived_in")) if "tmp" in name or "unfinished" in name or name in foreign]
+    case("overwritten, it keeps what is not this program's, and loses what a killed run left", result.returncode == 0 and left == foreign and
+         os.path.exists(at("lived_in", "checkpoint-1", "kto_checkpoint.json")), (result.stderr[-300:], left))
+    fails("a folder of others in the place of a checkpoint", runs.run("lived_in", *flags, "--overwrite_output_dir"), r"checkpoint-5: is in the way of a checkpoint")
+    case("is said before training", os.path.exists(at("lived_in", "checkpoint-1")) and not os.path.exists(at("lived_in", "checkpoint-2")))
+    result = runs.run("lived_in", "--do_train", "False", "--do_eval", "--overwrite_output_dir")
+    case("an evaluation alone replaces nothing of a run but its own results", result.returncode == 0 and os.path.exists(at("lived_in", "eval_results.json")) and
+         all(os.path.getsize(at("lived_in", name)) > 0 for name in ("metrics.jsonl", "model.safetensors", "checkpoint-1/kto_checkpoint.json", *foreign)),
+         (result.stderr[-300:], listing(at("lived_in"))))
+
+    # Paths on which no folder can be made
+    os.symlink(at("loop"), at("loop"))
+    os.symlink(at("nowhere"), at("dangling"))
+    open(at("file"), "w").close()
+    precompute = ["--precompute_ref_log_probs", "--ref_logps_cache"]
+    for where, problem in (("file", "file is a file"), ("file/deep/out", "file is a file"), ("loop/out", "loop is a link that leads nowhere"),
+                           ("dangling", "dangling is a link that leads nowhere"), ("x" * 256, "has 256 bytes")):
+        fails(f"output_dir {where[:20]}", runs.run(where, *flags), rf"output_dir {re.escape(at(where))}: .*{problem}.*; expected a folder")
+        fails(f"ref_logps_cache {where[:20]}", runs.run("new_cache", *flags, *precompute, at(where)), rf"--ref_logps_cache .*{problem}.*; expected a folder")
+    for name, more, pattern in (("logging_dir", ["--report_to", "tensorboard", "--logging_dir", at("file/x")], r"--logging_dir .*file is a file"),
+                                ("dataset_cache", ["--dataset_cache", at("loop")], r"--dataset_cache .*loop is a link"),
+                                ("resume_from_checkpoint", ["--resume_from_checkpoint", at("loop")], r"loop: is no folder"),
+                                ("ref_model_name_or_path", ["--ref_model_name_or_path", at("loop")], r"loop.*: Too many levels"),
+                                ("adapter_name_or_path", ["--adapter_name_or_path", at("nowhere"), "--model_adapter_name", "x"], r"nowhere: is no folder"),
+                                ("model_name_or_path", [], r"loop.*: Too many levels")):
+        result = runs.run("new_odd", *flags, *more, model=at("loop") if not more else None)
+        fails(f"{name}: an odd path", result, pattern)
+        case(f"{name}: in one line of our own", len(result.stderr.strip().splitlines()) == 1 and "filesystem error" not in result.stderr, result.stderr)
+    case("none of them left a folder", not any(os.path.exists(at(name)) for name in ("new_cache", "new_odd", "nowhere")))
+    result = subprocess.run(runs.command("precomputed", "--max_steps", "1", "--precompute_ref_log_probs"), capture_output=True, text=True, cwd=tmp,
+                            env={**runs.environment, "XDG_CACHE_HOME": "relative", "HOME": at("home")})
+    case("a relative XDG_CACHE_HOME counts as none", result.returncode == 0 and not os.path.exists(at("relative")) and os.listdir(at("home", ".cache", "kto")),
+         result.stderr[-300:])
+
     # Rotation
     best = ["--eval_strategy", "steps", "--eval_steps", "1", "--metric_for_best_model", "loss", "--save_total_limit", "2"]
     assert runs.run("rotated", *flags, *best, "--greater_is_better", "True").returncode == 0
@@ -148,7 +205,7 @@ with tempfile.TemporaryDirectory() as tmp:
     refused("an adapter that was not saved with the checkpoint", add_adapter, r"adapter_model\.safetensors: was not saved with this checkpoint")
     hot = ["--learning_rate", "1e38", "--max_steps", "1"]
     fails("weights of infinities are not saved", runs.run("hot", *hot), r"step 1: the update left .* not finite")
-    case("anywhere", not runs.checkpoints("hot") and not os.path.exists(at("hot", "model.safetensors")), os.listdir(at("hot")))
+    case("anywhere", not runs.checkpoints("hot") and not os.path.exists(at("hot", "model.safetensors")))
     other = make_model(at("other_model"), root, seed=2)
     fails("another model of the same shape", runs.run("new", *flags, *spoiled(keep), model=other), r"other weights")
     wider = make_model(at("wider"), root, intermediate_size=32)

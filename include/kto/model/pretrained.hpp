@@ -13,7 +13,6 @@
 #include "kto/model/decoder.hpp"
 #include "kto/model/model_files.hpp"
 #include "kto/model/special_tokens.hpp"
-#include "kto/text/companion_files.hpp"
 
 namespace kto {
 

@@ -7,12 +7,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "kto/io/folder_lock.hpp"
 #include "kto/loss/concept.hpp"
 #include "kto/optim/updates.hpp"
 #include "kto/reference/concept.hpp"
@@ -20,6 +20,7 @@
 #include "kto/train/feed.hpp"
 #include "kto/train/loss_scale.hpp"
 #include "kto/train/options.hpp"
+#include "kto/train/output_folder.hpp"
 #include "kto/train/run_changes.hpp"
 #include "kto/train/state.hpp"
 
@@ -125,14 +126,20 @@ inline std::string forget_lost_best(TrainerState& state) {
   return concat("the best checkpoint, ", lost, ", does not exist any more; the run goes on without it");
 }
 
-/// The folder to resume from, or nothing. Throws Error when the newest is asked for and there is none.
+/// The folder to resume from, or nothing. Throws Error when there is none, or none in output_dir.
 inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
   if (!config.resume_from_checkpoint) return std::nullopt;
-  if (*config.resume_from_checkpoint != "True" && *config.resume_from_checkpoint != "true")
+  if (*config.resume_from_checkpoint != "True" && *config.resume_from_checkpoint != "true") {
+    std::error_code none;
+    check(fs::is_directory(*config.resume_from_checkpoint, none), *config.resume_from_checkpoint,
+          ": is no folder; expected a checkpoint-N to resume from");
     return fs::path(*config.resume_from_checkpoint);
+  }
   const auto checkpoints = list_checkpoints(config.output_dir);
-  check(!checkpoints.empty(), config.output_dir,
-        ": has no checkpoint-N to resume from; leave out --resume_from_checkpoint to begin anew");
+  const bool has_others = checkpoints.empty() && !list_checkpoints(config.output_dir, /*own=*/false).empty();
+  check(!checkpoints.empty(), config.output_dir, ": has no checkpoint-N ",
+        has_others ? concat("of this program (with a ", checkpoint_manifest, ") ") : "",
+        "to resume from; leave out --resume_from_checkpoint to start from the beginning");
   return checkpoints.rbegin()->second;
 }
 
@@ -140,18 +147,22 @@ inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
 class Checkpointer {
  public:
   Checkpointer(const TrainConfig& config, const Checkpointing& how, Plan plan)
-      : config_(config), how_(how), plan_(plan), from_(checkpoint_to_resume(config)) {
+      : config_(config), how_(how), plan_(plan) {
     if (!is_on()) return;
-    fs::create_directories(config.output_dir);
-    lock_ = lock_folder(config.output_dir);
-    remove_unfinished_checkpoints(config.output_dir);
+    folder_.emplace(config.output_dir, /*may_hold_files=*/true);
+    from_ = checkpoint_to_resume(config);
     check(from_ || config.overwrite_output_dir || list_checkpoints(config.output_dir).empty(), config.output_dir,
           ": has checkpoints of an earlier run; resume it (resume_from_checkpoint), choose another output_dir, or set "
           "overwrite_output_dir");
+    const auto first = from_ ? detail::checkpoint_step(from_->filename().string()).value_or(0) + 1 : 1;
+    for (const auto& [step, path] : list_checkpoints(config.output_dir, /*own=*/false))
+      if (step >= first && will_save(step)) check_checkpoint_place(path);
   }
 
   /// Whether anything can be saved or is to be resumed.
-  bool is_on() const { return config_.save_strategy != SaveStrategy::no || how_.save_model || from_; }
+  bool is_on() const {
+    return config_.save_strategy != SaveStrategy::no || how_.save_model || config_.resume_from_checkpoint;
+  }
   bool resumes() const { return from_.has_value(); }
 
   /// Takes the identity of `trainer`'s run, before its model is trained or restored.
@@ -277,6 +288,16 @@ class Checkpointer {
           "\nGive what it was made with, or begin a new run from its weights with --model_name_or_path");
     return changes;
   }
+
+  /// Whether a checkpoint of this step is planned, as far as that is known before training.
+  bool will_save(std::int64_t step) const {
+    if (config_.save_strategy == SaveStrategy::no || step > plan_.num_steps) return false;
+    const std::int64_t every = config_.save_strategy == SaveStrategy::steps   ? plan_.save_steps
+                               : config_.save_strategy == SaveStrategy::epoch ? plan_.steps_per_epoch
+                                                                              : 1;
+    return step == plan_.num_steps || step % every == 0;
+  }
+
   void remove_old(const fs::path& output_dir, const TrainerState& state) {
     std::set<std::int64_t> kept{state.global_step};
     if (state.best_global_step && state.best_model_checkpoint)
@@ -293,8 +314,8 @@ class Checkpointer {
   const TrainConfig& config_;
   const Checkpointing& how_;
   Plan plan_;
+  std::optional<OutputFolder> folder_;
   std::optional<fs::path> from_;
-  std::shared_ptr<FolderLock> lock_;
   Json identity_;
   std::int64_t saved_step_ = -1;
   bool replaced_earlier_run_ = false;

@@ -25,15 +25,44 @@ inline constexpr const char* checkpoint_format = "kto checkpoint 1";
 namespace detail {
 
 inline constexpr std::string_view checkpoint_prefix = "checkpoint-";
-inline constexpr std::string_view unfinished_prefix = ".unfinished-checkpoint-";  ///< being written or being removed
+inline constexpr std::string_view unfinished_prefix = ".unfinished-checkpoint-";  ///< of one that is being written
+inline constexpr std::string_view replaced_suffix = "-old";     ///< another is about to take its place
+inline constexpr std::string_view removed_suffix = "-removed";  ///< it is being removed
+
+/// N of `prefix`N, written as this program writes it.
+inline std::optional<std::int64_t> step_after(std::string_view prefix, const std::string& name) {
+  if (!name.starts_with(prefix)) return std::nullopt;
+  const std::string digits = name.substr(prefix.size());
+  if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos ||
+      (digits.size() > 1 && digits.front() == '0'))
+    return std::nullopt;
+  return std::stoll(digits);
+}
 
 /// N of "checkpoint-N".
 inline std::optional<std::int64_t> checkpoint_step(const std::string& name) {
-  if (!name.starts_with(checkpoint_prefix)) return std::nullopt;
-  const std::string digits = name.substr(checkpoint_prefix.size());
-  if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos)
-    return std::nullopt;
-  return std::stoll(digits);
+  return step_after(checkpoint_prefix, name);
+}
+
+/// N of ".unfinished-checkpoint-N", also with one of the suffixes.
+inline std::optional<std::int64_t> unfinished_step(std::string name) {
+  for (const std::string_view suffix : {replaced_suffix, removed_suffix})
+    if (name.ends_with(suffix)) {
+      name.resize(name.size() - suffix.size());
+      break;
+    }
+  return step_after(unfinished_prefix, name);
+}
+
+/// Whether `path` is a folder itself, not a link to one.
+inline bool is_real_folder(const fs::path& path) {
+  std::error_code none;
+  return fs::is_directory(fs::symlink_status(path, none));
+}
+
+/// Removes a folder whose name is of unfinished_step. Something else of that name is not this program's.
+inline void remove_unfinished(const fs::path& path) {
+  if (is_real_folder(path)) fs::remove_all(path);
 }
 
 inline void sync_folder(const fs::path& folder) {
@@ -71,12 +100,12 @@ inline void put_in_place(const fs::path& unfinished, const fs::path& folder) {
 #if defined(RENAME_EXCHANGE)
     if (::renameat2(AT_FDCWD, unfinished.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
       sync_folder(folder.parent_path());
-      fs::remove_all(unfinished);
+      fs::remove_all(unfinished);  // may be a link now
       return;
     }
 #endif
-    const fs::path old = unfinished.string() + "-old";
-    fs::remove_all(old);
+    const fs::path old = concat(unfinished.string(), replaced_suffix);
+    remove_unfinished(old);
     fs::rename(folder, old);
     fs::rename(unfinished, folder);
     fs::remove_all(old);
@@ -88,31 +117,57 @@ inline void put_in_place(const fs::path& unfinished, const fs::path& folder) {
 
 }  // namespace detail
 
-/// Checkpoints in `output_dir`: steps and folders, the oldest first.
-inline std::map<std::int64_t, fs::path> list_checkpoints(const fs::path& output_dir) {
+/// Whether `folder` is a checkpoint of this program: one with its manifest. Those of other programs, which have the
+/// same names, are never read, replaced or removed.
+inline bool is_own_checkpoint(const fs::path& folder) {
+  std::error_code none;
+  return fs::is_regular_file(folder / checkpoint_manifest, none);
+}
+
+/// What has the name of a checkpoint in `output_dir`: steps and paths, the oldest first; this program's own, or that of
+/// others.
+inline std::map<std::int64_t, fs::path> list_checkpoints(const fs::path& output_dir, bool own = true) {
   std::map<std::int64_t, fs::path> out;
   if (fs::is_directory(output_dir))
     for (const auto& entry : fs::directory_iterator(output_dir))
-      if (const auto step = detail::checkpoint_step(entry.path().filename().string()); step && entry.is_directory())
+      if (const auto step = detail::checkpoint_step(entry.path().filename().string());
+          step && is_own_checkpoint(entry.path()) == own)
         out[*step] = entry.path();
   return out;
 }
 
-/// Removes a checkpoint so that at no moment a part of it bears its name.
-inline void remove_checkpoint(const fs::path& folder) {
-  const fs::path doomed =
-      folder.parent_path() / concat(detail::unfinished_prefix, folder.filename().string(), "-removed");
-  fs::remove_all(doomed);
-  fs::rename(folder, doomed);
-  fs::remove_all(doomed);
+/// Throws Error where something else than a checkpoint of this program lies where one is to be written.
+inline void check_checkpoint_place(const fs::path& folder) {
+  std::error_code none;
+  check(!fs::exists(fs::symlink_status(folder, none)) || is_own_checkpoint(folder), folder.string(),
+        ": is in the way of a checkpoint of this run, and is none of this program (it has no ", checkpoint_manifest,
+        "); move it away, or choose another output_dir");
 }
 
-/// Removes what a killed program left half-written or half-removed.
+/// Removes a checkpoint so that at no moment a part of it has its name.
+inline void remove_checkpoint(const fs::path& folder) {
+  const auto step = detail::checkpoint_step(folder.filename().string());
+  check(step && is_own_checkpoint(folder), folder.string(), ": is no checkpoint of this program");
+  const fs::path doomed = folder.parent_path() / concat(detail::unfinished_prefix, *step, detail::removed_suffix);
+  detail::remove_unfinished(doomed);
+  fs::rename(folder, doomed);
+  fs::remove_all(doomed);  // may be a link
+}
+
+/// Removes what a killed program left half-written or half-removed. A checkpoint that another was about to replace gets
+/// its name back.
 inline void remove_unfinished_checkpoints(const fs::path& output_dir) {
-  std::vector<fs::path> found;
+  std::map<fs::path, std::int64_t> found;
   for (const auto& entry : fs::directory_iterator(output_dir))
-    if (entry.path().filename().string().starts_with(detail::unfinished_prefix)) found.push_back(entry.path());
-  for (const fs::path& path : found) fs::remove_all(path);
+    if (const auto step = detail::unfinished_step(entry.path().filename().string())) found[entry.path()] = *step;
+  for (const auto& [path, step] : found) {
+    const fs::path folder = output_dir / concat(detail::checkpoint_prefix, step);
+    const bool was_replaced = path.native().ends_with(detail::replaced_suffix) && is_own_checkpoint(path);
+    if (was_replaced && !fs::exists(fs::symlink_status(folder)))
+      fs::rename(path, folder);
+    else
+      detail::remove_unfinished(path);
+  }
 }
 
 /// Removes the oldest checkpoints until `limit` are left; those at the steps `kept` stay.
@@ -141,7 +196,8 @@ inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t
   const fs::path unfinished = output_dir / concat(detail::unfinished_prefix, step);
   try {
     check(fs::is_directory(output_dir), output_dir.string(), ": is no folder any more");
-    fs::remove_all(unfinished);
+    check_checkpoint_place(folder);
+    detail::remove_unfinished(unfinished);
     fs::create_directory(unfinished);
     content.save_model(unfinished);
     Json values = Json::object();
@@ -159,7 +215,7 @@ inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t
     detail::put_in_place(unfinished, folder);
   } catch (const std::exception& error) {
     std::error_code ignored;
-    fs::remove_all(unfinished, ignored);
+    if (detail::is_real_folder(unfinished)) fs::remove_all(unfinished, ignored);
     fail(folder.string(), ": the checkpoint could not be saved: ", error_text(error),
          "; checkpoints saved earlier are untouched");
   }

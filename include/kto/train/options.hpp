@@ -141,8 +141,10 @@ inline const Options<TrainConfig>& train_options() {
                "leave the memory that training took out of the last log entry"),
 
         option(&C::output_dir, "output_dir", group::output, "folder of the trained model and the log"),
-        option(&C::overwrite_output_dir, "overwrite_output_dir", group::output,
-               "write into output_dir though it is not empty"),
+        option(
+            &C::overwrite_output_dir, "overwrite_output_dir", group::output,
+            "write into output_dir though it is not empty: model, log and metrics.jsonl are replaced, checkpoints of "
+            "this program (those with kto_checkpoint.json) make way for new ones, all else stays"),
         option(&C::save_strategy, "save_strategy", group::output,
                "when to save checkpoints; the trained model is always saved"),
         option(&C::save_steps, "save_steps", group::output,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kto/io/event_file.hpp"
@@ -13,12 +14,15 @@ namespace kto {
 /// Appends each log entry to `path` as a line of JSON, with `run_name` before it where there is one.
 inline Callback report_jsonl(const fs::path& path, const std::string& run_name = "") {
   Callback out;
-  const auto file = std::make_shared<FileHandle>(path, O_WRONLY | O_CREAT | O_APPEND);
+  const auto file = std::make_shared<std::optional<FileHandle>>();
+  out.on_train_begin = [file, path](const TrainerState&, const Plan&) {
+    file->emplace(path, O_WRONLY | O_CREAT | O_APPEND);
+  };
   out.on_log = [file, path, run_name](const TrainerState&, const Json& entry, Control&) {
     Json line = Json::object();
     if (!run_name.empty()) line["run_name"] = run_name;
     line.update(entry);
-    append(*file, path, line.dump() + "\n");
+    append(**file, path, line.dump() + "\n");
   };
   return out;
 }
