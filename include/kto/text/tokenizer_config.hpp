@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <string>
@@ -51,12 +52,22 @@ struct LoadedTokenizer {
   TokenizerConfig config;
 };
 
+/// The files that a model folder's tokenizer and chat template are, but for those in additional_chat_templates/.
+inline constexpr std::array tokenizer_file_names{"tokenizer.json",
+                                                 "tokenizer_config.json",
+                                                 "special_tokens_map.json",
+                                                 "added_tokens.json",
+                                                 "vocab.json",
+                                                 "merges.txt",
+                                                 "vocab.txt",
+                                                 "tokenizer.model",
+                                                 "chat_template.jinja",
+                                                 "chat_template.json"};
+
 /// Files of a model folder that a trained model's folder needs as well, so that its tokenizer loads. Relative paths.
 inline std::vector<fs::path> tokenizer_files(const fs::path& folder) {
   std::vector<fs::path> files;
-  for (const char* name :
-       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-        "merges.txt", "vocab.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json"})
+  for (const char* name : tokenizer_file_names)
     if (fs::is_regular_file(folder / name)) files.emplace_back(name);
   const fs::path templates = "additional_chat_templates";
   if (fs::is_directory(folder / templates))

@@ -12,7 +12,7 @@
 
 #include "kto/io/folder.hpp"
 #include "kto/io/folder_lock.hpp"
-#include "kto/text/companion_files.hpp"
+#include "kto/text/tokenizer_config.hpp"
 #include "kto/train/checkpoint_folder.hpp"
 
 namespace kto {
@@ -25,7 +25,7 @@ inline bool is_output_file(std::string_view name) {
                                      "README.md",        "train_results.json",     "eval_results.json",
                                      "all_results.json", "training_args.json",     "trainer_state.json"};
   return std::ranges::find(others, name) != others.end() ||
-         std::ranges::find(companion_files, name) != companion_files.end() || is_weights_file(name) ||
+         std::ranges::find(tokenizer_file_names, name) != tokenizer_file_names.end() || is_weights_file(name) ||
          is_weights_file(name, "adapter_model");
 }
 
