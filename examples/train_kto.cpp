@@ -79,10 +79,12 @@ Json hash_rows_files(const kto::LoadedRows& rows) {
       out[file] = kto::detail::file_hash(file);
       continue;
     }
-    const kto::MappedFile mapped(file);
+    kto::FileReader reader(file);
+    std::string begin;
+    reader.read(begin, beginning);
     kto::ContentHash hash;
-    hash.add(kto::concat(mapped.bytes().size()));
-    hash.add(mapped.bytes().substr(0, beginning));
+    hash.add(kto::concat(reader.size()));
+    hash.add(begin);
     out[file] = hash.hex();
   }
   return out;

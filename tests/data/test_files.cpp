@@ -151,7 +151,7 @@ TEST_CASE("files: links that lead nowhere, FIFOs and sockets", "[data]") {
   CHECK_THAT(refused_split(folder.path() / "*.jsonl", "train"), KTO_CONTAINS("loop.jsonl: is a symbolic link"));
   CHECK_THAT(error_of([&] { kto::read_file(folder.path() / "valid.jsonl"); }),
              KTO_CONTAINS("is not a file but a FIFO"));
-  CHECK_THAT(error_of([&] { kto::MappedFile file(folder.path() / "valid.jsonl"); }), KTO_CONTAINS("is not a file"));
+  CHECK_THAT(error_of([&] { kto::FileReader file(folder.path() / "valid.jsonl"); }), KTO_CONTAINS("is not a file"));
   CHECK_THAT(error_of([&] { kto::read_file(folder.path()); }), KTO_CONTAINS("is not a file but a folder"));
   CHECK_THAT(error_of([&] { kto::read_file("/dev/zero"); }), KTO_CONTAINS("is not a file but a FIFO, a device"));
 }

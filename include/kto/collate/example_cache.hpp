@@ -31,10 +31,10 @@ inline void add_tokenizer(ContentHash& hash, const fs::path& folder) {
   if (fs::exists(folder / "config.json")) files.emplace_back("config.json");  // may name the tokenizer's class
   bool tells_date = false;
   for (const fs::path& name : files) {
-    const MappedFile file(folder / name);
+    const std::string content = read_file(folder / name);
     hash.add(name.string());
-    hash.add(file.bytes());
-    tells_date = tells_date || file.bytes().find("strftime_now") != std::string_view::npos;
+    hash.add(content);
+    tells_date = tells_date || content.find("strftime_now") != std::string::npos;
   }
   if (!tells_date) return;
   const std::time_t now = std::time(nullptr);
@@ -61,7 +61,7 @@ inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::
     for (const std::string& column : part.columns) hash.add(column);
     for (const fs::path& file : part.files) {
       hash.add(file.string());
-      hash.add(MappedFile(file).bytes());
+      hash.add(FileReader(file));
     }
   }
   return hash.hex();
@@ -70,10 +70,11 @@ inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::
 /// The rows stored under `key` in `folder`, nothing dropped; nothing where there are none. Throws Error, which says
 /// why, when the file is damaged or is no cache of this key.
 inline std::optional<Encoded> read_example_cache(const fs::path& folder, const std::string& key) {
-  const auto file = read_cache(folder, key, detail::example_cache_format());
-  if (!file) return std::nullopt;
-  const Tensor ids = file->tensor("ids"), labels = file->tensor("labels"), rows = file->tensor("rows"),
-               prompts = file->tensor("prompt_lengths"), completions = file->tensor("completion_lengths");
+  const auto kept = read_cache(folder, key, detail::example_cache_format());
+  if (!kept) return std::nullopt;
+  const auto& [tensors, metadata] = *kept;
+  const Tensor &ids = tensors[0], &prompts = tensors[1], &completions = tensors[2], &labels = tensors[3],
+               &rows = tensors[4];
   const auto n = static_cast<std::size_t>(rows.numel());
   const auto is = [&](const Tensor& column, at::ScalarType type) {
     return column.scalar_type() == type && column.dim() == 1 && static_cast<std::size_t>(column.numel()) == n;
@@ -97,8 +98,7 @@ inline std::optional<Encoded> read_example_cache(const fs::path& folder, const s
     example.label = labels.const_data_ptr<std::uint8_t>()[i] != 0;
     example.row = static_cast<std::size_t>(rows.const_data_ptr<std::int64_t>()[i]);
   }
-  out.notes =
-      parse_json(file->metadata().at("notes"), cache_path(folder, key).string()).get<std::vector<std::string>>();
+  out.notes = parse_json(metadata.at("notes"), cache_path(folder, key).string()).get<std::vector<std::string>>();
   return out;
 }
 

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/core/interrupt.hpp"
 #include "kto/data/detail/problems.hpp"
 #include "kto/data/example.hpp"
 #include "kto/data/render.hpp"
@@ -129,6 +130,7 @@ void for_each_parallel(std::size_t n, const EncodeOptions& options, const Work& 
   const auto run = [&] {
     try {
       for (std::size_t begin; (begin = next.fetch_add(chunk)) < n;) {
+        check_interrupt();
         const std::size_t end = std::min(begin + chunk, n);
         for (std::size_t i = begin; i < end; ++i) work(i);
         const std::lock_guard lock(mutex);

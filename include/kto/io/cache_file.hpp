@@ -58,24 +58,28 @@ inline bool is_cache_file(const std::string& name, const std::string& key) {
 /// Throws Error when nothing can be stored under `key` in `folder`, which is made where there is none: better than
 /// after the work.
 inline void check_cache_place(const fs::path& folder, const std::string& key) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check(!error, folder.string(), ": cannot be made a folder: ", error.message(), "; choose another cache folder");
+  make_folder(folder);
   const fs::path path = cache_path(folder, key);
+  std::error_code error;
   check(!fs::is_directory(path, error), path.string(),
         ": is a folder, and a file of the cache belongs there; take it away, or choose another cache folder");
   if (::access(folder.c_str(), W_OK | X_OK) != 0)
     fail(folder.string(), ": cannot be written: ", std::strerror(errno), "; choose another cache folder");
 }
 
+/// What a cache holds: the tensors in the order of its format, and what is said of them.
+struct Cached {
+  std::vector<Tensor> tensors;
+  TensorMetadata metadata;
+};
+
 /// What is stored under `key` in `folder`; nothing where there is nothing. Throws Error, which says why, when the file
 /// is damaged or is no cache of this key.
-inline std::optional<SafetensorsFile> read_cache(const fs::path& folder, const std::string& key,
-                                                 const CacheFormat& kind) {
+inline std::optional<Cached> read_cache(const fs::path& folder, const std::string& key, const CacheFormat& kind) {
   const fs::path path = cache_path(folder, key);
   std::error_code none;
   if (fs::status(path, none).type() == fs::file_type::not_found) return std::nullopt;
-  SafetensorsFile file(path);
+  const SafetensorsFile file(path);
   const TensorMetadata& metadata = file.metadata();
   const auto entry = [&](const char* name) {
     const auto found = metadata.find(name);
@@ -84,12 +88,13 @@ inline std::optional<SafetensorsFile> read_cache(const fs::path& folder, const s
   if (entry("kto") != kind.format) refuse_cache(path, "its format is ", entry("kto"));
   if (entry("key") != key) refuse_cache(path, "its key is ", entry("key"));
   std::vector<std::pair<std::string, Tensor>> tensors;
+  Cached out{{}, metadata};
   for (const std::string& name : kind.tensors) {
     if (!file.contains(name)) refuse_cache(path, "it has no ", name);
-    tensors.emplace_back(name, file.tensor(name));
+    out.tensors.push_back(tensors.emplace_back(name, file.tensor(name)).second);
   }
   if (entry("checksum") != detail::cache_checksum(tensors, metadata)) refuse_cache(path, "its content is damaged");
-  return file;
+  return out;
 }
 
 /// Stores `tensors`, those of `kind` in its order, and what is said of them under `key`. `folder` is made where there

@@ -45,7 +45,7 @@ class Checkpoint {
   const std::vector<std::string>& names() const { return names_; }
   bool contains(const std::string& name) const { return place_.contains(name); }
 
-  /// A read-only view of the file, see SafetensorsFile::tensor.
+  /// See SafetensorsFile::tensor.
   Tensor tensor(const std::string& name) const {
     const auto found = place_.find(name);
     check(found != place_.end(), files_.front().path(), ": has no tensor \"", name, '"');

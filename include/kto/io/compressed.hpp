@@ -34,55 +34,53 @@ class CompressedFile {
     };
     if (ending == ".gz") {
 #if defined(KTO_HAS_ZLIB)
-      stream_.emplace<detail::GzipStream>(file_.bytes(), where);
+      stream_.emplace<detail::GzipStream>(detail::PackedBytes{file_, where});
 #else
       missing("zlib", "zlib1g-dev", "gunzip");
 #endif
     } else if (ending == ".zst") {
 #if defined(KTO_HAS_ZSTD)
-      stream_.emplace<detail::ZstdStream>(file_.bytes(), where);
+      stream_.emplace<detail::ZstdStream>(detail::PackedBytes{file_, where});
 #else
       missing("zstd", "libzstd-dev", "unzstd");
 #endif
     } else if (ending == ".bz2") {
 #if defined(KTO_HAS_BZIP2)
-      stream_.emplace<detail::Bzip2Stream>(file_.bytes(), where);
+      stream_.emplace<detail::Bzip2Stream>(detail::PackedBytes{file_, where});
 #else
       missing("bzip2", "libbz2-dev", "bunzip2");
 #endif
     } else {
 #if defined(KTO_HAS_LZMA)
-      stream_.emplace<detail::XzStream>(file_.bytes(), where);
+      stream_.emplace<detail::XzStream>(detail::PackedBytes{file_, where});
 #else
       missing("xz", "liblzma-dev", "unxz");
 #endif
     }
   }
+  CompressedFile(const CompressedFile&) = delete;
+  CompressedFile& operator=(const CompressedFile&) = delete;
 
   /// Appends the next bytes, at most `most`, to `out`; false when there are none left. Throws Error when the file is
   /// damaged.
   bool read(std::string& out, std::size_t most) {
     const std::size_t before = out.size();
     out.resize(before + most);
-    std::size_t got = 0, left = 0;
+    std::size_t got = 0;
     std::visit(
         [&](auto& stream) {
-          if constexpr (requires { stream.num_left(); })
-            got = stream.read(out.data() + before, most), left = stream.num_left();
+          if constexpr (requires { stream.read(out.data(), most); }) got = stream.read(out.data() + before, most);
         },
         stream_);
     out.resize(before + got);
-    num_read_ = file_.bytes().size() - left;
-    file_.release(0, num_read_);
     return got > 0;
   }
 
   /// How much of the file is read, from 0 to 1.
-  double share() const { return static_cast<double>(num_read_) / static_cast<double>(file_.bytes().size()); }
+  double share() const { return file_.share(); }
 
  private:
-  MappedFile file_;
-  std::size_t num_read_ = 0;
+  FileReader file_;
   std::variant<std::monostate
 #if defined(KTO_HAS_ZLIB)
                ,

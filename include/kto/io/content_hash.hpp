@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "kto/core/torch.hpp"
+#include "kto/io/file.hpp"
 
 namespace kto {
 
@@ -19,14 +20,14 @@ class ContentHash {
  public:
   void add(std::string_view bytes) {
     add_word(bytes.size());
-    for (; bytes.size() >= 8; bytes.remove_prefix(8)) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, bytes.data(), 8);
-      add_word(word);
-    }
-    std::uint64_t last = 0;
-    std::memcpy(&last, bytes.data(), bytes.size());
-    add_word(last);
+    add_last(add_words(bytes));
+  }
+  /// The content of a file that was just opened.
+  void add(FileReader file) {
+    add_word(file.size());
+    std::string held;
+    while (file.read(held, 1 << 20)) held.erase(0, held.size() - add_words(held).size());
+    add_last(held);
   }
   template <class T>
   void add(std::span<const T> values) {
@@ -45,6 +46,20 @@ class ContentHash {
   }
 
  private:
+  /// Adds all whole words; returns what is left.
+  std::string_view add_words(std::string_view bytes) {
+    for (; bytes.size() >= 8; bytes.remove_prefix(8)) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, bytes.data(), 8);
+      add_word(word);
+    }
+    return bytes;
+  }
+  void add_last(std::string_view bytes) {
+    std::uint64_t last = 0;
+    std::memcpy(&last, bytes.data(), bytes.size());
+    add_word(last);
+  }
   void add_word(std::uint64_t word) {
     a_ = std::rotl((a_ ^ word) * 0x9E3779B97F4A7C15u, 31);
     b_ = std::rotl((b_ + word) * 0xC2B2AE3D27D4EB4Fu, 29) ^ a_;

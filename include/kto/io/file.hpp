@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files: opened, read whole, mapped, appended to. atomic_file.hpp writes them whole.
+// Files: opened, read whole or in blocks, appended to. atomic_file.hpp writes them whole.
 #pragma once
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include <utility>
 
 #include "kto/core/error.hpp"
+#include "kto/core/interrupt.hpp"
 
 namespace kto {
 
@@ -65,38 +65,50 @@ inline void append(const FileHandle& file, const fs::path& path, std::string_vie
   }
 }
 
-/// A whole file, mapped read-only. Pages are loaded when touched.
-class MappedFile {
+/// A regular file, read block by block up to the size that it has when it is opened. It may change meanwhile: one that
+/// has become shorter is an Error (mapped memory would be a SIGBUS). Throws Interrupted between blocks.
+class FileReader {
  public:
-  explicit MappedFile(const fs::path& path) {
-    const FileHandle file = open_to_read(path);
+  explicit FileReader(const fs::path& path) : path_(path), file_(open_to_read(path)) {
     struct stat info{};
-    if (::fstat(file.get(), &info) != 0) fail(path.string(), ": cannot be read: ", std::strerror(errno));
+    if (::fstat(file_.get(), &info) != 0) fail(path.string(), ": cannot be read: ", std::strerror(errno));
     size_ = static_cast<std::size_t>(info.st_size);
-    if (size_ == 0) return;
-    void* mapped = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
-    if (mapped == MAP_FAILED) fail(path.string(), ": cannot be mapped: ", std::strerror(errno));
-    data_ = static_cast<const char*>(mapped);
   }
-  MappedFile(MappedFile&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  MappedFile& operator=(MappedFile&&) = delete;
-  ~MappedFile() {
-    if (data_ != nullptr) ::munmap(const_cast<char*>(data_), size_);
-  }
-  std::string_view bytes() const { return {data_, size_}; }
 
-  /// Lets the pages that lie within the bytes [begin, end) go from memory; touched again, they are loaded again.
-  void release(std::size_t begin, std::size_t end) const {
-    constexpr std::size_t page = 1 << 16;  // a multiple of any system's
-    begin = (begin + page - 1) / page * page;
-    end = std::min(end, size_) / page * page;
-    if (begin < end) ::madvise(const_cast<char*>(data_) + begin, end - begin, MADV_DONTNEED);
+  std::size_t size() const { return size_; }
+
+  /// Reads the bytes [offset, offset + count), which lie within the file, to `to`.
+  void read_at(std::size_t offset, char* to, std::size_t count) const {
+    constexpr std::size_t most = 64 << 20;
+    while (count > 0) {
+      check_interrupt();
+      const ssize_t got = ::pread(file_.get(), to, std::min(count, most), static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) fail(path_.string(), ": cannot be read: ", std::strerror(errno));
+      if (got == 0)
+        fail(path_.string(), ": has become shorter while it was read: it had ", size_, " bytes, and now ends at ",
+             offset, "; to change a file that a run reads, write a new one and rename it");
+      to += got, offset += static_cast<std::size_t>(got), count -= static_cast<std::size_t>(got);
+    }
   }
+
+  /// Appends the next bytes, at most `most`, to `out`; false when there are none left.
+  bool read(std::string& out, std::size_t most) {
+    const std::size_t before = out.size(), count = std::min(most, size_ - at_);
+    out.resize(before + count);
+    read_at(at_, out.data() + before, count);
+    at_ += count;
+    return count > 0;
+  }
+
+  bool ends() const { return at_ == size_; }
+  /// How much of the file is read, from 0 to 1.
+  double share() const { return size_ == 0 ? 1 : static_cast<double>(at_) / static_cast<double>(size_); }
 
  private:
-  const char* data_ = nullptr;
-  std::size_t size_ = 0;
+  fs::path path_;
+  FileHandle file_;
+  std::size_t size_ = 0, at_ = 0;
 };
 
 /// The content of a file. Throws Error naming the path when it is missing, no regular file, or unreadable.

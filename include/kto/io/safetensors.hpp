@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One safetensors file, read without copying or written in one pass: 8 bytes of header length (little-endian), a JSON
-// header {name: {dtype, shape, data_offsets}}, then the tensors' bytes. Format: github.com/huggingface/safetensors
+// One safetensors file, read a tensor at a time or written in one pass: 8 bytes of header length (little-endian), a
+// JSON header {name: {dtype, shape, data_offsets}}, then the tensors' bytes. Format: github.com/huggingface/safetensors
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,7 @@ using TensorMetadata = std::map<std::string, std::string>;
 
 namespace detail {
 
-static_assert(std::endian::native == std::endian::little, "safetensors are little-endian and are mapped as they are");
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian and are read as they are");
 
 struct SafetensorsDtype {
   std::string_view name;
@@ -67,24 +67,27 @@ inline std::vector<std::pair<std::string, Tensor>> without_shared(
 
 }  // namespace detail
 
-/// A safetensors file, mapped. Everything in its header is checked on opening: Error names the file and what is wrong.
+/// A safetensors file. Everything in its header is checked on opening: Error names the file and what is wrong.
 class SafetensorsFile {
  public:
-  explicit SafetensorsFile(const fs::path& path) : path_(path.string()), file_(std::make_shared<MappedFile>(path)) {
-    const std::string_view bytes = file_->bytes();
-    check(!bytes.starts_with("version https://git-lfs"), path_,
+  explicit SafetensorsFile(const fs::path& path) : path_(path.string()), file_(std::make_shared<FileReader>(path)) {
+    const std::size_t size = file_->size();
+    std::string begin;
+    file_->read(begin, 64);
+    check(!begin.starts_with("version https://git-lfs"), path_,
           ": is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`");
     std::uint64_t header_size = 0;
-    check(bytes.size() >= sizeof header_size, path_, ": is not a safetensors file: it has only ", bytes.size(),
-          " bytes");
-    std::memcpy(&header_size, bytes.data(), sizeof header_size);
-    check(header_size <= detail::safetensors_max_header && bytes.size() > sizeof header_size &&
-              bytes[sizeof header_size] == '{',
-          path_, ": is not a safetensors file: no header at its beginning");
-    check(header_size <= bytes.size() - sizeof header_size, path_, ": is truncated: its header has ", header_size,
-          " bytes, the whole file ", bytes.size());
-    data_ = bytes.substr(sizeof header_size + header_size);
-    read_header(bytes.substr(sizeof header_size, header_size));
+    check(size >= sizeof header_size, path_, ": is not a safetensors file: it has only ", size, " bytes");
+    std::memcpy(&header_size, begin.data(), sizeof header_size);
+    check(
+        header_size <= detail::safetensors_max_header && size > sizeof header_size && begin[sizeof header_size] == '{',
+        path_, ": is not a safetensors file: no header at its beginning");
+    check(header_size <= size - sizeof header_size, path_, ": is truncated: its header has ", header_size,
+          " bytes, the whole file ", size);
+    data_begin_ = sizeof header_size + header_size;
+    std::string header(header_size, '\0');
+    file_->read_at(sizeof header_size, header.data(), header_size);
+    read_header(header);
   }
 
   const std::string& path() const { return path_; }
@@ -94,23 +97,14 @@ class SafetensorsFile {
   const std::vector<std::string>& names() const { return names_; }
   bool contains(const std::string& name) const { return infos_.contains(name); }
 
-  /// The tensor as a view of the file, which it keeps mapped; its pages go from memory with the view. READ-ONLY memory:
-  /// clone() before writing to it. Throws Error when there is none of that name.
+  /// The tensor, read from the file. Throws Error when there is none of that name, or the file has become shorter.
   Tensor tensor(const std::string& name) const {
     const auto found = infos_.find(name);
     check(found != infos_.end(), path_, ": has no tensor \"", name, '"');
     const auto& [dtype, shape, begin, end] = found->second;
-    const char* start = data_.data() + begin;
-    if (begin == end) return at::empty(shape, dtype);
-    const std::size_t offset = static_cast<std::size_t>(start - file_->bytes().data());
-    const auto release = [file = file_, offset, size = end - begin](void*) { file->release(offset, offset + size); };
-    if (reinterpret_cast<std::uintptr_t>(start) % c10::elementSize(dtype) != 0) {  // the format allows any offset
-      Tensor aligned = at::empty(shape, dtype);
-      std::memcpy(aligned.mutable_data_ptr(), start, end - begin);
-      release(nullptr);
-      return aligned;
-    }
-    return at::from_blob(const_cast<char*>(start), shape, release, dtype);
+    Tensor out = at::empty(shape, dtype);
+    file_->read_at(data_begin_ + begin, static_cast<char*>(out.mutable_data_ptr()), end - begin);
+    return out;
   }
 
  private:
@@ -173,20 +167,21 @@ class SafetensorsFile {
     ranges.reserve(infos_.size());
     for (const auto& [name, info] : infos_) ranges.push_back({{info.begin, info.end}, name});
     std::ranges::sort(ranges);
+    const std::size_t num_bytes = file_->size() - data_begin_;
     std::size_t expected = 0;
     for (const auto& [range, name] : ranges) {
-      check(range.second <= data_.size(), path_, ": is truncated: tensor \"", name, "\" ends at byte ", range.second,
-            " of ", data_.size(), " bytes of data");
+      check(range.second <= num_bytes, path_, ": is truncated: tensor \"", name, "\" ends at byte ", range.second,
+            " of ", num_bytes, " bytes of data");
       check(range.first >= expected, path_, ": tensor \"", name, "\" overlaps the one before it");
       check(range.first == expected, path_, ": ", range.first - expected, " unused bytes before tensor \"", name, '"');
       expected = range.second;
     }
-    check(expected == data_.size(), path_, ": ", data_.size() - expected, " unused bytes after the last tensor");
+    check(expected == num_bytes, path_, ": ", num_bytes - expected, " unused bytes after the last tensor");
   }
 
   std::string path_;
-  std::shared_ptr<const MappedFile> file_;
-  std::string_view data_;
+  std::shared_ptr<FileReader> file_;
+  std::size_t data_begin_ = 0;
   std::vector<std::string> names_;
   std::unordered_map<std::string, Info> infos_;
   TensorMetadata metadata_;

@@ -8,6 +8,7 @@
 #include <concepts>
 #include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -17,6 +18,7 @@
 #include "kto/core/member_names.hpp"
 #include "kto/core/torch.hpp"
 #include "kto/io/json.hpp"
+#include "kto/io/safetensors.hpp"
 
 namespace kto {
 
@@ -24,6 +26,7 @@ namespace kto {
 struct SavedState {
   std::vector<std::pair<std::string, Tensor>> tensors;
   Json values = Json::object();
+  std::optional<SafetensorsFile> file = std::nullopt;  ///< more tensors, read one at a time when they are wanted
 };
 
 namespace detail {
@@ -84,7 +87,7 @@ class StateWriter {
 class StateReader {
  public:
   StateReader(SavedState state, at::Device device, std::string where)
-      : values_(std::move(state.values)), device_(device), where_(std::move(where)) {
+      : values_(std::move(state.values)), file_(std::move(state.file)), device_(device), where_(std::move(where)) {
     for (auto& [name, tensor] : state.tensors) tensors_.emplace(name, std::move(tensor));
   }
 
@@ -130,7 +133,8 @@ class StateReader {
   /// are allowed for tensors that are not defined, which have no entry.
   std::size_t get_size(const std::string& path) const {
     const auto size = get<std::size_t>(path);
-    check(size <= values_.size() + tensors_.size() + 1000, where_, ": ", path, " is ", size,
+    const std::size_t num_tensors = tensors_.size() + (file_ ? file_->names().size() : 0);
+    check(size <= values_.size() + num_tensors + 1000, where_, ": ", path, " is ", size,
           "; expected the length of a list");
     return size;
   }
@@ -138,11 +142,12 @@ class StateReader {
   void restore(const std::string& path, Tensor& value) {
     const at::NoGradGuard no_grad;
     const auto found = tensors_.find(path);
-    if (found == tensors_.end()) {
+    const bool is_in_file = file_ && file_->contains(path);
+    if (found == tensors_.end() && !is_in_file) {
       check(!value.defined(), where_, ": has no tensor ", path, ": it is of a run with other policies");
       return;
     }
-    const Tensor& stored = found->second;
+    const Tensor stored = is_in_file ? file_->tensor(path) : found->second;
     if (!value.defined()) {
       value = stored.to(device_, stored.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
       return;
@@ -156,6 +161,7 @@ class StateReader {
   std::string prefix_;
   Json values_;
   std::map<std::string, Tensor> tensors_;
+  std::optional<SafetensorsFile> file_;
   at::Device device_;
   std::string where_;
 };

@@ -115,7 +115,7 @@ inline at::ScalarType stored_dtype(const fs::path& folder) {
   return at::kFloat;
 }
 
-/// Loads a model folder. The parameters are copied out of the files as `dtype` (float32 masters unless asked otherwise)
+/// Loads a model folder. The parameters are read out of the files as `dtype` (float32 masters unless asked otherwise)
 /// and require a gradient. Throws Error that names what is missing, unexpected, misshapen or unsupported.
 inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at::kFloat,
                                at::Device device = at::kCPU) {
@@ -138,8 +138,7 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
       return problems.add(stored, " has shape ", weight.sizes(), ", expected ", at::IntArrayRef(shape)), Tensor();
     if (!weight.is_floating_point())
       return problems.add(stored, " is of type ", weight.scalar_type(), ", expected a floating one"), Tensor();
-    return weight.to(at::TensorOptions(device).dtype(dtype), /*non_blocking=*/false, /*copy=*/true)
-        .requires_grad_(true);
+    return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
   });
   for (const std::string& name : checkpoint.names())
     if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);

@@ -40,6 +40,7 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
       if (with_kl) add(pick.kl_partner->completion_ids);
     }
   for (const auto& [name, tensor] : reference.named_parameters()) {
+    check_interrupt();
     hash.add(name);
     hash.add(tensor);
   }
@@ -50,9 +51,9 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
 /// file is damaged or is no cache of this key.
 inline std::optional<std::vector<RowLogps>> read_reference_cache(const fs::path& folder, const std::string& key,
                                                                  std::size_t num_rows) {
-  const auto file = read_cache(folder, key, detail::reference_cache_format());
-  if (!file) return std::nullopt;
-  const Tensor logp = file->tensor("logp"), kl_logp = file->tensor("kl_logp");
+  const auto kept = read_cache(folder, key, detail::reference_cache_format());
+  if (!kept) return std::nullopt;
+  const Tensor &logp = kept->tensors[0], &kl_logp = kept->tensors[1];
   for (const auto& [name, column] : {std::pair("logp", logp), std::pair("kl_logp", kl_logp)})
     if (column.scalar_type() != at::kDouble || column.sizes() != at::IntArrayRef({static_cast<std::int64_t>(num_rows)}))
       refuse_cache(cache_path(folder, key), "it has no float64 ", name, " of ", num_rows, " rows");

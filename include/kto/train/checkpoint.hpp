@@ -203,7 +203,7 @@ class Checkpointer {
     restore_parameters(model, saved);
     detail::visit_run(model, loss, reference, updates, read);
     SavedState draws = saved.state("rng_state");
-    const bool same_device = std::ranges::any_of(draws.tensors, [](const auto& t) { return t.first == "device"; });
+    const bool same_device = draws.file && draws.file->contains("device");
     detail::Generators generators{same_device ? device : at::Device(at::kCPU)};
     StateReader archive(std::move(draws), at::kCPU, from_->string() + ": rng_state");
     generators.visit_state(archive);

@@ -72,7 +72,7 @@ inline void sync_folder(const fs::path& folder) {
 
 inline std::string file_hash(const fs::path& path) {
   ContentHash hash;
-  hash.add(MappedFile(path).bytes());
+  hash.add(FileReader(path));
   return hash.hex();
 }
 
@@ -234,10 +234,7 @@ struct CheckpointFolder {
   SavedState state(const std::string& part) const {
     SavedState out;
     const std::string stored = part + ".safetensors";
-    if (has(stored)) {
-      const SafetensorsFile tensors(path / stored);
-      for (const std::string& name : tensors.names()) out.tensors.emplace_back(name, tensors.tensor(name));
-    }
+    if (has(stored)) out.file.emplace(path / stored);
     const Json& values = manifest.at("values");
     if (values.contains(part)) out.values = values.at(part);
     check(out.values.is_object(), path.string(), ": ", checkpoint_manifest, ": the values of ", part, " are no object");

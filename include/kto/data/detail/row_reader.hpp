@@ -48,9 +48,10 @@ class RowReader {
   using Sink = std::function<void(std::vector<Row>)>;
   static constexpr std::size_t block_rows = 8192;       ///< rows that are handed on together
   static constexpr std::size_t block_bytes = 16 << 20;  ///< or fewer where they are long
+  static constexpr std::size_t stream_share = 16;       ///< of a stream one such part, so that little is read ahead
 
-  /// With `stop_at_problem` a malformed row is an Error when it is come to; otherwise all of them are one Error in the
-  /// end, and no row is handed on after the first.
+  /// With `stop_at_problem`, for a stream, a malformed row is an Error when it is come to; otherwise all of them are
+  /// one Error in the end, and no row is handed on after the first.
   RowReader(std::vector<RowFiles> parts, Sink sink, bool stop_at_problem = false)
       : parts_(std::move(parts)), sink_(std::move(sink)), stop_at_problem_(stop_at_problem) {
     for (const RowFiles& part : parts_)
@@ -140,6 +141,7 @@ class RowReader {
       };
       return read_table(path, format, is_used, [&](Json row, double share) {
         if (has_enough()) return false;
+        check_interrupt();
         ++row_of_file;
         if (!is_wanted()) return true;
         const RowSource source = begin_row(row_of_file);
@@ -152,7 +154,7 @@ class RowReader {
     std::optional<CsvRecord> header;
     bool broken = false;
     const auto take_piece = [&](std::string_view text, bool is_last) {
-      if (broken || has_enough()) return text.size();
+      if (broken || has_enough()) return read_enough;
       try {
         return texts(
             text, is_last, [&](const JsonText& json) { take(json); },
@@ -162,7 +164,7 @@ class RowReader {
         broken = true;
         ++number_;
         problem(error.what());
-        return text.size();
+        return read_enough;
       }
     };
     read_in_pieces(path, take_piece, [&](double of_file) { note_share(of_file); });
@@ -209,7 +211,8 @@ class RowReader {
     } catch (const Error& error) {
       return problem(concat(file(), ": line ", source.line, ": ", shortened(error.what(), max_row_message)));
     }
-    const bool full = rows_.size() + 2 * pairs_.size() >= block_rows || bytes_ >= block_bytes;
+    const std::size_t share = stop_at_problem_ ? stream_share : 1;
+    const bool full = rows_.size() + 2 * pairs_.size() >= block_rows / share || bytes_ >= block_bytes / share;
     if (full && pairs_.size() % unpair_chunk == 0) flush();
   }
 

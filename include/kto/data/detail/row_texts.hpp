@@ -3,6 +3,7 @@
 // elements of a JSON array, or records of CSV. No more of the file is in memory than a piece, or the longest row.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,43 +19,30 @@ namespace kto::detail {
 /// More than this is no row, but a file that unpacks to nothing of use: parsed, it takes many times its size in memory.
 inline constexpr std::size_t max_row_bytes = 64 << 20;
 
-/// Calls take(text, is_last), which returns how many bytes it has done, until it has had the whole file; what it has
-/// not done comes again, with more behind it. note(share) gets the share of the file that is done, from 0 to 1. Throws
-/// Error where a row is too large.
+inline constexpr std::size_t read_enough = SIZE_MAX;
+
+/// Calls take(text, is_last), which returns how many bytes it has done, until it has had the whole file or returns
+/// read_enough; what it has not done comes again, with more behind it. note(share) gets the share of the file that is
+/// done, from 0 to 1. Throws Error where a row is too large.
 template <class Take, class Note>
 void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
-  bool last = false;
-  const auto more = [&](std::size_t wanted) {
-    check(wanted <= max_row_bytes, path.string(), ": holds a row of more than ", max_row_bytes >> 20, " MiB",
-          is_compressed(path) ? " when it is unpacked" : "");
-    return 2 * wanted;
-  };
-  if (is_compressed(path)) {
+  const auto read = [&](auto file) {
     constexpr std::size_t piece = 1 << 20;
-    CompressedFile file(path);
     std::string held;
+    bool last = false;
     for (std::size_t wanted = piece; !last;) {
-      while (!last && held.size() < wanted) last = !file.read(held, piece);
+      while (!last && held.size() < wanted) last = !file.read(held, wanted - held.size());
       const std::size_t done = take(std::string_view(held), last);
-      wanted = done > 0 || last ? piece : more(wanted);
+      if (done == read_enough) return;
+      check(done > 0 || last || wanted <= max_row_bytes, path.string(), ": holds a row of more than ",
+            max_row_bytes >> 20, " MiB", is_compressed(path) ? " when it is unpacked" : "");
+      wanted = done > 0 ? piece : 2 * wanted;
       held.erase(0, done);
       note(file.share());
     }
-    return;
-  }
-  constexpr std::size_t piece = 8 << 20;
-  const MappedFile file(path);
-  const std::string_view all = file.bytes();
-  std::size_t begin = 0;
-  for (std::size_t wanted = piece; !last;) {
-    const std::string_view text = all.substr(begin, wanted);
-    last = begin + text.size() == all.size();
-    const std::size_t done = take(text, last);
-    wanted = done > 0 || last ? piece : more(wanted);
-    begin += done;
-    file.release(0, begin);
-    if (!all.empty()) note(static_cast<double>(begin) / static_cast<double>(all.size()));
-  }
+  };
+  if (is_compressed(path)) return read(CompressedFile(path));
+  read(FileReader(path));
 }
 
 /// Finds the rows in the pieces of one file.

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ending long work before its end: a signal handler asks for it (kto/train/stop_signals.hpp), and every loop that may
+// take long looks once a batch, a block of a file, some rows or a token. Where nobody asks, a look is one load.
+#pragma once
+
+#include <atomic>
+
+namespace kto {
+
+/// Ends work that was asked to stop. It is no std::exception: nothing is wrong, and what turns errors into notes lets
+/// it pass.
+struct Interrupted {};
+
+namespace detail {
+inline std::atomic<bool> interrupt_asked = false;
+static_assert(decltype(interrupt_asked)::is_always_lock_free, "signal handlers write it");
+inline thread_local int num_uninterrupted = 0;
+}  // namespace detail
+
+/// Asks for an end, or takes it back. A signal handler may call it.
+inline void ask_to_stop(bool asked = true) { detail::interrupt_asked.store(asked, std::memory_order_relaxed); }
+
+/// Throws Interrupted when an end was asked for.
+inline void check_interrupt() {
+  if (detail::interrupt_asked.load(std::memory_order_relaxed) && detail::num_uninterrupted == 0) throw Interrupted{};
+}
+
+/// While one lives, work of this thread goes on to its end: an update, a save.
+class Uninterrupted {
+ public:
+  Uninterrupted() { ++detail::num_uninterrupted; }
+  Uninterrupted(const Uninterrupted&) = delete;
+  Uninterrupted& operator=(const Uninterrupted&) = delete;
+  ~Uninterrupted() { --detail::num_uninterrupted; }
+};
+
+}  // namespace kto
