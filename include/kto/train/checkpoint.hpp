@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -146,8 +147,10 @@ inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
 /// Saves and restores the runs of one Trainer::train call.
 class Checkpointer {
  public:
-  Checkpointer(const TrainConfig& config, const Checkpointing& how, Plan plan)
-      : config_(config), how_(how), plan_(plan) {
+  /// `note` gets what the user should know.
+  Checkpointer(const TrainConfig& config, const Checkpointing& how, Plan plan,
+               std::function<void(const std::string&)> note)
+      : config_(config), how_(how), plan_(plan), note_(std::move(note)) {
     if (!is_on()) return;
     folder_.emplace(config.output_dir, /*may_hold_files=*/true);
     from_ = checkpoint_to_resume(config);
@@ -266,13 +269,13 @@ class Checkpointer {
   }
 
   /// At the end of a run: with a save_total_limit of 1 the best checkpoint, where there is one, is the one that stays.
-  void finish(const TrainerState& state) const {
+  void finish(const TrainerState& state) {
     if (config_.save_total_limit != 1 || !state.best_model_checkpoint) return;
     const auto is_best = [&](const auto& found) { return fs::equivalent(found.second, *state.best_model_checkpoint); };
     const auto checkpoints = list_checkpoints(config_.output_dir);
     if (std::ranges::none_of(checkpoints, is_best)) return;  // it lies elsewhere
     for (const auto& found : checkpoints)
-      if (!is_best(found)) remove_checkpoint(found.second);
+      if (!is_best(found)) remove(found.second);
   }
 
   /// Whether the state as it is now lies in a checkpoint.
@@ -305,16 +308,29 @@ class Checkpointer {
         kept.insert(*step);
     if (!from_ && !replaced_earlier_run_) {  // overwrite_output_dir: what another run left must not be resumed from
       for (const auto& [step, folder] : list_checkpoints(output_dir))
-        if (step != state.global_step) remove_checkpoint(folder);
+        if (step != state.global_step) remove(folder);
       replaced_earlier_run_ = true;
     }
-    if (config_.save_total_limit) rotate_checkpoints(output_dir, *config_.save_total_limit, kept);
+    if (config_.save_total_limit)
+      for (const fs::path& folder : checkpoints_over(output_dir, *config_.save_total_limit, kept)) remove(folder);
+  }
+
+  /// One that cannot be removed is no reason to end a run: it is noted, once.
+  void remove(const fs::path& folder) {
+    try {
+      remove_checkpoint(folder);
+    } catch (const fs::filesystem_error& error) {
+      if (not_removed_.insert(folder).second)
+        note_(concat(folder.string(), ": an old checkpoint that cannot be removed: ", error.code().message()));
+    }
   }
 
   const TrainConfig& config_;
   const Checkpointing& how_;
   Plan plan_;
   std::optional<OutputFolder> folder_;
+  std::function<void(const std::string&)> note_;
+  std::set<fs::path> not_removed_;
   std::optional<fs::path> from_;
   Json identity_;
   std::int64_t saved_step_ = -1;

@@ -60,9 +60,11 @@ inline bool is_real_folder(const fs::path& path) {
   return fs::is_directory(fs::symlink_status(path, none));
 }
 
-/// Removes a folder whose name is of unfinished_step. Something else of that name is not this program's.
+/// Removes a folder whose name is of unfinished_step. Something else of that name is not this program's. What cannot be
+/// removed stays: nothing reads it, and the next run tries again.
 inline void remove_unfinished(const fs::path& path) {
-  if (is_real_folder(path)) fs::remove_all(path);
+  std::error_code stays;
+  if (is_real_folder(path)) fs::remove_all(path, stays);
 }
 
 inline void sync_folder(const fs::path& folder) {
@@ -100,7 +102,8 @@ inline void put_in_place(const fs::path& unfinished, const fs::path& folder) {
 #if defined(RENAME_EXCHANGE)
     if (::renameat2(AT_FDCWD, unfinished.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
       sync_folder(folder.parent_path());
-      fs::remove_all(unfinished);  // may be a link now
+      std::error_code stays;              // the next run removes it
+      fs::remove_all(unfinished, stays);  // may be a link now
       return;
     }
 #endif
@@ -170,16 +173,14 @@ inline void remove_unfinished_checkpoints(const fs::path& output_dir) {
   }
 }
 
-/// Removes the oldest checkpoints until `limit` are left; those at the steps `kept` stay.
-inline void rotate_checkpoints(const fs::path& output_dir, std::int64_t limit, const std::set<std::int64_t>& kept) {
+/// The oldest checkpoints, without which `limit` are left; those at the steps `kept` are not among them.
+inline std::vector<fs::path> checkpoints_over(const fs::path& output_dir, std::int64_t limit,
+                                              const std::set<std::int64_t>& kept) {
   const auto checkpoints = list_checkpoints(output_dir);
-  auto left = static_cast<std::int64_t>(checkpoints.size());
-  for (const auto& [step, folder] : checkpoints) {
-    if (left <= limit) return;
-    if (kept.contains(step)) continue;
-    remove_checkpoint(folder);
-    --left;
-  }
+  std::vector<fs::path> out;
+  for (const auto& [step, folder] : checkpoints)
+    if (std::ssize(checkpoints) - std::ssize(out) > limit && !kept.contains(step)) out.push_back(folder);
+  return out;
 }
 
 /// What a checkpoint is made of.

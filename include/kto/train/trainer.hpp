@@ -118,7 +118,8 @@ struct Trainer {
     set_neftune();
     check_reference(model, reference);
     check_precision(model, config.fp16);
-    Checkpointer checkpointer(config, checkpointing, plan);
+    const auto note = [this](const std::string& text) { detail::call(callbacks, &Callback::on_note, text); };
+    Checkpointer checkpointer(config, checkpointing, plan, note);
     if (checkpointer.is_on()) checkpointer.identify(*this, rows, eval_sets);
     const WeightWatch watch(model);
     Updates<Optimizer> updates(model, optimizer, config.optim_in_backward);
@@ -136,8 +137,8 @@ struct Trainer {
     notes.push_back(forget_lost_best(state));
     if constexpr (Loss::needs.kl_pairs)
       notes.push_back(lone_row_note(config, feed.batch_sizes(0), plan, state.global_step));
-    for (const std::string& note : notes)
-      if (!note.empty()) detail::call(callbacks, &Callback::on_note, note);
+    for (const std::string& text : notes)
+      if (!text.empty()) note(text);
     if (config.eval_on_start && state.global_step == 0)
       evaluate_now(eval_sets, state, control);  // not for the learning rate to follow
 
@@ -162,12 +163,11 @@ struct Trainer {
     state.interrupted = control.interrupted && state.global_step < plan.num_steps;
     if (state.interrupted) return state;
     watch.check_after(model, state.global_step);
-    if (const std::string note = forget_lost_best(state); !note.empty())
-      detail::call(callbacks, &Callback::on_note, note);
+    if (const std::string text = forget_lost_best(state); !text.empty()) note(text);
     if (config.load_best_model_at_end && state.best_model_checkpoint) try {
         restore_parameters(model, checkpointer.own_checkpoint(*state.best_model_checkpoint));
       } catch (const Error& error) {  // what was trained is not lost for it
-        detail::call(callbacks, &Callback::on_note, concat(error_text(error), "; the run ends with its last weights"));
+        note(concat(error_text(error), "; the run ends with its last weights"));
         state.best_model_checkpoint.reset();
       }
     Json closing = log.finish(state, num_samples(config, state, plan, rows.size()));
