@@ -21,11 +21,6 @@ namespace {
 using kto::Json;
 namespace fs = std::filesystem;
 
-/// Ends the program with this status.
-struct Interrupted {
-  int status;
-};
-
 void note(const std::string& text) { std::cerr << "train_kto: " << kto::printable(text) << '\n'; }
 
 /// Refuses folders beside output_dir that are to be written to and cannot be, before anything is computed for them.
@@ -150,8 +145,7 @@ struct Run {
 
 /// The callbacks of --report_to, and the bar.
 kto::Callbacks make_callbacks(const kto::Arguments& args) {
-  kto::Callbacks out{kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)), kto::watch_collapse(note),
-                     kto::StopSignals::callback()};
+  kto::Callbacks out{kto::show_progress(stdout, !args.script.disable_tqdm.value_or(false)), kto::watch_collapse(note)};
   const fs::path folder = args.train.output_dir;
   if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)  // this run begins its own
     out.push_back({.on_train_begin = [file = folder / "metrics.jsonl"](const kto::TrainerState&, const kto::Plan&) {
@@ -231,24 +225,25 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   kto::Callback keep_plan;
   keep_plan.on_train_begin = [&](const kto::TrainerState&, const kto::Plan& made) { plan = made; };
   trainer.callbacks.push_back(std::move(keep_plan));
-  const kto::StopSignals signals;
   const kto::TrainerState state = [&] {
     if constexpr (!kto::FixesKlPairs<Reference>)
       if (run.rows.stream) return trainer.train(*run.rows.stream, run.rows.evaluation_sets());
     return trainer.train(run.rows.train, run.rows.evaluation_sets());
   }();
   if (state.interrupted) {
+    if (kto::list_checkpoints(args.train.output_dir).empty()) throw kto::Interrupted{};
     note(kto::concat("stopped after step ", state.global_step, "; go on with --resume_from_checkpoint True"));
-    throw Interrupted{signals.exit_status()};
+    return;
   }
-  if (args.script.do_eval) {
-    eval_metrics = evaluate(state.num_tokens);
-    eval_metrics["epoch"] = state.epoch;
-    print_evaluation(eval_metrics);
-  }
+  if (args.script.do_eval) try {
+      eval_metrics = evaluate(state.num_tokens);
+      eval_metrics["epoch"] = state.epoch;
+      print_evaluation(eval_metrics);
+    } catch (const kto::Interrupted&) {
+      note("the evaluation after training is broken off; the trained model is saved without it");
+    }
   save(args, run.policy, state, plan, eval_metrics);
   std::cout << "Model saved to " << kto::printable(args.train.output_dir) << '\n';
-  if (const int status = signals.exit_status(); status != 0) throw Interrupted{status};
 }
 
 /// The log-probs of the reference for all rows, from the cache or from one pass over them.
@@ -411,6 +406,7 @@ void run_in_memory(kto::Arguments args) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const kto::StopSignals signals;
   try {
     const auto args = kto::parse_arguments(argc, argv, KTO_VERSION, std::cout, note);
     if (!args) return 0;
@@ -423,9 +419,10 @@ int main(int argc, char** argv) {
           args->script.matmul == kto::MatmulChoice::onednn ? kto::MatmulBackend::onednn : kto::MatmulBackend::aten,
           "matmul");
     run_in_memory(*args);
-    return 0;
-  } catch (const Interrupted& interrupted) {
-    return interrupted.status;
+    return signals.exit_status();
+  } catch (const kto::Interrupted&) {
+    note("stopped; there was nothing to save yet");
+    return signals.exit_status();
   } catch (const std::exception& error) {
     const int status = kto::report_error("train_kto", error);
     if (kto::is_memory_error(error))

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from runs import Runs
+from runs import Runs, bound_by_permissions
 from tiny_model import make_model, make_rows
 
 train_kto, root = sys.argv[1:3]
@@ -219,11 +219,6 @@ with tempfile.TemporaryDirectory() as tmp:
     fails("a changed rows file is named", runs.run("new", *flags, *spoiled(keep), data=at("moved"), ), r"rows file .*train\.jsonl has changed")
 
     # Folders and disks that fail in mid-run
-    def bound_by_permissions():
-        """Takes from root the right to write where permissions forbid it."""
-        PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
-        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
-
     def in_mid_run(out, act, **how):
         process = subprocess.Popen(runs.command(out, "--max_steps", "100000", "--save_steps", "2"), stdout=subprocess.DEVNULL,
                                    stderr=subprocess.PIPE, text=True, env=runs.environment, **how)

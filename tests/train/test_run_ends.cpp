@@ -165,6 +165,64 @@ TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop breaks of
   CHECK(checkpoints(config.output_dir) == Steps{3});
 }
 
+TEST_CASE("an evaluation that is broken off is repeated by the run that goes on, which is the uninterrupted one") {
+  const kto_test::TemporaryFolder folder;
+  kto::TrainConfig config{.output_dir = (folder.path() / "whole").string(),
+                          .per_device_eval_batch_size = 2,
+                          .max_steps = 4,
+                          .learning_rate = 0.05,
+                          .logging_steps = 1,
+                          .eval_strategy = IntervalStrategy::steps,
+                          .eval_steps = 1,
+                          .save_strategy = SaveStrategy::steps,
+                          .save_steps = 1,
+                          .load_best_model_at_end = true,
+                          .greater_is_better = true};
+  const auto log = [](const Run& of) {
+    kto::Json out = of.state.log_history;
+    for (auto& entry : out)
+      for (const char* part : {"eval_", "train_"})
+        for (const char* clock : {"runtime", "samples_per_second", "steps_per_second"})
+          entry.erase(std::string(part) + clock);
+    return out;
+  };
+  const auto whole = run(config);
+  for (const int step : {1, 3, 4}) {
+    INFO(step);
+    config.output_dir = (folder.path() / std::to_string(step)).string();
+    config.resume_from_checkpoint = std::nullopt;
+    int num_begun = 0, num_batches = 0;
+    kto::Callback interrupt;
+    interrupt.on_evaluate_batch = [&](std::int64_t done, std::int64_t) {
+      num_begun += done == 1 ? 1 : 0;
+      ++num_batches;
+      if (num_begun == step && done == 2) kto::ask_to_stop();
+    };
+    const auto broken = run(config, interrupt);
+    kto::ask_to_stop(false);
+    CHECK(num_batches == 4 * (step - 1) + 2);
+    CHECK(broken.state.interrupted);
+    CHECK(broken.state.global_step == step);
+    CHECK(steps_with(broken.state, "eval_loss").size() == static_cast<std::size_t>(step - 1));
+    REQUIRE(checkpoints(config.output_dir).back() == step);
+    config.resume_from_checkpoint = "True";
+    const auto resumed = run(config);
+    CHECK_FALSE(resumed.state.interrupted);
+    CHECK(log(resumed) == log(whole));
+    CHECK(resumed.state.best_global_step == whole.state.best_global_step);
+    CHECK(at::equal(resumed.weights, whole.weights));
+  }
+
+  config.output_dir = (folder.path() / "at once").string();
+  config.resume_from_checkpoint = std::nullopt;
+  kto::ask_to_stop();
+  const auto none = run(config);
+  kto::ask_to_stop(false);
+  CHECK(none.state.interrupted);
+  CHECK(none.state.global_step == 0);
+  CHECK(checkpoints(config.output_dir).empty());
+}
+
 TEST_CASE("the closing entry has the metrics of the steps since the last one, unless an evaluation came last") {
   kto::TrainConfig config{.max_steps = 5, .learning_rate = 0.05, .logging_steps = 3};
   const auto closing = run(config).state.log_history.back();

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ending long work before its end: a signal handler asks for it (kto/train/stop_signals.hpp), and every loop that may
-// take long looks once a batch, a block of a file, some rows or a token. Where nobody asks, a look is one load.
+// Stops long work early. A signal handler asks for it (kto/train/stop_signals.hpp), and every loop that may take long
+// checks once per batch, block of a file, few rows or token. Where nobody asks, a check is one load.
 #pragma once
 
 #include <atomic>
 
 namespace kto {
 
-/// Ends work that was asked to stop. It is no std::exception: nothing is wrong, and what turns errors into notes lets
-/// it pass.
+/// Thrown out of work that was asked to stop. It is no std::exception: nothing is wrong, and what turns errors into
+/// notes lets it pass.
 struct Interrupted {};
 
 namespace detail {
@@ -17,10 +17,10 @@ static_assert(decltype(interrupt_asked)::is_always_lock_free, "signal handlers w
 inline thread_local int num_uninterrupted = 0;
 }  // namespace detail
 
-/// Asks for an end, or takes it back. A signal handler may call it.
+/// Asks all threads' work to stop, or takes that back. A signal handler may call it.
 inline void ask_to_stop(bool asked = true) { detail::interrupt_asked.store(asked, std::memory_order_relaxed); }
 
-/// Throws Interrupted when an end was asked for.
+/// Throws Interrupted when work was asked to stop.
 inline void check_interrupt() {
   if (detail::interrupt_asked.load(std::memory_order_relaxed) && detail::num_uninterrupted == 0) throw Interrupted{};
 }

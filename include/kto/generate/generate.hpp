@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "kto/core/interrupt.hpp"
 #include "kto/generate/cached_decoder.hpp"
 #include "kto/io/json.hpp"
 #include "kto/model/special_tokens.hpp"
@@ -100,7 +101,7 @@ inline Tensor last_logits(const Head& head, const Tensor& hidden_LD) {
 
 /// Goes on from `prompt_ids` and returns the new tokens, an end-of-text token included. `on_token` sees each one as it
 /// comes; false ends the text there. What `cache` holds of the prompt's beginning is not computed again, so that the
-/// turns of a conversation share theirs.
+/// turns of a conversation share theirs. Throws Interrupted between tokens.
 inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache,
                                           std::span<const std::int32_t> prompt_ids, const GenerationConfig& config,
                                           at::Generator& generator,
@@ -113,6 +114,7 @@ inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache
   const Head head = decoder.head();
   std::vector<std::int32_t> text(prompt_ids.begin(), prompt_ids.end());
   while (static_cast<std::int64_t>(text.size() - prompt_ids.size()) < config.max_new_tokens) {
+    check_interrupt();
     const Tensor hidden_LD =
         cached_hidden(decoder, cache, std::span(text).subspan(static_cast<std::size_t>(cache.length())));
     const std::int32_t id = next_token(detail::last_logits(head, hidden_LD), text, config, generator);

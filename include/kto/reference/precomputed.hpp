@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kto/collate/concept.hpp"
+#include "kto/core/interrupt.hpp"
 #include "kto/reference/live.hpp"
 
 namespace kto {
@@ -32,7 +33,8 @@ struct PrecomputedReference {
   std::shared_ptr<std::unordered_map<const Example*, RowLogps>> table =
       std::make_shared<std::unordered_map<const Example*, RowLogps>>();
 
-  /// The log-probs of `batches` of picks, in their order; `progress(done, total)` is called after each batch.
+  /// The log-probs of `batches` of picks, in their order; `progress(done, total)` is called after each batch. Throws
+  /// Interrupted between batches.
   template <CollatorPolicy Collator>
   std::vector<RowLogps> compute(std::span<const std::vector<Pick>> batches, const Collator& collator, bool with_kl,
                                 const std::function<void(std::int64_t, std::int64_t)>& progress = nullptr) const {
@@ -40,6 +42,7 @@ struct PrecomputedReference {
     const at::Device device = reference.model.named_parameters().front().second.device();
     std::vector<RowLogps> out;
     for (std::size_t i = 0; i < batches.size(); ++i) {
+      check_interrupt();
       const Batch batch = to_device(collator(batches[i], with_kl), device);
       const ReferenceLogps logps = reference.log_probs(reference.model, batch);
       const Tensor logp_B = logps.logp_B.to(at::kDouble).cpu();

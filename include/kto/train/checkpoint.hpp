@@ -225,7 +225,8 @@ class Checkpointer {
     }
     changes.best = changes.best && state.best_metric;
     if (changes.best) state.forget_best();
-    saved_step_ = state.global_step;
+    state.evaluation_due = saved.manifest.value("evaluation_due", Json()) == true;
+    if (!state.evaluation_due) saved_step_ = state.global_step;
     return change_notes(changes, identity_, state.global_step);
   }
 
@@ -237,6 +238,7 @@ class Checkpointer {
     check(is_on(),
           "a checkpoint was asked for in a run that can save none: set save_strategy, or give "
           "Trainer::checkpointing a save_model");
+    const Uninterrupted to_its_end;
     const fs::path output_dir = config_.output_dir;
     if (state.best_global_step) {
       const fs::path best = output_dir / concat(detail::checkpoint_prefix, *state.best_global_step);
@@ -262,6 +264,7 @@ class Checkpointer {
       if (scale.is_on()) write("scaler", scale);
     }
     content.manifest = {{"global_step", state.global_step}, {"num_tokens", state.num_tokens}, {"identity", identity_}};
+    if (state.evaluation_due) content.manifest["evaluation_due"] = true;
     const fs::path folder = write_checkpoint_folder(output_dir, state.global_step, std::move(content));
     saved_step_ = state.global_step;
     remove_old(output_dir, state);

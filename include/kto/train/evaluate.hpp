@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kto/core/interrupt.hpp"
 #include "kto/train/callbacks.hpp"
 #include "kto/train/loader.hpp"
 #include "kto/train/prefetch.hpp"
@@ -85,7 +86,7 @@ inline double mean_loss(const std::vector<Tensor>& mean_of_batch, const std::vec
 }  // namespace detail
 
 /// Mean loss and metrics over `rows` under transformers' names: `prefix` + loss, runtime, ..., kl, rewards/chosen, ...
-/// `num_tokens` is the run's count so far. Throws Error when there are no rows.
+/// `num_tokens` is the run's count so far. Throws Error when there are no rows, and Interrupted between batches.
 template <class Model, class Collator, class Loss, class Reference>
 Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Reference& reference,
               const TrainConfig& config, std::span<const Example> rows, const std::string& prefix = "eval_",
@@ -102,6 +103,7 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
   detail::Predictions predictions;
   std::vector<Tensor> losses;  // without dimensions, one a batch
   for (std::size_t i = 0; i < batches.size(); ++i) {
+    check_interrupt();
     std::vector<Batch> single;
     single.push_back(to_device(source.next(), device));
     const auto window = prepare_window<Loss>(model, reference, std::move(single), KlScope::micro_batch);

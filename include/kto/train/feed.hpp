@@ -165,7 +165,7 @@ class StreamFeed final : public Feed {
   }
   std::vector<Batch> next(at::Device device) override {
     const auto accumulate = static_cast<std::size_t>(config_.gradient_accumulation_steps);
-    fill(batch_rows() * accumulate);
+    fill(batch_rows() * (accumulate + 1));  // with the begin of the next window: has_next() then reads nothing
     std::size_t count = std::min(rows_.size(), batch_rows() * accumulate);
     if (config_.dataloader_drop_last) count = count / batch_rows() * batch_rows();
     const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);

@@ -54,4 +54,12 @@ class LossScale {
   std::int64_t num_good_ = 0, num_skipped_ = 0;
 };
 
+/// What gradients, scaled by `scale` and else of length `grad_norm`, are divided by: the scale, times norm / most where
+/// the norm is larger than `most`, which is above 0. Undefined for 1.
+inline Tensor grad_divisor(const Tensor& grad_norm, double scale, double most) {
+  if (most <= 0 && scale == 1) return {};
+  const Tensor clip = most > 0 ? ((grad_norm + 1e-6) / most).clamp_min(1) : at::ones_like(grad_norm);
+  return (clip * scale).to(at::kFloat);
+}
+
 }  // namespace kto

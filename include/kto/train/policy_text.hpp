@@ -45,7 +45,10 @@ std::string type_text() {
 template <HasParameters Model>
 std::string weights_hash(const Model& model) {
   ContentHash hash;
-  for (const auto& [name, tensor] : model.named_parameters()) hash.add(tensor);
+  for (const auto& [name, tensor] : model.named_parameters()) {
+    check_interrupt();
+    hash.add(tensor);
+  }
   return hash.hex();
 }
 

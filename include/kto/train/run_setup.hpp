@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run sets for its process while it lasts: the seed of noise and dropout, deterministic kernels, and the start
-// of its memory metrics.
+// What a run begins with: its optimizer, and what it sets for its process while it lasts, deterministic kernels and the
+// start of its memory metrics.
 #pragma once
 
 #include <algorithm>
 
 #include "kto/core/memory.hpp"
 #include "kto/io/json.hpp"
+#include "kto/optim/adamw.hpp"
 #include "kto/train/config.hpp"
 
 namespace kto {
+
+/// The optimizer that `config` describes.
+template <class Optimizer>
+Optimizer make_optimizer(const TrainConfig& config) {
+  if constexpr (std::is_same_v<Optimizer, AdamW>)
+    return {config.adam_beta1, config.adam_beta2, config.adam_epsilon, config.weight_decay};
+  else
+    return {};
+}
 
 class RunSetup {
  public:

@@ -22,6 +22,8 @@ struct TrainerState {
   double train_loss = 0;     ///< mean loss over all steps
   double train_runtime = 0;  ///< seconds
   bool interrupted = false;  ///< the run was stopped to go on another day
+  /// The evaluation after the last step was broken off: a run that goes on begins with it.
+  bool evaluation_due = false;
 
   std::optional<double> best_metric = std::nullopt;
   std::optional<std::int64_t> best_global_step = std::nullopt;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// SIGINT and SIGTERM in a training program: the first asks the run to finish its step, save and end; the second ends
-// the program at once. A library does not choose for its user: a program makes one of these before it trains.
+// SIGINT and SIGTERM in a training program: the first asks for an end, the second ends the program at once. A run then
+// finishes its step, breaks an evaluation off, saves and returns (TrainerState::interrupted); other long work throws
+// Interrupted. A library does not choose for its user: a program makes one of these.
 #pragma once
 
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 
-#include "kto/train/callbacks.hpp"
+#include "kto/core/interrupt.hpp"
 
 namespace kto {
 
@@ -27,29 +29,21 @@ class StopSignals {
     ::sigaction(SIGINT, &old_interrupt_, nullptr);
     ::sigaction(SIGTERM, &old_terminate_, nullptr);
     signal_ = 0;
+    ask_to_stop(false);
   }
 
   /// 128 + the signal's number, as shells report it; 0 while none has come.
   static int exit_status() { return signal_ == 0 ? 0 : 128 + signal_; }
 
-  /// Give it to the trainer: it saves a checkpoint and ends the run after the step in which a signal came.
-  static Callback callback() {
-    Callback out;
-    out.on_step_end = [](const TrainerState&, Control& control) {
-      if (signal_ != 0) control.should_stop = control.should_save = control.interrupted = true;
-    };
-    return out;
-  }
-
  private:
   static void receive(int number) {
-    if (signal_ != 0) ::_exit(128 + number);
-    signal_ = number;
-    constexpr char text[] = "\nfinishing this step and saving; the same signal once more ends the program at once\n";
+    if (signal_.exchange(number) != 0) ::_exit(128 + number);
+    ask_to_stop();
+    constexpr char text[] = "\nstopping, once what was trained is saved; a second signal ends the program at once\n";
     [[maybe_unused]] const auto put = ::write(STDERR_FILENO, text, sizeof text - 1);
   }
 
-  static inline volatile std::sig_atomic_t signal_ = 0;
+  static inline std::atomic<int> signal_ = 0;
   struct sigaction old_interrupt_{}, old_terminate_{};
 };
 

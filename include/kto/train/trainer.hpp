@@ -12,7 +12,6 @@
 #include <string>
 
 #include "kto/model/weight_grad.hpp"
-#include "kto/optim/adamw.hpp"
 #include "kto/train/best.hpp"
 #include "kto/train/check_start.hpp"
 #include "kto/train/checkpoint.hpp"
@@ -27,15 +26,6 @@
 #include "kto/train/run_setup.hpp"
 
 namespace kto {
-
-/// The optimizer that `config` describes.
-template <class Optimizer>
-Optimizer make_optimizer(const TrainConfig& config) {
-  if constexpr (std::is_same_v<Optimizer, AdamW>)
-    return {config.adam_beta1, config.adam_beta2, config.adam_epsilon, config.weight_decay};
-  else
-    return {};
-}
 
 /// Trains `model` with `loss` against `reference`. An aggregate: name the policies, the types are deduced.
 ///   kto::Trainer trainer{.model = model, .collator = kto::PackedCollator{}, .loss = kto::Kto{},
@@ -66,6 +56,7 @@ struct Trainer {
   /// Where the loss is one of pairs, rows are chosen, rejected, chosen, rejected, ... Throws Error on rows that make no
   /// batch, on a model without trained parameters, on a loss that is not finite (see config.nonfinite_loss) or weights
   /// that are not, and on a checkpoint that cannot be written or resumed from; UsageError on a config out of range.
+  /// A run that is to end (see StopSignals) saves the state after its last update, and returns.
   TrainerState train(std::span<const Example> rows, const EvaluationSets& eval_sets = {}) {
     if constexpr (is_sound) {
       validate(config);
@@ -107,7 +98,8 @@ struct Trainer {
   }();
 
   /// The loop over the windows that `feed` gives; `rows` are those it takes them from, where they are in memory.
-  TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows, const EvaluationSets& eval_sets) {
+  TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows,
+                   const EvaluationSets& eval_sets) try {
     check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
           "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
     check_best_metric(config, eval_sets);
@@ -142,26 +134,40 @@ struct Trainer {
     if (config.eval_on_start && state.global_step == 0)
       evaluate_now(eval_sets, state, control);  // not for the learning rate to follow
 
-    for (; state.global_step < plan.num_steps && !control.should_stop; position = {position.epoch + 1, 0}) {
-      feed.begin(position);
-      while (feed.has_next() && state.global_step < plan.num_steps && !control.should_stop) {
-        detail::call(callbacks, &Callback::on_step_begin, state, control);
-        log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
-        std::vector<Batch> window = feed.next(device());
-        position.batch += static_cast<std::int64_t>(window.size());
-        step(std::move(window), updates, scale, state, log);
-        state.epoch = static_cast<double>(position.epoch) +
-                      static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
-        const bool save = after_step(plan, !feed.has_next(), eval_sets, state, log, control, schedule);
-        if (!save || checkpointer.has_saved(state.global_step)) continue;
-        watch.check_after(model, state.global_step);
-        position.stream = feed.passed();
-        detail::call(callbacks, &Callback::on_save, state,
-                     checkpointer.save(model, loss, reference, updates, schedule, scale, log, state, position));
+    const auto save = [&] {
+      watch.check_after(model, state.global_step);
+      position.stream = feed.passed();
+      detail::call(callbacks, &Callback::on_save, state,
+                   checkpointer.save(model, loss, reference, updates, schedule, scale, log, state, position));
+    };
+    const auto finish_step = [&] {
+      const bool due = after_step(plan, !feed.has_next(), eval_sets, state, log, control, schedule);
+      if (due && !checkpointer.has_saved(state.global_step)) save();
+    };
+    const auto goes_on = [&] { return state.global_step < plan.num_steps && !control.should_stop; };
+    try {
+      for (; state.evaluation_due || goes_on(); position = {position.epoch + 1, 0}) {
+        feed.begin(position);
+        if (state.evaluation_due) finish_step();
+        while (goes_on() && feed.has_next()) {
+          check_interrupt();
+          detail::call(callbacks, &Callback::on_step_begin, state, control);
+          log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
+          std::vector<Batch> window = feed.next(device());
+          position.batch += static_cast<std::int64_t>(window.size());
+          step(std::move(window), updates, scale, state, log);
+          state.epoch = static_cast<double>(position.epoch) +
+                        static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
+          finish_step();
+        }
       }
+    } catch (const Interrupted&) {  // between two updates
+      control.interrupted = true;
+      if (state.global_step > 0 && checkpointer.is_on() && !checkpointer.has_saved(state.global_step)) save();
     }
-    state.interrupted = control.interrupted && state.global_step < plan.num_steps;
+    state.interrupted = control.interrupted && (state.evaluation_due || state.global_step < plan.num_steps);
     if (state.interrupted) return state;
+    const Uninterrupted ending;
     watch.check_after(model, state.global_step);
     if (const std::string text = forget_lost_best(state); !text.empty()) note(text);
     if (config.load_best_model_at_end && state.best_model_checkpoint) try {
@@ -176,6 +182,8 @@ struct Trainer {
     checkpointer.finish(state);
     detail::call(callbacks, &Callback::on_train_end, state);
     return state;
+  } catch (const Interrupted&) {  // before the first update: there is nothing to save
+    return {.interrupted = true};
   }
 
   void set_neftune() {
@@ -189,6 +197,7 @@ struct Trainer {
 
   void step(std::vector<Batch> batches, Updates<Optimizer>& updates, LossScale& scale, TrainerState& state,
             RunLog& log) {
+    const Uninterrupted whole;
     std::optional<InPlaceGradients> in_place(std::in_place);
     std::optional<CastOnce> casts;  // no weight changes until it is gone, but after its last use
     if (std::ranges::all_of(batches,
@@ -230,7 +239,7 @@ struct Trainer {
       log.add_step(shares, overflows ? Tensor() : grad_norm);
     }
     if (!problem) {
-      const Tensor divisor = grad_divisor(grad_norm, scale.value());
+      const Tensor divisor = grad_divisor(grad_norm, scale.value(), config.max_grad_norm);
       updates.finish({.learning_rate = log.learning_rate, .grad_divisor = divisor});
     }
     updates.end();
@@ -247,15 +256,6 @@ struct Trainer {
     if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
   }
 
-  /// What the gradients, scaled by `scale` and else of length `grad_norm`, are divided by: the scale, times norm / max
-  /// where the norm is larger than max_grad_norm. Undefined for 1.
-  Tensor grad_divisor(const Tensor& grad_norm, double scale) const {
-    const double most = config.max_grad_norm;
-    if (most <= 0 && scale == 1) return {};
-    const Tensor clip = most > 0 ? ((grad_norm + 1e-6) / most).clamp_min(1) : at::ones_like(grad_norm);
-    return (clip * scale).to(at::kFloat);
-  }
-
   /// Leaves an update out where config allows that.
   void skip(const std::string& problem, const TrainerState& state, RunLog& log) {
     constexpr int most = 10;
@@ -270,7 +270,8 @@ struct Trainer {
                           "; the step is left out. Others may follow without a note: see skipped_steps in the log"));
   }
 
-  /// Logs and evaluates when due; true when a checkpoint is due.
+  /// Logs and evaluates when due; true when a checkpoint is due. Where the evaluation was broken off in an earlier run,
+  /// all before it is done.
   bool after_step(const Plan& plan, bool epoch_ends, const EvaluationSets& eval_sets, TrainerState& state, RunLog& log,
                   Control& control, LearningRate& schedule) {
     const bool run_ends = state.global_step == plan.num_steps;
@@ -281,16 +282,19 @@ struct Trainer {
       return (strategy == IntervalStrategy::steps && every > 0 && state.global_step % every == 0) ||
              (strategy == IntervalStrategy::epoch && epoch_is_over());
     };
-    detail::call(callbacks, &Callback::on_step_end, state, control);
+    const bool again = std::exchange(state.evaluation_due, false);
+    if (!again) detail::call(callbacks, &Callback::on_step_end, state, control);
     const bool first = config.logging_first_step && state.global_step == 1;
     const bool logged = first || due(config.logging_strategy, plan.logging_steps);
-    if (logged) append(log.take(state), state, control);
+    if (logged && !again) append(log.take(state), state, control);
     bool is_best = false;
     const double waited =
         config.eval_strategy == IntervalStrategy::epoch ? state.epoch : static_cast<double>(state.global_step);
     const bool last = run_ends && config.eval_strategy == IntervalStrategy::steps;
     if (waited >= config.eval_delay && (last || due(config.eval_strategy, plan.eval_steps))) {
+      state.evaluation_due = true;
       const Json metrics = evaluate_now(eval_sets, state, control);
+      state.evaluation_due = false;
       const Judgement judgement = judge(metrics, config, state);
       if (follows_evaluations(config.lr_scheduler_type))
         schedule.observe(metrics[best_metric_name(config)].template get<double>());
@@ -314,14 +318,21 @@ struct Trainer {
                          evaluation, callbacks));
   }
 
-  /// All metrics of an evaluation; each set has a log entry of its own, as in transformers.
+  /// All metrics of an evaluation; each set has a log entry of its own, as in transformers. One that is broken off
+  /// leaves none.
   Json evaluate_now(const EvaluationSets& sets, TrainerState& state, Control& control) {
     Json out = Json::object();
-    for_each_evaluation(sets, "eval_", state.num_tokens, [&](const Json& metrics) {
-      append(metrics, state, control);
-      detail::call(callbacks, &Callback::on_evaluate, state, metrics, control);
-      out.update(metrics);
-    });
+    const std::size_t num_entries = state.log_history.size();
+    try {
+      for_each_evaluation(sets, "eval_", state.num_tokens, [&](const Json& metrics) {
+        append(metrics, state, control);
+        detail::call(callbacks, &Callback::on_evaluate, state, metrics, control);
+        out.update(metrics);
+      });
+    } catch (const Interrupted&) {
+      state.log_history.get_ref<Json::array_t&>().resize(num_entries);
+      throw;
+    }
     return out;
   }
 
