@@ -122,7 +122,7 @@ with tempfile.TemporaryDirectory() as tmp:
 
     # Files that become shorter
     with open(at("long.jsonl"), "w") as file:
-        for i in range(30000):
+        for i in range(6000):
             file.write(json.dumps({"prompt": f"q{i}", "completion": f" good {i}" + " a" * 2000, "label": i % 2 == 0}) + "\n")
     stream = runs.command("stream", "--dataset_streaming", "--max_steps", "100000", "--max_length", "32", "--save_total_limit", "2", "--logging_steps", "1", data=at("long.jsonl"))
     process = subprocess.Popen(stream, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=runs.environment)
