@@ -2,7 +2,6 @@
 """test_bad_days.py TRAIN_KTO SOURCE_ROOT: signals, full disks, folders that vanish, damaged and foreign checkpoints, changed
 rows, two runs in one folder, numbers that are not finite: one clear error each, and what was saved stays. Standard library
 only."""
-import ctypes
 import fcntl
 import json
 import os
