@@ -81,7 +81,7 @@ inline std::optional<Encoded> read_example_cache(const fs::path& folder, const s
   };
   if (!is(rows, at::kLong) || !is(labels, at::kByte) || !is(prompts, at::kInt) || !is(completions, at::kInt) ||
       ids.scalar_type() != at::kInt || ids.dim() != 1 || (prompts < 0).any().item<bool>() ||
-      (completions < 0).any().item<bool>() || !file->metadata().contains("notes") ||
+      (completions < 0).any().item<bool>() || !metadata.contains("notes") ||
       ids.numel() != prompts.sum().item<std::int64_t>() + completions.sum().item<std::int64_t>())
     refuse_cache(cache_path(folder, key), "its tensors do not belong together");
   Encoded out;
