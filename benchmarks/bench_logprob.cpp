@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Log-probs of scored tokens, the full softmax beside tiles, over vocabulary and tokens:
 //   full        full_token_scores(head_logits(...)), the oracle: what a program in plain LibTorch does
-//   full_fast   the same, on the matrix product that kto uses (kto/model/matmul.hpp), so that only the tiling differs
+//   full_fast   the same, on the matrix product that kto uses (kto/nn/matmul.hpp), so that only the tiling differs
 //   chunked     chunked_token_scores, what kto trains with
 // A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most,
 // without weights, states and the gradients of both: these are there before the pass, which adds to them, as in
@@ -19,7 +19,7 @@
 
 #include "kto/core/allocator.hpp"
 #include "kto/logprob/chunked.hpp"
-#include "kto/model/affine.hpp"
+#include "kto/nn/affine.hpp"
 
 namespace {
 

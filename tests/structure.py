@@ -9,7 +9,7 @@ import sys
 root = os.path.join(sys.argv[1], "include")
 FOUNDATIONS = ["core", "dist", "io"]
 FLOW = ["text", "data", "collate", "model", "logprob", "reference", "loss", "optim", "train", "generate"]
-WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "collate/parts.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options.hpp")
+WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "collate/parts.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options/options.hpp")
 problems = []
 includes = {}
 for folder, _, names in os.walk(os.path.join(root, "kto")):

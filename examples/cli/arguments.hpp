@@ -7,7 +7,7 @@
 #include "kto/data/truncation.hpp"
 #include "kto/text/named_tokens.hpp"
 #include "kto/train/kl_group.hpp"
-#include "kto/train/options.hpp"
+#include "kto/train/options/options.hpp"
 #include "mixture.hpp"
 #include "taken_options.hpp"
 

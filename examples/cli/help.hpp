@@ -5,7 +5,7 @@
 #include <ostream>
 #include <sstream>
 
-#include "kto/train/option_table.hpp"
+#include "kto/options/option_table.hpp"
 
 namespace kto {
 

@@ -13,8 +13,8 @@
 #include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/train/evaluation_sets.hpp"
-#include "kto/train/feed.hpp"
-#include "kto/train/progress.hpp"
+#include "kto/train/feed/feed.hpp"
+#include "kto/train/callbacks/progress.hpp"
 
 namespace kto {
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kto/data/rows.hpp"
-#include "kto/train/option.hpp"
+#include "kto/options/option.hpp"
 
 namespace kto {
 

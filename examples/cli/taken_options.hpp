@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of ScriptArguments, ModelConfig and the launchers that cannot change a number here, by the reason why not:
-// they are taken, with a note (see kto/train/detail/taken_options.hpp).
+// they are taken, with a note (see kto/train/options/taken.hpp).
 #pragma once
 
-#include "kto/train/detail/taken_options.hpp"
+#include "kto/train/options/taken.hpp"
 
 namespace kto::detail {
 

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "kto/train/option_table.hpp"
+#include "kto/options/option_table.hpp"
 
 namespace kto {
 

@@ -35,11 +35,11 @@
 // The update.
 #include "kto/optim/any.hpp"
 // The loop.
-#include "kto/train/advice.hpp"
+#include "kto/train/callbacks/advice.hpp"
 #include "kto/train/model_card.hpp"
-#include "kto/train/progress.hpp"
-#include "kto/train/report.hpp"
-#include "kto/train/stop_signals.hpp"
+#include "kto/train/callbacks/progress.hpp"
+#include "kto/train/callbacks/report.hpp"
+#include "kto/train/callbacks/stop_signals.hpp"
 #include "kto/train/trainer.hpp"
 // Text from what was trained.
 #include "kto/generate/generate.hpp"

@@ -4,8 +4,8 @@
 #include "kto/optim/adafactor.hpp"
 #include "kto/optim/adamw.hpp"
 #include "kto/optim/plateau.hpp"
-#include "kto/train/checkpoint_folder.hpp"
-#include "kto/train/run_changes.hpp"
+#include "kto/train/checkpoint/folder.hpp"
+#include "kto/train/checkpoint/run_changes.hpp"
 #include "kto/train/run_log.hpp"
 
 namespace {

@@ -4,7 +4,7 @@
 #include <ATen/ops/randn.h>
 
 #include "catch.hpp"
-#include "kto/model/attention.hpp"
+#include "kto/nn/attention.hpp"
 
 namespace kto::test {
 namespace {

@@ -13,9 +13,9 @@
 #include "kto/core/bf16_product.hpp"
 #include "kto/logprob/bf16_logits.hpp"
 #include "kto/logprob/tile.hpp"
-#include "kto/model/blocks.hpp"
-#include "kto/model/embedding.hpp"
-#include "kto/model/rotate.hpp"
+#include "kto/nn/blocks.hpp"
+#include "kto/nn/embedding.hpp"
+#include "kto/nn/rotate.hpp"
 
 namespace kto::test {
 namespace {

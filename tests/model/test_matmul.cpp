@@ -6,7 +6,7 @@
 #include <ATen/ops/randn.h>
 
 #include "catch.hpp"
-#include "kto/model/affine.hpp"
+#include "kto/nn/affine.hpp"
 
 namespace kto::test {
 namespace {

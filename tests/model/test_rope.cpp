@@ -3,7 +3,7 @@
 // are covered by test_decoder.cpp.
 #include "catch.hpp"
 #include "kto/model/config.hpp"
-#include "kto/model/rotate.hpp"
+#include "kto/nn/rotate.hpp"
 
 namespace kto::test {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "catch.hpp"
-#include "kto/train/options.hpp"
+#include "kto/train/options/options.hpp"
 
 using namespace kto;
 

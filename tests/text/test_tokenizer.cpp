@@ -159,7 +159,7 @@ TEST_CASE("a model folder gives what AutoTokenizer gives", "[tokenizer]") {
 }
 
 TEST_CASE("the step Split cuts as Oniguruma does", "[tokenizer]") {
-  namespace tok = kto::detail::tok;
+  namespace tok = kto::tok;
   for (const Json& line : golden("patterns.json")) {
     INFO(line.dump());
     const auto pattern = line[0].get<std::string>();
@@ -176,7 +176,7 @@ TEST_CASE("the step Split cuts as Oniguruma does", "[tokenizer]") {
 }
 
 TEST_CASE("patterns without a counterpart are refused by name", "[tokenizer]") {
-  namespace tok = kto::detail::tok;
+  namespace tok = kto::tok;
   const auto refuses = [](const std::string& pattern, const std::string& what) {
     INFO(pattern);
     CHECK_THROWS_WITH(tok::onig_regex(pattern, "somewhere"), KTO_CONTAINS("somewhere") && KTO_CONTAINS(what));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a checkpoint's manifest and states may hold: entries of unexpected kinds are damage, told with the file.
 #include "catch.hpp"
-#include "kto/train/checkpoint_folder.hpp"
+#include "kto/train/checkpoint/folder.hpp"
 #include "tests/data/temporary_folder.hpp"
 
 namespace {

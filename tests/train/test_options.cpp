@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "catch.hpp"
-#include "kto/train/options.hpp"
+#include "kto/train/options/options.hpp"
 
 using namespace kto;
 

@@ -6,7 +6,7 @@
 #include "catch.hpp"
 #include "examples/toy.hpp"
 #include "kto/loss/kto.hpp"
-#include "kto/train/output_folder.hpp"
+#include "kto/train/checkpoint/output_folder.hpp"
 #include "tests/data/temporary_folder.hpp"
 
 using kto::OutputFolder;

@@ -5,7 +5,7 @@
 #include "catch.hpp"
 #include "examples/toy.hpp"
 #include "kto/loss/kto.hpp"
-#include "kto/train/report.hpp"
+#include "kto/train/callbacks/report.hpp"
 #include "tests/data/temporary_folder.hpp"
 
 using kto::Tensor;

@@ -3,7 +3,7 @@
 #include "catch.hpp"
 #include "examples/toy.hpp"
 #include "kto/loss/apo_zero.hpp"
-#include "kto/train/advice.hpp"
+#include "kto/train/callbacks/advice.hpp"
 #include "kto/train/model_card.hpp"
 #include "tests/data/temporary_folder.hpp"
 

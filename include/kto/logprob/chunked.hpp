@@ -11,7 +11,7 @@
 
 #include "kto/logprob/bf16_logits.hpp"
 #include "kto/logprob/tile.hpp"
-#include "kto/model/weight_grad.hpp"
+#include "kto/nn/weight_grad.hpp"
 
 namespace kto {
 

@@ -3,7 +3,7 @@
 // of chunked.hpp, and the way for models that give plain logits.
 #pragma once
 
-#include "kto/model/head.hpp"
+#include "kto/nn/head.hpp"
 
 namespace kto {
 

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <string>
 
-#include "kto/model/lora.hpp"
-#include "kto/model/norm.hpp"
+#include "kto/nn/lora.hpp"
+#include "kto/nn/norm.hpp"
 
 namespace kto::detail {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
-#include "kto/model/head.hpp"
+#include "kto/nn/head.hpp"
 
 namespace kto {
 

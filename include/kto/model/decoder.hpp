@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "kto/model/decoder_layer.hpp"
-#include "kto/model/head.hpp"
-#include "kto/model/recompute.hpp"
+#include "kto/nn/head.hpp"
+#include "kto/nn/recompute.hpp"
 
 namespace kto {
 

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
-#include "kto/model/attention.hpp"
-#include "kto/model/blocks.hpp"
+#include "kto/nn/attention.hpp"
+#include "kto/nn/blocks.hpp"
 #include "kto/model/config.hpp"
-#include "kto/model/rotate.hpp"
+#include "kto/nn/rotate.hpp"
 
 namespace kto {
 

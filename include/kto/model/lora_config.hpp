@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "kto/text/detail/regex.hpp"
+#include "kto/text/regex/regex.hpp"
 
 namespace kto {
 
@@ -92,7 +92,7 @@ struct LoraConfig {
   /// Where a match at the beginning of a module's path ends.
   static std::optional<std::size_t> match_end(const std::string& pattern, const std::string& module) {
     std::optional<std::size_t> found;
-    detail::tok::Regex(pattern, "LoRA module pattern").for_each_match(module, [&](std::size_t begin, std::size_t end) {
+    tok::Regex(pattern, "LoRA module pattern").for_each_match(module, [&](std::size_t begin, std::size_t end) {
       if (begin == 0 && !found) found = end;
     });
     return found;

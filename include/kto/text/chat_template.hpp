@@ -14,8 +14,8 @@
 
 #include "kto/core/error.hpp"
 #include "kto/io/json.hpp"
-#include "kto/text/detail/jinja_interpreter.hpp"
-#include "kto/text/detail/jinja_template_parser.hpp"
+#include "kto/text/jinja/interpreter.hpp"
+#include "kto/text/jinja/template_parser.hpp"
 
 namespace kto {
 
@@ -27,9 +27,9 @@ class ChatTemplate {
   explicit ChatTemplate(std::string source, std::string name = "chat template") : name_(std::move(name)) {
     int line = 1;
     try {
-      check(detail::jinja::is_valid_utf8(source), "the template is not valid UTF-8");
-      auto program = std::make_shared<detail::jinja::Program>(with_plain_line_ends(source));
-      detail::jinja::TemplateParser(*program, line).parse();
+      check(jinja::is_valid_utf8(source), "the template is not valid UTF-8");
+      auto program = std::make_shared<jinja::Program>(with_plain_line_ends(source));
+      jinja::TemplateParser(*program, line).parse();
       program_ = std::move(program);
     } catch (const Error& error) {
       fail(name_, ": line ", line, ": ", error.what());
@@ -45,7 +45,7 @@ class ChatTemplate {
   /// `limits`. Threads may render with one template at the same time.
   std::string render(const Json& variables, std::optional<std::time_t> now = {},
                      const TemplateLimits& limits = {}) const {
-    using detail::jinja::Interpreter;
+    using jinja::Interpreter;
     std::optional<Interpreter> interpreter;
     try {
       interpreter.emplace(*program_, variables, limits, now ? *now : std::time(nullptr));
@@ -72,7 +72,7 @@ class ChatTemplate {
   }
 
   std::string name_;
-  std::shared_ptr<const detail::jinja::Program> program_;
+  std::shared_ptr<const jinja::Program> program_;
 };
 
 }  // namespace kto

@@ -14,13 +14,13 @@
 
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
-#include "kto/text/detail/added_tokens.hpp"
-#include "kto/text/detail/bpe.hpp"
-#include "kto/text/detail/normalizer.hpp"
-#include "kto/text/detail/post_processor.hpp"
-#include "kto/text/detail/pre_tokenizer.hpp"
-#include "kto/text/detail/token_decoder.hpp"
-#include "kto/text/detail/tokenizer_json.hpp"
+#include "kto/text/tokenizer/added_tokens.hpp"
+#include "kto/text/tokenizer/bpe.hpp"
+#include "kto/text/tokenizer/normalizer.hpp"
+#include "kto/text/tokenizer/post_processor.hpp"
+#include "kto/text/tokenizer/pre_tokenizer.hpp"
+#include "kto/text/tokenizer/token_decoder.hpp"
+#include "kto/text/tokenizer/tokenizer_json.hpp"
 
 namespace kto {
 
@@ -30,7 +30,7 @@ class Tokenizer {
   /// Reads a tokenizer.json. Its sections "truncation" and "padding" do not apply, as in transformers.
   /// Throws Error naming the file, and what in it is malformed or not supported.
   static Tokenizer from_file(const fs::path& tokenizer_json) {
-    Tokenizer tokenizer(detail::tok::read_tokenizer_json(tokenizer_json), tokenizer_json.string());
+    Tokenizer tokenizer(tok::read_tokenizer_json(tokenizer_json), tokenizer_json.string());
     tokenizer.prepare();
     return tokenizer;
   }
@@ -39,7 +39,7 @@ class Tokenizer {
   /// in the text become their ids. With `add_special_tokens` come those of the post-processor, such as the one for the
   /// beginning of a text.
   std::vector<std::int32_t> encode(std::string_view text, bool add_special_tokens) const {
-    if (const std::size_t at = detail::tok::find_invalid_utf8(text); at != std::string_view::npos)
+    if (const std::size_t at = tok::find_invalid_utf8(text); at != std::string_view::npos)
       fail("the text to encode is not UTF-8: invalid byte at offset ", at, " of ", text.size());
     std::vector<std::int32_t> ids;
     if (add_special_tokens) ids = post_processor_.before;
@@ -108,34 +108,34 @@ class Tokenizer {
  private:
   friend class TokenizerLoader;
 
-  Tokenizer(detail::tok::TokenizerJson json, const std::string& where)
+  Tokenizer(tok::TokenizerJson json, const std::string& where)
       : where_(where),
         normalizer_(part(json.spec, "normalizer"), where + ": normalizer"),
         pre_tokenizer_(part(json.spec, "pre_tokenizer"), where + ": pre_tokenizer"),
         model_(json.spec["model"], std::move(json.vocabulary), json.merges, where + ": model"),
         post_processor_(part(json.spec, "post_processor"), where + ": post_processor"),
         decoder_(part(json.spec, "decoder"), where + ": decoder") {
-    std::vector<detail::tok::AddedToken> tokens;
+    std::vector<tok::AddedToken> tokens;
     for (const Json& token : part(json.spec, "added_tokens"))
-      tokens.push_back(detail::tok::AddedToken::from_json(token, where + ": added_tokens"));
+      tokens.push_back(tok::AddedToken::from_json(token, where + ": added_tokens"));
     add_tokens(tokens);
   }
 
   static Json part(const Json& spec, const char* key) { return spec.contains(key) ? spec[key] : Json(); }
 
-  void add_tokens(const std::vector<detail::tok::AddedToken>& tokens) { added_.add(tokens, model_.vocabulary()); }
+  void add_tokens(const std::vector<tok::AddedToken>& tokens) { added_.add(tokens, model_.vocabulary()); }
   void prepare() { added_.prepare(normalizer_, where_ + ": added_tokens"); }
 
   /// Text between special tokens: normalizes it, finds the added tokens in it, cuts and encodes what lies between.
   void encode_part(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const {
-    detail::tok::NormalText normal{std::string(text), at_start};
+    tok::NormalText normal{std::string(text), at_start};
     normalizer_(normal);
     for (const auto& part : added_.split(normal.text, true, splits_special_tokens_)) {
       if (part.id >= 0) {
         ids.push_back(part.id);
         continue;
       }
-      detail::tok::Pieces pieces;
+      tok::Pieces pieces;
       pieces.text = normal.text.substr(part.begin, part.end - part.begin);
       pieces.spans = {{0, pieces.text.size()}};
       pieces.at_start = normal.at_start && part.begin == 0;
@@ -145,12 +145,12 @@ class Tokenizer {
   }
 
   std::string where_;
-  detail::tok::Normalizer normalizer_;
-  detail::tok::PreTokenizer pre_tokenizer_;
-  detail::tok::Bpe model_;
-  detail::tok::PostProcessor post_processor_;
-  detail::tok::TokenDecoder decoder_;
-  detail::tok::AddedTokens added_;
+  tok::Normalizer normalizer_;
+  tok::PreTokenizer pre_tokenizer_;
+  tok::Bpe model_;
+  tok::PostProcessor post_processor_;
+  tok::TokenDecoder decoder_;
+  tok::AddedTokens added_;
   bool splits_special_tokens_ = false;  ///< special tokens spelled out in a text stay text
 };
 

@@ -16,9 +16,9 @@
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
 #include "kto/io/json.hpp"
-#include "kto/text/detail/class_spec.hpp"
-#include "kto/text/detail/special_tokens.hpp"
-#include "kto/text/detail/tokenizer_class.hpp"
+#include "kto/text/regex/class_spec.hpp"
+#include "kto/text/tokenizer/special_tokens.hpp"
+#include "kto/text/tokenizer/tokenizer_class.hpp"
 #include "kto/text/tokenizer.hpp"
 
 namespace kto {
@@ -90,17 +90,17 @@ class TokenizerLoader {
     const Json versions = json_value(config_, "fast_tokenizer_files", Json::array({"tokenizer.json"}), where_);
     check(versions == Json::array({"tokenizer.json"}), where_,
           ": versioned tokenizer files (\"fast_tokenizer_files\") ", "are not supported; keep one tokenizer.json");
-    auto json = detail::tok::read_tokenizer_json(file);
+    auto json = tok::read_tokenizer_json(file);
     const Json model_config = object_from("config.json");
     TokenizerConfig config;
-    config.tokenizer_class = detail::tok::resolve_class(config_, model_config, json.mentions_byte_level, where_);
-    const detail::tok::SpecialTokens special(folder_, config_, json.spec, config.tokenizer_class);
+    config.tokenizer_class = tok::resolve_class(config_, model_config, json.mentions_byte_level, where_);
+    const tok::SpecialTokens special(folder_, config_, json.spec, config.tokenizer_class);
     for (const auto& [name, token] : special.named) config.special_tokens[name] = token.content;
     config.chat_templates = chat_templates();
 
-    detail::tok::apply_class(json.spec, config.tokenizer_class, config_, where_);
+    tok::apply_class(json.spec, config.tokenizer_class, config_, where_);
     if (json_value(config_, "fix_mistral_regex", false, where_) && json.vocabulary.size() > 100000)
-      detail::tok::fix_mistral_pattern(json.spec, model_config, where_);
+      tok::fix_mistral_pattern(json.spec, model_config, where_);
     Tokenizer tokenizer(std::move(json), file.string());
     add_special_tokens(tokenizer, special, config.tokenizer_class);
     tokenizer.splits_special_tokens_ = json_value(config_, "split_special_tokens", false, where_);
@@ -109,7 +109,7 @@ class TokenizerLoader {
   }
 
  private:
-  Json object_from(const char* name) const { return detail::tok::read_object(folder_ / name); }
+  Json object_from(const char* name) const { return tok::read_object(folder_ / name); }
 
   [[noreturn]] void refuse_without_file() const {
     check(fs::is_directory(folder_), folder_.string(), ": is not a folder");
@@ -120,9 +120,9 @@ class TokenizerLoader {
     fail(folder_.string(), ": has no tokenizer.json");
   }
 
-  static void add_special_tokens(Tokenizer& tokenizer, const detail::tok::SpecialTokens& special,
+  static void add_special_tokens(Tokenizer& tokenizer, const tok::SpecialTokens& special,
                                  std::string_view class_name) {
-    using detail::tok::AddedToken;
+    using tok::AddedToken;
     tokenizer.add_tokens(special.missing_from(tokenizer.added_.by_id()));
     std::vector<AddedToken> again;
     if (class_name == "Qwen2Tokenizer") {  // these two classes add theirs once more, and so change flags
@@ -164,11 +164,11 @@ class TokenizerLoader {
     std::map<std::string, std::string> templates;
     if (value.is_array()) {
       for (const Json& entry : value)
-        templates[detail::tok::json_text(entry, "name", where)] = detail::tok::json_text(entry, "template", where);
+        templates[tok::json_text(entry, "name", where)] = tok::json_text(entry, "template", where);
       return templates;
     }
     check(value.is_object(), where, ": \"chat_template\" must be text, or a list of named templates");
-    for (const auto& entry : value.items()) templates[entry.key()] = detail::tok::json_text(value, entry.key(), where);
+    for (const auto& entry : value.items()) templates[entry.key()] = tok::json_text(value, entry.key(), where);
     return templates;
   }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a run goes: what the Trainer needs to know, named and defaulted as in TRL's KTOConfig, where bf16 and
 // gradient_checkpointing are off. The loss, the model, the reference and the collator are policies, not settings;
-// kto/train/options.hpp has the same fields as a table with meanings, ranges and the options that are refused.
+// kto/train/options/options.hpp has the same fields as a table with meanings, ranges and the options that are refused.
 #pragma once
 
 #include <cstdint>

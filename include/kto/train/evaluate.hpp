@@ -11,8 +11,8 @@
 
 #include "kto/core/interrupt.hpp"
 #include "kto/train/callbacks.hpp"
-#include "kto/train/loader.hpp"
-#include "kto/train/prefetch.hpp"
+#include "kto/train/feed/loader.hpp"
+#include "kto/train/feed/prefetch.hpp"
 #include "kto/train/step.hpp"
 
 namespace kto {

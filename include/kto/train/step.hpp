@@ -11,7 +11,7 @@
 #include "kto/loss/concept.hpp"
 #include "kto/reference/concept.hpp"
 #include "kto/train/config.hpp"
-#include "kto/train/loader.hpp"
+#include "kto/train/feed/loader.hpp"
 #include "kto/train/metrics.hpp"
 
 namespace kto {

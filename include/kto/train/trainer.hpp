@@ -11,17 +11,17 @@
 #include <span>
 #include <string>
 
-#include "kto/model/weight_grad.hpp"
+#include "kto/nn/weight_grad.hpp"
 #include "kto/train/best.hpp"
 #include "kto/train/check_start.hpp"
-#include "kto/train/checkpoint.hpp"
+#include "kto/train/checkpoint/checkpointer.hpp"
 #include "kto/train/contract.hpp"
 #include "kto/train/evaluate.hpp"
-#include "kto/train/feed.hpp"
+#include "kto/train/feed/feed.hpp"
 #include "kto/train/finite.hpp"
 #include "kto/train/flos.hpp"
 #include "kto/train/loss_scale.hpp"
-#include "kto/train/options.hpp"
+#include "kto/train/options/options.hpp"
 #include "kto/train/run_log.hpp"
 #include "kto/train/run_setup.hpp"
 

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention within the segments of a row: the kernel of blocked_attention.hpp where it serves, else LibTorch's
+// scaled_dot_product_attention, for any device and type and twice differentiable, which is also the kernel's oracle.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "kto/nn/cpu/blocked_attention.hpp"
+
+namespace kto {
+
+// Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension; S segments of equal
+// length L; P prefix tokens.
+
+namespace detail {
+
+/// [L, P + L] of bool, true where query i (at position P + i) sees key j: 0 <= P + i - j < window.
+inline Tensor attention_mask(std::int64_t length, std::int64_t prefix_length, std::optional<std::int64_t> window,
+                             const at::TensorOptions& options) {
+  Tensor mask = at::ones({length, prefix_length + length}, options.dtype(at::kBool)).tril_(prefix_length);
+  return window ? mask.triu_(prefix_length - *window + 1) : mask;
+}
+
+/// q [.., L, H, d], k and v [.., P + L, K, d] to [.., L, H, d].
+inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, std::optional<std::int64_t> window,
+                     double scale) {
+  const std::int64_t length = q.size(-3), prefix_length = k.size(-3) - length;
+  const bool masked = prefix_length > 0 || (window && *window < length);
+  const auto mask = masked
+                        ? std::optional(attention_mask(length, prefix_length, window, q.options().requires_grad(false)))
+                        : std::nullopt;
+  const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
+  return by_head(at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), mask, /*dropout_p=*/0.0,
+                                                  /*is_causal=*/!masked, scale,
+                                                  /*enable_gqa=*/q.size(-2) != k.size(-2)));
+}
+
+inline bool equal_and_plain(const std::vector<Segment>& segments) {
+  for (const Segment& segment : segments)
+    if (segment.length != segments.front().length || segment.prefix_length > 0) return false;
+  return true;
+}
+
+}  // namespace detail
+
+/// causal_attention from LibTorch's operators.
+inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
+                                        const std::vector<Segment>& segments, std::optional<std::int64_t> window,
+                                        double scale, const KeysValues& prefix = {}) {
+  if (segments.empty()) return q_NHd;
+  if (detail::equal_and_plain(segments)) {
+    const auto stacked = [&](const Tensor& x) {
+      return x.unflatten(0, {static_cast<std::int64_t>(segments.size()), -1});
+    };
+    return detail::attend(stacked(q_NHd), stacked(k_NKd), stacked(v_NKd), window, scale).flatten(0, 1);
+  }
+  std::vector<std::int64_t> lengths;
+  lengths.reserve(segments.size());
+  for (const Segment& segment : segments) lengths.push_back(segment.length);
+  // Split, not sliced: the gradient of all parts is then one concatenation.
+  const auto parts = [&](const Tensor& x) { return x.split_with_sizes(lengths); };
+  const auto q = parts(q_NHd), k = parts(k_NKd), v = parts(v_NKd);
+  std::vector<Tensor> out;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const Segment& segment = segments[s];
+    const auto with_prefix = [&](const Tensor& row, const Tensor& part) {
+      const Tensor batched = segment.prefix_length == 0
+                                 ? part
+                                 : at::cat({row.narrow(0, segment.prefix_begin, segment.prefix_length), part});
+      return batched.unsqueeze(0);
+    };
+    const bool own = !prefix.k_NKd.defined();
+    const Tensor keys = with_prefix(own ? k_NKd : prefix.k_NKd, k[s]),
+                 values = with_prefix(own ? v_NKd : prefix.v_NKd, v[s]);
+    out.push_back(detail::attend(q[s].unsqueeze(0), keys, values, window, scale).squeeze(0));
+  }
+  return at::cat(out);
+}
+
+/// softmax(scale q k^T) v with each token attending as its Segment says; with a window, to itself and the window - 1
+/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d]. `prefix` holds the
+/// keys and values that prefixes are of: those of the row itself when it is empty.
+inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
+                               const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale,
+                               const KeysValues& prefix = {}) {
+  if (!detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
+    return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, window, scale, prefix);
+  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, window, scale);
+}
+
+}  // namespace kto

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// How blocked attention goes through a segment: blocks of queries, the blocks of keys that they see, and what is masked
+// in them.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "kto/collate/batch.hpp"
+#include "kto/nn/cpu/attention_tiles.hpp"
+
+namespace kto::detail {
+
+// Shapes: N tokens, H heads, K key/value heads, d head dimension; i a query of a block, j a key of a block. Scores are
+// held with queries side by side, [j][i], so that all that is done to a query is done to 16 at once.
+
+/// What the kernels are given. Pointers are to rows of all heads.
+template <class Number>
+struct AttentionInput {
+  const Number *q, *k, *v, *prefix_k, *prefix_v;
+  std::int64_t heads, kv_heads, width;
+  std::int64_t window;  ///< keys that a query sees at most, itself included
+  float scale;
+
+  Rows<const Number> queries(const Number* data, std::int64_t token, std::int64_t head) const {
+    return {data + (token * heads + head) * width, heads * width};
+  }
+  Rows<const Number> keys(const Number* data, std::int64_t token, std::int64_t head) const {
+    return {data + (token * kv_heads + head / (heads / kv_heads)) * width, kv_heads * width};
+  }
+};
+
+/// A block of keys as a block of queries sees it.
+struct KeyBlock {
+  bool in_prefix;
+  std::int64_t token, count;  ///< rows [token, token + count) of the keys
+  std::int64_t behind;  ///< position of query 0 less that of key 0; query i sees key j if 0 <= behind + i - j < window
+};
+
+/// Calls visit(KeyBlock) for the blocks that any of the queries [first, first + count) of a segment sees.
+template <class Visit>
+void visit_keys(const Segment& segment, std::int64_t first, std::int64_t count, std::int64_t window,
+                const Visit& visit) {
+  for (int part = 0; part < 2; ++part) {  // one call of visit, or all it does is compiled twice
+    const bool in_prefix = part == 0;
+    const std::int64_t token = in_prefix ? segment.prefix_begin : segment.begin;
+    const std::int64_t size = in_prefix ? segment.prefix_length : segment.length;
+    const std::int64_t behind = in_prefix ? segment.prefix_length + first : first;
+    // Query `first` sees key j of this part from behind - window + 1 on, the last query up to behind + count - 1.
+    const std::int64_t end = std::min(size, behind + count);
+    std::int64_t begin = std::max<std::int64_t>(0, behind - window + 1) / attention_block * attention_block;
+    for (; begin < end; begin += attention_block)
+      visit(KeyBlock{in_prefix, token + begin, std::min(attention_block, end - begin), behind - begin});
+  }
+}
+
+/// Sets to `value` the scores [j][i] of a block that a query may not see.
+inline void mask_block(const KeyBlock& block, std::int64_t window, float* score, float value) {
+  if (block.behind >= block.count - 1 && block.behind + attention_block - 1 < window) return;
+  for (std::int64_t j = 0; j < block.count; ++j) {
+    const std::int64_t begin = std::clamp<std::int64_t>(j - block.behind, 0, attention_block);
+    const std::int64_t end = std::clamp<std::int64_t>(window + j - block.behind, begin, attention_block);
+    float* row = score + j * attention_block;
+    std::fill(row, row + begin, value);
+    std::fill(row + end, row + attention_block, value);
+  }
+}
+
+}  // namespace kto::detail

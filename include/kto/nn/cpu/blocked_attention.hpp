@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+// Causal attention on the CPU in blocks of queries and keys, forward and backward: no [L, L] scores are held, blocks
+// that no query sees are left out, and the keys of a prefix are read where they lie. Sums are in float32. Its oracle is
+// causal_attention_composed. (FlashAttention: arXiv:2205.14135, 2307.08691.)
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "kto/nn/cpu/bf16_attention.hpp"
+
+namespace kto {
+
+/// Keys and values of one layer for the tokens of a row, keys turned by their positions.
+struct KeysValues {
+  Tensor k_NKd, v_NKd;
+};
+
+}  // namespace kto
+
+namespace kto::detail {
+
+// Shapes as in attention_blocks.hpp.
+
+/// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
+template <int R, int C>
+void attention_forward_block(const AttentionInput<float>& in, const Segment& segment, std::int64_t head,
+                             std::int64_t first, std::int64_t count, float* out, float* log_sum, float* scratch) {
+  constexpr std::int64_t B = attention_block;
+  const std::int64_t d = in.width;
+  float *q_di = scratch, *score_ji = q_di + d * B, *sum_id = score_ji + B * B, *max_i = sum_id + B * d,
+        *total_i = max_i + B, *shrink_i = total_i + B;
+  transpose_block(in.queries(in.q, segment.begin + first, head), count, d, q_di);
+  for (std::int64_t n = 0; n < d * B; ++n) q_di[n] *= in.scale;
+  std::fill(sum_id, sum_id + B * d, 0.0F);
+  std::fill(max_i, max_i + B, -1e30F);
+  std::fill(total_i, total_i + B, 0.0F);
+  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+    const auto k = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
+    const auto v = in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head);
+    product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {score_ji, B}, false);
+    mask_block(block, in.window, score_ji, -1e30F);
+    std::copy(max_i, max_i + B, shrink_i);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) {
+        const float s = score_ji[j * B + i];
+        max_i[i] = s > max_i[i] ? s : max_i[i];
+      }
+    for (std::int64_t i = 0; i < B; ++i) {
+      shrink_i[i] = vector_exp(shrink_i[i] - max_i[i]);
+      total_i[i] *= shrink_i[i];
+    }
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) score_ji[j * B + i] = vector_exp(score_ji[j * B + i] - max_i[i]);
+    mask_block(block, in.window, score_ji, 0.0F);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) total_i[i] += score_ji[j * B + i];
+    for (std::int64_t i = 0; i < count; ++i)
+      for (std::int64_t c = 0; c < d; ++c) sum_id[i * d + c] *= shrink_i[i];
+    product<R, C>(count, d, block.count, score_ji, 1, B, v, {sum_id, d}, true);
+  });
+  for (std::int64_t i = 0; i < count; ++i) {
+    float* to = out + ((segment.begin + first + i) * in.heads + head) * d;
+    const float share = 1 / total_i[i];
+    for (std::int64_t c = 0; c < d; ++c) to[c] = sum_id[i * d + c] * share;
+    log_sum[(segment.begin + first + i) * in.heads + head] = max_i[i] + std::log(total_i[i]);
+  }
+}
+inline std::int64_t forward_scratch(std::int64_t d) { return attention_block * (2 * d + attention_block + 3); }
+
+/// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
+template <int R, int C>
+void attention_backward_block(const AttentionInput<float>& in, const Segment& segment, std::int64_t head,
+                              std::int64_t first, std::int64_t count, const float* out, const float* grad_out,
+                              const float* log_sum, float* grad_q, float* grad_k, float* grad_v, float* scratch) {
+  constexpr std::int64_t B = attention_block;
+  const std::int64_t d = in.width, token = segment.begin + first;
+  float *q_di = scratch, *grad_di = q_di + d * B, *p_ji = grad_di + d * B, *ds_ji = p_ji + B * B,
+        *dq_id = ds_ji + B * B, *log_sum_i = dq_id + B * d, *delta_i = log_sum_i + B;
+  const auto q_rows = in.queries(in.q, token, head), grad_rows = in.queries(grad_out, token, head),
+             out_rows = in.queries(out, token, head);
+  transpose_block(q_rows, count, d, q_di);
+  transpose_block(grad_rows, count, d, grad_di);
+  std::fill(log_sum_i, log_sum_i + B, 0.0F);
+  std::fill(delta_i, delta_i + B, 0.0F);
+  for (std::int64_t i = 0; i < count; ++i) {
+    log_sum_i[i] = log_sum[(token + i) * in.heads + head];
+    delta_i[i] = vector_sum(d, [&](std::int64_t c) { return grad_rows.row(i)[c] * out_rows.row(i)[c]; });
+  }
+  std::fill(dq_id, dq_id + B * d, 0.0F);
+  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+    const auto k = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
+    const auto v = in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head);
+    product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {p_ji, B}, false);
+    product<R, C>(block.count, B, d, v.data, v.stride, 1, {grad_di, B}, {ds_ji, B}, false);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * in.scale - log_sum_i[i]);
+    mask_block(block, in.window, p_ji, 0.0F);
+    for (std::int64_t j = 0; j < block.count; ++j)
+      for (std::int64_t i = 0; i < B; ++i)
+        ds_ji[j * B + i] = p_ji[j * B + i] * (ds_ji[j * B + i] - delta_i[i]) * in.scale;
+    product<R, C>(count, d, block.count, ds_ji, 1, B, k, {dq_id, d}, true);
+    if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
+    const std::int64_t place = (block.token * in.kv_heads + head / (in.heads / in.kv_heads)) * d;
+    product<R, C>(block.count, d, count, ds_ji, B, 1, q_rows, {grad_k + place, in.kv_heads * d}, true);
+    product<R, C>(block.count, d, count, p_ji, B, 1, grad_rows, {grad_v + place, in.kv_heads * d}, true);
+  });
+  for (std::int64_t i = 0; i < count; ++i)
+    for (std::int64_t c = 0; c < d; ++c) grad_q[((token + i) * in.heads + head) * d + c] = dq_id[i * d + c];
+}
+inline std::int64_t backward_scratch(std::int64_t d) { return attention_block * (3 * d + 2 * attention_block + 2); }
+
+/// The numbers of segments of which one is a prefix of others, or all share one, are one group: they add to the same
+/// keys' gradients. Those with the most to do come first.
+inline std::vector<std::vector<std::size_t>> groups_by_prefix(const std::vector<Segment>& segments) {
+  struct Group {
+    std::vector<std::size_t> members;
+    std::int64_t begin, end;  // tokens of its keys
+    std::int64_t cost = 0;
+  };
+  std::vector<Group> groups;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const Segment& segment = segments[s];
+    const auto shares = [&](const Group& group) {
+      return segment.prefix_length > 0 && segment.prefix_begin < group.end &&
+             segment.prefix_begin + segment.prefix_length > group.begin;
+    };
+    auto home = std::ranges::find_if(groups, shares);
+    if (home == groups.end()) home = groups.insert(home, Group{{}, segment.begin, segment.begin + segment.length});
+    home->members.push_back(s);
+    home->cost += segment.length * (segment.prefix_length + segment.length / 2);
+  }
+  std::ranges::stable_sort(groups, std::ranges::greater{}, &Group::cost);
+  std::vector<std::vector<std::size_t>> out;
+  out.reserve(groups.size());
+  for (Group& group : groups) out.push_back(std::move(group.members));
+  return out;
+}
+
+struct AttentionTask {
+  std::size_t segment;
+  std::int64_t head, first, count;
+};
+
+template <class Number>
+AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
+                                       const KeysValues& prefix, std::optional<std::int64_t> window, double scale) {
+  return {.q = q_NHd.const_data_ptr<Number>(),
+          .k = k_NKd.const_data_ptr<Number>(),
+          .v = v_NKd.const_data_ptr<Number>(),
+          .prefix_k = prefix.k_NKd.const_data_ptr<Number>(),
+          .prefix_v = prefix.v_NKd.const_data_ptr<Number>(),
+          .heads = q_NHd.size(1),
+          .kv_heads = k_NKd.size(1),
+          .width = q_NHd.size(2),
+          .window = window.value_or(std::numeric_limits<std::int64_t>::max() / 2),
+          .scale = static_cast<float>(scale)};
+}
+
+/// Whether the kernels of bf16_attention.hpp take it.
+inline bool takes_bf16_attention(const Tensor& q_NHd) {
+  return q_NHd.scalar_type() == at::kBFloat16 && q_NHd.size(2) % 32 == 0 && has_bf16_product();
+}
+
+/// As the kernels read it.
+inline Tensor plain(const Tensor& x, at::ScalarType type) { return x.to(type).contiguous(); }
+
+/// What the backward pass needs besides its tensors.
+struct AttentionPlan : torch::CustomClassHolder {
+  std::vector<Segment> segments;
+  std::optional<std::int64_t> window;
+  double scale;
+};
+
+struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
+                        const Tensor& v_NKd, const KeysValues& prefix, const std::vector<Segment>& segments,
+                        std::optional<std::int64_t> window, double scale) {
+    const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd);
+    const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
+    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
+    const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
+    const Tensor out_NHd = at::empty_like(q),
+                 log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
+    std::vector<AttentionTask> tasks;
+    for (std::size_t s = 0; s < segments.size(); ++s)
+      for (std::int64_t first = 0; first < segments[s].length; first += attention_block)
+        for (std::int64_t head = 0; head < q.size(1); ++head)
+          tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
+    auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
+    if (narrow) {
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale);
+      const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
+      auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
+      parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+        const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+        run_bf16([&] {
+          bf16_forward_block(in, keys, task.segment, segments[task.segment], task.head, task.first, task.count, out,
+                             log_sum);
+        });
+      });
+    } else {
+      const auto in = attention_input<float>(q, k, v, before, window, scale);
+      auto* out = out_NHd.mutable_data_ptr<float>();
+      parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+        const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+        float* scratch = thread_scratch(forward_scratch(in.width));
+        run_for_registers([&]<int R, int C>() {
+          attention_forward_block<R, C>(in, segments[task.segment], task.head, task.first, task.count, out, log_sum,
+                                        scratch);
+        });
+      });
+    }
+    const Tensor result = out_NHd.to(q_NHd.scalar_type());
+    ctx->save_for_backward({q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH});
+    const auto plan = c10::make_intrusive<AttentionPlan>();
+    plan->segments = segments, plan->window = window, plan->scale = scale;
+    ctx->saved_data["plan"] = at::IValue::make_capsule(plan);
+    return result;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    check(!at::GradMode::is_enabled(),
+          "causal_attention has no second derivatives on the CPU: use causal_attention_composed");
+    const auto saved = ctx->get_saved_variables();
+    const bool narrow = takes_bf16_attention(saved[0]);
+    const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
+    const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
+    const KeysValues before =
+        saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
+    const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q),
+                 grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)), grad_v = at::zeros_like(grad_k);
+    const auto capsule = ctx->saved_data["plan"].toCapsule();
+    const auto& plan = static_cast<const AttentionPlan&>(*capsule);
+    // A group of segments and a key head add to gradients that no other task touches.
+    const auto groups = groups_by_prefix(plan.segments);
+    const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
+    const auto* log_sum = saved[6].const_data_ptr<float>();
+    auto *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>();
+    // visit(segment's number, head, first query, number of queries)
+    const auto for_blocks = [&](const auto& visit) {
+      parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
+        const std::int64_t first_head = n % kv_heads * per_key_head;
+        for (const std::size_t s : groups[static_cast<std::size_t>(n / kv_heads)])
+          for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
+            for (std::int64_t first = 0; first < plan.segments[s].length; first += attention_block)
+              visit(s, head, first, std::min(attention_block, plan.segments[s].length - first));
+      });
+    };
+    if (narrow) {
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale);
+      const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
+      const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
+      auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
+      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
+        run_bf16([&] {
+          bf16_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v);
+        });
+      });
+    } else {
+      const auto in = attention_input<float>(q, k, v, before, plan.window, plan.scale);
+      const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>();
+      auto* to_q = grad_q.mutable_data_ptr<float>();
+      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
+        float* scratch = thread_scratch(backward_scratch(in.width));
+        run_for_registers([&]<int R, int C>() {
+          attention_backward_block<R, C>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
+                                         scratch);
+        });
+      });
+    }
+    const at::ScalarType given = saved[0].scalar_type();
+    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), {}, {}, {}, {}};
+  }
+};
+
+/// Whether the kernels take it: floating types up to float32 on the CPU. Those for bfloat16 on processors with tile
+/// registers want heads of a multiple of 32; where they do not serve there, LibTorch's own attention is the faster one.
+inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd) {
+  const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
+  const bool narrow = takes_vectorized(q_NHd) || (q_NHd.is_cpu() && q_NHd.scalar_type() == at::kHalf);
+  return narrow && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
+         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_bf16_attention(q_NHd));
+}
+
+}  // namespace kto::detail

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// A linear layer: the place where an adapter joins the frozen weight.
+#pragma once
+
+#include <optional>
+
+#include "kto/nn/lora.hpp"
+
+namespace kto {
+
+// Shapes: N rows, I inputs, O outputs.
+
+struct Linear {
+  Tensor weight_OI;
+  Tensor bias_O;  ///< undefined where there is none
+  std::optional<LoraWeights> lora = std::nullopt;
+
+  /// The product is computed in x's type, whatever the weight's.
+  Tensor operator()(const Tensor& x_NI) const {
+    const auto bias = bias_O.defined() ? std::optional(bias_O) : std::nullopt;
+    const Tensor out_NO = affine(x_NI, weight_OI, bias);
+    return lora ? lora->add_to(out_NO, x_NI, weight_OI, bias) : out_NO;
+  }
+};
+
+}  // namespace kto

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// What can be done with a table of options: look a name up, give it a value, and turn a config to JSON and back.
+#pragma once
+
+#include <numeric>
+
+#include "kto/train/options/taken.hpp"
+#include "kto/options/option.hpp"
+
+namespace kto {
+
+/// The row called `name`, or nullptr.
+template <class Config>
+const Option<Config>* find_option(const Options<Config>& options, std::string_view name) {
+  const auto found = std::find_if(options.begin(), options.end(), [&](const auto& row) { return row.name == name; });
+  return found == options.end() ? nullptr : &*found;
+}
+
+namespace detail {
+
+/// Edits (one character put in, left out, changed, or swapped with the next) that turn `a` into `b`.
+inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
+  std::iota(last.begin(), last.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], before[j - 2] + 1);
+    }
+    before.swap(last);
+    last.swap(row);
+  }
+  return last[b.size()];
+}
+
+/// Whether `name` is one of "a|b".
+inline bool among(std::string_view name, std::string_view names) {
+  const auto pieces = split_bars(names);
+  return !name.empty() && std::find(pieces.begin(), pieces.end(), name) != pieces.end();
+}
+
+/// Whether `value` says the same as one of "a|b".
+inline bool is_any_of(const Json& value, std::string_view texts) {
+  const auto pieces = split_bars(texts);
+  return std::any_of(pieces.begin(), pieces.end(), [&](auto text) { return same_value(value, text); });
+}
+
+/// "a_b" cut at the underscores, sorted.
+inline std::vector<std::string_view> words_of(std::string_view name) {
+  std::vector<std::string_view> words;
+  for (std::size_t begin = 0; begin <= name.size();) {
+    const std::size_t end = std::min(name.find('_', begin), name.size());
+    words.push_back(name.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  std::sort(words.begin(), words.end());
+  return words;
+}
+
+/// How far a name is from what someone wrote: by edits, or less where one holds the whole of the other ("epochs" in
+/// "num_train_epochs", the words of "max_length" in "max_seq_length") or it has the name's initials ("lr").
+inline double unlikeness(std::string_view written, std::string_view name) {
+  double cost = static_cast<double>(edit_distance(written, name));
+  if (written.size() > 2 && name.find(written) != std::string_view::npos)  // and the fewer other words the better
+    cost = std::min(cost, 1 + 0.1 * static_cast<double>(std::count(name.begin(), name.end(), '_')));
+  const auto all = words_of(written), some = words_of(name);
+  if (std::includes(all.begin(), all.end(), some.begin(), some.end()))
+    cost = std::min(cost, 1 + 0.5 * static_cast<double>(all.size() - some.size()));
+  std::string initials;
+  for (std::size_t i = 0; i < name.size(); ++i)
+    if (i == 0 || name[i - 1] == '_') initials += name[i];
+  return written.size() > 1 && initials == written ? std::min(cost, 0.5) : cost;
+}
+
+/// "a|b" for people: "a or b".
+inline std::string either(std::string_view texts) {
+  std::string out;
+  for (const std::string_view text : split_bars(texts))
+    out += (out.empty() ? "" : " or ") + (text.empty() ? std::string("an empty text") : std::string(text));
+  return out;
+}
+
+/// Throws what is said of a refused option or value; `where` is the place that gave it.
+template <class Config>
+[[noreturn]] void refuse(const Option<Config>& row, const Json& value, std::string_view where) {
+  const std::string expects = row.works()           ? std::string(row.expects)
+                              : row.has_no_effect() ? either(concat(row.takes, '|', row.defaults))
+                                                    : "only the default, " + either(row.defaults);
+  if (row.reason.empty()) throw UsageError(concat(where, ": expected ", expects, ", got ", quoted(value)));
+  throw UsageError(concat(where, ": ", quoted(value), " is refused: ", row.reason, " (expected ", expects, ")"));
+}
+
+}  // namespace detail
+
+/// The name that someone who wrote `written` most likely meant; options that work are preferred, and then those that
+/// are taken.
+template <class Config>
+std::string_view nearest_option(const Options<Config>& options, std::string_view written) {
+  const auto cost = [&](const Option<Config>& row) {
+    if (detail::among(written, row.synonyms)) return -1.0;
+    return detail::unlikeness(written, row.name) + (row.works() ? 0 : row.is_refused() ? 1.5 : 1);
+  };
+  const auto nearest =
+      std::min_element(options.begin(), options.end(), [&](auto& a, auto& b) { return cost(a) < cost(b); });
+  if (nearest == options.end()) return "";
+  return nearest->alias_of.empty() || !nearest->alias_value.empty() ? nearest->name : nearest->alias_of;
+}
+
+/// Takes a sentence for the user.
+using Note = std::function<void(const std::string&)>;
+
+/// Gives the option `row` a value: JSON of its type, or the text that the command line would have. `where` opens the
+/// message of the UsageError thrown when the value is refused or not as expected, and the note on one that is taken
+/// without effect.
+template <class Config>
+void assign(const Options<Config>& options, const Option<Config>& row, Config& config, const Json& value,
+            std::string_view where, const Note& note = {}) {
+  if (!row.alias_of.empty()) {
+    const Option<Config>& target = *find_option(options, row.alias_of);
+    if (row.alias_value.empty()) {
+      if (!detail::same_value(value, "None")) assign(options, target, config, value, where, note);
+      return;
+    }
+    bool given = false;
+    if (!detail::decode(value, given))
+      throw UsageError(concat(where, ": expected True or False, got ", detail::quoted(value)));
+    if (given) assign(options, target, config, Json(row.alias_value), where, note);
+    return;
+  }
+  if (!row.works()) {
+    if (detail::is_none(value) || detail::is_any_of(value, row.defaults)) return;
+    if (!row.has_no_effect() || !detail::takes_value(row.takes, value)) detail::refuse(row, value, where);
+    if (note) note(concat(where, " is taken without effect: ", row.without_effect));
+    return;
+  }
+  if (!row.refused.empty() && detail::is_any_of(value, row.refused)) detail::refuse(row, value, where);
+  if (!row.set(config, value))
+    throw UsageError(concat(where, ": expected ", row.expects, ", got ", detail::quoted(value)));
+}
+
+/// Calls note(name, why) for each option that was given a value which changes nothing beside the others.
+template <class Config, class Each>
+void visit_unused(const Options<Config>& options, const Config& config, const Each& each) {
+  const Config defaults;
+  for (const Option<Config>& row : options)
+    if (row.unused && row.get(config) != row.get(defaults))
+      if (const std::string_view why = row.unused(config); !why.empty()) each(row.name, why);
+}
+
+/// Gives `config` TRL's defaults where others are kept here.
+template <class Config>
+void set_trl_defaults(const Options<Config>& options, Config& config) {
+  for (const Option<Config>& row : options)
+    if (!row.trl_default.empty()) assign(options, row, config, Json(row.trl_default), row.name);
+}
+
+/// The values of all options that work, under their names.
+template <class Config>
+Json to_json(const Options<Config>& options, const Config& config) {
+  Json out = Json::object();
+  for (const Option<Config>& row : options)
+    if (row.get) out[std::string(row.name)] = row.get(config);
+  return out;
+}
+
+/// Gives `config` the values of a JSON object. Throws UsageError, which begins with `where` (a path), for a key that is
+/// no option and for a value that is refused or not as expected; `note` hears of those taken without effect.
+template <class Config>
+void from_json(const Options<Config>& options, Config& config, const Json& object, std::string_view where,
+               const Note& note = {}) {
+  if (!object.is_object()) throw UsageError(concat(where, ": expected a JSON object"));
+  for (const auto& [key, value] : object.items()) {
+    const Option<Config>* row = find_option(options, key);
+    if (row == nullptr)
+      throw UsageError(
+          concat(where, ": unknown key ", detail::one_line(key), "; did you mean ", nearest_option(options, key), "?"));
+    assign(options, *row, config, value, concat(where, ": ", key), note);
+  }
+}
+
+/// Throws UsageError when a field of `config` has a value that its option would not take.
+template <class Config>
+void check_fields(const Options<Config>& options, const Config& config, std::string_view where) {
+  Config copy = config;
+  for (const Option<Config>& row : options)
+    if (row.get) assign(options, row, copy, row.get(config), concat(where, ": ", row.name));
+}
+
+}  // namespace kto

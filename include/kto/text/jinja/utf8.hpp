@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// UTF-8 text by code points, as Python counts characters. Bytes that are not UTF-8 pass through unharmed, each as one
+// character.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+namespace kto::jinja {
+
+/// Where `part` begins in `text` from `from` on, or npos; in linear time, where string_view::find takes up to the
+/// product of the lengths.
+inline std::size_t find_text(std::string_view text, std::string_view part, std::size_t from = 0) {
+  if (from > text.size() || part.size() <= 16) return text.find(part, from);
+  const void* found = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  return found == nullptr ? text.npos : static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+}
+
+/// The last place of `part`, or npos.
+inline std::size_t rfind_text(std::string_view text, std::string_view part) {
+  if (part.size() <= 16) return text.rfind(part);
+  const std::size_t found = find_text(std::string(text.rbegin(), text.rend()), std::string(part.rbegin(), part.rend()));
+  return found == text.npos ? text.npos : text.size() - found - part.size();
+}
+
+inline bool is_ascii(std::string_view text) {
+  unsigned char high = 0;
+  for (const char c : text) high |= static_cast<unsigned char>(c);
+  return high < 0x80;
+}
+
+/// The code point at `at`, which moves past it. A byte that starts no valid sequence gives 0xDC00 + byte.
+inline char32_t decode(std::string_view text, std::size_t& at) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char lead = byte(at);
+  if (lead < 0x80) {
+    ++at;
+    return lead;
+  }
+  const std::size_t length = lead >= 0xF0 && lead < 0xF5 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 1;
+  char32_t point = lead & (0xFFu >> (length + 1));
+  bool valid = length > 1 && lead < 0xF5 && at + length <= text.size();
+  for (std::size_t i = 1; valid && i < length; ++i) {
+    valid = (byte(at + i) & 0xC0) == 0x80;
+    point = (point << 6) | (byte(at + i) & 0x3Fu);
+  }
+  if (!valid || (length == 3 && (point < 0x800 || (point >= 0xD800 && point < 0xE000))) ||
+      (length == 4 && (point < 0x10000 || point > 0x10FFFF))) {
+    ++at;
+    return 0xDC00 + lead;
+  }
+  at += length;
+  return point;
+}
+
+inline void encode(std::string& out, char32_t point) {
+  const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<unsigned char>(byte))); };
+  if (point < 0x80) {
+    put(point);
+  } else if (point < 0x800) {
+    put(0xC0 | (point >> 6));
+    put(0x80 | (point & 0x3F));
+  } else if (point >= 0xDC80 && point <= 0xDCFF) {  // a stray byte, see decode
+    put(point - 0xDC00);
+  } else if (point < 0x10000) {
+    put(0xE0 | (point >> 12));
+    put(0x80 | ((point >> 6) & 0x3F));
+    put(0x80 | (point & 0x3F));
+  } else {
+    put(0xF0 | (point >> 18));
+    put(0x80 | ((point >> 12) & 0x3F));
+    put(0x80 | ((point >> 6) & 0x3F));
+    put(0x80 | (point & 0x3F));
+  }
+}
+
+/// Calls f(code point) for each character.
+template <class F>
+void for_each_point(std::string_view text, F f) {
+  for (std::size_t at = 0; at < text.size();) f(decode(text, at));
+}
+
+inline bool is_valid_utf8(std::string_view text) {
+  bool valid = true;
+  for_each_point(text, [&](char32_t point) { valid = valid && !(point >= 0xDC80 && point <= 0xDCFF); });
+  return valid;
+}
+
+inline std::size_t num_chars(std::string_view text) {
+  if (is_ascii(text)) return text.size();
+  std::size_t count = 0;
+  for_each_point(text, [&](char32_t) { ++count; });
+  return count;
+}
+
+/// The byte offset of character `index`; the end of the text when there are fewer.
+inline std::size_t char_offset(std::string_view text, std::size_t index) {
+  std::size_t at = 0;
+  while (index > 0 && at < text.size()) {
+    decode(text, at);
+    --index;
+  }
+  return at;
+}
+
+/// Where the character that ends at byte `end` begins.
+inline std::size_t char_before(std::string_view text, std::size_t end) {
+  std::size_t begin = end - 1;
+  while (begin > 0 && end - begin < 4 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
+  std::size_t at = begin;
+  decode(text, at);
+  return at == end ? begin : end - 1;
+}
+
+/// Without the characters at its ends that `drop` takes.
+template <class Drop>
+std::string_view strip(std::string_view text, Drop drop, bool left, bool right) {
+  std::size_t begin = 0;
+  while (left && begin < text.size()) {
+    std::size_t at = begin;
+    if (!drop(decode(text, at))) break;
+    begin = at;
+  }
+  std::size_t end = text.size();
+  while (right && end > begin) {
+    const std::size_t last = char_before(text, end);
+    std::size_t at = last;
+    if (!drop(decode(text, at))) break;
+    end = last;
+  }
+  return text.substr(begin, end - begin);
+}
+
+}  // namespace kto::jinja

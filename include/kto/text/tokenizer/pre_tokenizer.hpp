@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pre_tokenizer of tokenizer.json: cuts normalized text into the pieces that the model encodes one by one.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/io/json.hpp"
+#include "kto/text/tokenizer/byte_alphabet.hpp"
+#include "kto/text/tokenizer/normalizer.hpp"
+#include "kto/text/tokenizer/pieces.hpp"
+#include "kto/text/tokenizer/step_spec.hpp"
+
+namespace kto::tok {
+
+/// Where the step "ByteLevel" cuts with use_regex: GPT-2's pattern.
+inline constexpr std::string_view gpt2_pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+/// Punctuation as the steps "Punctuation" and "BertPreTokenizer" know it: ASCII's, and what Unicode 8 had.
+inline Regex punctuation_regex() {
+  return Regex(
+      R"([!-/:-@\[-`{-~\x{166D}\x{111C9}]|(?![\x{61D}\x{9FD}\x{A76}\x{C77}\x{C84}\x{1B4E}\x{1B4F}\x{1B7D}-\x{1B7F})"
+      R"(\x{2E43}-\x{2E4F}\x{2E52}-\x{2E5D}\x{10D6E}\x{10EAD}\x{10F55}-\x{10F59}\x{10F86}-\x{10F89}\x{113D4}-\x{113D8})"
+      R"(\x{1144B}-\x{1144F}\x{1145A}-\x{1145D}\x{11660}-\x{1166C}\x{116B9}\x{1183B}\x{11944}-\x{11946}\x{119E2})"
+      R"(\x{11A3F}-\x{11A46}\x{11A9A}-\x{11A9C}\x{11A9E}-\x{11AA2}\x{11B00}-\x{11B09}\x{11BE1}\x{11C41}-\x{11C45})"
+      R"(\x{11C70}\x{11C71}\x{11EF7}\x{11EF8}\x{11F43}-\x{11F4F}\x{11FFF}\x{12FF1}\x{12FF2}\x{16D6D}-\x{16D6F})"
+      R"(\x{16E97}-\x{16E9A}\x{16FE2}\x{1E5FF}\x{1E95E}\x{1E95F}])\p{P})",
+      "punctuation");
+}
+
+/// Rewrites each piece: append(out, piece, index) writes its new text.
+template <class Append>
+void rewrite(Pieces& pieces, Append append) {
+  std::string text;
+  text.reserve(pieces.text.size() + pieces.text.size() / 4 + pieces.spans.size());
+  for (std::size_t i = 0; i < pieces.spans.size(); ++i) {
+    const std::size_t begin = text.size();
+    append(text, pieces[pieces.spans[i]], i);
+    pieces.spans[i] = {begin, text.size()};
+  }
+  pieces.text = std::move(text);
+}
+
+/// Replaces spaces by a mark, such as U+2581, puts one in front where the scheme says so, and cuts before the marks.
+class Metaspace {
+ public:
+  Metaspace(const Json& spec, std::string_view where)
+      : mark_(json_text(spec, "replacement", where)),
+        scheme_(json_value<std::string>(spec, "prepend_scheme", "always", where)) {
+    check(!mark_.empty() && mark_.size() == utf8_length(mark_[0]), where, ": Metaspace's replacement is ",
+          Json(mark_).dump(), "; expected one character");
+    const bool prefix = json_value(spec, "add_prefix_space", true, where);
+    if (!prefix && scheme_ != "never" && spec.contains("prepend_scheme"))
+      fail(where, ": Metaspace has add_prefix_space false and prepend_scheme \"", scheme_, "\"");
+    if (!prefix) scheme_ = "never";
+    if (scheme_ != "always" && scheme_ != "first" && scheme_ != "never")
+      fail(where, ": prepend_scheme \"", scheme_, "\" is not one of always, first, never");
+    if (json_value(spec, "split", true, where))
+      splitter_ = std::make_shared<Splitter>(literal_regex(mark_, where), SplitBehavior::merged_with_next);
+  }
+
+  void operator()(Pieces& pieces) const {
+    rewrite(pieces, [&](std::string& out, std::string_view piece, std::size_t i) {
+      const bool prefix = scheme_ == "always" || (scheme_ == "first" && i == 0 && pieces.at_start);
+      if (prefix && !piece.empty() && !piece.starts_with(' ') && !piece.starts_with(mark_)) out += mark_;
+      for (const char c : piece)
+        if (c == ' ')
+          out += mark_;
+        else
+          out += c;
+    });
+    if (splitter_) (*splitter_)(pieces);
+  }
+
+ private:
+  std::string mark_, scheme_;
+  std::shared_ptr<Splitter> splitter_;
+};
+
+class PreTokenizer {
+ public:
+  PreTokenizer() = default;
+
+  /// `spec` is the value of "pre_tokenizer". Throws Error, which names `where`, for a type that is not supported.
+  PreTokenizer(const Json& spec, std::string_view where) { add(spec, where); }
+
+  void operator()(Pieces& pieces) const {
+    const std::size_t most = longest_rewritten(pieces.text.size());
+    for (const auto& step : steps_) {
+      step(pieces);
+      check_rewritten(pieces.text.size(), most);
+    }
+  }
+
+ private:
+  void add(const Json& spec, std::string_view where) {
+    if (spec.is_null()) return;
+    const std::string type = json_value<std::string>(spec, "type", "", where);
+    const auto behavior = [&](const char* otherwise) {
+      return split_behavior(json_value<std::string>(spec, "behavior", otherwise, where), where);
+    };
+    if (type == "Sequence") {
+      for (const Json& step : json_member(spec, "pretokenizers", where)) add(step, where);
+      check(steps_.size() <= max_tokenizer_steps, where, ": more than ", max_tokenizer_steps, " pre-tokenizers");
+    } else if (type == "ByteLevel") {
+      if (json_value(spec, "add_prefix_space", true, where))
+        steps_.push_back([](Pieces& pieces) {
+          rewrite(pieces, [](std::string& out, std::string_view piece, std::size_t) {
+            if (!piece.empty() && !piece.starts_with(' ')) out += ' ';
+            out += piece;
+          });
+        });
+      if (json_value(spec, "use_regex", true, where)) split(onig_regex(gpt2_pattern, where), SplitBehavior::isolated);
+      steps_.push_back([](Pieces& pieces) {
+        rewrite(pieces,
+                [](std::string& out, std::string_view piece, std::size_t) { append_byte_alphabet(out, piece); });
+      });
+    } else if (type == "Split") {
+      Regex pattern = json_pattern(spec, where);
+      split(std::move(pattern), behavior(""), json_value(spec, "invert", false, where));
+    } else if (type == "Digits") {
+      split(onig_regex(R"([\p{N}\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6}])", where),
+            json_value(spec, "individual_digits", false, where) ? SplitBehavior::isolated : SplitBehavior::contiguous);
+    } else if (type == "Metaspace") {
+      steps_.push_back(Metaspace(spec, where));
+    } else if (type == "Whitespace") {
+      split(onig_regex(R"([\w\x{200C}\x{200D}]+|[^\w\x{200C}\x{200D}\s]+)", where), SplitBehavior::removed, true);
+    } else if (type == "WhitespaceSplit") {
+      split(onig_regex(R"(\s)", where), SplitBehavior::removed);
+    } else if (type == "Punctuation") {
+      split(punctuation_regex(), behavior("Isolated"));
+    } else if (type == "BertPreTokenizer") {
+      split(onig_regex(R"(\s)", where), SplitBehavior::removed);
+      split(punctuation_regex(), SplitBehavior::isolated);
+    } else if (type == "CharDelimiterSplit") {
+      split(literal_regex(json_text(spec, "delimiter", where), where), SplitBehavior::removed);
+    } else if (type == "FixedLength") {
+      const int length = json_value(spec, "length", 5, where);
+      check(length > 0 && length <= 65535, where, ": FixedLength with length ", length, " is not supported");
+      split(Regex("(?s:.){1," + std::to_string(length) + "}", where), SplitBehavior::isolated);
+    } else {
+      fail(where, ": the pre-tokenizer \"", type, "\" is not supported; supported are Sequence, ByteLevel, Split, ",
+           "Digits, Metaspace, Whitespace, WhitespaceSplit, Punctuation, BertPreTokenizer, CharDelimiterSplit, ",
+           "FixedLength");
+    }
+  }
+
+  void split(Regex pattern, SplitBehavior behavior, bool invert = false) {
+    steps_.push_back([splitter = std::make_shared<Splitter>(std::move(pattern), behavior, invert)](Pieces& pieces) {
+      (*splitter)(pieces);
+    });
+  }
+
+  std::vector<std::function<void(Pieces&)>> steps_;
+};
+
+}  // namespace kto::tok

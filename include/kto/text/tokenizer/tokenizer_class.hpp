@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which tokenizer class transformers' AutoTokenizer (5.24) loads for a folder.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/core/error.hpp"
+#include "kto/io/json.hpp"
+
+namespace kto::tok {
+
+/// The class that takes tokenizer.json as it is.
+inline constexpr std::string_view plain_class = "TokenizersBackend";
+
+template <std::size_t n>
+bool contains(const std::string_view (&names)[n], std::string_view name) {
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+/// Model types whose tokenizer_class is known to be wrong in published folders; the registered class wins.
+inline bool has_wrong_class(std::string_view model_type) {
+  static constexpr std::string_view names[] = {"arctic",
+                                               "camembertv2-base",
+                                               "chatlm",
+                                               "cohere_asr",
+                                               "ernie4_5",
+                                               "ernie4_5_moe",
+                                               "fuyu",
+                                               "h2ovl_chat",
+                                               "hyperclovax",
+                                               "hyperclovax_vision_v2",
+                                               "hyperclovax_vlm",
+                                               "internlm2",
+                                               "internlm3",
+                                               "iquestcoder",
+                                               "jamba",
+                                               "llava",
+                                               "llava_next",
+                                               "minicpm3",
+                                               "minicpmv",
+                                               "minimax_m2",
+                                               "modernbert",
+                                               "modernbert-decoder",
+                                               "molmo",
+                                               "molmo2",
+                                               "nemotron",
+                                               "nvfp4",
+                                               "opencua",
+                                               "openvla",
+                                               "paddleocr_vl",
+                                               "phi3",
+                                               "phi3_v",
+                                               "phimoe",
+                                               "qwen2",
+                                               "qwen3_5",
+                                               "qwen3_5_moe",
+                                               "qwen3_5_moe_text",
+                                               "qwen4_exp",
+                                               "siglip2",
+                                               "smolvlm",
+                                               "step3_vl",
+                                               "vipllava"};
+  return contains(names, model_type);
+}
+
+/// The class registered for a model type; empty when there is none.
+inline std::string_view registered_class(std::string_view model_type) {
+  static constexpr std::string_view plain[] = {"EvollaModel",
+                                               "aria",
+                                               "beam",
+                                               "canary",
+                                               "flex_olmo",
+                                               "glm",
+                                               "glm4",
+                                               "glm4_moe",
+                                               "glm4_moe_lite",
+                                               "glm4v",
+                                               "glm4v_moe",
+                                               "glm_image",
+                                               "glmasr",
+                                               "got_ocr2",
+                                               "gpt_bigcode",
+                                               "granite",
+                                               "granitemoe",
+                                               "granitemoehybrid",
+                                               "granitemoeshared",
+                                               "kimi_k25",
+                                               "kimi_linear",
+                                               "kosmos-2",
+                                               "mimo_v2_flash",
+                                               "minicpm_ocr",
+                                               "minicpmv4_6",
+                                               "minicpmv4_7",
+                                               "ministral",
+                                               "ministral3",
+                                               "mistral",
+                                               "mistral3",
+                                               "mistral_large4",
+                                               "mixtral",
+                                               "nemo_speechlm",
+                                               "olmo2",
+                                               "olmo3",
+                                               "olmo_hybrid",
+                                               "persimmon",
+                                               "pixtral",
+                                               "stablelm",
+                                               "voxtral",
+                                               "voxtral_realtime"};
+  static constexpr std::string_view qwen2[] = {"audioflamingo3", "colqwen2",     "cosmos3_omni",
+                                               "dots3_note",     "fun_asr_nano", "hunyuan_vl",
+                                               "internvl",       "lighton_ocr",  "moss_transcribe_diarize",
+                                               "ovis2",          "qianfan_ocr",  "qwen2",
+                                               "qwen2_5_omni",   "qwen2_5_vl",   "qwen2_audio",
+                                               "qwen2_moe",      "qwen2_vl",     "qwen3",
+                                               "qwen3_asr",      "qwen3_moe",    "qwen3_next",
+                                               "qwen3_omni_moe", "qwen3_vl",     "qwen3_vl_moe",
+                                               "vibevoice"};
+  static constexpr std::string_view qwen3_5[] = {"qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
+                                                 "qwen4_exp"};
+  static constexpr std::string_view gpt2[] = {
+      "blip-2",       "codegen",           "dbrx",  "emu3", "gpt2", "gpt_neo",   "gptj", "hyperclovax_vision_v2",
+      "instructblip", "instructblipvideo", "jais2", "opt",  "phi",  "starcoder2"};
+  static constexpr std::string_view gpt_neox[] = {"falcon_mamba", "gpt_neox", "mamba", "mamba2", "mpt",
+                                                  "olmo",         "olmoe",    "rwkv",  "xlstm"};
+  static constexpr std::string_view gemma[] = {"diffusion_gemma", "gemma",   "gemma2",       "gemma3",
+                                               "gemma3_text",     "gemma3n", "gemma3n_text", "recurrent_gemma",
+                                               "shieldgemma2",    "t5gemma", "zaya"};
+  static constexpr std::string_view cohere[] = {"aya_vision", "cohere", "cohere2"};
+  if (contains(plain, model_type)) return plain_class;
+  if (contains(qwen2, model_type)) return "Qwen2Tokenizer";
+  if (contains(qwen3_5, model_type)) return "Qwen3_5Tokenizer";
+  if (contains(gpt2, model_type)) return "GPT2Tokenizer";
+  if (contains(gpt_neox, model_type)) return "GPTNeoXTokenizer";
+  if (contains(gemma, model_type)) return "GemmaTokenizer";
+  if (contains(cohere, model_type)) return "CohereTokenizer";
+  if (model_type == "code_llama") return "CodeLlamaTokenizer";
+  if (model_type == "idefics" || model_type == "idefics2") return "LlamaTokenizer";
+  return has_wrong_class(model_type) ? plain_class : "";
+}
+
+/// "LlamaTokenizerFast" -> "LlamaTokenizer"
+inline std::string slow_name(std::string_view name) {
+  return std::string(name.ends_with("Fast") ? name.substr(0, name.size() - 4) : name);
+}
+
+/// The class a name stands for: names that transformers does not know, or no longer, mean the plain one.
+inline std::string class_from_name(std::string_view name) {
+  static constexpr std::string_view rebuilding[] = {
+      // supported by class_spec
+      "GPT2Tokenizer", "CodeGenTokenizer", "GPTNeoXTokenizer", "CohereTokenizer", "Qwen2Tokenizer", "Qwen3_5Tokenizer",
+      "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer",
+      // not supported
+      "BartTokenizer", "BlenderbotSmallTokenizer", "BlenderbotTokenizer", "CLIPTokenizer", "DebertaTokenizer",
+      "EsmcTokenizer", "GPTNeoXJapaneseTokenizer", "HerbertTokenizer", "LEDTokenizer", "LayoutLMv3Tokenizer",
+      "LongformerTokenizer", "LukeTokenizer", "MarkupLMTokenizer", "MvpTokenizer", "NllbTokenizer", "NougatTokenizer",
+      "OpenAIGPTTokenizer", "ReformerTokenizer", "RobertaTokenizer", "SeamlessM4TTokenizer", "Siglip2Tokenizer",
+      "WhisperTokenizer"};
+  const std::string slow = slow_name(name);
+  return contains(rebuilding, slow) ? slow : std::string(plain_class);
+}
+
+/// The class AutoTokenizer loads. `tokenizer_config` and `model_config` are the two files' objects, empty when missing.
+inline std::string resolve_class(const Json& tokenizer_config, const Json& model_config, bool is_byte_level,
+                                 std::string_view where) {
+  const auto name = [&](const Json& config) { return json_value<std::string>(config, "tokenizer_class", "", where); };
+  const std::string declared = name(tokenizer_config).empty() ? name(model_config) : name(tokenizer_config);
+  const std::string model_type = json_value<std::string>(model_config, "model_type", "", where);
+  const std::string_view registered = registered_class(model_type);
+  const Json auto_map = json_value(tokenizer_config, "auto_map", Json(), where);
+  const bool is_remote = auto_map.is_array() || auto_map.contains("AutoTokenizer");
+  if (!is_remote && !declared.empty()) {
+    // LlamaTokenizer cuts at spaces; files that are byte-level say that they are its kind and are not.
+    if (slow_name(declared) == "LlamaTokenizer" && is_byte_level && !has_wrong_class(model_type))
+      return std::string(plain_class);
+    if (!registered.empty() && slow_name(declared) != registered)
+      return class_from_name(has_wrong_class(model_type) || registered == plain_class ? registered : declared);
+  }
+  static constexpr std::string_view plain_names[] = {plain_class, "PreTrainedTokenizer", "PythonBackend"};
+  const bool is_known = class_from_name(declared) != plain_class || contains(plain_names, slow_name(declared));
+  check(!is_remote || !registered.empty() || is_known, where,
+        ": the tokenizer comes with its own Python code (\"auto_map\"), which is not run; save it with transformers' ",
+        "save_pretrained as a plain tokenizer.json");
+  if (!declared.empty()) return class_from_name(declared);
+  const bool has_configuration = model_type != "code_llama";  // whose models are of the type llama
+  return std::string(registered.empty() || !has_configuration ? plain_class : registered);
+}
+
+}  // namespace kto::tok

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+// Saving a run and going on with it: model, optimizer, learning rate, reference, random generators, the place in the
+// data and the unfinished part of the log. A resumed run is the uninterrupted one to the last bit.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/loss/concept.hpp"
+#include "kto/optim/updates.hpp"
+#include "kto/reference/concept.hpp"
+#include "kto/train/checkpoint/folder.hpp"
+#include "kto/train/feed/feed.hpp"
+#include "kto/train/loss_scale.hpp"
+#include "kto/train/options/options.hpp"
+#include "kto/train/checkpoint/output_folder.hpp"
+#include "kto/train/checkpoint/run_changes.hpp"
+#include "kto/train/state.hpp"
+
+namespace kto {
+
+/// What a program adds to its checkpoints. All fields may stay empty.
+struct Checkpointing {
+  /// Saves the model into an existing folder, as save_pretrained or save_adapter do; without it the model's parameters
+  /// are written to model.safetensors. What it writes must hold every trained parameter under its name.
+  std::function<void(const fs::path& folder)> save_model = {};
+  Json arguments = {};          ///< of the program, for training_args.json; the TrainConfig when null
+  Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is told by name
+  std::string model_card = "";  ///< README.md
+};
+
+namespace detail {
+
+/// The random generators that a run draws from: the processor's, and the model's device's.
+struct Generators {
+  at::Device device;
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    visit(archive, "cpu", at::kCPU);
+    if (!device.is_cpu()) visit(archive, "device", device);
+  }
+
+ private:
+  template <class Archive>
+  void visit(Archive& archive, const char* name, at::Device of) {
+    at::Generator generator = at::globalContext().defaultGenerator(of);
+    const std::lock_guard guard(generator.mutex());
+    Tensor state = generator.get_state();
+    archive(name, state);
+    generator.set_state(state);
+  }
+};
+
+/// Calls visit(part, object with visit_state) for everything a run holds beside the model and its log history. Throws
+/// Error for a policy that keeps state without listing it.
+template <class Model, class Loss, class Reference, class Optimizer, class Visit>
+void visit_run(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, const Visit& visit) {
+  if constexpr (HasState<Optimizer>)
+    visit("optimizer", updates);
+  else
+    check(std::is_empty_v<Optimizer>,
+          "this optimizer cannot be saved: write `template <class Archive> void "
+          "visit_state(Archive&)` in it; see kto/io/state.hpp");
+  if constexpr (HasState<Loss>)
+    visit("loss", loss);
+  else
+    check(!Observes<Loss, Tensor>,
+          "this loss observes and cannot be saved: write `template <class Archive> void "
+          "visit_state(Archive&)` in it; see kto/io/state.hpp");
+  if constexpr (ReferenceHasState<Reference, Model>) {
+    struct Bound {
+      Reference& reference;
+      const Model& policy;
+      void visit_state(StateWriter& archive) { reference.visit_state(archive, policy); }
+      void visit_state(StateReader& archive) { reference.visit_state(archive, policy); }
+    } bound{reference, model};
+    visit("reference", bound);
+  } else {
+    check(!FollowsPolicy<Reference, Model>,
+          "this reference moves and cannot be saved: write `template <class Archive> void visit_state(Archive&, const "
+          "Model& policy)` in it; see kto/reference/concept.hpp");
+  }
+}
+
+}  // namespace detail
+
+/// Copies the trained parameters of a checkpoint, of a model or of an adapter, into `model`. Throws Error naming what
+/// is missing or misshapen; the model is then as it was.
+template <HasParameters Model>
+void restore_parameters(const Model& model, const CheckpointFolder& from) {
+  const at::NoGradGuard no_grad;
+  const fs::path& folder = from.path;
+  const bool adapter = from.has("adapter_model.safetensors") || from.has("adapter_model.safetensors.index.json");
+  const Checkpoint stored(folder, adapter ? "adapter_model" : "model");
+  std::vector<std::pair<Tensor, Tensor>> pairs;
+  for (auto& [name, tensor] : model.named_parameters()) {
+    if (!tensor.requires_grad()) continue;
+    const std::size_t dot = std::min(name.rfind('.'), name.size());
+    std::string found = name;
+    for (const std::string& in_peft :
+         {"base_model.model." + name, "base_model.model." + name.substr(0, dot) + ".base_layer" + name.substr(dot)})
+      if (!stored.contains(found) && stored.contains(in_peft)) found = in_peft;
+    check(stored.contains(found), folder.string(), ": has no weights of ", name, ", which is trained");
+    const Tensor saved = stored.tensor(found);
+    check(saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(), folder.string(), ": ", name,
+          " is ", saved.scalar_type(), ' ', shape_text(saved.sizes()), ", expected ", tensor.scalar_type(), ' ',
+          shape_text(tensor.sizes()));
+    pairs.emplace_back(tensor, saved);
+  }
+  for (auto& [tensor, saved] : pairs) tensor.copy_(std::exchange(saved, {}));
+}
+
+/// Clears the best checkpoint of `state` where its folder is gone, as when only the newest checkpoint was carried
+/// along. Returns a sentence about it, empty where nothing was cleared.
+inline std::string forget_lost_best(TrainerState& state) {
+  if (!state.best_model_checkpoint || fs::is_directory(*state.best_model_checkpoint)) return "";
+  const std::string lost = *std::exchange(state.best_model_checkpoint, std::nullopt);
+  return concat("the best checkpoint, ", lost, ", does not exist any more; the run goes on without it");
+}
+
+/// The folder to resume from, or nothing. Throws Error when there is none, or none in output_dir.
+inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
+  if (!config.resume_from_checkpoint) return std::nullopt;
+  if (*config.resume_from_checkpoint != "True" && *config.resume_from_checkpoint != "true") {
+    std::error_code none;
+    check(fs::is_directory(*config.resume_from_checkpoint, none), *config.resume_from_checkpoint,
+          ": is no folder; expected a checkpoint-N to resume from");
+    return fs::path(*config.resume_from_checkpoint);
+  }
+  const auto checkpoints = list_checkpoints(config.output_dir);
+  const bool has_others = checkpoints.empty() && !list_checkpoints(config.output_dir, /*own=*/false).empty();
+  check(!checkpoints.empty(), config.output_dir, ": has no checkpoint-N ",
+        has_others ? concat("of this program (with a ", checkpoint_manifest, ") ") : "",
+        "to resume from; leave out --resume_from_checkpoint to start from the beginning");
+  return checkpoints.rbegin()->second;
+}
+
+/// Saves and restores the runs of one Trainer::train call.
+class Checkpointer {
+ public:
+  /// `note` gets what the user should know.
+  Checkpointer(const TrainConfig& config, const Checkpointing& how, Plan plan,
+               std::function<void(const std::string&)> note)
+      : config_(config), how_(how), plan_(plan), note_(std::move(note)) {
+    if (!is_on()) return;
+    folder_.emplace(config.output_dir, /*may_hold_files=*/true);
+    from_ = checkpoint_to_resume(config);
+    check(from_ || config.overwrite_output_dir || list_checkpoints(config.output_dir).empty(), config.output_dir,
+          ": has checkpoints of an earlier run; resume it (resume_from_checkpoint), choose another output_dir, or set "
+          "overwrite_output_dir");
+    const auto first = from_ ? detail::checkpoint_step(from_->filename().string()).value_or(0) + 1 : 1;
+    for (const auto& [step, path] : list_checkpoints(config.output_dir, /*own=*/false))
+      if (step >= first && will_save(step)) check_checkpoint_place(path);
+  }
+
+  /// Whether anything can be saved or is to be resumed.
+  bool is_on() const {
+    return config_.save_strategy != SaveStrategy::no || how_.save_model || config_.resume_from_checkpoint;
+  }
+  bool resumes() const { return from_.has_value(); }
+
+  /// Takes the identity of `trainer`'s run, before its model is trained or restored.
+  template <class Trainer>
+  void identify(const Trainer& trainer, std::span<const Example> rows, const EvaluationSets& eval_sets) {
+    Json options = how_.arguments.is_object() ? how_.arguments : Json::object();
+    const Json own = to_json(config_);
+    for (const auto& [name, value] : own.items())
+      if (!options.contains(name)) options[name] = value;
+    identity_ = run_identity(trainer.model, trainer.collator, trainer.loss, trainer.reference, trainer.optimizer, rows,
+                             eval_sets, options, how_.files);
+    identity_["learning_rate"] = static_cast<bool>(trainer.learning_rate);
+  }
+
+  /// The checkpoint in `folder`, of this run. Throws Error, which says why, where it is damaged or of another.
+  CheckpointFolder own_checkpoint(const fs::path& folder) const {
+    CheckpointFolder saved = verified_checkpoint(folder);
+    (void)changes_since(saved);
+    return saved;
+  }
+
+  /// Brings everything to where the checkpoint left it. Returns what the user should know of settings that are others
+  /// now.
+  template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
+  std::vector<std::string> resume(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates,
+                                  Rate& rate, LossScale& scale, Log& log, TrainerState& state, Position& position) {
+    const CheckpointFolder saved = open_checkpoint(*from_);
+    RunChanges changes = changes_since(saved);
+    const at::Device device = model.named_parameters().front().second.device();
+    const auto read = [&](const char* part, auto& holder) {
+      StateReader archive(saved.state(part), device, (from_->string() + ": ") + part);
+      holder.visit_state(archive);
+    };
+    const fs::path file = *from_ / "trainer_state.json";
+    state = trainer_state_from_json(read_json(file), file.string());
+    check(state.global_step <= plan_.num_steps, from_->string(), ": is of step ", state.global_step,
+          ", and this run ends at step ", plan_.num_steps, "; raise max_steps or num_train_epochs");
+    restore_parameters(model, saved);
+    detail::visit_run(model, loss, reference, updates, read);
+    SavedState draws = saved.state("rng_state");
+    const bool same_device = draws.file && draws.file->contains("device");
+    detail::Generators generators{same_device ? device : at::Device(at::kCPU)};
+    StateReader archive(std::move(draws), at::kCPU, from_->string() + ": rng_state");
+    generators.visit_state(archive);
+    if (!changes.rate_state) read("scheduler", rate);
+    read("log", log);
+    SavedState place = saved.state("sampler");
+    if (!place.values.contains("stream")) place.values["stream"] = nullptr;  // of an earlier version
+    StateReader place_reader(std::move(place), device, from_->string() + ": sampler");
+    position.visit_state(place_reader);
+    if (scale.is_on()) read("scaler", scale);
+    state.num_tokens =
+        json_value<std::int64_t>(saved.manifest, "num_tokens", state.num_input_tokens_seen, from_->string());
+    if (state.best_global_step) {  // the folder may have moved
+      const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
+      if (fs::exists(best)) state.best_model_checkpoint = best.string();
+    }
+    changes.best = changes.best && state.best_metric;
+    if (changes.best) state.forget_best();
+    state.evaluation_due = saved.manifest.value("evaluation_due", Json()) == true;
+    if (!state.evaluation_due) saved_step_ = state.global_step;
+    return change_notes(changes, identity_, state.global_step);
+  }
+
+  /// Saves checkpoint-N, N being state.global_step, and removes those that save_total_limit leaves no room for. Returns
+  /// its folder.
+  template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
+  fs::path save(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, Rate& rate,
+                LossScale& scale, Log& log, TrainerState& state, Position& position) {
+    check(is_on(),
+          "a checkpoint was asked for in a run that can save none: set save_strategy, or give "
+          "Trainer::checkpointing a save_model");
+    const Uninterrupted to_its_end;
+    const fs::path output_dir = config_.output_dir;
+    if (state.best_global_step) {
+      const fs::path best = output_dir / concat(detail::checkpoint_prefix, *state.best_global_step);
+      if (*state.best_global_step == state.global_step || fs::exists(best)) state.best_model_checkpoint = best.string();
+    }
+    CheckpointContent content;
+    content.save_model = how_.save_model ? how_.save_model : [&](const fs::path& folder) {
+      save_checkpoint(folder, model.named_parameters());
+    };
+    content.texts = {
+        {"trainer_state.json", to_json(state, plan_, config_).dump(2) + "\n"},
+        {"training_args.json", (how_.arguments.is_null() ? to_json(config_) : how_.arguments).dump(2) + "\n"}};
+    if (!how_.model_card.empty()) content.texts["README.md"] = how_.model_card;
+    if (!config_.save_only_model) {
+      const auto write = [&](const char* part, auto& holder) {
+        StateWriter archive;
+        holder.visit_state(archive);
+        content.states[part] = archive.take();
+      };
+      detail::visit_run(model, loss, reference, updates, write);
+      detail::Generators generators{model.named_parameters().front().second.device()};
+      write("rng_state", generators), write("scheduler", rate), write("log", log), write("sampler", position);
+      if (scale.is_on()) write("scaler", scale);
+    }
+    content.manifest = {{"global_step", state.global_step}, {"num_tokens", state.num_tokens}, {"identity", identity_}};
+    if (state.evaluation_due) content.manifest["evaluation_due"] = true;
+    const fs::path folder = write_checkpoint_folder(output_dir, state.global_step, std::move(content));
+    saved_step_ = state.global_step;
+    remove_old(output_dir, state);
+    return folder;
+  }
+
+  /// At the end of a run: with a save_total_limit of 1 the best checkpoint, where there is one, is the one that stays.
+  void finish(const TrainerState& state) {
+    if (config_.save_total_limit != 1 || !state.best_model_checkpoint) return;
+    const auto is_best = [&](const auto& found) { return fs::equivalent(found.second, *state.best_model_checkpoint); };
+    const auto checkpoints = list_checkpoints(config_.output_dir);
+    if (std::ranges::none_of(checkpoints, is_best)) return;  // it lies elsewhere
+    for (const auto& found : checkpoints)
+      if (!is_best(found)) remove(found.second);
+  }
+
+  /// Whether the state as it is now lies in a checkpoint.
+  bool has_saved(std::int64_t step) const { return saved_step_ == step; }
+
+ private:
+  /// What is not the same in this run. Throws Error where it must be.
+  RunChanges changes_since(const CheckpointFolder& saved) const {
+    RunChanges changes = run_changes(saved.manifest.value("identity", Json()), identity_);
+    std::string list;
+    for (const std::string& each : changes.refused) list += "\n  " + each;
+    check(list.empty(), saved.path.string(), ": is a checkpoint of another run:", list,
+          "\nGive what it was made with, or begin a new run from its weights with --model_name_or_path");
+    return changes;
+  }
+
+  /// Whether a checkpoint of this step is planned, as far as that is known before training.
+  bool will_save(std::int64_t step) const {
+    if (config_.save_strategy == SaveStrategy::no || step > plan_.num_steps) return false;
+    const std::int64_t every = config_.save_strategy == SaveStrategy::steps   ? plan_.save_steps
+                               : config_.save_strategy == SaveStrategy::epoch ? plan_.steps_per_epoch
+                                                                              : 1;
+    return step == plan_.num_steps || step % every == 0;
+  }
+
+  void remove_old(const fs::path& output_dir, const TrainerState& state) {
+    std::set<std::int64_t> kept{state.global_step};
+    if (state.best_global_step && state.best_model_checkpoint)
+      if (const auto step = detail::checkpoint_step(fs::path(*state.best_model_checkpoint).filename().string()))
+        kept.insert(*step);
+    if (!from_ && !replaced_earlier_run_) {  // overwrite_output_dir: what another run left must not be resumed from
+      for (const auto& [step, folder] : list_checkpoints(output_dir))
+        if (step != state.global_step) remove(folder);
+      replaced_earlier_run_ = true;
+    }
+    if (config_.save_total_limit)
+      for (const fs::path& folder : checkpoints_over(output_dir, *config_.save_total_limit, kept)) remove(folder);
+  }
+
+  /// One that cannot be removed is no reason to end a run: it is noted, once.
+  void remove(const fs::path& folder) {
+    try {
+      remove_checkpoint(folder);
+    } catch (const fs::filesystem_error& error) {
+      if (not_removed_.insert(folder).second)
+        note_(concat(folder.string(), ": an old checkpoint that cannot be removed: ", error.code().message()));
+    }
+  }
+
+  const TrainConfig& config_;
+  const Checkpointing& how_;
+  Plan plan_;
+  std::optional<OutputFolder> folder_;
+  std::function<void(const std::string&)> note_;
+  std::set<fs::path> not_removed_;
+  std::optional<fs::path> from_;
+  Json identity_;
+  std::int64_t saved_step_ = -1;
+  bool replaced_earlier_run_ = false;
+};
+
+}  // namespace kto

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// What makes a run the run it is: options, rows, starting weights, policies. A checkpoint records it, and a run that
+// goes on is compared with it (kto/train/checkpoint/run_changes.hpp).
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kto/train/evaluation_sets.hpp"
+#include "kto/train/checkpoint/policy_text.hpp"
+#include "kto/train/feed/stream_rows.hpp"
+
+namespace kto {
+
+namespace detail {
+
+inline std::string rows_hash(std::span<const Example> rows) {
+  ContentHash hash;
+  for (const Example& row : rows) add_row(hash, row);
+  return hash.hex();
+}
+
+/// In place of the hash of rows that are compared while they are read (kto/train/feed/stream_rows.hpp).
+inline constexpr const char* streamed_rows = "streamed";
+
+/// A hash, that of no rows where there is no set, or {name: hash}.
+inline Json evaluation_hash(const EvaluationSets& sets) {
+  if (!sets.has_names()) return rows_hash(sets.empty() ? std::span<const Example>() : sets.begin()->rows);
+  Json out = Json::object();
+  for (const EvaluationSet& set : sets) out[set.name] = rows_hash(set.rows);
+  return out;
+}
+
+template <HasParameters Model>
+std::string shapes_hash(const Model& model) {
+  ContentHash hash;
+  for (const auto& [name, tensor] : model.named_parameters())
+    hash.add(concat(name, ' ', tensor.scalar_type(), tensor.sizes(), tensor.requires_grad()));
+  return hash.hex();
+}
+
+/// What a model says of itself beside its parameters.
+template <class Model>
+std::string own_description(const Model& model) {
+  if constexpr (DescribesItself<Model>) return describe(model);
+  return "";
+}
+template <class Reference>
+std::string reference_description(const Reference& reference) {
+  if constexpr (requires { reference.model.named_parameters(); }) return own_description(reference.model);
+  return "";
+}
+
+template <class Reference>
+concept HoldsTable =
+    requires(const Reference& reference, const Example* row) { reference.table->find(row)->second.kl_logp; };
+
+/// The reference's weights, or its precomputed log-probs; empty where it has neither.
+template <class Reference>
+std::string reference_hash(const Reference& reference, std::span<const Example> rows) {
+  if constexpr (requires { reference.model.named_parameters(); }) return weights_hash(reference.model);
+  ContentHash hash;
+  if constexpr (HoldsTable<Reference>) {
+    for (const Example& row : rows)
+      if (const auto found = reference.table->find(&row); found != reference.table->end()) {
+        const std::array logps{found->second.logp, found->second.kl_logp};
+        hash.add(std::span<const double>(logps));
+      }
+    return hash.hex();
+  }
+  return "";
+}
+
+/// The reference beside what reference_hash and reference_description tell of it.
+template <class Reference>
+PolicyText reference_text(const Reference& reference) {
+  if constexpr (HoldsTable<Reference>)
+    return {type_text<Reference>(), true};
+  else if constexpr (requires { reference.model.named_parameters(); })
+    return policy_text(reference, place_of(reference.model));
+  else
+    return policy_text(reference);
+}
+
+}  // namespace detail
+
+/// The identity of a run whose model has not been trained yet. `options` and `files` ({path: hash} of the rows to train
+/// on) are the program's. "cannot_tell" lists policies that hold something that cannot be compared.
+template <class Model, class Collator, class Loss, class Reference, class Optimizer>
+Json run_identity(const Model& model, const Collator& collator, const Loss& loss, const Reference& reference,
+                  const Optimizer& optimizer, std::span<const Example> rows, const EvaluationSets& eval_sets,
+                  const Json& options, const Json& files) {
+  Json policies = Json::object(), cannot_tell = Json::array();
+  const auto add = [&](const char* slot, const PolicyText& policy) {
+    policies[slot] = policy.text;
+    if (!policy.is_whole) cannot_tell.push_back(slot);
+  };
+  add("loss", policy_text(loss)), add("reference", detail::reference_text(reference));
+  add("collator", policy_text(collator)), add("optimizer", policy_text(optimizer));
+  return {{"options", options},
+          {"files", files},
+          {"rows",
+           {{"train", rows.empty() ? detail::streamed_rows : detail::rows_hash(rows)},
+            {"evaluation", detail::evaluation_hash(eval_sets)}}},
+          {"parameters", detail::shapes_hash(model)},
+          {"weights", detail::weights_hash(model)},
+          {"reference", detail::reference_hash(reference, rows)},
+          {"description",
+           {{"model", detail::own_description(model)}, {"reference", detail::reference_description(reference)}}},
+          {"policies", std::move(policies)},
+          {"cannot_tell", std::move(cannot_tell)}};
+}
+
+}  // namespace kto

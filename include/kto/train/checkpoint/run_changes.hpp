@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is not the same in a run that goes on and in the one that its checkpoint is of: what the weights trained so far
+// depend on must be the same; what is to come may be another, and is told.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/train/checkpoint/identity.hpp"
+#include "kto/options/option.hpp"
+
+namespace kto {
+
+/// Options that nobody need be told of when they change: they say where things are and what is shown, or change no
+/// result. Rows and models are compared by their content.
+inline constexpr std::array free_options{"output_dir",
+                                         "overwrite_output_dir",
+                                         "resume_from_checkpoint",
+                                         "ignore_data_skip",
+                                         "nonfinite_loss",
+                                         "disable_tqdm",
+                                         "model_name_or_path",
+                                         "model_init_kwargs",
+                                         "ref_model_init_kwargs",
+                                         "dataset_name",
+                                         "dataset_config",
+                                         "datasets",
+                                         "dataset_cache",
+                                         "adapter_name_or_path",
+                                         "ref_model_name_or_path",
+                                         "ref_logps_cache",
+                                         "precompute_ref_batch_size",
+                                         "merge_and_unload",
+                                         "auto_find_batch_size",
+                                         "dataset_num_proc",
+                                         "dataloader_num_workers",
+                                         "dataloader_prefetch_factor",
+                                         "torch_empty_cache_steps",
+                                         "log_level"};
+
+/// Those that the learning rate of the updates to come depends on.
+inline constexpr std::array schedule_options{"num_train_epochs",  "max_steps",           "learning_rate",
+                                             "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+                                             "warmup_ratio"};
+
+/// Those that say which evaluation is the best.
+inline constexpr std::array best_options{"metric_for_best_model", "greater_is_better"};
+
+/// Others that have a say in what is to come alone: the log, evaluations, what is saved and reported, and where and in
+/// how much memory is computed.
+inline constexpr std::array other_options{"logging_strategy",
+                                          "logging_steps",
+                                          "logging_first_step",
+                                          "logging_nan_inf_filter",
+                                          "include_num_input_tokens_seen",
+                                          "skip_memory_metrics",
+                                          "report_to",
+                                          "logging_dir",
+                                          "run_name",
+                                          "eval_strategy",
+                                          "eval_steps",
+                                          "eval_delay",
+                                          "eval_on_start",
+                                          "eval_datasets",
+                                          "dataset_test_split",
+                                          "prediction_loss_only",
+                                          "per_device_eval_batch_size",
+                                          "do_eval",
+                                          "bf16_full_eval",
+                                          "fp16_full_eval",
+                                          "generate_during_eval",
+                                          "generation_num_prompts",
+                                          "generation_max_new_tokens",
+                                          "generation_temperature",
+                                          "save_strategy",
+                                          "save_steps",
+                                          "save_total_limit",
+                                          "save_only_model",
+                                          "load_best_model_at_end",
+                                          "early_stopping_patience",
+                                          "early_stopping_threshold",
+                                          "full_determinism",
+                                          "gradient_checkpointing",
+                                          "device",
+                                          "matmul"};
+
+/// What has changed, a phrase each.
+struct RunChanges {
+  std::vector<std::string> refused;  ///< the weights trained so far depend on it
+  std::vector<std::string> taken;    ///< from here on
+  bool schedule = false;             ///< an option that the learning rate depends on is among `taken`
+  bool rate_state = false;           ///< a learning rate that follows the evaluations begins at its peak again
+  bool best = false;                 ///< evaluations so far do not tell what is best from here on
+};
+
+namespace detail {
+
+/// object[key], or null.
+inline Json part(const Json& object, const std::string& key) {
+  return object.is_object() && object.contains(key) ? object[key] : Json();
+}
+
+inline void compare_options(const Json& saved, const Json& now, RunChanges& out) {
+  if (!saved.is_object()) return;
+  for (const auto& [name, value] : now.items()) {
+    const auto is_in = [&](const auto& list) { return std::ranges::find(list, std::string_view(name)) != list.end(); };
+    if (is_in(free_options) || !saved.contains(name) || saved[name] == value) continue;
+    const bool schedule = is_in(schedule_options), best = is_in(best_options);
+    (schedule || best || is_in(other_options) ? out.taken : out.refused)
+        .push_back(concat(name, " is ", quoted(value), " and was ", quoted(saved[name])));
+    out.schedule = out.schedule || schedule;
+    out.rate_state = out.rate_state || name == "lr_scheduler_type" || name == "learning_rate";
+    out.best = out.best || best;
+  }
+}
+
+/// The rows to train on. Those of a stream are compared later, as they are read; of one in a checkpoint of an earlier
+/// version only the files are known.
+inline void compare_rows(const Json& saved, const Json& now, RunChanges& out) {
+  const Json old_rows = part(part(saved, "rows"), "train"), rows = part(part(now, "rows"), "train");
+  const bool streamed = rows == streamed_rows, files_alone = streamed && old_rows == rows_hash({});
+  if (rows == old_rows && !streamed) return;
+  const Json old_files = part(saved, "files"), files = part(now, "files");
+  bool is_file = false;
+  for (const auto& [path, hash] : files.items()) {
+    const std::string name = path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+    for (const auto& [old_path, old_hash] : old_files.items())
+      if ((old_path == path || old_path.ends_with("/" + name)) && old_hash != hash) {
+        is_file = true;
+        if (streamed && !files_alone)
+          out.taken.push_back("the streamed file " + path + " has changed since");
+        else
+          out.refused.push_back("the rows file " + path + " has changed since");
+        break;
+      }
+  }
+  if (rows != old_rows && !is_file && !files_alone)
+    out.refused.emplace_back("the train rows are others (their token ids or labels differ)");
+}
+
+/// Evaluation sets by name, that without one as "".
+inline void compare_evaluation(const Json& saved, const Json& now, RunChanges& out) {
+  const auto by_name = [](const Json& sets) {
+    Json named = sets.is_object() ? sets : Json::object();
+    if (sets.is_string() && sets != rows_hash({})) named[""] = sets;
+    return named;
+  };
+  const Json old_sets = by_name(part(part(saved, "rows"), "evaluation")),
+             sets = by_name(part(part(now, "rows"), "evaluation"));
+  const auto called = [](const std::string& name) {
+    return name.empty() ? "the rows to evaluate on" : "the evaluation set " + name;
+  };
+  for (const auto& [name, hash] : sets.items()) {
+    if (!old_sets.contains(name))
+      out.taken.push_back(called(name) + (name.empty() ? " are" : " is") + " new: the checkpoint's run had none such");
+    else if (old_sets[name] != hash)
+      out.taken.push_back(called(name) + " differ" + (name.empty() ? "" : "s") + " (token ids or labels)");
+    out.best = out.best || (old_sets.contains(name) && old_sets[name] != hash);
+  }
+  for (const auto& [name, hash] : old_sets.items())
+    if (!sets.contains(name))
+      out.taken.push_back(called(name) + (name.empty() ? " are" : " is") + " gone: the checkpoint's run had some");
+}
+
+inline void compare_policies(const Json& saved, const Json& now, RunChanges& out) {
+  const auto differ = [&](const char* key) { return part(saved, key) != part(now, key); };
+  if (differ("parameters"))
+    out.refused.emplace_back("the model has other parameters (names, shapes or types)");
+  else if (differ("weights"))
+    out.refused.emplace_back("the model that the run started from has other weights");
+  else if (differ("reference"))
+    out.refused.emplace_back("the reference is another one");
+  else if (saved.is_object() && saved.contains("description"))  // that of an earlier version has none
+    for (const char* which : {"model", "reference"})
+      if (part(saved["description"], which) != part(now["description"], which))
+        out.refused.push_back(
+            concat("the ", which, " computes otherwise with the same weights (config.json, or the adapter's)"));
+  if (!out.refused.empty()) return;  // an option has said it, or the other weights do
+  const Json policies = part(now, "policies");
+  for (const auto& [slot, text] : policies.items())
+    if (const Json old = part(part(saved, "policies"), slot); !old.is_null() && old != text)
+      out.refused.push_back(concat("the ", slot, " is ", value_text(text), " and was ", value_text(old)));
+  const Json function = part(now, "learning_rate"), old_function = part(saved, "learning_rate");
+  if (!old_function.is_null() && function != old_function) {
+    out.schedule = out.rate_state = true;
+    out.taken.emplace_back(function == true ? "the learning rate is a function of the program's and was a schedule"
+                                            : "the learning rate is a schedule and was a function of the program's");
+  }
+}
+
+}  // namespace detail
+
+/// Compares the identity in a checkpoint with that of the run that is to go on.
+inline RunChanges run_changes(const Json& saved, const Json& now) {
+  RunChanges out;
+  detail::compare_options(detail::part(saved, "options"), detail::part(now, "options"), out);
+  detail::compare_rows(saved, now, out);
+  detail::compare_evaluation(saved, now, out);
+  detail::compare_policies(saved, now, out);
+  return out;
+}
+
+/// What a user should know of the changes that are taken when a run goes on after `step`, a sentence each.
+inline std::vector<std::string> change_notes(const RunChanges& changes, const Json& identity, std::int64_t step) {
+  std::vector<std::string> out;
+  if (!changes.taken.empty()) {
+    std::string list;
+    for (const std::string& each : changes.taken) list += (list.empty() ? "" : "; ") + each;
+    out.push_back(concat("the run goes on from step ", step, " with other settings: ", list));
+  }
+  if (changes.schedule)
+    out.push_back(concat("from step ", step + 1,
+                         " on the learning rate is what the new settings give that step of a run; transformers would "
+                         "keep the checkpoint's learning_rate, and the old schedule for one more step"));
+  if (changes.best)
+    out.emplace_back(
+        "earlier evaluations do not count for the best model and early stopping any more; transformers would go on "
+        "comparing with them");
+  for (const Json& slot : detail::part(identity, "cannot_tell"))
+    out.push_back(concat("whether the ", detail::value_text(slot),
+                         " is the one that the checkpoint was made with is not known: it has a function, a plain "
+                         "pointer, private or too many members; write `std::string describe(const T&)` for its type T, "
+                         "and it is compared"));
+  if (detail::part(identity, "learning_rate") == true)
+    out.emplace_back("whether the function learning_rate is the one that the checkpoint was made with is not known");
+  return out;
+}
+
+}  // namespace kto

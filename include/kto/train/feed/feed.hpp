@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the trainer's windows of micro-batches come from: rows in memory, or a stream of rows that are made as they are
+// asked for.
+#pragma once
+
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/train/feed/loader.hpp"
+#include "kto/train/plan.hpp"
+#include "kto/train/feed/prefetch.hpp"
+#include "kto/train/feed/stream_rows.hpp"
+
+namespace kto {
+
+/// Rows that come one block after another and need not fit into memory: `open()` begins a pass over them and returns
+/// what gives the next rows, none at the end. A run over a stream is max_steps long; where the pass ends before,
+/// another one begins. Rows are visited in the order in which they come: transformers' samplers do not touch a stream
+/// either.
+struct RowStream {
+  using Open = std::function<std::function<std::vector<Example>()>()>;
+  explicit RowStream(Open how) : open(std::move(how)) {}  // not an aggregate: train({}) is about rows
+  Open open;
+  /// The file that a row of the pass begun last is of, by its Example::row, for messages; may be empty.
+  std::function<std::string(std::size_t row)> file = {};
+};
+
+/// Where the next window begins: the sampler's state, since an epoch's order depends on (seed, epoch) alone.
+struct Position {
+  std::int64_t epoch = 0;
+  std::int64_t batch = 0;  ///< micro-batch of the epoch
+  Json stream = nullptr;   ///< what Feed::passed said of a stream
+
+  template <class Archive>
+  void visit_state(Archive& archive) {
+    archive("epoch", epoch);
+    archive("batch", batch);
+    archive("stream", stream);
+  }
+};
+
+/// Windows of micro-batches, epoch by epoch. Called once a window, so its virtual functions cost nothing that counts.
+struct Feed {
+  Feed() = default;
+  Feed(const Feed&) = delete;
+  Feed& operator=(const Feed&) = delete;
+  virtual ~Feed() = default;
+  /// Goes to `position`. Throws Error where rows that it passes on its way are not those that they were.
+  virtual void begin(const Position& position) = 0;
+  /// What a run that goes on here has to know of the rows; null where they are compared before it begins.
+  virtual Json passed() const { return nullptr; }
+  /// Whether the epoch has another window.
+  virtual bool has_next() = 0;
+  /// Its micro-batches; the rows that they refer to stay in place until the next call.
+  virtual std::vector<Batch> next(at::Device device) = 0;
+  /// Micro-batches of the epoch that was begun, as the log counts them.
+  virtual std::int64_t num_batches() const = 0;
+  /// Rows (or pairs) of each micro-batch of `epoch`; of a stream only that of one.
+  virtual std::vector<std::size_t> batch_sizes(std::int64_t epoch) const = 0;
+};
+
+template <class Collator>
+class MemoryFeed final : public Feed {
+ public:
+  /// Throws UsageError where max_tokens_per_batch is given and the collator does not count tokens.
+  MemoryFeed(std::span<const Example> rows, const Collator& collator, const TrainConfig& config, PickRules rules,
+             bool with_kl)
+      : rows_(rows), collator_(collator), config_(config), rules_(std::move(rules)), with_kl_(with_kl) {
+    if (!config.max_tokens_per_batch) return;
+    if constexpr (CountsTokens<Collator>)
+      rules_.num_tokens = [this](const Example& row) { return collator_.num_tokens(row); };
+    else
+      throw UsageError(
+          "max_tokens_per_batch: this collator does not tell how many tokens it makes of a row: take "
+          "kto::PackedCollator, or write `std::int64_t num_tokens(const kto::Example&) const` in yours");
+  }
+
+  void begin(const Position& position) override {
+    source_.reset();
+    picks_ = train_picks(rows_, config_, position.epoch, rules_);
+    at_ = std::min(static_cast<std::size_t>(position.batch), picks_.size());
+    source_.emplace(collator_, std::span(picks_).subspan(at_), with_kl_, config_.dataloader_num_workers,
+                    config_.dataloader_prefetch_factor.value_or(2));
+  }
+  bool has_next() override { return at_ < picks_.size(); }
+  std::vector<Batch> next(at::Device device) override {
+    const std::size_t end =
+        std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), picks_.size());
+    std::vector<Batch> window;
+    for (; at_ < end; ++at_) window.push_back(to_device(source_->next(), device));
+    return window;
+  }
+  std::int64_t num_batches() const override { return static_cast<std::int64_t>(picks_.size()); }
+  std::vector<std::size_t> batch_sizes(std::int64_t epoch) const override {
+    return epoch_layout(rows_, config_, epoch, rules_).sizes;
+  }
+
+ private:
+  std::span<const Example> rows_;
+  const Collator& collator_;
+  const TrainConfig& config_;
+  PickRules rules_;
+  bool with_kl_;
+  std::vector<Picks> picks_;
+  std::optional<BatchSource<Collator>> source_;
+  std::size_t at_ = 0;
+};
+
+template <class Collator>
+class StreamFeed final : public Feed {
+ public:
+  /// Throws UsageError naming an option that needs all rows at once.
+  StreamFeed(const RowStream& stream, const Collator& collator, const TrainConfig& config, bool paired, bool with_kl)
+      : stream_(stream), collator_(collator), config_(config), paired_(paired), with_kl_(with_kl) {
+    const auto refuse = [](bool given, const char* name, const char* why) {
+      if (given) throw UsageError(concat(name, ": a stream of rows ", why));
+    };
+    refuse(config.max_steps < 1, "max_steps", "has no known end: say how many updates to make");
+    refuse(config.train_sampling_strategy != SamplingStrategy::sequential, "train_sampling_strategy",
+           "is visited in its own order, not shuffled or grouped: shuffle the files, or hold the rows in memory");
+    refuse(config.max_tokens_per_batch.has_value(), "max_tokens_per_batch",
+           "goes on at a row that is counted in batches of one size: use per_device_train_batch_size");
+    refuse(config.dataloader_num_workers > 0, "dataloader_num_workers",
+           "is read ahead by a thread of its own; leave it at 0");
+  }
+
+  /// A pass that goes on from a checkpoint is compared with what that knows, beyond its place too: with the rows of the
+  /// whole pass before it.
+  void begin(const Position& position) override {
+    known_ = known();
+    visited_ = {};
+    again_.reset();
+    rows_.clear();
+    ended_ = false;
+    auto skipped = static_cast<std::size_t>(position.batch) * batch_rows();
+    if (!position.stream.is_null()) {
+      const std::string where = "the checkpoint's place in the stream";
+      skipped = json_value<std::size_t>(position.stream, "visited", skipped, where);
+      known_ = RowMarks::from_json(json_value<Json>(position.stream, "known", nullptr, where), where);
+      again_.emplace(known_, stream_.file);
+    }
+    next_rows_ = stream_.open();
+    for (std::size_t left = skipped; left > 0;) {
+      fill(1);
+      check(!rows_.empty(), "the stream of rows ends before the place where the run is to go on");
+      const std::size_t some = std::min(left, num_usable());
+      for (std::size_t i = 0; i < some; ++i) visited_.add(rows_[i]);
+      rows_.erase(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(some));
+      left -= some;
+    }
+    check(skipped > 0 || has_next(), "the stream gives no rows that make a batch");
+  }
+  Json passed() const override { return {{"visited", visited_.count()}, {"known", known().to_json()}}; }
+  bool has_next() override {
+    fill(batch_rows());
+    return rows_.size() >= (config_.dataloader_drop_last ? batch_rows() : paired_ ? 2 : 1);
+  }
+  std::vector<Batch> next(at::Device device) override {
+    const auto accumulate = static_cast<std::size_t>(config_.gradient_accumulation_steps);
+    fill(batch_rows() * (accumulate + 1));  // with the begin of the next window: has_next() then reads nothing
+    std::size_t count = std::min(rows_.size(), batch_rows() * accumulate);
+    if (config_.dataloader_drop_last) count = count / batch_rows() * batch_rows();
+    const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);
+    window_.assign(std::move_iterator(rows_.begin()), std::move_iterator(end));
+    rows_.erase(rows_.begin(), end);
+    for (const Example& row : window_) visited_.add(row);
+    const auto order = sequential_order(detail::num_units(window_, paired_));
+    std::vector<Batch> out;
+    for (const Picks& picks : detail::make_picks(
+             window_, order, even_groups(order.size(), static_cast<std::size_t>(config_.per_device_train_batch_size)),
+             kl_partners(order, detail::kl_group(config_)), paired_))
+      out.push_back(to_device(collator_(picks, with_kl_), device));
+    return out;
+  }
+  std::int64_t num_batches() const override { return config_.max_steps * config_.gradient_accumulation_steps; }
+  std::vector<std::size_t> batch_sizes(std::int64_t) const override {
+    return {static_cast<std::size_t>(config_.per_device_train_batch_size)};
+  }
+
+ private:
+  std::size_t batch_rows() const {
+    return static_cast<std::size_t>(config_.per_device_train_batch_size) * (paired_ ? 2 : 1);
+  }
+  /// Reads until `count` rows may be used, or the pass ends.
+  void fill(std::size_t count) {
+    while (num_usable() < count && !ended_) {
+      std::vector<Example> more = next_rows_();
+      ended_ = more.empty();
+      if (again_)
+        for (const Example& row : more) again_->add(row);
+      if (again_ && ended_) again_->end();
+      rows_.insert(rows_.end(), std::move_iterator(more.begin()), std::move_iterator(more.end()));
+    }
+  }
+  /// How many of `rows_` are new, or found to be what they were.
+  std::size_t num_usable() const {
+    const std::int64_t good = again_ ? again_->num_good() : INT64_MAX;
+    return good == INT64_MAX ? rows_.size() : static_cast<std::size_t>(good - visited_.count());
+  }
+  /// The rows of this pass, or those of the pass before it where that went farther over the same ones.
+  RowMarks known() const {
+    RowMarks now = visited_.marks();
+    return known_.count > now.count && agree(known_, now) ? known_ : now;
+  }
+
+  const RowStream& stream_;
+  const Collator& collator_;
+  const TrainConfig& config_;
+  bool paired_, with_kl_;
+  std::function<std::vector<Example>()> next_rows_;
+  std::deque<Example> rows_;  ///< read, not visited
+  RowMarker visited_;         ///< rows of this pass
+  RowMarks known_;            ///< rows of the pass before it
+  std::optional<RowCheck> again_;
+  std::vector<Example> window_;  ///< those that the last window refers to
+  bool ended_ = false;
+};
+
+/// How many steps a run over `num_units` rows (or pairs) has.
+inline Plan plan_of(const TrainConfig& config, const Feed& feed, std::int64_t num_units) {
+  if (!config.max_tokens_per_batch) return make_plan(config, num_units);
+  return make_plan(config, num_units,
+                   [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
+}
+
+/// The beginning of the epoch at `position`, or of the next one where that is done.
+inline Position epoch_begun(const TrainConfig& config, const Feed& feed, const Plan& plan, const Position& position) {
+  const std::int64_t num_batches = config.max_tokens_per_batch
+                                       ? static_cast<std::int64_t>(feed.batch_sizes(position.epoch).size())
+                                       : plan.batches_per_epoch;
+  return {position.epoch + (position.batch >= num_batches ? 1 : 0), 0};
+}
+
+}  // namespace kto

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of KTOConfig and TrainingArguments that are known but refused, by reason, with the default that may be given:
+// another value would change numbers, or is a thing that its user would miss. A name leaves this list when it gets a
+// row of its own.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "kto/options/option.hpp"
+
+namespace kto::detail {
+
+struct RefusedOption {
+  std::string_view name;
+  std::string_view defaults;  ///< "a|b" when releases differ or two values ask for nothing
+};
+
+struct RefusedOptions {
+  std::string_view reason;
+  std::vector<RefusedOption> options;
+};
+
+/// Whether "a|b" has True or False in it.
+inline bool has_boolean(std::string_view values) {
+  const auto pieces = split_bars(values);
+  return std::any_of(pieces.begin(), pieces.end(), [](auto p) { return p == "True" || p == "False"; });
+}
+
+template <class Config>
+void add_refused(Options<Config>& rows, const std::vector<RefusedOptions>& by_reason) {
+  for (const auto& [reason, options] : by_reason)
+    for (const auto& [name, defaults] : options)
+      rows.push_back({.name = name, .is_flag = has_boolean(defaults), .defaults = defaults, .reason = reason});
+}
+
+inline const std::vector<RefusedOptions>& refused_train_options() {
+  static const std::vector<RefusedOptions> list{
+      {"the families here have no experts", {{"router_aux_loss_coef", "None"}}},
+      {"KTO's loss has no labels to smooth", {{"label_smoothing_factor", "0"}}},
+      {"training on several devices is not supported yet", {{"parallelism_config", "None"}}},
+      {"it shards a model over devices, which is not supported yet",
+       {{"deepspeed", "None"}, {"fsdp", "None||[]|False"}, {"sharded_ddp", "|[]|None"}}},
+      {"there is no such device here", {{"use_mps_device", "False"}}},
+      {"nothing is sent to a hub", {{"push_to_hub", "False"}}},
+      {"a loss or gradient that is not finite ends the run (see nonfinite_loss), and there is no other debugging",
+       {{"debug", "|[]|None"}}},
+      {"no family here hands states from batch to batch", {{"past_index", "-1"}}},
+      {"the families here are decoders", {{"is_encoder_decoder", "None|False"}}},
+      {"models are written as safetensors", {{"save_safetensors", "True"}}},
+  };
+  return list;
+}
+
+}  // namespace kto::detail

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of KTOConfig and TrainingArguments, of this release and older ones, that cannot change a number here, by the
+// reason why not: they are taken, with a note. A value that would change one, or that its user would miss, is refused.
+// A name leaves this list when it gets a row of its own.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "kto/train/options/refused.hpp"
+
+namespace kto::detail {
+
+struct TakenOption {
+  std::string_view name;
+  std::string_view defaults;  ///< as text; they are taken without a note
+  std::string_view takes;     ///< other values: "a|b", TEXT, TEXT... (also a list), N, JSON, {key,key} (an object)
+  std::string_view refused_because = {};  ///< said of all others
+};
+
+struct TakenOptions {
+  std::string_view because;
+  std::vector<TakenOption> options;
+};
+
+template <class Config>
+void add_taken(Options<Config>& rows, const std::vector<TakenOptions>& by_reason) {
+  for (const auto& [because, options] : by_reason)
+    for (const auto& [name, defaults, takes, refused_because] : options)
+      rows.push_back({.name = name,
+                      .is_flag = has_boolean(takes),
+                      .defaults = defaults,
+                      .without_effect = because,
+                      .takes = takes,
+                      .reason = refused_because});
+}
+
+/// Whether `value` is one of those that `takes` lists.
+inline bool takes_value(std::string_view takes, const Json& value) {
+  const auto is = [&](std::string_view piece) {
+    std::int64_t whole = 0;
+    if (piece == "TEXT...") return value.is_array() || !value.is_object();
+    if (piece == "TEXT") return !value.is_structured();
+    if (piece == "N") return decode(value, whole);
+    if (!piece.starts_with('{') && piece != "JSON") return same_value(value, piece);
+    Json object;
+    if (!decode(value, object) || piece == "JSON") return object.is_object();
+    const std::string keys = "," + std::string(piece.substr(1, piece.size() - 2)) + ",";
+    for (const auto& [key, unused] : object.items())
+      if (keys.find("," + key + ",") == std::string::npos) return false;
+    return true;
+  };
+  const auto pieces = split_bars(takes);
+  return std::any_of(pieces.begin(), pieces.end(), is);
+}
+
+inline const std::vector<TakenOptions>& taken_train_options() {
+  constexpr std::string_view checkpointing = "{use_reentrant,determinism_check,every_n_layers,offload}";
+  constexpr std::string_view one_process = "training on several devices is not supported yet";
+  static const std::vector<TakenOptions> list{
+      {"recomputing layer by layer has one form here, with the same numbers as all others",
+       {{"activation_checkpointing_kwargs", "None|{}", checkpointing, "other keys may change what is computed"},
+        {"gradient_checkpointing_kwargs", "None|{}", checkpointing, "other keys may change what is computed"},
+        {"gradient_checkpointing_use_reentrant", "False", "True"}}},
+      {"activations stay on the device that computes; gradient_checkpointing saves their memory",
+       {{"activation_offloading", "False", "True"}}},
+      {"there is one level: errors, notes, and the log",
+       {{"log_level", "passive", "debug|info|warning|error|critical"},
+        {"log_level_replica", "warning", "debug|info|error|critical|passive"},
+        {"log_on_each_node", "True", "False"}}},
+      {"the run is one process",
+       {{"average_tokens_across_devices", "True", "False"},
+        {"accelerator_config", "None|{}", "{split_batches,dispatch_batches,even_batches,non_blocking}",
+         "other keys may change batches or their order"},
+        {"ddp_backend", "None", "TEXT"},
+        {"ddp_broadcast_buffers", "None|False", "True"},
+        {"ddp_bucket_cap_mb", "None", "N"},
+        {"ddp_find_unused_parameters", "None|False", "True"},
+        {"ddp_static_graph", "None|False", "True"},
+        {"ddp_timeout", "1800", "N"},
+        {"dispatch_batches", "None|False", "True"},
+        {"eval_use_gather_object", "False", "True"},
+        {"local_rank", "-1", "0", one_process},
+        {"ray_scope", "last", "TEXT"},
+        {"save_on_each_node", "False", "True"},
+        {"split_batches", "None|False", "True"},
+        {"tp_size", "0", "1", one_process},
+        {"mp_parameters", "|None", "TEXT"}}},
+      {"it is read with fsdp only",
+       {{"fsdp_config", "None", "TEXT|JSON"},
+        {"fsdp_min_num_params", "0", "N"},
+        {"fsdp_transformer_layer_cls_to_wrap", "None", "TEXT"}}},
+      {"code is compiled and layers are fused here already",
+       {{"jit_mode_eval", "False", "True"},
+        {"liger_kernel_config", "None|{}", "{rope,swiglu,cross_entropy,fused_linear_cross_entropy,rms_norm}"},
+        {"torch_compile", "False", "True"},
+        {"torch_compile_backend", "None", "TEXT"},
+        {"torch_compile_mode", "None", "TEXT"},
+        {"torchdynamo", "None", "TEXT"},
+        {"use_ipex", "False", "True"},
+        {"use_liger_kernel", "False", "True"},
+        {"use_liger_loss", "False", "True"}}},
+      {"products of float32 keep all their bits; bf16 is the faster one", {{"tf32", "None|False", "True"}}},
+      {"it is of a device that is not used here",
+       {{"tpu_metrics_debug", "False", "True"},
+        {"tpu_num_cores", "None", "N"},
+        {"xpu_backend", "None", "TEXT"},
+        {"fp16_backend", "auto", "cuda_amp|cpu_amp|amp", "fp16 is not Apex's"},
+        {"fp16_opt_level", "O1", "O0|O2|O3"},
+        {"half_precision_backend", "auto", "cuda_amp|cpu_amp|amp", "fp16 is not Apex's"}}},
+      {"it is read with push_to_hub only",
+       {{"hub_always_push", "False", "True"},
+        {"hub_model_id", "None", "TEXT"},
+        {"hub_private_repo", "None|False", "True"},
+        {"hub_revision", "None", "TEXT"},
+        {"hub_strategy", "every_save", "end|checkpoint|all_checkpoints"},
+        {"hub_token", "None", "TEXT"},
+        {"push_to_hub_model_id", "None", "TEXT"},
+        {"push_to_hub_organization", "None", "TEXT"},
+        {"push_to_hub_token", "None", "TEXT"}}},
+      {"it is of a tracker, which report_to would name",
+       {{"project", "huggingface", "TEXT"},
+        {"trackio_bucket_id", "None", "TEXT"},
+        {"trackio_space_id", "None|trackio", "TEXT"},
+        {"trackio_static_space_id", "None|False", "TEXT"}}},
+      {"checkpoints always hold all that a run needs to go on, and SIGTERM saves one",
+       {{"enable_jit_checkpoint", "False", "True"}, {"restore_callback_states_from_checkpoint", "False", "True"}}},
+      {"batches are put together by threads that keep their order",
+       {{"dataloader_in_order", "True", "False"},
+        {"dataloader_multiprocessing_context", "None", "fork|spawn|forkserver"},
+        {"dataloader_persistent_workers", "False", "True"},
+        {"dataloader_pin_memory", "True", "False"}}},
+      {"evaluations keep no predictions",
+       {{"batch_eval_metrics", "False", "True"},
+        {"do_predict", "False", "True"},
+        {"eval_accumulation_steps", "None", "N"},
+        {"eval_do_concat_batches", "True", "False"},
+        {"include_for_metrics", "[]|None", "TEXT..."},
+        {"include_inputs_for_metrics", "False", "True"},
+        {"label_names", "None", "TEXT..."},
+        {"use_legacy_prediction_loop", "False", "True"}}},
+      {"it is of the optimizers GaLore and APOLLO", {{"optim_target_modules", "None", "TEXT..."}}},
+      {"columns that the trainer does not use are never read", {{"remove_unused_columns", "True", "False"}}},
+      {"it is a detail of transformers' Trainer",
+       {{"base_model_attribute_name", "model", "TEXT"},
+        {"length_column_name", "length", "TEXT"},
+        {"use_cache", "False", "True"}}},
+      {"the families here are built in, and code that comes with a model is never run",
+       {{"trust_remote_code", "False", "True"}}},
+  };
+  return list;
+}
+
+}  // namespace kto::detail
