@@ -16,7 +16,7 @@
 #include "cli/policy.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/core/terminal.hpp"
-#include "kto/data/detail/utf8.hpp"
+#include "kto/core/utf8.hpp"
 #include "kto/generate/generate.hpp"
 #include "kto/generate/text_stream.hpp"
 

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """structure.py SOURCE_ROOT: the shape of include/kto. A flow room includes only rooms before it; foundations include no
-flow room; LibTorch comes in through core/torch.hpp alone, and never into the rooms that do without it; every header has
-its SPDX line, `#pragma once`, and ASCII alone. Standard library only."""
+flow room; no room includes another one's detail/; LibTorch comes in through core/torch.hpp alone, and never into the
+rooms that do without it; the hand-written kernels of nn/cpu/ are included by nn/ alone; every header has its SPDX line,
+`#pragma once`, and ASCII alone. Standard library only."""
 import os
 import re
 import sys
 
 root = os.path.join(sys.argv[1], "include")
-FOUNDATIONS = ["core", "dist", "io"]
-FLOW = ["text", "data", "collate", "model", "logprob", "reference", "loss", "optim", "train", "generate"]
-WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "collate/parts.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options/options.hpp")
+FOUNDATIONS = ["core", "dist", "io", "options"]
+FLOW = ["text", "data", "collate", "nn", "model", "logprob", "reference", "loss", "optim", "train", "generate"]
+WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "options/", "collate/parts.hpp", "nn/activation.hpp", "nn/rope_spec.hpp", "model/config.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options/options.hpp")
 problems = []
 includes = {}
 for folder, _, names in os.walk(os.path.join(root, "kto")):
@@ -42,6 +43,10 @@ for path, used in includes.items():
     for other in used:
         if other not in includes:
             problems.append(f"{path}: includes {other}, which is not there")
+        elif "/detail/" in other and room_of(other) != room:
+            problems.append(f"{path}: includes {other}, which is private to its room")
+        elif "nn/cpu/" in other and room != "nn":
+            problems.append(f"{path}: includes {other}, which nn/ alone uses")
         elif room in FOUNDATIONS and room_of(other) not in FOUNDATIONS:
             problems.append(f"{path}: a foundation includes {other}")
         elif room in FLOW and room_of(other) in FLOW and FLOW.index(room_of(other)) > FLOW.index(room):

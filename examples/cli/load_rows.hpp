@@ -12,9 +12,9 @@
 #include "kto/collate/example_cache.hpp"
 #include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
+#include "kto/train/callbacks/progress.hpp"
 #include "kto/train/evaluation_sets.hpp"
 #include "kto/train/feed/feed.hpp"
-#include "kto/train/callbacks/progress.hpp"
 
 namespace kto {
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the code points of UTF-8 text begin, and which bytes are none.
+// UTF-8: code points read and written, and the bytes that are none.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <string>
 #include <string_view>
 
 namespace kto::detail {
@@ -33,6 +36,48 @@ inline char32_t code_point(std::string_view text, std::size_t at, std::size_t si
   char32_t out = byte(0) & (0xFFU >> (size + 1));
   for (std::size_t i = 1; i < size; ++i) out = out << 6 | (byte(i) & 0x3FU);
   return out;
+}
+
+inline void append_utf8(std::string& out, char32_t point) {
+  const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<unsigned char>(byte))); };
+  if (point < 0x80) return put(point);
+  if (point < 0x800) {
+    put(0xC0 | point >> 6);
+  } else {
+    if (point < 0x10000) {
+      put(0xE0 | point >> 12);
+    } else {
+      put(0xF0 | point >> 18);
+      put(0x80 | (point >> 12 & 0x3F));
+    }
+    put(0x80 | (point >> 6 & 0x3F));
+  }
+  put(0x80 | (point & 0x3F));
+}
+
+/// Offset of the first byte that is not valid UTF-8; npos when all of them are.
+inline std::size_t find_invalid_utf8(std::string_view text) {
+  constexpr std::uint64_t high_bits = 0x8080808080808080U;
+  for (std::size_t at = 0; at < text.size();) {
+    if (std::uint64_t eight = 0; at + sizeof eight <= text.size()) {  // most text is ASCII
+      std::memcpy(&eight, text.data() + at, sizeof eight);
+      if ((eight & high_bits) == 0) {
+        at += sizeof eight;
+        continue;
+      }
+    }
+    const std::size_t size = code_point_size(text, at);
+    if (size == 0) return at;
+    at += size;
+  }
+  return std::string_view::npos;
+}
+
+/// Bytes of the longest common prefix of two valid UTF-8 texts that ends between two code points.
+inline std::size_t common_prefix(std::string_view a, std::string_view b) {
+  auto length = static_cast<std::size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
+  while (length > 0 && length < a.size() && is_continuation(a[length])) --length;
+  return length;
 }
 
 }  // namespace kto::detail

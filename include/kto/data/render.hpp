@@ -8,8 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include "kto/core/utf8.hpp"
 #include "kto/data/concept.hpp"
-#include "kto/data/detail/utf8.hpp"
 #include "kto/data/row.hpp"
 
 namespace kto {

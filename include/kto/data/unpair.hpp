@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "kto/data/detail/utf8.hpp"
+#include "kto/core/utf8.hpp"
 #include "kto/data/row.hpp"
 
 namespace kto {

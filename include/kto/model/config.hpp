@@ -12,10 +12,9 @@
 
 #include "kto/model/detail/config_reader.hpp"
 #include "kto/model/rope_config.hpp"
+#include "kto/nn/activation.hpp"
 
 namespace kto {
-
-enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu, relu2 };
 
 struct ModelConfig {
   std::string model_type;
@@ -113,19 +112,6 @@ inline constexpr ModelFamily model_families[] = {
 inline constexpr const char* common_defaults =
     R"({"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
         "rms_norm_eps": 1e-6, "max_window_layers": 28})";
-
-inline constexpr std::pair<std::string_view, Activation> activations[] = {{"silu", Activation::silu},
-                                                                          {"swish", Activation::silu},
-                                                                          {"gelu", Activation::gelu},
-                                                                          {"gelu_python", Activation::gelu},
-                                                                          {"gelu_new", Activation::gelu_tanh},
-                                                                          {"gelu_fast", Activation::gelu_tanh},
-                                                                          {"gelu_accurate", Activation::gelu_tanh},
-                                                                          {"gelu_pytorch_tanh", Activation::gelu_tanh},
-                                                                          {"gelu_python_tanh", Activation::gelu_tanh},
-                                                                          {"quick_gelu", Activation::quick_gelu},
-                                                                          {"relu", Activation::relu},
-                                                                          {"relu2", Activation::relu2}};
 
 /// Keys that change numbers in every family and are not supported.
 inline void refuse_unsupported(const ConfigReader& config) {

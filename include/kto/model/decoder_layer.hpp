@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/model/config.hpp"
 #include "kto/nn/attention.hpp"
 #include "kto/nn/blocks.hpp"
-#include "kto/model/config.hpp"
 #include "kto/nn/rotate.hpp"
 
 namespace kto {

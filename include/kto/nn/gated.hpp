@@ -4,7 +4,7 @@
 #pragma once
 
 #include "kto/core/vectorized.hpp"
-#include "kto/model/config.hpp"
+#include "kto/nn/activation.hpp"
 
 namespace kto {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kto/core/torch.hpp"
-#include "kto/model/rope_config.hpp"
+#include "kto/nn/rope_spec.hpp"
 
 namespace kto {
 

@@ -4,8 +4,7 @@
 
 #include <numeric>
 
-#include "kto/train/options/taken.hpp"
-#include "kto/options/option.hpp"
+#include "kto/options/known.hpp"
 
 namespace kto {
 

@@ -17,9 +17,9 @@
 #include "kto/io/file.hpp"
 #include "kto/io/json.hpp"
 #include "kto/text/regex/class_spec.hpp"
+#include "kto/text/tokenizer.hpp"
 #include "kto/text/tokenizer/special_tokens.hpp"
 #include "kto/text/tokenizer/tokenizer_class.hpp"
-#include "kto/text/tokenizer.hpp"
 
 namespace kto {
 
@@ -120,8 +120,7 @@ class TokenizerLoader {
     fail(folder_.string(), ": has no tokenizer.json");
   }
 
-  static void add_special_tokens(Tokenizer& tokenizer, const tok::SpecialTokens& special,
-                                 std::string_view class_name) {
+  static void add_special_tokens(Tokenizer& tokenizer, const tok::SpecialTokens& special, std::string_view class_name) {
     using tok::AddedToken;
     tokenizer.add_tokens(special.missing_from(tokenizer.added_.by_id()));
     std::vector<AddedToken> again;

@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "kto/data/detail/utf8.hpp"
+#include "kto/core/utf8.hpp"
 #include "kto/io/json.hpp"
 
 namespace kto::detail {

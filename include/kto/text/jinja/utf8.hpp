@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "kto/core/utf8.hpp"
+
 namespace kto::jinja {
 
 /// Where `part` begins in `text` from `from` on, or npos; in linear time, where string_view::find takes up to the
@@ -33,47 +35,16 @@ inline bool is_ascii(std::string_view text) {
 
 /// The code point at `at`, which moves past it. A byte that starts no valid sequence gives 0xDC00 + byte.
 inline char32_t decode(std::string_view text, std::size_t& at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(at);
-  if (lead < 0x80) {
-    ++at;
-    return lead;
-  }
-  const std::size_t length = lead >= 0xF0 && lead < 0xF5 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC2 ? 2 : 1;
-  char32_t point = lead & (0xFFu >> (length + 1));
-  bool valid = length > 1 && lead < 0xF5 && at + length <= text.size();
-  for (std::size_t i = 1; valid && i < length; ++i) {
-    valid = (byte(at + i) & 0xC0) == 0x80;
-    point = (point << 6) | (byte(at + i) & 0x3Fu);
-  }
-  if (!valid || (length == 3 && (point < 0x800 || (point >= 0xD800 && point < 0xE000))) ||
-      (length == 4 && (point < 0x10000 || point > 0x10FFFF))) {
-    ++at;
-    return 0xDC00 + lead;
-  }
-  at += length;
-  return point;
+  const std::size_t begin = at, size = detail::code_point_size(text, at);
+  at += size > 0 ? size : 1;
+  return size > 0 ? detail::code_point(text, begin, size) : 0xDC00 + static_cast<unsigned char>(text[begin]);
 }
 
 inline void encode(std::string& out, char32_t point) {
-  const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<unsigned char>(byte))); };
-  if (point < 0x80) {
-    put(point);
-  } else if (point < 0x800) {
-    put(0xC0 | (point >> 6));
-    put(0x80 | (point & 0x3F));
-  } else if (point >= 0xDC80 && point <= 0xDCFF) {  // a stray byte, see decode
-    put(point - 0xDC00);
-  } else if (point < 0x10000) {
-    put(0xE0 | (point >> 12));
-    put(0x80 | ((point >> 6) & 0x3F));
-    put(0x80 | (point & 0x3F));
-  } else {
-    put(0xF0 | (point >> 18));
-    put(0x80 | ((point >> 12) & 0x3F));
-    put(0x80 | ((point >> 6) & 0x3F));
-    put(0x80 | (point & 0x3F));
-  }
+  if (point >= 0xDC80 && point <= 0xDCFF)  // a stray byte, see decode
+    out.push_back(static_cast<char>(static_cast<unsigned char>(point - 0xDC00)));
+  else
+    detail::append_utf8(out, point);
 }
 
 /// Calls f(code point) for each character.

@@ -3,13 +3,15 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
 #include <string>
 #include <string_view>
 
-#include "kto/core/error.hpp"
+#include "kto/core/utf8.hpp"
 
 namespace kto::tok {
+
+using detail::append_utf8;
+using detail::find_invalid_utf8;
 
 /// Bytes of the character that starts with `lead`, in valid UTF-8.
 inline std::size_t utf8_length(char lead) {
@@ -32,14 +34,6 @@ inline char32_t code_point_at(std::string_view text, std::size_t at) {
   }
 }
 
-inline void append_utf8(std::string& out, char32_t c) {
-  const auto put = [&](char32_t byte) { out.push_back(static_cast<char>(static_cast<unsigned char>(byte))); };
-  if (c < 0x80) return put(c);
-  if (c < 0x800) return put(0xC0 | c >> 6), put(0x80 | (c & 0x3F));
-  if (c < 0x10000) return put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-  put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-}
-
 /// Length of the well-formed UTF-8 character at the start of `bytes`; 0 when there is none. `broken` is then the length
 /// of the ill-formed part that one replacement character stands for (Unicode 15, section 3.9, maximal subparts).
 inline std::size_t well_formed_length(std::string_view bytes, std::size_t& broken) {
@@ -59,25 +53,6 @@ inline std::size_t well_formed_length(std::string_view bytes, std::size_t& broke
     broken = i + 1;
   }
   return length;
-}
-
-/// Position of the first byte that is not UTF-8, or npos.
-inline std::size_t find_invalid_utf8(std::string_view bytes) {
-  std::size_t at = 0, broken = 0;
-  while (at < bytes.size()) {
-    if (bytes.size() - at >= 8) {
-      std::size_t word;
-      std::memcpy(&word, bytes.data() + at, 8);
-      if ((word & 0x8080808080808080U) == 0) {
-        at += 8;
-        continue;
-      }
-    }
-    const std::size_t length = well_formed_length(bytes.substr(at, 4), broken);
-    if (length == 0) return at;
-    at += length;
-  }
-  return std::string_view::npos;
 }
 
 /// `bytes` with every ill-formed part replaced by U+FFFD.

@@ -16,9 +16,9 @@
 #include <vector>
 
 #include "kto/io/json.hpp"
-#include "kto/text/tokenizer/byte_alphabet.hpp"
 #include "kto/text/regex/code_points.hpp"
 #include "kto/text/regex/regex.hpp"
+#include "kto/text/tokenizer/byte_alphabet.hpp"
 #include "kto/text/tokenizer/step_spec.hpp"
 
 namespace kto::tok {

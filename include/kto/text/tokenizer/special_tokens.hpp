@@ -17,8 +17,8 @@
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
 #include "kto/io/json.hpp"
-#include "kto/text/tokenizer/added_tokens.hpp"
 #include "kto/text/regex/class_spec.hpp"
+#include "kto/text/tokenizer/added_tokens.hpp"
 
 namespace kto::tok {
 

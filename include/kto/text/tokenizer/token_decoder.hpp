@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "kto/io/json.hpp"
-#include "kto/text/tokenizer/byte_alphabet.hpp"
 #include "kto/text/regex/code_points.hpp"
+#include "kto/text/tokenizer/byte_alphabet.hpp"
 #include "kto/text/tokenizer/normalizer.hpp"
 #include "kto/text/tokenizer/step_spec.hpp"
 

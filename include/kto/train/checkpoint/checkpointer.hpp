@@ -18,11 +18,11 @@
 #include "kto/optim/updates.hpp"
 #include "kto/reference/concept.hpp"
 #include "kto/train/checkpoint/folder.hpp"
+#include "kto/train/checkpoint/output_folder.hpp"
+#include "kto/train/checkpoint/run_changes.hpp"
 #include "kto/train/feed/feed.hpp"
 #include "kto/train/loss_scale.hpp"
 #include "kto/train/options/options.hpp"
-#include "kto/train/checkpoint/output_folder.hpp"
-#include "kto/train/checkpoint/run_changes.hpp"
 #include "kto/train/state.hpp"
 
 namespace kto {

@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
-#include "kto/train/evaluation_sets.hpp"
 #include "kto/train/checkpoint/policy_text.hpp"
+#include "kto/train/evaluation_sets.hpp"
 #include "kto/train/feed/stream_rows.hpp"
 
 namespace kto {

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "kto/train/checkpoint/identity.hpp"
 #include "kto/options/option.hpp"
+#include "kto/train/checkpoint/identity.hpp"
 
 namespace kto {
 

@@ -15,9 +15,9 @@
 #include <vector>
 
 #include "kto/train/feed/loader.hpp"
-#include "kto/train/plan.hpp"
 #include "kto/train/feed/prefetch.hpp"
 #include "kto/train/feed/stream_rows.hpp"
+#include "kto/train/plan.hpp"
 
 namespace kto {
 

@@ -2,8 +2,8 @@
 // How the values of TrainConfig's enumerations are spelled, and under which headings options are shown.
 #pragma once
 
-#include "kto/train/config.hpp"
 #include "kto/options/option.hpp"
+#include "kto/train/config.hpp"
 
 namespace kto {
 

@@ -7,11 +7,11 @@
 #include <cmath>
 
 #include "kto/optim/learning_rate.hpp"
-#include "kto/options/rows.hpp"
-#include "kto/train/options/taken.hpp"
-#include "kto/options/option.hpp"
-#include "kto/train/options/option_names.hpp"
 #include "kto/options/option_table.hpp"
+#include "kto/options/rows.hpp"
+#include "kto/train/options/option_names.hpp"
+#include "kto/train/options/refused.hpp"
+#include "kto/train/options/taken.hpp"
 
 namespace kto {
 

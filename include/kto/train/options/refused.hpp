@@ -4,35 +4,11 @@
 // row of its own.
 #pragma once
 
-#include <string_view>
 #include <vector>
 
-#include "kto/options/option.hpp"
+#include "kto/options/known.hpp"
 
 namespace kto::detail {
-
-struct RefusedOption {
-  std::string_view name;
-  std::string_view defaults;  ///< "a|b" when releases differ or two values ask for nothing
-};
-
-struct RefusedOptions {
-  std::string_view reason;
-  std::vector<RefusedOption> options;
-};
-
-/// Whether "a|b" has True or False in it.
-inline bool has_boolean(std::string_view values) {
-  const auto pieces = split_bars(values);
-  return std::any_of(pieces.begin(), pieces.end(), [](auto p) { return p == "True" || p == "False"; });
-}
-
-template <class Config>
-void add_refused(Options<Config>& rows, const std::vector<RefusedOptions>& by_reason) {
-  for (const auto& [reason, options] : by_reason)
-    for (const auto& [name, defaults] : options)
-      rows.push_back({.name = name, .is_flag = has_boolean(defaults), .defaults = defaults, .reason = reason});
-}
 
 inline const std::vector<RefusedOptions>& refused_train_options() {
   static const std::vector<RefusedOptions> list{

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which angles a rotary position embedding turns queries and keys by. Free of LibTorch.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace kto {
+
+enum class RopeType { plain, linear, dynamic, yarn, longrope, llama3 };
+
+/// What rope_tables needs to know; fields a type does not use keep their defaults.
+struct RopeConfig {
+  RopeType type = RopeType::plain;
+  double theta = 10000;
+  double factor = 1;               ///< linear, dynamic, yarn, llama3: how much longer than the original the context is
+  double attention_scaling = 1;    ///< yarn, longrope: cos and sin are multiplied by it
+  std::int64_t max_positions = 0;  ///< dynamic: frequencies change past this length
+  std::int64_t original_max_positions = 0;           ///< yarn, longrope, llama3
+  double beta_fast = 32, beta_slow = 1;              ///< yarn
+  bool truncate = true;                              ///< yarn
+  double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3
+  std::vector<double> short_factor, long_factor;     ///< longrope, head_dim / 2 each
+};
+
+/// Whether passes over sequences of at most `a` and of at most `b` tokens turn a position by the same angles: those of
+/// dynamic and longrope depend on the longest sequence.
+inline bool have_same_angles(const RopeConfig& rope, std::int64_t a, std::int64_t b) {
+  if (rope.type == RopeType::dynamic) return a == b || std::max(a, b) <= rope.max_positions;
+  if (rope.type == RopeType::longrope) return (a > rope.original_max_positions) == (b > rope.original_max_positions);
+  return true;
+}
+
+}  // namespace kto

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options that are known and do not work, as lists by reason: refused ones, whose default alone may be given, and ones
+// that are taken without effect. The rows of a table of options are made from the lists.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "kto/options/option.hpp"
+
+namespace kto::detail {
+
+struct RefusedOption {
+  std::string_view name;
+  std::string_view defaults;  ///< "a|b" when releases differ or two values ask for nothing
+};
+
+struct RefusedOptions {
+  std::string_view reason;
+  std::vector<RefusedOption> options;
+};
+
+/// Whether "a|b" has True or False in it.
+inline bool has_boolean(std::string_view values) {
+  const auto pieces = split_bars(values);
+  return std::any_of(pieces.begin(), pieces.end(), [](auto p) { return p == "True" || p == "False"; });
+}
+
+template <class Config>
+void add_refused(Options<Config>& rows, const std::vector<RefusedOptions>& by_reason) {
+  for (const auto& [reason, options] : by_reason)
+    for (const auto& [name, defaults] : options)
+      rows.push_back({.name = name, .is_flag = has_boolean(defaults), .defaults = defaults, .reason = reason});
+}
+
+struct TakenOption {
+  std::string_view name;
+  std::string_view defaults;  ///< as text; they are taken without a note
+  std::string_view takes;     ///< other values: "a|b", TEXT, TEXT... (also a list), N, JSON, {key,key} (an object)
+  std::string_view refused_because = {};  ///< said of all others
+};
+
+struct TakenOptions {
+  std::string_view because;
+  std::vector<TakenOption> options;
+};
+
+template <class Config>
+void add_taken(Options<Config>& rows, const std::vector<TakenOptions>& by_reason) {
+  for (const auto& [because, options] : by_reason)
+    for (const auto& [name, defaults, takes, refused_because] : options)
+      rows.push_back({.name = name,
+                      .is_flag = has_boolean(takes),
+                      .defaults = defaults,
+                      .without_effect = because,
+                      .takes = takes,
+                      .reason = refused_because});
+}
+
+/// Whether `value` is one of those that `takes` lists.
+inline bool takes_value(std::string_view takes, const Json& value) {
+  const auto is = [&](std::string_view piece) {
+    std::int64_t whole = 0;
+    if (piece == "TEXT...") return value.is_array() || !value.is_object();
+    if (piece == "TEXT") return !value.is_structured();
+    if (piece == "N") return decode(value, whole);
+    if (!piece.starts_with('{') && piece != "JSON") return same_value(value, piece);
+    Json object;
+    if (!decode(value, object) || piece == "JSON") return object.is_object();
+    const std::string keys = "," + std::string(piece.substr(1, piece.size() - 2)) + ",";
+    for (const auto& [key, unused] : object.items())
+      if (keys.find("," + key + ",") == std::string::npos) return false;
+    return true;
+  };
+  const auto pieces = split_bars(takes);
+  return std::any_of(pieces.begin(), pieces.end(), is);
+}
+
+}  // namespace kto::detail
