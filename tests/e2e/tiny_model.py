@@ -50,6 +50,8 @@ def make_model(folder, source_root, seed=1, **overrides):
                             ("self_attn.o_proj", [D, heads]), ("mlp.gate_proj", [M, D]), ("mlp.up_proj", [M, D]),
                             ("mlp.down_proj", [D, M]), ("input_layernorm", [D]), ("post_attention_layernorm", [D])):
             shapes[layer + name + ".weight"] = shape
+        if config["model_type"] == "qwen3":
+            shapes |= {layer + f"self_attn.{name}_norm.weight": [config["head_dim"]] for name in "qk"}
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = [V, D]
     rng = random.Random(seed)
