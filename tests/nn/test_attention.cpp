@@ -95,6 +95,27 @@ TEST_CASE("blocked attention is attention", "[attention]") {
     }
 }
 
+TEST_CASE("a next token's attention, as in generation, is attention", "[attention]") {
+  at::manual_seed(6);
+  const at::NoGradGuard no_grad;
+  for (const auto& [heads, kv_heads, width] : {std::array{2, 2, 16}, std::array{6, 2, 20}, std::array{3, 1, 64}})
+    for (const std::int64_t before : {1, 17, 300})
+      for (const std::optional<std::int64_t> window :
+           {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(9)}) {
+        const Problem wide = make_problem({{.begin = 0, .length = 1, .prefix_begin = 2, .prefix_length = before}},
+                                          heads, kv_heads, width, before + 5);
+        const auto attend = [&](const auto& attention, at::ScalarType type) {
+          const Problem in = wide.as(type);
+          return attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, window, 0.2, in.prefix).to(at::kDouble);
+        };
+        const Tensor expected = attend(causal_attention_composed, at::kDouble);
+        CAPTURE(heads, kv_heads, width, before, window.value_or(0));
+        CHECK((attend(causal_attention, at::kFloat) - expected).abs().max().item<double>() < 2e-5);
+        CHECK((attend(causal_attention, at::kBFloat16) - expected).abs().max().item<double>() < 2e-2);
+        CHECK((attend(causal_attention, at::kDouble) - expected).abs().max().item<double>() < 1e-12);
+      }
+}
+
 TEST_CASE("attention to great scores neither overflows nor forgets", "[attention]") {
   at::manual_seed(4);
   Problem problem = make_problem({{.begin = 0, .length = 100}}, 2, 1, 32);

@@ -62,7 +62,7 @@ CompletionScores score_hidden(const Model& model, const Tensor& hidden_ND, const
 }
 
 template <GivesHidden Model>
-Tensor checked_hidden(const Model& model, const Sequences& sequences, auto*... kept) {
+Tensor checked_hidden(const Model& model, const Sequences& sequences, auto... kept) {
   const Tensor hidden_ND = model.hidden(sequences, kept...);
   check(hidden_ND.dim() == 2 && hidden_ND.size(0) == sequences.ids_N.size(0), "model.hidden() returned shape ",
         shape_text(hidden_ND.sizes()), ", expected [", sequences.ids_N.size(0), ", width]");
@@ -102,14 +102,15 @@ BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bo
     if (batch.shared && model.has_steady_prefix(*batch.shared)) {
       const auto& [rows, kl_tails] = *batch.shared;
       typename Model::Prefix prefix;
-      const Tensor hidden_ND =
-          with_kl && kl_tails ? detail::checked_hidden(model, rows, &prefix) : detail::checked_hidden(model, rows);
+      const Tensor hidden_ND = with_kl && kl_tails
+                                   ? detail::checked_hidden(model, rows, typename Model::Prefix(), &prefix)
+                                   : detail::checked_hidden(model, rows);
       BatchScores out{.rows = detail::score_hidden(model, hidden_ND, rows, statistics), .kl_logp_B = {}};
       if (!with_kl || !kl_tails) return out;
       const at::NoGradGuard no_grad;
       Tensor states_ND = hidden_ND.detach();
       if (kl_tails->ids_N.numel() > 0)  // none where prompts alone take all the room
-        states_ND = at::cat({states_ND, model.hidden_after(*kl_tails, prefix)});
+        states_ND = at::cat({states_ND, model.hidden(*kl_tails, prefix)});
       out.kl_logp_B = detail::score_hidden(model, states_ND, *kl_tails, /*statistics=*/false).logp_B;
       return out;
     }

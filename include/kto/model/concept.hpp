@@ -30,14 +30,13 @@ concept GivesHidden = requires(const Model& model, const Sequences& sequences) {
   { model.head() } -> std::same_as<Head>;
 };
 
-/// Optional: `model.hidden(sequences, &prefix)` also keeps what `model.hidden_after(tails, prefix)` needs to run tokens
+/// Optional: `model.hidden(sequences, {}, &prefix)` also keeps what `model.hidden(tails, prefix)` needs to run tokens
 /// that follow those of `sequences`; has_steady_prefix(batch) says whether that is the same as running each sequence of
 /// the batch whole.
 template <class Model>
 concept KeepsPrefix = GivesHidden<Model> && requires(const Model& model, const Sequences& sequences,
                                                      const SharedPrompts& batch, typename Model::Prefix& prefix) {
-  { model.hidden(sequences, &prefix) } -> std::same_as<Tensor>;
-  { model.hidden_after(sequences, prefix) } -> std::same_as<Tensor>;
+  { model.hidden(sequences, prefix, &prefix) } -> std::same_as<Tensor>;
   { model.has_steady_prefix(batch) } -> std::same_as<bool>;
 };
 

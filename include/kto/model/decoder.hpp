@@ -46,12 +46,9 @@ struct Decoder {
   /// What a row leaves for tokens that follow its own: each layer's keys and values.
   using Prefix = std::vector<KeysValues>;
 
-  /// States [N, D] after the final norm, of type `compute`. `kept` gets the row's keys and values where it is given.
-  Tensor hidden(const Sequences& sequences, Prefix* kept = nullptr) const { return run(sequences, {}, kept); }
-  /// The same for tokens whose segments' prefixes are of the row that `prefix` was kept of.
-  Tensor hidden_after(const Sequences& sequences, const Prefix& prefix) const {
-    return run(sequences, prefix, nullptr);
-  }
+  /// States [N, D] after the final norm, of type `compute`. Segments' prefixes are of the row that `before` was kept
+  /// of, or of this one where it is empty. `kept` gets this row's keys and values where it is given.
+  Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr) const;
   /// Each token sees the same keys and values as in a row of its own: dropout would part those with gradient from those
   /// without, and so would rotary frequencies that depend on the longest sequence of a pass.
   bool has_steady_prefix(const SharedPrompts& batch) const;
@@ -65,9 +62,6 @@ struct Decoder {
   /// The live parameters under their names in transformers, a tied head not named, and then those of adapters under
   /// PEFT's names.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
-
- private:
-  Tensor run(const Sequences& sequences, const Prefix& prefix, Prefix* kept) const;
 };
 
 /// Calls visit(name, tensor, shape) for every parameter that decoder.config asks for, with its name in transformers and
@@ -223,7 +217,7 @@ inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
          std::ranges::none_of(layers, [&](const DecoderLayer& layer) { return detail::drops(config, layer); });
 }
 
-inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Prefix* kept) const {
+inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
   const auto context = std::make_shared<const LayerContext>(
@@ -236,11 +230,11 @@ inline Tensor Decoder::run(const Sequences& sequences, const Prefix& prefix, Pre
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   for (std::size_t i = 0; i < layers.size(); ++i) {
     KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
-    const KeysValues before = prefix.empty() ? KeysValues{} : prefix[i];
+    const KeysValues prefix = before.empty() ? KeysValues{} : before[i];
     // All else by value: with recomputation it runs again in the backward pass, and then keeps nothing.
-    const auto forward = [context, layer = layers[i], window = config.windows[i], before](const Tensor& input_ND,
+    const auto forward = [context, layer = layers[i], window = config.windows[i], prefix](const Tensor& input_ND,
                                                                                           KeysValues* keeps_now) {
-      return layer_forward(*context, layer, window, input_ND, before, keeps_now);
+      return layer_forward(*context, layer, window, input_ND, prefix, keeps_now);
     };
     if (!recompute) {
       hidden_ND = forward(hidden_ND, keeps);

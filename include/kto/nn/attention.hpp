@@ -84,6 +84,8 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale,
                                const KeysValues& prefix = {}) {
+  if (detail::is_next_token(q_NHd, segments, prefix))
+    return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], window, scale);
   if (!detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
     return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, window, scale, prefix);
   return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, window, scale);

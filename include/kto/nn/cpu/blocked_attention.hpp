@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kto/nn/cpu/bf16_attention.hpp"
+#include "kto/nn/cpu/token_attention.hpp"
 
 namespace kto {
 
@@ -278,6 +279,27 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     return {grad_q.to(given), grad_k.to(given), grad_v.to(given), {}, {}, {}, {}};
   }
 };
+
+/// Whether it is one token without gradient after those of another row, as in generation.
+inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segments, const KeysValues& prefix) {
+  return segments.size() == 1 && segments[0].length == 1 && segments[0].prefix_length > 0 && prefix.k_NKd.defined() &&
+         takes_vectorized(q_NHd) && !at::GradMode::is_enabled();
+}
+
+inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_1Kd, const Tensor& v_1Kd, const KeysValues& prefix,
+                                const Segment& segment, std::optional<std::int64_t> window, double scale) {
+  const at::ScalarType type = q_1Hd.scalar_type();
+  const auto seen = [&](const Tensor& x) {
+    return plain(x.narrow(0, segment.prefix_begin, segment.prefix_length), type);
+  };
+  const KeysValues before{seen(prefix.k_NKd), seen(prefix.v_NKd)};
+  const Tensor q = plain(q_1Hd, type), k = plain(k_1Kd, type), v = plain(v_1Kd, type), out_1Hd = at::empty_like(q);
+  visit_type(type, [&]<class Number>(Number*) {
+    token_attention(attention_input<Number>(q, k, v, before, window, scale), segment.prefix_length,
+                    out_1Hd.mutable_data_ptr<Number>());
+  });
+  return out_1Hd;
+}
 
 /// Whether the kernels take it: floating types up to float32 on the CPU. Those for bfloat16 on processors with tile
 /// registers want heads of a multiple of 32; where they do not serve there, LibTorch's own attention is the faster one.
