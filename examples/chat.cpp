@@ -69,11 +69,11 @@ kto::fs::path tokenizer_folder(const Options& options) {
 }
 
 /// The folder's own; where an adapter is put on it, as that of the whole model would be saved.
-kto::GenerationConfig generation_config(const Options& options, const kto::Decoder& model, const kto::fs::path& base,
+kto::GenerationConfig generation_config(const Options& options, const kto::fs::path& base,
                                         const kto::NamedTokens& tokens) {
   const kto::fs::path own = options.model;
   const bool has_adapter = !options.adapter.empty() || !kto::fs::equivalent(own, base);
-  auto config = kto::read_generation_config(kto::fs::exists(own / "generation_config.json") ? own : base, model.config,
+  auto config = kto::read_generation_config(kto::fs::exists(own / "generation_config.json") ? own : base,
                                             has_adapter ? tokens : kto::NamedTokens());
   if (options.temperature) config.temperature = *options.temperature;
   if (options.top_k) config.top_k = *options.top_k;
@@ -160,7 +160,7 @@ class Chat {
 
  private:
   std::size_t max_prompt() const {
-    const kto::RopeConfig& rope = model_.config.rope;
+    const kto::RopeConfig& rope = model_.spec.ropes[0];
     const double factor = rope.type == kto::RopeType::dynamic ? rope.factor : 1;
     return static_cast<std::size_t>(factor * static_cast<double>(rope.max_positions));
   }
@@ -187,7 +187,7 @@ class Chat {
 void run(const Options& options) {
   const auto [model, base] = load(options);
   const kto::Processor processor(tokenizer_folder(options));
-  Chat chat(model, processor, generation_config(options, model, base, processor.named_tokens()), options.system);
+  Chat chat(model, processor, generation_config(options, base, processor.named_tokens()), options.system);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
   if (terminal) Interrupt::watch();
   std::string line;

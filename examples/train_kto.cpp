@@ -163,7 +163,7 @@ template <class Reference>
 kto::EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference) {
   const auto& script = run.args.script;
   if (!script.generate_during_eval) return {};
-  auto config = kto::read_generation_config(run.policy.base, run.policy.model.config, run.policy.tokens);
+  auto config = kto::read_generation_config(run.policy.base, run.policy.tokens);
   config.max_new_tokens = script.generation_max_new_tokens;
   config.temperature = script.generation_temperature;
   config.top_k = 0;
@@ -309,7 +309,7 @@ void train(const Run& run, const Loss& loss) {
 
 /// Throws Error when the tokenizer knows ids that the model does not.
 void check_vocabulary(const kto::Processor& processor, const kto::Decoder& model) {
-  const std::int64_t ids = processor.tokenizer().id_end(), vocabulary = model.config.vocab_size;
+  const std::int64_t ids = processor.tokenizer().id_end(), vocabulary = model.spec.vocab_size;
   kto::check(ids <= vocabulary, "the tokenizer has ids up to ", ids - 1, ", and the model's vocabulary has ",
              vocabulary, " tokens: they do not belong together");
 }
@@ -322,7 +322,7 @@ void note_special_tokens(const kto::Policy& policy, bool is_adapter) {
       !text.empty())
     note(text);
   if (!is_adapter || !eos) return;
-  const auto ends = kto::read_generation_config(policy.base, policy.model.config).eos_token_ids;
+  const auto ends = kto::read_generation_config(policy.base).eos_token_ids;
   if (!ends.empty() && std::ranges::find(ends, eos->id) == ends.end())
     note(kto::concat("completions end with ", eos->text, " (id ", eos->id, "), which the eos_token_id of the base's ",
                      "configs does not name: with the adapter, generate() of transformers stops there only when asked "
@@ -356,8 +356,8 @@ void run(const kto::Arguments& args) {
   run.policy.tokenizer_files = kto::tokenizer_folder(args);
   run.policy.tokens = tokens;
   check_vocabulary(processor, run.policy.model);
-  kto::check(run.collator.pad_id < run.policy.model.config.vocab_size, "padding_value is ", run.collator.pad_id,
-             ", and the model's vocabulary has ", run.policy.model.config.vocab_size, " tokens");
+  kto::check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
+             ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
   if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload);
   if (args.script.do_train)
     for (const std::string& advice : kto::config_advice(args.train)) note(advice);

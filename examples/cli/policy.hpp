@@ -43,8 +43,8 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
   check(!args.train.fp16 || dtype == at::kFloat, folder.string(), ": is stored in ", dtype,
         ", and fp16 trains parameters of float32; use --dtype float32");
   Decoder model = load_pretrained(folder, dtype, choose_device(args.script.device));
-  check(args.script.disable_dropout || model.config.attention_dropout == 0, folder.string(),
-        ": config.json has attention_dropout ", model.config.attention_dropout,
+  check(args.script.disable_dropout || model.spec.attention_dropout == 0, folder.string(),
+        ": config.json has attention_dropout ", model.spec.attention_dropout,
         ", which is not supported in training; leave --disable_dropout True");
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   if (args.train.fp16) model.compute = at::kHalf;
@@ -72,7 +72,7 @@ inline Decoder narrow_copy(Decoder decoder, at::ScalarType type) {
 }
 
 /// A few numbers by which a trained decoder is told from an untrained one.
-inline Tensor first_parameter(const Decoder& decoder) { return decoder.norm_D.detach(); }
+inline Tensor first_parameter(const Decoder& decoder) { return decoder.norm.weight_D.detach(); }
 
 inline LoraConfig lora_config(const ScriptConfig& script) {
   LoraConfig out{.r = script.lora_r,
@@ -143,9 +143,8 @@ struct ReferenceLoader {
   Decoder operator()(const ReferenceFolders& folders, bool is_held) const {
     const auto& [bare, adapter] = folders;
     Decoder model = !has(bare) ? freeze(load_model(args, bare)) : is_held || adapter ? frozen_copy(base) : base;
-    check(model.config.vocab_size == base.config.vocab_size, bare.string(), ": has a vocabulary of ",
-          model.config.vocab_size, " tokens, and the policy one of ", base.config.vocab_size,
-          "; a reference must read the same tokens");
+    check(model.spec.vocab_size == base.spec.vocab_size, bare.string(), ": has a vocabulary of ", model.spec.vocab_size,
+          " tokens, and the policy one of ", base.spec.vocab_size, "; a reference must read the same tokens");
     return adapter ? frozen_copy(load_adapter(model, *adapter).policy) : model;
   }
 };

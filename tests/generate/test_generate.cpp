@@ -36,7 +36,7 @@ TEST_CASE("with a cache, every family's states are those of the whole text") {
     INFO(name);
     const kto::Json golden = kto::read_json(file.path());
     auto decoder = kto::test::case_decoder(kto::parse_model_config(golden["config"], name), at::kDouble);
-    const auto ids = kto::test::case_ids(0, 12, decoder.config.vocab_size);
+    const auto ids = kto::test::case_ids(0, 12, decoder.spec.vocab_size);
     const auto compare = [&] {
       const at::NoGradGuard no_grad;
       const Tensor whole = decoder.hidden(kto::test::case_sequences({ids}, false));
@@ -64,9 +64,9 @@ TEST_CASE("with a cache, every family's states are those of the whole text") {
 TEST_CASE("a conversation's turns share what the cache holds of them") {
   const kto::Json golden = kto::read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/models/llama_plain.json");
   const auto decoder = kto::test::case_decoder(kto::parse_model_config(golden["config"], "llama_plain"), at::kDouble);
-  const auto ids = kto::test::case_ids(0, 9, decoder.config.vocab_size);
+  const auto ids = kto::test::case_ids(0, 9, decoder.spec.vocab_size);
   auto other = ids;
-  other[6] = (other[6] + 1) % static_cast<std::int32_t>(decoder.config.vocab_size);
+  other[6] = (other[6] + 1) % static_cast<std::int32_t>(decoder.spec.vocab_size);
   kto::KvCache cache;
   auto generator = at::make_generator<at::CPUGeneratorImpl>(1);
   const kto::GenerationConfig greedy{.max_new_tokens = 6};
@@ -106,7 +106,7 @@ TEST_CASE("samples for the log: texts of prompts, of the policy's replies and of
   const kto::Decoder policy = decoder(), reference = decoder();
   {
     const at::NoGradGuard no_grad;
-    reference.norm_D.neg_();
+    reference.norm.weight_D.neg_();
   }
   const auto one = tokenizer.encode("alpha beta", false), other = tokenizer.encode("gamma", false);
   const std::vector<kto::Example> rows{{one, {}}, {one, {}}, {}, {other, {}}};

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "kto/collate/sequences.hpp"
-#include "kto/model/decoder.hpp"
+#include "kto/model/config.hpp"
+#include "kto/model/folds.hpp"
 
 namespace kto::test {
 
@@ -37,7 +38,7 @@ inline Tensor case_weight(std::string_view name, at::IntArrayRef shape) {
   return has("norm") ? 1 + 0.25 * values : values * (has("embed") || has("lm_head") ? 1 : 0.25);
 }
 
-inline Decoder case_decoder(const ModelConfig& config, at::ScalarType dtype) {
+inline Decoder case_decoder(const ModelSpec& config, at::ScalarType dtype) {
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     // Through float32, as transformers' parameters were made.
     return case_weight(name, shape).to(at::kFloat).to(dtype).requires_grad_(true);

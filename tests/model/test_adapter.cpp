@@ -19,15 +19,15 @@ namespace {
 /// A small decoder with random float64 weights.
 kto::Decoder base_decoder(bool tied = true) {
   at::manual_seed(5);
-  const kto::ModelConfig config = kto::parse_model_config(Json{{"model_type", "qwen2"},
-                                                               {"vocab_size", 20},
-                                                               {"hidden_size", 8},
-                                                               {"intermediate_size", 12},
-                                                               {"num_hidden_layers", 2},
-                                                               {"num_attention_heads", 2},
-                                                               {"num_key_value_heads", 1},
-                                                               {"tie_word_embeddings", tied}},
-                                                          "config.json");
+  const kto::ModelSpec config = kto::parse_model_config(Json{{"model_type", "qwen2"},
+                                                             {"vocab_size", 20},
+                                                             {"hidden_size", 8},
+                                                             {"intermediate_size", 12},
+                                                             {"num_hidden_layers", 2},
+                                                             {"num_attention_heads", 2},
+                                                             {"num_key_value_heads", 1},
+                                                             {"tie_word_embeddings", tied}},
+                                                        "config.json");
   kto::Decoder decoder = kto::make_decoder(config, [](const std::string& name, const std::vector<std::int64_t>& shape) {
     const Tensor values = at::randn(shape, at::kDouble) * 0.4;
     return (name.find("norm") != std::string::npos ? values + 1 : values).set_requires_grad(true);
@@ -63,7 +63,7 @@ TEST_CASE("a new adapter starts as its base, shares the frozen weights, and trai
   for (const bool dora : {false, true}) {
     const auto adapted = kto::with_adapter(base, {.r = 3, .target_pattern = "all-linear", .use_dora = dora});
     CHECK(at::allclose(logps(adapted.policy), before, 1e-12, 1e-12));
-    CHECK(adapted.policy.embedding_VD.is_same(base.embedding_VD));
+    CHECK(adapted.policy.embed_tokens.weight_VD.is_same(base.embed_tokens.weight_VD));
     int trained = 0;
     for (const auto& [name, tensor] : adapted.policy.named_parameters()) {
       CHECK(tensor.requires_grad() == (name.find("lora_") != std::string::npos));
@@ -135,8 +135,8 @@ TEST_CASE("a frozen copy of a policy with an adapter copies the adapter and shar
   train_a_little(adapted.policy);
   const kto::Decoder copy = kto::frozen_copy(adapted.policy);
   const Tensor before = logps(copy);
-  CHECK(copy.embedding_VD.is_same(adapted.policy.embedding_VD));
-  CHECK_FALSE(copy.norm_D.is_same(adapted.policy.norm_D));
+  CHECK(copy.embed_tokens.weight_VD.is_same(adapted.policy.embed_tokens.weight_VD));
+  CHECK_FALSE(copy.norm.weight_D.is_same(adapted.policy.norm.weight_D));
   for (const auto& [name, tensor] : copy.named_parameters()) CHECK_FALSE(tensor.requires_grad());
   train_a_little(adapted.policy);
   CHECK(at::equal(logps(copy), before));
@@ -360,8 +360,8 @@ TEST_CASE("an adapter's file may hold weights of its base, and names of targets 
   std::vector<std::pair<std::string, Tensor>> tensors;
   kto::visit_loras(adapted.policy,
                    [&](const std::string& name, const Tensor& tensor) { tensors.emplace_back(name, tensor.detach()); });
-  tensors.emplace_back("base_model.model.lm_head.base_layer.weight", base.embedding_VD.detach());
-  tensors.emplace_back("base_model.model.model.embed_tokens.weight", base.embedding_VD.detach().clone());
+  tensors.emplace_back("base_model.model.lm_head.base_layer.weight", base.embed_tokens.weight_VD.detach());
+  tensors.emplace_back("base_model.model.model.embed_tokens.weight", base.embed_tokens.weight_VD.detach().clone());
   kto::save_checkpoint(folder, tensors, kto::default_shard_size, "adapter_model");
   CHECK(at::equal(logps(kto::load_adapter(base, folder).policy), logps(adapted.policy)));
 

@@ -6,41 +6,46 @@
 namespace kto::test {
 namespace {
 
-ModelConfig parse(const char* text) { return parse_model_config(Json::parse(text), "config.json"); }
+ModelSpec parse(const char* text) { return parse_model_config(Json::parse(text), "config.json"); }
 
 TEST_CASE("absent keys take transformers' defaults of the family") {
-  const ModelConfig llama = parse(R"({"model_type": "llama"})");
+  const ModelSpec llama = parse(R"({"model_type": "llama"})");
   CHECK(llama.vocab_size == 32000);
   CHECK(llama.hidden_size == 4096);
-  CHECK(llama.intermediate_size == 11008);
-  CHECK(llama.num_layers == 32);
-  CHECK(llama.num_kv_heads == 32);
-  CHECK(llama.head_dim == 128);
-  CHECK(llama.rope.max_positions == 2048);
-  CHECK(llama.rope.theta == 10000);
-  CHECK(llama.rms_norm_eps == 1e-6);
-  CHECK_FALSE((llama.qkv_bias || llama.output_bias || llama.mlp_bias || llama.tie_word_embeddings || llama.qk_norm));
-  CHECK_FALSE(llama.windows[0]);
+  CHECK(llama.layers.size() == 32);
+  const auto& [attention, mlp] = llama.layers[0];
+  CHECK(mlp.intermediate_size == 11008);
+  CHECK(attention.num_kv_heads == 32);
+  CHECK(attention.head_dim == 128);
+  CHECK(attention.scale == 1 / std::sqrt(128.0));
+  CHECK(llama.ropes[0].max_positions == 2048);
+  CHECK(llama.ropes[0].theta == 10000);
+  CHECK(llama.ropes[0].dim == 128);
+  CHECK(llama.norm_eps == 1e-6);
+  CHECK_FALSE((attention.qkv_bias || attention.output_bias || attention.qk_norm || mlp.bias));
+  CHECK_FALSE(llama.tie_word_embeddings);
+  CHECK_FALSE(attention.window);
+  CHECK(parse(R"({"model_type": "llama", "mlp_bias": true})").layers[31].mlp.bias);
 
-  const ModelConfig mistral = parse(R"({"model_type": "mistral"})");
-  CHECK(mistral.num_kv_heads == 8);
-  CHECK(mistral.intermediate_size == 14336);
-  CHECK(mistral.windows[31] == 4096);
-  CHECK_FALSE(parse(R"({"model_type": "mistral", "sliding_window": null})").windows[31]);
-  CHECK(parse(R"({"model_type": "mistral", "num_key_value_heads": null})").num_kv_heads == 32);
+  const ModelSpec mistral = parse(R"({"model_type": "mistral"})");
+  CHECK(mistral.layers[0].attention.num_kv_heads == 8);
+  CHECK(mistral.layers[0].mlp.intermediate_size == 14336);
+  CHECK(mistral.layers[31].attention.window == 4096);
+  CHECK_FALSE(parse(R"({"model_type": "mistral", "sliding_window": null})").layers[31].attention.window);
+  CHECK(parse(R"({"model_type": "mistral", "num_key_value_heads": null})").layers[0].attention.num_kv_heads == 32);
 
-  const ModelConfig qwen2 = parse(R"({"model_type": "qwen2", "attention_bias": false})");
-  CHECK(qwen2.qkv_bias);
-  CHECK_FALSE(qwen2.output_bias);
-  CHECK_FALSE(qwen2.windows[31]);
-  const ModelConfig sliding = parse(R"({"model_type": "qwen2", "use_sliding_window": true})");
-  CHECK_FALSE(sliding.windows[27]);
-  CHECK(sliding.windows[28] == 4096);
+  const ModelSpec qwen2 = parse(R"({"model_type": "qwen2", "attention_bias": false})");
+  CHECK(qwen2.layers[0].attention.qkv_bias);
+  CHECK_FALSE(qwen2.layers[0].attention.output_bias);
+  CHECK_FALSE(qwen2.layers[31].attention.window);
+  const ModelSpec sliding = parse(R"({"model_type": "qwen2", "use_sliding_window": true})");
+  CHECK_FALSE(sliding.layers[27].attention.window);
+  CHECK(sliding.layers[28].attention.window == 4096);
 
-  const ModelConfig qwen3 = parse(R"({"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16,
+  const ModelSpec qwen3 = parse(R"({"model_type": "qwen3", "hidden_size": 1024, "num_attention_heads": 16,
                                       "num_key_value_heads": 8})");
-  CHECK(qwen3.head_dim == 128);
-  CHECK(qwen3.qk_norm);
+  CHECK(qwen3.layers[0].attention.head_dim == 128);
+  CHECK(qwen3.layers[0].attention.qk_norm);
 }
 
 TEST_CASE("a pad token counted from the end, as torch.nn.Embedding has it") {
@@ -49,17 +54,19 @@ TEST_CASE("a pad token counted from the end, as torch.nn.Embedding has it") {
 }
 
 TEST_CASE("both spellings of the rotary parameters") {
-  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5e5})").rope.theta == 5e5);
-  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5, "rope_parameters": {"rope_theta": 7}})").rope.theta == 7);
-  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5, "rope_parameters": {"rope_type": "default"}})").rope.theta ==
-        5);
-  CHECK(parse(R"({"model_type": "llama", "rope_scaling": {}})").rope.type == RopeType::plain);
-  const RopeConfig linear = parse(R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 3}})").rope;
+  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5e5})").ropes[0].theta == 5e5);
+  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5, "rope_parameters": {"rope_theta": 7}})").ropes[0].theta == 7);
+  CHECK(parse(R"({"model_type": "llama", "rope_theta": 5, "rope_parameters": {"rope_type": "default"}})")
+            .ropes[0]
+            .theta == 5);
+  CHECK(parse(R"({"model_type": "llama", "rope_scaling": {}})").ropes[0].type == RopeType::plain);
+  const RopeConfig linear =
+      parse(R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 3}})").ropes[0];
   CHECK(linear.type == RopeType::linear);
   CHECK(linear.factor == 3);
   const RopeConfig yarn = parse(R"({"model_type": "llama", "original_max_position_embeddings": 512,
       "rope_scaling": {"rope_type": "yarn", "factor": null, "original_max_position_embeddings": 64}})")
-                              .rope;
+                              .ropes[0];
   CHECK(yarn.original_max_positions == 512);
   CHECK(yarn.factor == 4);
 }

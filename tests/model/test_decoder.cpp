@@ -6,7 +6,7 @@
 
 #include "catch.hpp"
 #include "kto/model/concept.hpp"
-#include "kto/model/decoder.hpp"
+#include "kto/model/folds.hpp"
 #include "tests/model/model_cases.hpp"
 
 namespace kto::test {
@@ -16,7 +16,7 @@ static_assert(ModelPolicy<Decoder>);
 
 struct Case {
   std::string name;
-  ModelConfig config;
+  ModelSpec config;
   std::vector<std::vector<std::int32_t>> ids;
   Json expected;
 };
@@ -28,7 +28,7 @@ std::vector<Case> read_cases(const fs::path& folder) {
     const Json json = read_json(entry.path());
     Case out{json["name"], parse_model_config(json["config"], entry.path().string()), {}, json["expected"]};
     for (std::size_t i = 0; i < json["lengths"].size(); ++i)
-      out.ids.push_back(case_ids(i, json["lengths"][i], out.config.vocab_size));
+      out.ids.push_back(case_ids(i, json["lengths"][i], out.spec.vocab_size));
     cases.push_back(std::move(out));
   }
   return cases;
@@ -136,6 +136,7 @@ TEST_CASE("a decoder's description tells what its numbers depend on beside its w
   for (const auto& [key, value] : {std::pair<const char*, Json>{"rope_theta", 500.5},
                                    {"rms_norm_eps", 1.5e-6},
                                    {"hidden_act", "gelu"},
+                                   {"pad_token_id", 3},
                                    {"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.5}}}}) {
     json[key] = value;
     CHECK(all.insert(described()).second);
@@ -190,7 +191,7 @@ TEST_CASE("float16, with three bits more, is nearer to float64 than bfloat16") {
 }
 
 /// A row [prompt, first, second] whose completions share the prompt, and the same as two whole sequences.
-void check_shared_prompt(const ModelConfig& config) {
+void check_shared_prompt(const ModelSpec& config) {
   const auto prompt = case_ids(0, 7, config.vocab_size), first = case_ids(1, 5, config.vocab_size),
              second = case_ids(2, 9, config.vocab_size);
   const auto joined = [](auto a, const auto& b) { return a.insert(a.end(), b.begin(), b.end()), a; };
@@ -244,7 +245,7 @@ TEST_CASE("the result of a dynamic rotary embedding does not depend on the batch
 TEST_CASE("parameters of another type than the computation") {
   const Json json = Json::parse(R"({"model_type": "qwen3", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
       "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8})");
-  const ModelConfig config = parse_model_config(json, "test");
+  const ModelSpec config = parse_model_config(json, "test");
   const Sequences batch = case_sequences({case_ids(0, 9, 60), case_ids(1, 4, 60)}, false);
   Decoder narrow = case_decoder(config, at::kBFloat16);
   narrow.compute = at::kFloat;

@@ -17,7 +17,7 @@ Decoder small_decoder() {
 
 TEST_CASE("NEFTune adds bounded noise where a gradient is asked for") {
   Decoder decoder = small_decoder();
-  const auto vocab = decoder.config.vocab_size;
+  const auto vocab = decoder.spec.vocab_size;
   const Sequences sequences = case_sequences({case_ids(0, 9, vocab), case_ids(1, 4, vocab)}, false);
   const Tensor plain_ND = decoder.hidden(sequences).detach();
   decoder.neftune_noise_alpha = 5;
@@ -33,7 +33,7 @@ TEST_CASE("NEFTune adds bounded noise where a gradient is asked for") {
   CHECK_FALSE(at::equal(decoder.hidden(sequences), noisy_ND));
 
   const Tensor noise_ND = embedding_noise(decoder, sequences);
-  const auto width = static_cast<double>(decoder.config.hidden_size);
+  const auto width = static_cast<double>(decoder.spec.hidden_size);
   for (const Segment& segment : sequences.segments) {
     const double most = 5 / std::sqrt(static_cast<double>(segment.length) * width);
     const double seen = noise_ND.narrow(0, segment.begin, segment.length).abs().max().item<double>();
@@ -45,7 +45,7 @@ TEST_CASE("NEFTune adds bounded noise where a gradient is asked for") {
 TEST_CASE("NEFTune and recomputed activations give the same gradient under one seed") {
   Decoder decoder = small_decoder();
   decoder.neftune_noise_alpha = 5;
-  const Sequences sequences = case_sequences({case_ids(0, 9, decoder.config.vocab_size)}, false);
+  const Sequences sequences = case_sequences({case_ids(0, 9, decoder.spec.vocab_size)}, false);
   const auto run = [&](bool recompute) {
     decoder.recompute = recompute;
     at::manual_seed(3);
@@ -57,7 +57,7 @@ TEST_CASE("NEFTune and recomputed activations give the same gradient under one s
 
 TEST_CASE("NEFTune: rows that have a prompt in common are not merged, and each has noise of its own") {
   Decoder decoder = small_decoder();
-  const auto vocab = decoder.config.vocab_size;
+  const auto vocab = decoder.spec.vocab_size;
   std::vector<Example> rows;
   for (const std::size_t i : {1, 2, 3})
     rows.push_back({.prompt_ids = case_ids(0, 7, vocab), .completion_ids = case_ids(i, 4, vocab), .row = i});

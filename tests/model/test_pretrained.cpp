@@ -65,7 +65,7 @@ void check_with_transformers(const Decoder& decoder, const fs::path& folder) {
     WARN("skipped: the saved model was not loaded with transformers; set KTO_PYTHON to a Python that has it");
     return;
   }
-  const Tensor ids_BT = at::arange(24).mul(7).remainder(decoder.config.vocab_size).view({2, 12});
+  const Tensor ids_BT = at::arange(24).mul(7).remainder(decoder.spec.vocab_size).view({2, 12});
   save_safetensors(folder / "expected_logits.safetensors", {{"ids", ids_BT}, {"logits", logits(decoder, ids_BT)}});
   const std::string script = std::string(KTO_SOURCE_DIR) + "/tests/model/check_saved_model.py";
   CHECK(std::system(concat('"', python, "\" \"", script, "\" \"", folder.string(), '"').c_str()) == 0);
@@ -83,7 +83,7 @@ TEST_CASE("parameters are float32 masters that require a gradient, whatever the 
       CHECK(item.second.scalar_type() == at::kFloat);
       CHECK((item.second.requires_grad() && item.second.is_leaf()));
     }
-    CHECK(load_pretrained(source, at::kBFloat16).embedding_VD.scalar_type() == at::kBFloat16);
+    CHECK(load_pretrained(source, at::kBFloat16).embed_tokens.weight_VD.scalar_type() == at::kBFloat16);
     CHECK(load_pretrained(source, at::kDouble).compute == at::kDouble);
   }
   CHECK_THROWS_WITH(load_pretrained(source, at::kInt), KTO_CONTAINS("floating type"));
@@ -151,7 +151,7 @@ TEST_CASE("a tied head is tied as transformers ties it") {
   const fs::path source = scratch.path / "source";
   Tensors weights = make_source(source, tiny_config(R"({"tie_word_embeddings": true})"));
   REQUIRE(weights.back().first != "lm_head.weight");
-  const auto head_is_embedding = [](const Decoder& d) { return d.head().weight_VD.is_same(d.embedding_VD); };
+  const auto head_is_embedding = [](const Decoder& d) { return d.head().weight_VD.is_same(d.embed_tokens.weight_VD); };
   CHECK(head_is_embedding(load_pretrained(source)));
 
   Tensors both = weights;

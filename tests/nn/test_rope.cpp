@@ -12,13 +12,13 @@ TEST_CASE("inverse frequencies are transformers' to the last bits") {
   const Json cases = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/models/rope/frequencies.json");
   for (const Json& each : cases) {
     INFO(each["config"].dump() << " at length " << each["length"]);
-    const ModelConfig config = parse_model_config(each["config"], "case");
+    const ModelSpec config = parse_model_config(each["config"], "case");
     const Tensor length = at::scalar_tensor(each["length"].get<std::int64_t>(), at::kLong);
-    const Tensor got = inverse_frequencies(config.rope, config.head_dim, length).to(at::kDouble);
+    const Tensor got = inverse_frequencies(config.ropes[0], length).to(at::kDouble);
     const Tensor want = at::tensor(at::ArrayRef<double>(each["frequencies"].get<std::vector<double>>()), at::kDouble);
     REQUIRE(got.sizes() == want.sizes());
     CHECK(((got - want) / want).abs().max().item<double>() <= 1.2e-7);
-    CHECK(config.rope.attention_scaling == each["scaling"].get<double>());
+    CHECK(config.ropes[0].attention_scaling == each["scaling"].get<double>());
   }
 }
 
@@ -28,7 +28,7 @@ TEST_CASE("yarn truncates unless it is told not to, and null tells it so, as in 
     Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 9, "hidden_size": 16, "intermediate_size": 8,
         "num_hidden_layers": 1, "num_attention_heads": 2})");
     json["rope_scaling"] = Json::parse(rope);
-    return parse_model_config(json, "case").rope.truncate;
+    return parse_model_config(json, "case").ropes[0].truncate;
   };
   CHECK(truncates(""));
   CHECK(truncates(R"(, "truncate": true)"));
@@ -37,8 +37,7 @@ TEST_CASE("yarn truncates unless it is told not to, and null tells it so, as in 
 }
 
 TEST_CASE("rotation keeps the pairs (i, i + d / 2) together") {
-  const RopeConfig rope;
-  const RopeTables tables = rope_tables(rope, 4, at::tensor({0, 3}, at::kLong));
+  const RopeTables tables = rope_tables(RopeConfig{.dim = 4}, at::tensor({0, 3}, at::kLong));
   const Tensor x = at::tensor({1.0, 2.0, 3.0, 4.0}).expand({2, 1, 4});
   const Tensor y = apply_rope(x, tables, at::kFloat);
   CHECK(at::equal(y[0], x[0]));

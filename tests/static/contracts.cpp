@@ -16,7 +16,7 @@
 #include "kto/loss/dpo.hpp"
 #include "kto/loss/ipo.hpp"
 #include "kto/loss/kto.hpp"
-#include "kto/model/decoder.hpp"
+#include "kto/model/folds.hpp"
 #include "kto/model/module.hpp"
 #include "kto/optim/adamw.hpp"
 #include "kto/optim/schedule.hpp"

@@ -207,7 +207,7 @@ std::string message(bool gradient, kto::NonFiniteLoss how, int from, Tensor& cha
   } catch (const kto::Error& error) {
     out = error.what();
   }
-  change = model.embedding_VD.detach() - start.embedding_VD;
+  change = model.embed_tokens.weight_VD.detach() - start.embed_tokens.weight_VD;
   return out;
 }
 

@@ -62,7 +62,7 @@ Seen run(const kto::TrainConfig& config, const Collator& collator = {.max_length
                        .config = config,
                        .callbacks = {keep}};
   seen.state = trainer.train(examples);
-  seen.weights = model.embedding_VD.detach().clone();
+  seen.weights = model.embed_tokens.weight_VD.detach().clone();
   return seen;
 }
 

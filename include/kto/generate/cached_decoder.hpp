@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "kto/model/decoder.hpp"
+#include "kto/model/folds.hpp"
 
 namespace kto {
 
@@ -67,9 +67,9 @@ inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<co
   check(!ids.empty(), "no tokens to go on from");
   const std::vector<std::int64_t> wide(ids.begin(), ids.end());
   for (const std::int64_t id : wide)
-    check(id >= 0 && id < decoder.config.vocab_size, "the token id ", id, " is not in the model's vocabulary of ",
-          decoder.config.vocab_size, " tokens");
-  const auto options = decoder.embedding_VD.options().dtype(at::kLong).requires_grad(false);
+    check(id >= 0 && id < decoder.spec.vocab_size, "the token id ", id, " is not in the model's vocabulary of ",
+          decoder.spec.vocab_size, " tokens");
+  const auto options = decoder.embed_tokens.weight_VD.options().dtype(at::kLong).requires_grad(false);
   const auto count = static_cast<std::int64_t>(ids.size()), before = cache.length();
   Sequences sequences;
   sequences.ids_N = at::tensor(at::ArrayRef<std::int64_t>(wide), at::kLong).to(options.device());

@@ -33,10 +33,12 @@ struct GenerationConfig {
 /// What a model folder says of generation: generation_config.json (its end-of-text tokens go before those of
 /// config.json), without sampling where it does not ask for it. With `tokens` as it says when a model is saved with
 /// them. Throws Error naming the file when it is malformed.
-inline GenerationConfig read_generation_config(const fs::path& folder, const ModelConfig& model,
-                                               const NamedTokens& tokens = {}) {
+inline GenerationConfig read_generation_config(const fs::path& folder, const NamedTokens& tokens = {}) {
   GenerationConfig out;
-  out.eos_token_ids = model.eos_token_ids;
+  const Json model = fs::exists(folder / "config.json") ? read_json(folder / "config.json") : Json::object();
+  if (const auto eos = model.find("eos_token_id"); eos != model.end())
+    for (const Json& id : eos->is_array() ? *eos : Json::array({*eos}))
+      if (const auto number = json_as<std::int64_t>(id)) out.eos_token_ids.push_back(*number);
   const Json config = aligned_configs(folder, tokens).generation;
   const std::string where = (folder / "generation_config.json").string();
   if (config.contains("eos_token_id") && config["eos_token_id"].is_array())

@@ -59,9 +59,9 @@ inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std
   check_targets(config, paths);
   check(config.lora_alpha != 0, "lora_alpha is 0: the adapter would change nothing");
 
-  if (policy.config.tie_word_embeddings && !tied.saved && (config.saves(head_path) || config.saves(embedding_path))) {
-    policy.config.tie_word_embeddings = false;  // one of the two moves on, the other stays
-    policy.lm_head_VD = policy.embedding_VD;
+  if (policy.spec.tie_word_embeddings && !tied.saved && (config.saves(head_path) || config.saves(embedding_path))) {
+    policy.spec.tie_word_embeddings = false;  // one of the two moves on, the other stays
+    policy.lm_head.weight_VD = policy.embed_tokens.weight_VD;
   }
   auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   visit_adaptable(policy, [&](const std::string& path, AdaptablePlace place) {
@@ -121,14 +121,15 @@ inline Decoder merge_and_unload(const Decoder& policy) {
   const at::NoGradGuard no_grad;
   check_mergeable(policy);
   Decoder merged = policy;
-  const bool shares_lora = policy.embedding_lora && policy.tied_lora_scaling == policy.embedding_lora->scaling;
-  const bool parts = policy.config.tie_word_embeddings && policy.embedding_lora && !shares_lora;
-  if (policy.lm_head_lora || policy.lm_head_rows || parts) {
-    merged.config.tie_word_embeddings = false;
-    merged.lm_head_VD = policy.head().weight_VD.to(policy.embedding_VD.scalar_type());
-    merged.lm_head_lora.reset(), merged.lm_head_rows.reset();
+  const bool shares_lora = policy.embed_tokens.lora && policy.tied_lora_scaling == policy.embed_tokens.lora->scaling;
+  const bool parts = policy.spec.tie_word_embeddings && policy.embed_tokens.lora && !shares_lora;
+  if (policy.lm_head.lora || policy.lm_head.rows || parts) {
+    merged.spec.tie_word_embeddings = false;
+    merged.lm_head.weight_VD = policy.head().weight_VD.to(policy.embed_tokens.weight_VD.scalar_type());
+    merged.lm_head.lora.reset(), merged.lm_head.rows.reset();
   }
-  if (merged.embedding_rows) merged.embedding_VD = merged.embedding_rows->put_into(merged.embedding_VD);
+  if (merged.embed_tokens.rows)
+    merged.embed_tokens.weight_VD = merged.embed_tokens.rows->put_into(merged.embed_tokens.weight_VD);
   detail::visit_adaptable(merged, [](const std::string&, detail::AdaptablePlace place) {
     if (!place.lora) return;
     const auto type = place.weight.scalar_type();
@@ -138,7 +139,7 @@ inline Decoder merge_and_unload(const Decoder& policy) {
       *place.bias_O = (*place.bias_O + bias_O * place.lora->scaling).to(place.bias_O->scalar_type());
     place.lora.reset();
   });
-  merged.embedding_rows.reset(), merged.tied_lora_scaling.reset();
+  merged.embed_tokens.rows.reset(), merged.tied_lora_scaling.reset();
   visit_parameters(merged, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach(); });
   return merged;
 }

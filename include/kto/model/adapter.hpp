@@ -36,7 +36,7 @@ inline std::vector<std::pair<std::string, Tensor>> tied_copies(const Decoder& po
     add(".lora_A.weight", lora.a_RI);
     add(".lora_B.weight", lora.b_OR);
   }
-  if (policy.config.tie_word_embeddings && config.saves(embedding_path)) add(".weight", policy.embedding_VD);
+  if (policy.spec.tie_word_embeddings && config.saves(embedding_path)) add(".weight", policy.embed_tokens.weight_VD);
   return out;
 }
 
@@ -82,7 +82,7 @@ inline std::map<std::string, std::string> plain_names(const Checkpoint& checkpoi
 inline Tensor base_weight(const Decoder& model, std::string name) {
   for (const std::string_view part : {"base_model.model.", ".base_layer", ".original_module"})
     if (const auto at = name.find(part); at != std::string::npos) name.erase(at, part.size());
-  if (name == "lm_head.weight") return model.lm_head_VD.defined() ? model.lm_head_VD : model.embedding_VD;
+  if (name == "lm_head.weight") return model.head_weight_VD();
   for (const auto& [known, tensor] : model.named_parameters())
     if (known == name) return tensor;
   return {};
@@ -140,7 +140,7 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
     else if (changed)
       weight.copy_(checkpoint.tensor(stored));
   }
-  problems.raise(folder, "adapter of adapter_config.json, on a " + base.config.model_type);
+  problems.raise(folder, "adapter of adapter_config.json, on a " + base.spec.model_type);
   return out;
 }
 

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "kto/model/decoder.hpp"
+#include "kto/core/edit_distance.hpp"
+#include "kto/model/folds.hpp"
 #include "kto/model/lora_config.hpp"
 
 namespace kto::detail {
@@ -33,14 +34,17 @@ struct AdaptablePlace {
 /// Calls visit(path, AdaptablePlace) for all of them.
 template <class Visit>
 void visit_adaptable(Decoder& decoder, const Visit& visit) {
-  visit(embedding_path, AdaptablePlace{decoder.embedding_VD, nullptr, decoder.embedding_lora, true});
-  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
-    visit_linears(decoder.config, decoder.layers[i], "model.layers." + std::to_string(i) + ".",
-                  [&](const std::string& path, Linear& linear, auto...) {
-                    visit(path, AdaptablePlace{linear.weight_OI, &linear.bias_O, linear.lora});
-                  });
-  Tensor& head_VD = decoder.lm_head_VD.defined() ? decoder.lm_head_VD : decoder.embedding_VD;
-  visit(head_path, AdaptablePlace{head_VD, nullptr, decoder.lm_head_lora});
+  visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape&) {
+    using Module = decltype(module);
+    if constexpr (is_a<Module, Linear>) {
+      visit(path, AdaptablePlace{module.weight_OI, &module.bias_O, module.lora});
+    } else if constexpr (is_a<Module, kto::Embedding>) {
+      visit(path, AdaptablePlace{module.weight_VD, nullptr, module.lora, true});
+    } else if constexpr (is_a<Module, OutputHead>) {
+      Tensor& weight_VD = module.weight_VD.defined() ? module.weight_VD : decoder.embed_tokens.weight_VD;
+      visit(path, AdaptablePlace{weight_VD, nullptr, module.lora});
+    }
+  });
 }
 
 struct ModulePaths {
@@ -59,28 +63,12 @@ inline ModulePaths module_paths(Decoder decoder) {
   return out;
 }
 
-/// How unlike two names are: edits from one to the other.
-inline std::size_t name_distance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 [[noreturn]] inline void refuse_name(const char* key, const std::string& name, const std::set<std::string>& known) {
   std::set<std::string> parts;
   for (const std::string& path : known) parts.insert(path.substr(path.rfind('.') + 1));
   std::vector<std::string> near(parts.begin(), parts.end());
   std::ranges::stable_sort(near, [&](const std::string& a, const std::string& b) {
-    return name_distance(a, name) < name_distance(b, name);
+    return edit_distance(a, name) < edit_distance(b, name);
   });
   std::string list;
   for (std::size_t i = 0; i < std::min<std::size_t>(near.size(), 7); ++i) list += (i > 0 ? ", " : "") + near[i];
@@ -141,7 +129,7 @@ struct TiedParts {
 /// With ensure_weight_tying on a model whose head is the embedding: what names one of them names the embedding, and the
 /// head has the same.
 inline TiedParts tie_targets(LoraConfig& config, const Decoder& base) {
-  if (!config.ensure_weight_tying || !base.config.tie_word_embeddings) return {};
+  if (!config.ensure_weight_tying || !base.spec.tie_word_embeddings) return {};
   const auto is_either = [](const std::string& name) {
     return LoraConfig::ends_in(name, "embed_tokens") || LoraConfig::ends_in(name, head_path);
   };
@@ -189,13 +177,14 @@ inline void add_trained_rows(Decoder& policy, const LoraConfig& config, const Mo
     }
   for (const auto& [name, ids] : config.trainable_token_indices)
     if (!any_saved_as(paths.all, name)) refuse_name("trainable_token_indices", name, {embedding_path, head_path});
-  const bool tied = policy.config.tie_word_embeddings, both = of_embedding != nullptr && of_head != nullptr;
+  const bool tied = policy.spec.tie_word_embeddings, both = of_embedding != nullptr && of_head != nullptr;
   check(!both || !tied || !config.ensure_weight_tying || *of_embedding == *of_head,
         "trainable_token_indices: ensure_weight_tying needs the same tokens for ", embedding_path, " and ", head_path);
   if (both && tied && *of_embedding == *of_head) of_head = nullptr;
-  if (of_embedding != nullptr) add(embedding_path, policy.embedding_VD, *of_embedding, policy.embedding_rows);
-  if (of_head != nullptr) add(head_path, policy.head().weight_VD, *of_head, policy.lm_head_rows);
-  check(!policy.embedding_rows || policy.lm_head_rows || !tied || !policy.head_lora(),
+  if (of_embedding != nullptr)
+    add(embedding_path, policy.embed_tokens.weight_VD, *of_embedding, policy.embed_tokens.rows);
+  if (of_head != nullptr) add(head_path, policy.head().weight_VD, *of_head, policy.lm_head.rows);
+  check(!policy.embed_tokens.rows || policy.lm_head.rows || !tied || !policy.head_lora(),
         "trainable_token_indices: the head is the embedding and has an adapter of its own");
 }
 

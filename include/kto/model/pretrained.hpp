@@ -10,7 +10,8 @@
 
 #include "kto/io/checkpoint.hpp"
 #include "kto/io/folder.hpp"
-#include "kto/model/decoder.hpp"
+#include "kto/model/config.hpp"
+#include "kto/model/folds.hpp"
 #include "kto/model/model_files.hpp"
 #include "kto/model/special_tokens.hpp"
 
@@ -34,7 +35,7 @@ inline constexpr const char* embedding_name = "model.embed_tokens.weight";
 inline constexpr const char* head_name = "lm_head.weight";
 
 /// As transformers ties: a checkpoint with both weights, and different ones, is not tied, whatever its config says.
-inline bool is_tied(const Checkpoint& checkpoint, const ModelConfig& config) {
+inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   if (!config.tie_word_embeddings) return false;
   const std::string embedding = stored_name(checkpoint, embedding_name);
   if (!checkpoint.contains(embedding) || !checkpoint.contains(head_name)) return true;
@@ -120,7 +121,7 @@ inline at::ScalarType stored_dtype(const fs::path& folder) {
 inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at::kFloat,
                                at::Device device = at::kCPU) {
   check(at::isFloatingType(dtype), "parameters must be of a floating type, not ", dtype);
-  ModelConfig config = read_model_config(folder);
+  ModelSpec config = read_model_config(folder);
   const Checkpoint checkpoint(folder);
   const bool tied = detail::is_tied(checkpoint, config);
   config.tie_word_embeddings = tied;
@@ -162,12 +163,12 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
     changed = {{"generation_config.json", std::move(aligned.generation)},
                {"tokenizer_config.json", std::move(aligned.tokenizer_config)}};
   }
-  const std::string_view dtype = detail::dtype_name(decoder.embedding_VD.scalar_type());
+  const std::string_view dtype = detail::dtype_name(decoder.embed_tokens.weight_VD.scalar_type());
   if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
   if (json_value(config, "tie_word_embeddings", false, (source.folder() / "config.json").string()) !=
-      decoder.config.tie_word_embeddings)
-    config["tie_word_embeddings"] = decoder.config.tie_word_embeddings;
+      decoder.spec.tie_word_embeddings)
+    config["tie_word_embeddings"] = decoder.spec.tie_word_embeddings;
 
   make_folder(folder);
   AtomicFiles files;

@@ -47,6 +47,7 @@ inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int6
           ": partial_rotary_factor other than 1 is not supported");
 
   RopeConfig out;
+  out.dim = head_dim;
   out.theta = rope.positive_number("rope_theta", config.positive_number("rope_theta", 10000));
   const std::string type = rope.text("rope_type", rope.text("type", "default"));
   out.type = rope.choice("rope_type", type, detail::rope_types);

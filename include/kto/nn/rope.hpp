@@ -58,16 +58,16 @@ inline Tensor llama3_frequencies(const RopeConfig& rope, const Tensor& plain_F) 
 /// Inverse frequencies [F], float32. `length` (int64, no dimensions) is the largest position of the batch plus one: the
 /// dynamic and longrope types depend on it. Unlike transformers' dynamic type, which stays stretched until a batch
 /// shorter than the original length arrives, a batch's result here never depends on the batches before it.
-inline Tensor inverse_frequencies(const RopeConfig& rope, std::int64_t head_dim, const Tensor& length) {
+inline Tensor inverse_frequencies(const RopeConfig& rope, const Tensor& length) {
   const auto options = length.options().dtype(at::kFloat);
-  const Tensor exponent_F = at::arange(0, head_dim, 2, options) / head_dim;
+  const Tensor exponent_F = at::arange(0, rope.dim, 2, options) / rope.dim;
   const Tensor wavelength_F = at::pow(rope.theta, exponent_F);  // over 2 pi
   Tensor plain_F = 1 / wavelength_F;
   switch (rope.type) {
     case RopeType::linear:
       return plain_F / rope.factor;
     case RopeType::dynamic: {
-      const double exponent = static_cast<double>(head_dim) / static_cast<double>(head_dim - 2);
+      const double exponent = static_cast<double>(rope.dim) / static_cast<double>(rope.dim - 2);
       const Tensor stretch = (rope.factor * length / rope.max_positions - (rope.factor - 1)).pow(exponent);
       const Tensor stretched_F = 1 / at::pow(rope.theta * stretch, exponent_F);
       return at::where(length > rope.max_positions, stretched_F, plain_F);
@@ -89,8 +89,8 @@ inline Tensor inverse_frequencies(const RopeConfig& rope, std::int64_t head_dim,
 }
 
 /// Tables for tokens at `position_N` (int64). Nothing is read back from the device.
-inline RopeTables rope_tables(const RopeConfig& rope, std::int64_t head_dim, const Tensor& position_N) {
-  const Tensor frequency_F = inverse_frequencies(rope, head_dim, position_N.max() + 1);
+inline RopeTables rope_tables(const RopeConfig& rope, const Tensor& position_N) {
+  const Tensor frequency_F = inverse_frequencies(rope, position_N.max() + 1);
   const Tensor angle_NF = position_N.unsqueeze(-1).to(at::kFloat) * frequency_F;
   const Tensor angle_Nd = at::cat({angle_NF, angle_NF}, -1);
   return {angle_Nd.cos() * rope.attention_scaling, angle_Nd.sin() * rope.attention_scaling};

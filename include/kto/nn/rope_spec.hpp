@@ -13,6 +13,7 @@ enum class RopeType { plain, linear, dynamic, yarn, longrope, llama3 };
 /// What rope_tables needs to know; fields a type does not use keep their defaults.
 struct RopeConfig {
   RopeType type = RopeType::plain;
+  std::int64_t dim = 0;  ///< coordinates of a head that are rotated
   double theta = 10000;
   double factor = 1;               ///< linear, dynamic, yarn, llama3: how much longer than the original the context is
   double attention_scaling = 1;    ///< yarn, longrope: cos and sin are multiplied by it

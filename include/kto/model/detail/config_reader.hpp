@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kto/core/error.hpp"
@@ -87,6 +88,20 @@ struct ConfigReader {
       names += concat(names.empty() ? "" : ", ", known);
     }
     fail(where, ": ", key, " \"", name, "\" is not supported (supported: ", names, ')');
+  }
+
+  /// One entry of layer_types.
+  struct LayerType {
+    std::string name;
+    bool slides;
+  };
+  std::vector<LayerType> layer_types(std::size_t num_layers) const {
+    constexpr std::pair<std::string_view, bool> known[] = {
+        {"full_attention", false}, {"attention", false}, {"sliding_attention", true}};
+    std::vector<LayerType> out;
+    for (std::string& name : texts("layer_types", static_cast<std::int64_t>(num_layers)))
+      out.push_back({name, choice("layer_types entry", name, known)});
+    return out;
   }
 
  private:

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// Llama (arXiv:2302.13971 and its successors).
+#pragma once
+
+#include "kto/model/families/family.hpp"
+
+namespace kto::detail {
+
+inline ModelSpec read_llama(const ConfigReader& config) {
+  ModelSpec out = read_decoder(config);
+  read_window_of_all(config, out, /*slides=*/false);
+  for (LayerSpec& layer : out.layers) {
+    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
+    layer.mlp.bias = config.flag("mlp_bias", false);
+  }
+  return out;
+}
+
+inline constexpr Family llama{
+    .model_type = "llama",
+    .defaults = R"({"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048})",
+    .read = read_llama};
+
+}  // namespace kto::detail

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Qwen3 (arXiv:2505.09388): queries and keys are normalised per head, and windows are by layer.
+#pragma once
+
+#include "kto/model/families/family.hpp"
+
+namespace kto::detail {
+
+inline ModelSpec read_qwen3(const ConfigReader& config) {
+  ModelSpec out = read_decoder(config);
+  read_windows_by_layer(config, out);
+  for (LayerSpec& layer : out.layers) {
+    layer.attention.qk_norm = true;
+    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
+  }
+  return out;
+}
+
+inline constexpr Family qwen3{.model_type = "qwen3",
+                              .defaults =
+                                  R"({"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32,
+                                      "head_dim": 128, "max_position_embeddings": 32768, "sliding_window": 4096})",
+                              .read = read_qwen3};
+
+}  // namespace kto::detail

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is done with all parameters of a decoder, as folds over its modules: naming, making, freezing, casting,
+// describing.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kto/model/decoder.hpp"
+
+namespace kto {
+
+/// Calls visit(name, tensor, shape) for every parameter that the decoder's spec asks for, with its name in transformers
+/// and a reference to its place in the decoder.
+template <class AnyDecoder, class Visit>
+void visit_parameters(AnyDecoder& decoder, const Visit& visit) {
+  visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape& shape) {
+    if constexpr (detail::is_a<decltype(module), OutputHead>)
+      if (decoder.spec.tie_word_embeddings) return;
+    detail::visit_module_parameters(path, module, shape, visit);
+  });
+}
+
+/// Calls visit(name, tensor) for every tensor of the decoder's adapters, under PEFT's names.
+template <class AnyDecoder, class Visit>
+void visit_loras(AnyDecoder& decoder, const Visit& visit) {
+  visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape&) {
+    detail::visit_module_lora("base_model.model." + path, module, visit);
+  });
+}
+
+/// A decoder whose parameters are make(name, shape).
+template <class Make>
+Decoder make_decoder(const ModelSpec& spec, const Make& make) {
+  Decoder decoder;
+  decoder.spec = spec;
+  decoder.layers.resize(spec.layers.size());
+  visit_parameters(decoder, [&](const std::string& name, Tensor& tensor, const std::vector<std::int64_t>& shape) {
+    tensor = make(name, shape);
+  });
+  return decoder;
+}
+
+inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() const {
+  std::vector<std::pair<std::string, Tensor>> out;
+  visit_parameters(*this,
+                   [&](const std::string& name, const Tensor& tensor, const auto&) { out.emplace_back(name, tensor); });
+  visit_loras(*this, [&](const std::string& name, const Tensor& tensor) { out.emplace_back(name, tensor); });
+  return out;
+}
+
+/// A copy without gradient: what is trained is copied, what is frozen is shared, since it does not change.
+inline Decoder frozen_copy(const Decoder& decoder) {
+  const at::NoGradGuard no_grad;
+  Decoder copy = decoder;
+  const auto freeze = [](const std::string&, Tensor& tensor, const auto&...) {
+    if (tensor.requires_grad()) tensor = tensor.detach().clone();
+  };
+  visit_parameters(copy, freeze);
+  visit_loras(copy, freeze);
+  return copy;
+}
+
+/// A frozen decoder with the weights of its products held in `compute`, which they are cast to anyway, where that is
+/// the narrower type: the same numbers from half the memory, and no cast at each step. Norms and the embedding, which
+/// are used in float32, keep their type, and so do weights beside an adapter.
+inline Decoder held_in_compute_type(Decoder decoder) {
+  const auto narrowed = [&](const Tensor& weight) {
+    const bool narrows = weight.defined() && c10::elementSize(decoder.compute) < c10::elementSize(weight.scalar_type());
+    return narrows ? weight.detach().to(decoder.compute) : weight;
+  };
+  visit_modules(decoder, [&](const std::string&, auto& module, const ModuleShape&) {
+    if constexpr (detail::is_a<decltype(module), Linear>) {
+      if (module.lora) return;
+      module.weight_OI = narrowed(module.weight_OI);
+      module.bias_O = narrowed(module.bias_O);
+    }
+  });
+  if (decoder.head_lora()) return decoder;
+  const Tensor head_VD = decoder.head_weight_VD();
+  if (const Tensor held_VD = narrowed(head_VD); !held_VD.is_same(head_VD)) decoder.lm_head.weight_VD = held_VD;
+  return decoder;
+}
+
+/// All that a decoder's numbers depend on beside its parameters, as text.
+inline std::string describe(const Decoder& decoder) {
+  std::string out = concat(describe(decoder.spec), ", compute ", decoder.compute);
+  visit_modules(decoder, [&](const std::string& path, const auto& module, const ModuleShape&) {
+    using Module = decltype(module);
+    if constexpr (!detail::is_a<Module, Norm>) {
+      const std::optional<LoraWeights> lora = [&] {
+        if constexpr (detail::is_a<Module, OutputHead>)
+          return decoder.head_lora();
+        else
+          return module.lora;
+      }();
+      if (lora) out += concat(", ", path, " scaled by ", Json(lora->scaling).dump());
+      if constexpr (!detail::is_a<Module, Linear>)
+        if (module.rows) {
+          const Tensor ids_K = module.rows->ids_K.cpu();
+          out += concat(", rows of ", path, ' ',
+                        at::IntArrayRef(ids_K.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids_K.size(0))));
+        }
+    }
+  });
+  return out;
+}
+
+}  // namespace kto
