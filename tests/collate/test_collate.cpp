@@ -117,12 +117,3 @@ TEST_CASE("orders are permutations that depend on seed and epoch alone") {
   CHECK(spread(grouped) * 3 < spread(kto::sequential_order(103)));
   CHECK(lengths[grouped[0]] == 100);
 }
-
-TEST_CASE("ranks deal batches in turn; one rank sees the whole order") {
-  using Rows = std::vector<std::size_t>;
-  const Rows order{7, 6, 5, 4, 3, 2, 1, 0, 8};
-  CHECK(kto::rank_share(order, 2, 0, 1) == order);
-  CHECK(kto::rank_share(order, 2, 0, 2) == Rows{7, 6, 3, 2, 8, 7});
-  CHECK(kto::rank_share(order, 2, 1, 2) == Rows{5, 4, 1, 0, 6, 5});
-  CHECK(kto::rank_share({}, 2, 1, 2).empty());
-}

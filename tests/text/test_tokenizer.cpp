@@ -354,7 +354,6 @@ TEST_CASE("special tokens and chat templates by name", "[tokenizer]") {
                R"({"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]})");
   config = kto::load_tokenizer(folder.path).config;
   CHECK(config.chat_template() == "D");
-  CHECK(config.chat_template(true) == "T");
   folder.write("tokenizer_config.json", "{}");
   fs::remove(folder.path / "chat_template.json");
   CHECK_FALSE(kto::load_tokenizer(folder.path).config.chat_template().has_value());

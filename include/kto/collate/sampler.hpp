@@ -63,18 +63,4 @@ inline std::vector<std::size_t> token_groups(std::span<const std::size_t> order,
   return sizes;
 }
 
-/// The part of `order` that one of `num_ranks` processes visits: batches of `batch_size` rows are dealt in turn, so
-/// that together the ranks see the batches of one process, in its order. Every rank gets as many batches: the last
-/// round is filled up from the front of `order`, and its short batch to full size, as accelerate does.
-inline std::vector<std::size_t> rank_share(std::vector<std::size_t> order, std::size_t batch_size, std::size_t rank,
-                                           std::size_t num_ranks) {
-  const std::size_t round = batch_size * num_ranks, n = order.size();
-  if (num_ranks > 1 && n > 0)
-    for (std::size_t i = 0; order.size() % round != 0; ++i) order.push_back(order[i % n]);
-  std::vector<std::size_t> share;
-  for (std::size_t begin = rank * batch_size; begin < order.size(); begin += round)
-    for (std::size_t i = begin; i < std::min(begin + batch_size, order.size()); ++i) share.push_back(order[i]);
-  return share;
-}
-
 }  // namespace kto

@@ -14,6 +14,7 @@
 #include "kto/core/interrupt.hpp"
 #include "kto/generate/cached_decoder.hpp"
 #include "kto/io/json.hpp"
+#include "kto/logprob/token_scores.hpp"
 #include "kto/model/special_tokens.hpp"
 
 namespace kto {
@@ -90,17 +91,6 @@ inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> ea
   return static_cast<std::int32_t>(ids_k[drawn.item<std::int64_t>()].item<std::int64_t>());
 }
 
-namespace detail {
-
-inline Tensor last_logits(const Head& head, const Tensor& hidden_LD) {
-  Tensor logits_V = affine(hidden_LD.narrow(0, hidden_LD.size(0) - 1, 1), head.weight_VD, head.bias_V).squeeze(0);
-  if (head.scale != 1) logits_V = logits_V * head.scale;
-  if (head.soft_cap != 0) logits_V = at::tanh(logits_V / head.soft_cap) * head.soft_cap;
-  return logits_V;
-}
-
-}  // namespace detail
-
 /// Goes on from `prompt_ids` and returns the new tokens, an end-of-text token included. `on_token` sees each one as it
 /// comes; false ends the text there. What `cache` holds of the prompt's beginning is not computed again, so that the
 /// turns of a conversation share theirs. Throws Interrupted between tokens.
@@ -119,7 +109,7 @@ inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache
     check_interrupt();
     const Tensor hidden_LD =
         cached_hidden(decoder, cache, std::span(text).subspan(static_cast<std::size_t>(cache.length())));
-    const std::int32_t id = next_token(detail::last_logits(head, hidden_LD), text, config, generator);
+    const std::int32_t id = next_token(head_logits(hidden_LD.slice(0, -1), head).squeeze(0), text, config, generator);
     text.push_back(id);
     if ((on_token && !on_token(id)) || std::ranges::find(config.eos_token_ids, id) != config.eos_token_ids.end()) break;
   }

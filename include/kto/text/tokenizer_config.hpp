@@ -34,13 +34,11 @@ struct TokenizerConfig {
     return found == special_tokens.end() ? std::nullopt : std::optional(found->get<std::string>());
   }
 
-  /// The template for conversations, with tools or without; nothing when the model has none. Throws Error when it has
-  /// several and none is the default.
-  std::optional<std::string> chat_template(bool has_tools = false) const {
+  /// The template for conversations; nothing when the model has none. Throws Error when it has several and none is the
+  /// default.
+  std::optional<std::string> chat_template() const {
     if (chat_templates.empty()) return std::nullopt;
-    auto found = has_tools ? chat_templates.find("tool_use") : chat_templates.end();
-    if (found == chat_templates.end()) found = chat_templates.find("default");
-    if (found != chat_templates.end()) return found->second;
+    if (const auto found = chat_templates.find("default"); found != chat_templates.end()) return found->second;
     std::string names;
     for (const auto& entry : chat_templates) names += " \"" + entry.first + "\"";
     fail("the model has several chat templates, but none is the default:", names);
