@@ -28,7 +28,7 @@ std::vector<Case> read_cases(const fs::path& folder) {
     const Json json = read_json(entry.path());
     Case out{json["name"], parse_model_config(json["config"], entry.path().string()), {}, json["expected"]};
     for (std::size_t i = 0; i < json["lengths"].size(); ++i)
-      out.ids.push_back(case_ids(i, json["lengths"][i], out.spec.vocab_size));
+      out.ids.push_back(case_ids(i, json["lengths"][i], out.config.vocab_size));
     cases.push_back(std::move(out));
   }
   return cases;
