@@ -13,7 +13,7 @@
 #include <cstdio>
 #include <iostream>
 
-#include "cli/policy.hpp"
+#include "kto/cli/policy.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/core/terminal.hpp"
 #include "kto/core/utf8.hpp"

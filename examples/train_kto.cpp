@@ -9,9 +9,9 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "cli/load_rows.hpp"
-#include "cli/optimizer.hpp"
-#include "cli/policy.hpp"
+#include "kto/cli/load_rows.hpp"
+#include "kto/cli/optimizer.hpp"
+#include "kto/cli/policy.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/core/terminal.hpp"
 #include "kto/kto.hpp"

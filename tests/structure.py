@@ -9,7 +9,7 @@ import sys
 
 root = os.path.join(sys.argv[1], "include")
 FOUNDATIONS = ["core", "dist", "io", "options"]
-FLOW = ["text", "data", "collate", "nn", "model", "logprob", "reference", "loss", "optim", "train", "generate"]
+FLOW = ["text", "data", "collate", "nn", "model", "logprob", "reference", "loss", "optim", "train", "generate", "cli"]
 WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "options/", "collate/parts.hpp", "nn/activation.hpp", "nn/rope_spec.hpp", "model/config.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options/options.hpp")
 problems = []
 includes = {}

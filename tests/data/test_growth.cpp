@@ -17,7 +17,7 @@
 
 #include <memory>
 
-#include "examples/cli/yaml_file.hpp"
+#include "kto/cli/yaml_file.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/data/rows.hpp"
 #include "kto/model/config.hpp"

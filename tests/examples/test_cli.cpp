@@ -4,7 +4,7 @@
 #include <fstream>
 
 #include "catch.hpp"
-#include "examples/cli/arguments.hpp"
+#include "kto/cli/arguments.hpp"
 #include "kto/io/atomic_file.hpp"
 
 using namespace kto;

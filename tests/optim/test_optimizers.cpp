@@ -6,7 +6,7 @@
 #include <set>
 
 #include "catch.hpp"
-#include "examples/cli/optimizer.hpp"
+#include "kto/cli/optimizer.hpp"
 
 using namespace kto;
 

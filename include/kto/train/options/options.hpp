@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The options of KTOConfig as a table over TrainConfig: what each means, which values it takes, which names and values
 // are refused and why. Those that choose a policy (loss_type, beta, max_length, optim ...) belong to the program that
-// chooses it; its table is examples/cli/arguments.hpp.
+// chooses it; its table is kto/cli/arguments.hpp.
 #pragma once
 
 #include <cmath>

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "arguments.hpp"
+#include "kto/cli/arguments.hpp"
 #include "kto/kto.hpp"
 
 namespace kto {

@@ -33,4 +33,22 @@ inline const std::vector<TakenOptions>& taken_script_options() {
 inline constexpr std::string_view idle_init_kwargs =
     "attn_implementation|low_cpu_mem_usage|trust_remote_code|use_cache|use_kernels|use_safetensors";
 
+inline const std::vector<RefusedOptions>& refused_script_options() {
+  static const std::vector<RefusedOptions> list{
+      {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
+      {"quantized models are not supported yet", {{"load_in_4bit", "False"}, {"load_in_8bit", "False"}}},
+      {"models are read from a folder, which has no revisions", {{"model_revision", "main"}}},
+      {"all rows are trained on; test_split_size and max_steps make a run smaller", {{"sanity_check", "False"}}},
+  };
+  return list;
+}
+
+/// transformers' other optimizers.
+inline constexpr std::string_view other_optimizers =
+    "adamw_hf|adamw_anyprecision|adamw_torch_4bit|ademamix|ademamix_8bit|lion_8bit|lion_32bit|"
+    "paged_ademamix_32bit|paged_ademamix_8bit|paged_lion_32bit|paged_lion_8bit|rmsprop_bnb|rmsprop_bnb_8bit|"
+    "rmsprop_bnb_32bit|galore_adamw|galore_adamw_8bit|galore_adafactor|galore_adamw_layerwise|"
+    "galore_adamw_8bit_layerwise|galore_adafactor_layerwise|lomo|adalomo|grokadamw|schedule_free_radam|"
+    "schedule_free_adamw|schedule_free_sgd|apollo_adamw|apollo_adamw_layerwise|stable_adamw";
+
 }  // namespace kto::detail

@@ -7,8 +7,8 @@
 #include <map>
 #include <optional>
 
-#include "help.hpp"
-#include "yaml_file.hpp"
+#include "kto/cli/help.hpp"
+#include "kto/cli/yaml_file.hpp"
 
 namespace kto {
 

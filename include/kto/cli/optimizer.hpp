@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "arguments.hpp"
+#include "kto/cli/arguments.hpp"
 #include "kto/optim/any.hpp"
 
 namespace kto {

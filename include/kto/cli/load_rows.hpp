@@ -8,7 +8,7 @@
 #include <map>
 #include <utility>
 
-#include "arguments.hpp"
+#include "kto/cli/arguments.hpp"
 #include "kto/collate/example_cache.hpp"
 #include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
