@@ -398,7 +398,7 @@ void run_in_memory(kto::Arguments args) {
       if (args.script.loss_type == kto::LossType::kto && !kto::has_kl_partners(args.train)) throw;
       args.train.overwrite_output_dir = true;  // what is there is this run's own
       kto::release_freed_memory();
-      note(kto::concat("memory ran out; starting anew with --per_device_train_batch_size ", rows));
+      note(kto::concat("memory ran out; starting over with --per_device_train_batch_size ", rows));
     }
   }
 }
@@ -411,7 +411,7 @@ int main(int argc, char** argv) {
     const auto args = kto::parse_arguments(argc, argv, KTO_VERSION, std::cout, note);
     if (!args) return 0;
     kto::keep_freed_memory();
-    std::signal(SIGXFSZ, SIG_IGN);  // a file over the limit is then an error that can be told
+    std::signal(SIGXFSZ, SIG_IGN);                             // a file over the limit is then an error like any other
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
     if (args->script.matmul != kto::MatmulChoice::automatic)

@@ -76,7 +76,7 @@ with tempfile.TemporaryDirectory() as tmp:
          result.returncode == 1 and "--auto_find_batch_size" in result.stderr and len(result.stderr) < 1500, result.stderr[-400:])
     result = run(*big, "--auto_find_batch_size", kib=900_000)
     case("--auto_find_batch_size halves until it fits",
-         result.returncode == 0 and "starting anew with --per_device_train_batch_size 48" in result.stderr, result.stderr[-400:])
+         result.returncode == 0 and "starting over with --per_device_train_batch_size 48" in result.stderr, result.stderr[-400:])
 
     # Another run in the same folder
     def has(*names):

@@ -528,7 +528,7 @@ TEST_CASE("datasets: a mixture as TRL's YAML has it") {
   CHECK_THAT(refused("datasets:\n  - path: x\n    fraction: 1\n  - path: y\n"),
              KTO_CONTAINS("for all sets or for none"));
   CHECK_THAT(refused("datasets:\n  - path: x\n    fraction: 1\nstreaming: true\nmax_steps: 2\n"),
-             KTO_CONTAINS("which a stream has not"));
+             KTO_CONTAINS("which a stream does not have"));
   CHECK_THAT(refused("datasets:\n  - path: x\n", {"--dataset_name", "y"}), KTO_CONTAINS("both name the rows"));
   CHECK_THAT(refused("datasets:\n  - path: x\n", {"--do_eval"}), KTO_CONTAINS("add --test_split_size"));
   CHECK_THAT(refused("datasets:\n  - path: x\n", {"--dataset_train_split", "t"}),

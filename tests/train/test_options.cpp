@@ -223,7 +223,7 @@ TEST_CASE("values that change nothing beside others are named with the reason") 
              }),
              KTO_CONTAINS("warmup_steps: this lr_scheduler_type has no warm-up"));
   CHECK(unused([](auto& c) { c.warmup_ratio = 0.1, c.warmup_steps = 5; }) ==
-        "warmup_ratio: warmup_steps goes before it;");
+        "warmup_ratio: warmup_steps takes precedence;");
   CHECK(
       unused([](auto& c) { c.eval_steps = 500, c.eval_delay = 1, c.metric_for_best_model = "loss"; }) ==
       "eval_steps: eval_strategy is not steps;eval_delay: eval_strategy is no;metric_for_best_model: eval_strategy is "

@@ -98,7 +98,8 @@ inline std::vector<MixturePart> parse_mixture(const Json& datasets, bool streami
   const auto num_fractions = std::ranges::count_if(out, [](const auto& part) { return part.fraction.has_value(); });
   if (num_fractions > 0 && static_cast<std::size_t>(num_fractions) < out.size())
     throw UsageError("datasets: fraction must be given for all sets or for none");
-  if (num_fractions > 0 && streaming) throw UsageError("datasets: fraction needs all rows, which a stream has not");
+  if (num_fractions > 0 && streaming)
+    throw UsageError("datasets: fraction needs all rows, which a stream does not have");
   double sum = 0;
   for (const auto& part : out) sum += part.fraction.value_or(0);
   if (num_fractions > 0 && !(sum > 0)) throw UsageError("datasets: the fractions are all 0");

@@ -71,7 +71,7 @@ inline Decoder narrow_copy(Decoder decoder, at::ScalarType type) {
   return decoder;
 }
 
-/// A few numbers by which a trained decoder is told from an untrained one.
+/// A few numbers that training changes.
 inline Tensor first_parameter(const Decoder& decoder) { return decoder.norm.weight_D.detach(); }
 
 inline LoraConfig lora_config(const ScriptConfig& script) {

@@ -72,7 +72,7 @@ inline const Options<ScriptConfig>& script_options() {
             &C::dataset_streaming, "dataset_streaming", group::data,
             "read and tokenize the rows while training goes on, in bounded memory: needs max_steps; rows are visited "
             "in the order of the files, again from the first when they end, and are not shuffled (transformers does "
-            "not either); a malformed row ends the run when it is come to; a resumed run ends where a row that it was "
+            "not either); a malformed row ends the run when it is read; a resumed run ends where a row that it was "
             "trained on has changed, while rows after those may change and files may grow; the test split is held in "
             "memory"),
         {.name = "streaming", .is_flag = true, .alias_of = "dataset_streaming", .alias_value = "True"},
@@ -201,7 +201,7 @@ inline const Options<ScriptConfig>& script_options() {
                "0: always the likeliest token; above: drawn, from seed, alike at each evaluation",
                {"0, or a number of 1.2e-38 or more", [](double x) { return x == 0 || x >= 1.2e-38; }}),
         option(&C::auto_find_batch_size, "auto_find_batch_size", group::length,
-               "when memory runs out, start anew with half of per_device_train_batch_size"),
+               "when memory runs out, start over with half of per_device_train_batch_size"),
         option(&C::model_init_kwargs, "model_init_kwargs", group::model,
                "\"dtype\" in place of --dtype; revision main"),
         option(&C::ref_model_init_kwargs, "ref_model_init_kwargs", group::reference,

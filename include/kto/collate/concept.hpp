@@ -17,7 +17,7 @@ concept MakesBatches = requires(const Collator& collator, std::span<const Pick> 
   { collator(picks, with_kl) } -> std::same_as<Batch>;
 };
 
-/// Optional: `collator.num_tokens(example)` tells how many tokens of prompt and completion a row has in a batch, which
+/// Optional: `collator.num_tokens(example)` says how many tokens of prompt and completion a row has in a batch, which
 /// must have no padding; max_tokens_per_batch asks for it.
 template <class Collator>
 concept CountsTokens = requires(const Collator& collator, const Example& example) {
@@ -30,7 +30,7 @@ struct CollatorHooks {
 };
 }  // namespace detail
 
-/// A collator has a member of that name, and no requires clause that takes it away: it must be what is said above.
+/// A collator has a member of that name, and no requires clause that takes it away: it must match the contract above.
 template <class Collator>
 concept NamesNumTokens =
     detail::CanBeBase<Collator> && !requires { &detail::WithNames<Collator, detail::CollatorHooks>::num_tokens; } &&

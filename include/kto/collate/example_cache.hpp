@@ -24,7 +24,7 @@ inline const CacheFormat& example_cache_format() {
   return kind;
 }
 
-/// Names and content of a model folder's files that say how text becomes tokens. Where a template tells the date, the
+/// Names and content of a model folder's files that say how text becomes tokens. Where a template shows the date, the
 /// day is part of it.
 inline void add_tokenizer(ContentHash& hash, const fs::path& folder) {
   std::vector<fs::path> files = tokenizer_files(folder);
@@ -67,7 +67,7 @@ inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::
   return hash.hex();
 }
 
-/// The rows stored under `key` in `folder`, nothing dropped; nothing where there are none. Throws Error, which says
+/// The rows stored under `key` in `folder`, nothing dropped; nothing if there are none. Throws Error, which says
 /// why, when the file is damaged or is no cache of this key.
 inline std::optional<Encoded> read_example_cache(const fs::path& folder, const std::string& key) {
   const auto kept = read_cache(folder, key, detail::example_cache_format());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The order in which rows are visited: sequential, shuffled anew each epoch, or grouped by length. An order depends on
+// The order in which rows are visited: sequential, shuffled again each epoch, or grouped by length. An order depends on
 // (seed, epoch) alone, so a resumed run finds the one it left.
 #pragma once
 

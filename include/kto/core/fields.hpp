@@ -59,7 +59,7 @@ constexpr bool has_base() {
   return requires { T{AnyBase<T>{}}; };
 }
 
-/// How many members `T` has, or -1 where that cannot be told: T is no aggregate, has a base, an array or too many.
+/// How many members `T` has, or -1 where that is not known: T is no aggregate, has a base, an array or too many.
 template <class T>
 constexpr int count_fields() {
   if constexpr (std::is_empty_v<T> && std::is_class_v<T>) {

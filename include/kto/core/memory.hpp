@@ -36,7 +36,7 @@ inline MemoryUse memory_use() {
   return out;
 }
 
-/// Lets the peak begin anew at what is held now, where the system can (Linux).
+/// Resets the peak to what is held now, where the system can (Linux).
 inline void reset_memory_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
 /// Gives memory that is cached for `device` but not used back to the system.

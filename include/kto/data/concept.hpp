@@ -21,7 +21,7 @@ concept EncodesText =
       { tokenizer.decode(ids) } -> std::convertible_to<std::string>;
     };
 
-/// Template variables (messages, tools, add_generation_prompt, ...) to text. `now` is the time that they tell.
+/// Template variables (messages, tools, add_generation_prompt, ...) to text. `now` is the time that they show.
 template <class Template>
 concept RendersChat = requires(const Template& chat_template, const Json& variables, std::time_t now) {
   { chat_template.render(variables, now) } -> std::convertible_to<std::string>;

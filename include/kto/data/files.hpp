@@ -27,7 +27,7 @@ struct DataSource {
   std::string split = "train";                 ///< for row_files also slices and sums, as in "train[:10%]+test"
   std::string config = {};                     ///< which of those that README.md names; the default when empty
   fs::path data_dir = {};                      ///< folder in `path` to read in place of it
-  std::vector<SplitPatterns> data_files = {};  ///< in place of those that README.md and names tell of
+  std::vector<SplitPatterns> data_files = {};  ///< in place of those that README.md and names imply
 };
 
 /// Files that rows are read from, and what is taken of them.
@@ -38,7 +38,7 @@ struct RowFiles {
   std::size_t max_rows = SIZE_MAX;        ///< from there on
   /// In tokenized rows, the value in completion_labels of what is not the completion.
   std::int64_t label_pad_token_id = default_label_pad_token_id;
-  std::optional<DataFormat> format = {};  ///< of all files; what their names tell when absent
+  std::optional<DataFormat> format = {};  ///< of all files; what their names imply when absent
   std::vector<std::string> notes = {};    ///< what the user should know of their choice, a sentence each
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads a data set: JSON Lines, JSON arrays, CSV, compressed or not, or Parquet, of TRL's unpaired or paired preference
-// rows, checked one by one. All that is wrong is told in one Error before anything is trained on. Flow: files -> here
-// -> encode.
+// rows, checked one by one. All that is wrong is reported in one Error before anything is trained on.
+// Flow: files -> here -> encode.
 #pragma once
 
 #include <condition_variable>
@@ -79,7 +79,7 @@ inline RowSet read_rows(const fs::path& path, const std::string& split = "train"
 /// ahead.
 class RowBlocks {
  public:
-  /// See read_rows; with `stop_at_problem` a malformed row is an Error when it is come to, not before.
+  /// See read_rows; with `stop_at_problem` a malformed row is an Error when it is reached, not before.
   RowBlocks(std::vector<RowFiles> parts, std::string where, bool stop_at_problem = false)
       : reader_(
             std::move(parts), [this](std::vector<Row> block) { put(std::move(block)); }, stop_at_problem),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files written so that a reader sees the old content or the new, never a half. Until it is whole a file NAME is
-// NAME.tmpPID, and its writer holds a lock on it: so one that a killed program left is told from one that is being
-// written, where a process number tells nothing: it may be taken again by another program, and means nothing in another
-// container or on another machine that shares the folder. Without locks (some network file systems) age has to tell.
+// NAME.tmpPID, and its writer holds a lock on it: so one that a killed program left is not taken for one that is being
+// written, where a process number proves nothing: another program may have it by now, and means nothing in another
+// container or on another machine that shares the folder. Without locks (some network file systems) age decides.
 #pragma once
 
 #include <sys/file.h>

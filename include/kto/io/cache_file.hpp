@@ -67,7 +67,7 @@ inline void check_cache_place(const fs::path& folder, const std::string& key) {
     fail(folder.string(), ": cannot be written: ", std::strerror(errno), "; choose another cache folder");
 }
 
-/// What a cache holds: the tensors in the order of its format, and what is said of them.
+/// What a cache holds: the tensors in the order of its format, and their metadata.
 struct Cached {
   std::vector<Tensor> tensors;
   TensorMetadata metadata;
@@ -97,7 +97,7 @@ inline std::optional<Cached> read_cache(const fs::path& folder, const std::strin
   return out;
 }
 
-/// Stores `tensors`, those of `kind` in its order, and what is said of them under `key`. `folder` is made where there
+/// Stores `tensors`, those of `kind` in its order, and their metadata under `key`. `folder` is made where there
 /// is none.
 inline void write_cache(const fs::path& folder, const std::string& key, const CacheFormat& kind,
                         const std::vector<std::pair<std::string, Tensor>>& tensors, TensorMetadata metadata = {}) {

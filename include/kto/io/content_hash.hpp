@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A hash of content: of rows, weights and files, to tell whether they are those of an earlier day.
+// A hash of content: of rows, weights and files, to see whether they are those of an earlier day.
 #pragma once
 
 #include <bit>

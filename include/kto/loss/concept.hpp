@@ -83,7 +83,7 @@ struct LossHooks {
 };
 }  // namespace detail
 
-/// A loss has members of the optional parts' names: they must be what is said above.
+/// A loss has members of the optional parts' names: they must match the contract above.
 template <class Loss>
 concept NamesObserve = detail::CanBeBase<Loss> && !requires { &detail::WithNames<Loss, detail::LossHooks>::observe; };
 template <class Loss>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// LoraConfig from and to PEFT's adapter_config.json. What PEFT has and this library has not is refused by name. Free of
+// LoraConfig from and to PEFT's adapter_config.json. What PEFT has and this library lacks is refused by name. Free of
 // LibTorch.
 #pragma once
 

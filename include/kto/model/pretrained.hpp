@@ -42,7 +42,7 @@ inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head_name));
 }
 
-/// Collects what does not fit, to be told in one message.
+/// Collects what does not fit, for one message.
 class WeightProblems {
  public:
   template <class... Parts>

@@ -18,7 +18,7 @@ inline Tensor apply_rope_composed(const Tensor& x_NHd, const RopeTables& tables,
 
 namespace detail {
 
-/// x_NHd turned by the tables' angles, or back by them where `inverse`.
+/// x_NHd rotated by the tables' angles, or back where `inverse`.
 inline Tensor rotate(const Tensor& x_NHd, const Tensor& cos_Nd, const Tensor& sin_Nd, bool inverse,
                      at::ScalarType out_type) {
   const Tensor held = x_NHd.contiguous(), out = at::empty(x_NHd.sizes(), x_NHd.options().dtype(out_type));

@@ -55,7 +55,7 @@ struct OptimizerHooks {
 };
 }  // namespace detail
 
-/// An optimizer has a member of that name: it must be what is said above.
+/// An optimizer has a member of that name: it must match the contract above.
 template <class Optimizer>
 concept NamesPrepare =
     detail::CanBeBase<Optimizer> && !requires { &detail::WithNames<Optimizer, detail::OptimizerHooks>::prepare; };

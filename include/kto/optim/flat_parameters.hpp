@@ -86,7 +86,7 @@ struct FlatParameters {
 
 /// transformers' rule, by name: weight decay skips what has "bias", "layernorm" or "rmsnorm" in it, or a part between
 /// dots that is "norm" or ends in "_norm", in capitals or not. (transformers also skips torch's LayerNorm under other
-/// names, which a name does not tell; flatten_parameters takes a rule of your own.)
+/// names, which a name does not show; flatten_parameters takes a rule of your own.)
 inline bool takes_weight_decay(std::string_view name) {
   std::string lower(name);
   for (char& c : lower)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The learning rate of a run, from lr_scheduler_type and lr_scheduler_kwargs: the one object that a loop asks at each
-// step and tells of each evaluation.
+// step and hears of each evaluation.
 #pragma once
 
 #include <algorithm>

@@ -81,7 +81,7 @@ struct GreedyRate {
   double max_lr = 1;
   double eps = 1e-8;
   std::int64_t window_size = 1;    ///< evaluations that the metric is averaged over
-  std::int64_t reset_start = 500;  ///< reductions asked for at min_lr before all starts anew
+  std::int64_t reset_start = 500;  ///< reductions asked for at min_lr before everything starts over
 
   double first_rate = rate;
   double best = improves.worst();

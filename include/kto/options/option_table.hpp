@@ -63,7 +63,7 @@ inline std::string either(std::string_view texts) {
   return out;
 }
 
-/// Throws what is said of a refused option or value; `where` is the place that gave it.
+/// Throws the error of a refused option or value; `where` is the place that gave it.
 template <class Config>
 [[noreturn]] void refuse(const Option<Config>& row, const Json& value, std::string_view where) {
   const std::string expects = row.works()           ? std::string(row.expects)

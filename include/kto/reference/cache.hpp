@@ -47,7 +47,7 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
   return hash.hex();
 }
 
-/// The log-probs stored under `key` in `folder`; nothing where there are none. Throws Error, which says why, when the
+/// The log-probs stored under `key` in `folder`; nothing if there are none. Throws Error, which says why, when the
 /// file is damaged or is no cache of this key.
 inline std::optional<std::vector<RowLogps>> read_reference_cache(const fs::path& folder, const std::string& key,
                                                                  std::size_t num_rows) {

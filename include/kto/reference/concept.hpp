@@ -53,7 +53,7 @@ struct ReferenceHooks {
 };
 }  // namespace detail
 
-/// A reference has members of the optional parts' names: they must be what is said above.
+/// A reference has members of the optional parts' names: they must match the contract above.
 template <class Reference>
 concept NamesFollow =
     detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::follow; };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Precomputed reference: its log-probs of all rows and of their KL pairs, taken in one pass before training, so that
 // the reference model need not be held. A row's KL partner is then fixed, whatever the order in which rows are visited:
-// it is the one that sequential visiting gives it. Rows that were not precomputed are asked of a reference made anew.
+// it is the one that sequential visiting gives it. Rows that were not precomputed are asked of a new one.
 // Use it for long runs where memory is short, and for several runs over the same rows (see cache.hpp).
 #pragma once
 

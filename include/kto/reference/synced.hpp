@@ -15,7 +15,7 @@
 namespace kto {
 
 /// Pairs of a parameter of the reference and the one of the policy that it follows, for all that the policy trains.
-/// Throws Error when the two have not the same parameters, by name and shape.
+/// Throws Error unless the two have the same parameters, by name and shape.
 template <ModelPolicy Model>
 std::vector<std::pair<Tensor, Tensor>> followed_parameters(const Model& reference, const Model& policy) {
   std::map<std::string, Tensor> held;

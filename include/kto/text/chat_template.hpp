@@ -40,7 +40,7 @@ class ChatTemplate {
   /// ask for: tools, documents, add_generation_prompt, bos_token, eos_token, enable_thinking, ... As in transformers,
   /// keys of a message whose value is null are left out, reasoning_content, thinking and reasoning stand for one
   /// another, and tools, documents and add_generation_prompt are None, None and False when absent.
-  /// `now` is the time that strftime_now tells, the present one by default; give one time to all rows of a run.
+  /// `now` is the time that strftime_now gives, the present by default; give one time to all rows of a run.
   /// Throws Error with the template's name and line where the template fails, calls raise_exception, or exceeds
   /// `limits`. Threads may render with one template at the same time.
   std::string render(const Json& variables, std::optional<std::time_t> now = {},

@@ -51,7 +51,7 @@ void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) 
     const Tensor policy_B = in.policy_logp_B.detach();
     const double gap =
         ((policy_B - in.reference_logp_B).abs() / (in.reference_logp_B.abs() + 1)).max().template item<double>();
-    check(!(gap >= 1e-3),  // NaN is told elsewhere, with its rows
+    check(!(gap >= 1e-3),  // NaN is reported elsewhere, with its rows
           "policy and reference give other log-probs for the first rows (", policy_B[0].template item<double>(),
           " and ", in.reference_logp_B[0].template item<double>(),
           "), although the reference was made from the policy: one of them was changed since, they compute in other "

@@ -30,7 +30,7 @@ struct EvaluationSet {
 class EvaluationSets {
  public:
   EvaluationSets() = default;
-  /// One set without a name; none where there are no rows.
+  /// One set without a name; none without rows.
   template <class Rows>
     requires std::convertible_to<const Rows&, std::span<const Example>>
   EvaluationSets(const Rows& rows) {  // NOLINT(google-explicit-constructor): rows are sets, too

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An update whose loss or gradient is not finite is found before it reaches the weights, and told with its rows.
+// An update whose loss or gradient is not finite is found before it reaches the weights, and reported with its rows.
 #pragma once
 
 #include <cmath>

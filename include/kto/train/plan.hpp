@@ -32,7 +32,7 @@ inline std::int64_t resolve_steps(double steps, std::int64_t num_steps) {
 
 }  // namespace detail
 
-/// Throws Error when `num_rows` rows make no batch. `num_batches` tells how many micro-batches an epoch has where they
+/// Throws Error when `num_rows` rows make no batch. `num_batches` says how many micro-batches an epoch has where they
 /// are not all of one size (max_tokens_per_batch): Plan's are those of the first then.
 inline Plan make_plan(const TrainConfig& config, std::int64_t num_rows,
                       const std::function<std::int64_t(std::int64_t epoch)>& num_batches = {}) {

@@ -20,7 +20,7 @@ class RunLog {
   MetricWindow metrics = {};
   Tensor grad_norm = {};  ///< of the last step, before clipping
   double learning_rate = 0;
-  std::optional<double> loss_scale = std::nullopt;  ///< where there is one (LossScale)
+  std::optional<double> loss_scale = std::nullopt;  ///< with fp16 (LossScale)
   std::int64_t num_input_tokens = 0;                ///< as include_num_input_tokens_seen counts
 
   /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping, which is

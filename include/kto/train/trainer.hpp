@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The trainer: policies composed at compile time, and the loop over windows of micro-batches. A step is
 //   window = the next gradient_accumulation_steps micro-batches
-//   without gradient: the reference's log-probs and, if the loss wants it, z0 from mismatched (prompt, completion)
-//   pairs for each micro-batch: log-probs -> loss per row -> weights, mean over the window -> backward clip, optimizer,
-//   schedule; then log and evaluate when due
+//   without gradient: the reference's log-probs and, if the loss needs it, z0 from mismatched pairs
+//   for each micro-batch: log-probs -> loss per row -> weights, mean over the window -> backward
+//   clip, optimizer, schedule; then log and evaluate when due
 #pragma once
 
 #include <functional>

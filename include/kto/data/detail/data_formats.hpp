@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kind of data file a name tells of, and which kind of a folder's files is read.
+// What kind of data file a name implies, and which kind of a folder's files is read.
 #pragma once
 
 #include <algorithm>

@@ -74,7 +74,7 @@ struct DataConfig {
   std::string name;
   bool is_default = false;
   fs::path data_dir = {};
-  std::vector<SplitPatterns> data_files = {};  ///< those that names of files tell where it has none
+  std::vector<SplitPatterns> data_files = {};  ///< those that names of files imply where it has none
   std::string ignored = {};                    ///< names of other settings, of how files are read
 };
 
@@ -108,7 +108,7 @@ inline std::pair<std::string, int> front_matter(std::string_view text_of_file) {
   return {};
 }
 
-/// The configurations that `folder`/README.md names, or .huggingface.yaml, which goes before it; none when neither
+/// The configurations that `folder`/README.md names, or .huggingface.yaml, which takes precedence; none when neither
 /// does.
 inline std::vector<DataConfig> read_configs(const fs::path& folder) {
   std::vector<DataConfig> out;

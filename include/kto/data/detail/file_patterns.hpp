@@ -45,7 +45,7 @@ inline std::string problem_of(const fs::path& path) {
   return is_link ? "is a symbolic link that leads to no file" : "is no file";
 }
 
-/// What is right in `folder`. Throws Error when that cannot be told.
+/// What is right in `folder`. Throws Error when that is not clear.
 inline std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
   std::error_code problem;
   fs::directory_iterator at(folder, problem);

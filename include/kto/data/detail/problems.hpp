@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collects what is wrong with the rows of a data set, so that one Error tells all of it.
+// Collects what is wrong with the rows of a data set, so that one Error reports all of it.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace kto::detail {
 
-/// Bytes of what is said of one row: its own words are never the whole of a message.
+/// Bytes that a message has for one row: it never quotes all of it.
 inline constexpr std::size_t max_row_message = 500;
 
 /// Problems by position; the first ten by position are kept in full, the others counted, in whatever order they come.

@@ -50,7 +50,7 @@ class RowReader {
   static constexpr std::size_t block_bytes = 16 << 20;  ///< or fewer where they are long
   static constexpr std::size_t stream_share = 16;       ///< of a stream one such part, so that little is read ahead
 
-  /// With `stop_at_problem`, for a stream, a malformed row is an Error when it is come to; otherwise all of them are
+  /// With `stop_at_problem`, for a stream, a malformed row is an Error when it is reached; otherwise all of them are
   /// one Error in the end, and no row is handed on after the first.
   RowReader(std::vector<RowFiles> parts, Sink sink, bool stop_at_problem = false)
       : parts_(std::move(parts)), sink_(std::move(sink)), stop_at_problem_(stop_at_problem) {
@@ -122,7 +122,7 @@ class RowReader {
                   ", with prompt, completion and label");
   }
   bool has_enough() const { return num_of_part_ >= part_->max_rows; }
-  /// Whether the row that was come to is one of those that the part takes.
+  /// Whether the row that was reached is one of those that the part takes.
   bool is_wanted() { return num_seen_++ >= part_->first_row && !has_enough(); }
   void note_share(double of_file) {
     std::error_code none;

@@ -103,7 +103,7 @@ class SplitFiles {
     return out;
   }
 
-  /// Splits that the names of files and folders tell of.
+  /// Splits that the names of files and folders imply.
   std::set<std::string> splits() const {
     const std::vector<SplitWord> words(split_words.begin(), split_words.end());
     std::set<std::string> out;

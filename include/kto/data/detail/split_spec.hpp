@@ -23,7 +23,7 @@ struct SplitSlice {
   bool percent = false;
   bool whole_percents = false;  ///< a percent is a hundredth of the rows rounded down
 
-  /// Whether bounds can only be told from the number of rows.
+  /// Whether bounds depend on the number of rows.
   bool needs_count() const { return percent || from.value_or(0) < 0 || to.value_or(0) < 0; }
 
   /// The rows [first, second) of `count`.

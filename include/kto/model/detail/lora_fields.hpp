@@ -71,7 +71,7 @@ inline const LoraField* find_lora_field(std::string_view name) {
 
 /// Values of init_lora_weights that PEFT itself cannot read back, and why.
 inline constexpr std::array<std::array<std::string_view, 2>, 2> refused_inits{{
-    {"corda", "it needs the covariances of its data, which the adapter has not"},
+    {"corda", "it needs the covariances of its data, which the adapter does not have"},
     {"loftq", "it quantizes the base's weights"},
 }};
 

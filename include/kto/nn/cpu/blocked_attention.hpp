@@ -16,7 +16,7 @@
 
 namespace kto {
 
-/// Keys and values of one layer for the tokens of a row, keys turned by their positions.
+/// Keys and values of one layer for the tokens of a row, keys rotated by their positions.
 struct KeysValues {
   Tensor k_NKd, v_NKd;
 };

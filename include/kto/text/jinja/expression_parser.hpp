@@ -31,7 +31,7 @@ class ExpressionParser : protected ParserBase {
         otherwise = conditional();
       }
       node = make(Op::conditional, {condition, node, otherwise});
-      unknown_.resize(std::min(unknown, unknown_.size()));  // may never be reached: told when it is
+      unknown_.resize(std::min(unknown, unknown_.size()));  // may never be reached: reported when it is
     }
     return node;
   }

@@ -97,7 +97,7 @@ inline Value global_strftime_now(Run& run, const Value&, const Arguments& argume
   }
   if (format.empty()) return make_text({});
   std::tm local{};
-  check(::localtime_r(&run.now, &local) != nullptr, "the time cannot be told");
+  check(::localtime_r(&run.now, &local) != nullptr, "the local time is not known");
   std::string out(format.size() * 32 + 256, '\0');
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"

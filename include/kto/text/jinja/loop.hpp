@@ -14,7 +14,7 @@ namespace kto::jinja {
 
 struct Loop {
   Iterator source;
-  bool sized = false;  // the source tells its length
+  bool sized = false;  // the source knows its length
   int depth0 = 0;
   std::int64_t index0 = -1;
   std::int64_t known_length = -1;

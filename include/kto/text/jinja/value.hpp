@@ -77,7 +77,7 @@ struct Pair {
 
 inline std::span<const Pair> Value::dict() const { return {pairs, size}; }
 
-/// Why a value is undefined: told when the template does more with it than print or test it.
+/// Why a value is undefined: reported when the template does more with it than print or test it.
 struct Undefined {
   std::string_view hint;  // the whole reason, or empty
   Value object;           // what was asked, or missing where a variable was

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run's settings and its log tell of trouble ahead. Ranges are those that the authors of KTO give
+// Signs of trouble in a run's settings and its log. Ranges are those that the authors of KTO give
 // (arXiv:2402.01306, and the advice in TRL's documentation).
 #pragma once
 
@@ -28,7 +28,7 @@ inline std::vector<std::string> config_advice(const TrainConfig& config) {
                          "gradient_accumulation_steps); 16 to 128 are usual"));
   if (config.learning_rate < 5e-7 || config.learning_rate > 5e-6)
     out.push_back(concat("learning_rate ", config.learning_rate,
-                         " is outside 5e-7 to 5e-6, the usual range with all weights trained (adapters bear more)"));
+                         " is outside 5e-7 to 5e-6, the usual range with all weights trained (adapters take more)"));
   return out;
 }
 
@@ -38,19 +38,19 @@ inline Callback watch_collapse(std::function<void(const std::string&)> warn, int
   struct Seen {
     int num_bad = 0;
     double margin = 0;
-    bool first = true, told = false;
+    bool first = true, noted = false;
   };
   Callback out;
   out.on_log = [seen = std::make_shared<Seen>(), warn = std::move(warn), patience](const TrainerState& state,
                                                                                    const Json& entry, Control&) {
-    if (seen->told || !entry.contains("kl") || !entry.contains("rewards/margins")) return;
+    if (seen->noted || !entry.contains("kl") || !entry.contains("rewards/margins")) return;
     const double margin = entry["rewards/margins"].get<double>();
     const bool bad = !seen->first && entry["kl"].get<double>() == 0 && margin < seen->margin;
     seen->num_bad = bad ? seen->num_bad + 1 : 0;
     seen->margin = margin;
     seen->first = false;
     if (seen->num_bad < patience) return;
-    seen->told = true;
+    seen->noted = true;
     warn(concat("step ", state.global_step, ": the rewards collapse: kl is 0 and the reward margin has fallen in ",
                 patience, " log entries in a row; lower learning_rate, or look at the balance of the rows"));
   };

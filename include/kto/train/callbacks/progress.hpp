@@ -46,7 +46,7 @@ inline std::string entry_text(const Json& entry) {
   return out + "}";
 }
 
-/// The texts of an evaluation's samples, a line each (line breaks as \\n); empty where there are none.
+/// The texts of an evaluation's samples, a line each (line breaks as \\n); empty without samples.
 inline std::string samples_text(const Json& entry) {
   std::string out;
   for (const auto& [key, samples] : entry.items())

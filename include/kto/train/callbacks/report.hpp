@@ -11,7 +11,7 @@
 
 namespace kto {
 
-/// Appends each log entry to `path` as a line of JSON, with `run_name` before it where there is one.
+/// Appends each log entry to `path` as a line of JSON, with `run_name` in front unless that is empty.
 inline Callback report_jsonl(const fs::path& path, const std::string& run_name = "") {
   Callback out;
   const auto file = std::make_shared<std::optional<FileHandle>>();

@@ -33,7 +33,7 @@ struct Checkpointing {
   /// are written to model.safetensors. What it writes must hold every trained parameter under its name.
   std::function<void(const fs::path& folder)> save_model = {};
   Json arguments = {};          ///< of the program, for training_args.json; the TrainConfig when null
-  Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is told by name
+  Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is reported by name
   std::string model_card = "";  ///< README.md
 };
 
@@ -271,7 +271,7 @@ class Checkpointer {
     return folder;
   }
 
-  /// At the end of a run: with a save_total_limit of 1 the best checkpoint, where there is one, is the one that stays.
+  /// At the end of a run: with a save_total_limit of 1 the best checkpoint, if any, is the one that stays.
   void finish(const TrainerState& state) {
     if (config_.save_total_limit != 1 || !state.best_model_checkpoint) return;
     const auto is_best = [&](const auto& found) { return fs::equivalent(found.second, *state.best_model_checkpoint); };

@@ -73,7 +73,7 @@ std::string reference_hash(const Reference& reference, std::span<const Example> 
   return "";
 }
 
-/// The reference beside what reference_hash and reference_description tell of it.
+/// The reference beside what reference_hash and reference_description cover.
 template <class Reference>
 PolicyText reference_text(const Reference& reference) {
   if constexpr (HoldsTable<Reference>)

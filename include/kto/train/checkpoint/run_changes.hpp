@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is not the same in a run that goes on and in the one that its checkpoint is of: what the weights trained so far
-// depend on must be the same; what is to come may be another, and is told.
+// depend on must be the same; what is to come may differ, and a note says so.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace kto {
 
-/// Options that nobody need be told of when they change: they say where things are and what is shown, or change no
+/// Options that may change without a note: they say where things are and what is shown, or change no
 /// result. Rows and models are compared by their content.
 inline constexpr std::array free_options{"output_dir",
                                          "overwrite_output_dir",
@@ -94,7 +94,7 @@ struct RunChanges {
   std::vector<std::string> taken;    ///< from here on
   bool schedule = false;             ///< an option that the learning rate depends on is among `taken`
   bool rate_state = false;           ///< a learning rate that follows the evaluations begins at its peak again
-  bool best = false;                 ///< evaluations so far do not tell what is best from here on
+  bool best = false;                 ///< evaluations so far do not decide what is best from here on
 };
 
 namespace detail {
@@ -178,7 +178,7 @@ inline void compare_policies(const Json& saved, const Json& now, RunChanges& out
     for (const char* which : {"model", "reference"})
       if (part(saved["description"], which) != part(now["description"], which))
         out.refused.push_back(
-            concat("the ", which, " computes otherwise with the same weights (config.json, or the adapter's)"));
+            concat("the ", which, " computes something else with the same weights (config.json, or the adapter's)"));
   if (!out.refused.empty()) return;  // an option has said it, or the other weights do
   const Json policies = part(now, "policies");
   for (const auto& [slot, text] : policies.items())

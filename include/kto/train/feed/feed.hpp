@@ -79,7 +79,7 @@ class MemoryFeed final : public Feed {
       rules_.num_tokens = [this](const Example& row) { return collator_.num_tokens(row); };
     else
       throw UsageError(
-          "max_tokens_per_batch: this collator does not tell how many tokens it makes of a row: take "
+          "max_tokens_per_batch: this collator does not say how many tokens it makes of a row: take "
           "kto::PackedCollator, or write `std::int64_t num_tokens(const kto::Example&) const` in yours");
   }
 

@@ -30,7 +30,7 @@ class BatchSource {
         made_(static_cast<std::size_t>(num_workers * prefetch_factor)) {
     try {
       for (std::int64_t i = 0; i < num_workers; ++i) workers_.emplace_back([this] { work(); });
-    } catch (...) {  // the system gives no more threads: those there are wait until they are told to stop
+    } catch (...) {  // the system gives no more threads: those there are wait for the stop
       stop();
       throw;
     }

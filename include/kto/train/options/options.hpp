@@ -30,7 +30,7 @@ inline void add_unused_train_options(Options<TrainConfig>& rows) {
     return c.logging_strategy != IntervalStrategy::steps &&
            (c.eval_strategy != IntervalStrategy::steps || c.eval_steps);
   });
-  set_unused(rows, {"warmup_ratio"}, "warmup_steps goes before it", [](const C& c) { return c.warmup_steps != 0; });
+  set_unused(rows, {"warmup_ratio"}, "warmup_steps takes precedence", [](const C& c) { return c.warmup_steps != 0; });
   set_unused(rows, {"warmup_steps", "warmup_ratio"},
              "this lr_scheduler_type has no warm-up (constant_with_warmup is the constant one with it)",
              [](const C& c) { return !has_warmup(c.lr_scheduler_type); });
