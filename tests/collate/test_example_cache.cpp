@@ -101,7 +101,7 @@ TEST_CASE("a cache entry that is damaged, of another key, of another format or m
     fs::remove(file);
   }
   const fs::path plain = folder.write("plain", "");
-  CHECK_THAT(error_of([&] { kto::check_cache_place(plain, "key"); }), KTO_CONTAINS("cannot be made a folder"));
+  CHECK_THAT(error_of([&] { kto::check_cache_place(plain, "key"); }), KTO_CONTAINS("is a file, not a folder"));
   CHECK(error_of([&] { kto::check_cache_place(folder.path() / "new" / "one", "key"); }) == "");
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // config.json, adapter_config.json and the YAML file of --config.
-#include "kto/cli/yaml_file.hpp"
 #include "fuzz.hpp"
+#include "kto/cli/yaml_file.hpp"
 #include "kto/model/config.hpp"
 #include "kto/model/lora_config_json.hpp"
 
