@@ -111,7 +111,7 @@ with tempfile.TemporaryDirectory() as tmp:
     case("breaks it off in the middle", "100%" not in after and not os.path.exists(at("tokenized")), after[-300:])
     after = ends("precomputing", stopped("precomputed", "reference", "--max_steps", "1", "--precompute_ref_log_probs", "--ref_logps_cache", at("logps"),
                                          "--precompute_ref_batch_size", "1", data=at("many.jsonl")))
-    case("breaks it off, too", "100%" not in after and not os.listdir(at("precomputed")) and not os.path.exists(at("logps")), after[-300:])
+    case("breaks it off, too", "100%" not in after and not os.path.exists(at("precomputed")) and not os.listdir(at("logps")), after[-300:])
     short = ["--max_steps", "2", "--logging_steps", "1", "--per_device_eval_batch_size", "1"]
     ends("the evaluation after training", stopped("last", "evaluate", *short, "--do_eval"), "the evaluation after training is broken off; the trained model is saved")
     assert runs.run("trained", *short).returncode == 0
