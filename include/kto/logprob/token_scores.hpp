@@ -3,6 +3,7 @@
 // of chunked.hpp, and the way for models that give plain logits.
 #pragma once
 
+#include "kto/nn/affine.hpp"
 #include "kto/nn/head.hpp"
 
 namespace kto {
@@ -26,8 +27,7 @@ inline at::ScalarType wide(const Tensor& tensor) {
 
 /// logits_CV = head(hidden_CD), in float32 or wider.
 inline Tensor head_logits(const Tensor& hidden_CD, const Head& head) {
-  const auto cast = [&](const Tensor& weight) { return weight.to(hidden_CD.scalar_type()); };
-  Tensor logits_CV = at::linear(hidden_CD, cast(head.weight_VD), head.bias_V ? cast(*head.bias_V) : Tensor());
+  Tensor logits_CV = affine(hidden_CD, head.weight_VD, head.bias_V);
   logits_CV = logits_CV.to(detail::wide(logits_CV));
   if (head.scale != 1) logits_CV = logits_CV * head.scale;
   if (head.soft_cap > 0) logits_CV = head.soft_cap * at::tanh(logits_CV / head.soft_cap);
