@@ -56,8 +56,9 @@ inline std::vector<MixturePart> parse_mixture(const Json& datasets, bool streami
       if (key == "path")
         source.path = detail::expand_home(text(value, key));
       else if (key == "name" || key == "config") {
-        if (!source.config.empty() && source.config != value) bad(key, "name and config both name the configuration");
-        source.config = text(value, key);
+        const std::string name = text(value, key);
+        if (!source.config.empty() && source.config != name) bad(key, "name and config both name the configuration");
+        source.config = name;
       } else if (key == "data_dir")
         source.data_dir = detail::expand_home(text(value, key));
       else if (key == "split")
