@@ -108,7 +108,7 @@ inline std::pair<std::vector<Example>, std::vector<Example>> split_rows(std::vec
   const auto take = [&](std::size_t begin, std::size_t end) {
     std::vector<Example> out;
     for (std::size_t chunk = begin; chunk < end; chunk += static_cast<std::size_t>(unpair_chunk))
-      for (const std::size_t which : {0, 1})
+      for (std::size_t which = 0; which < 2; ++which)
         for (std::size_t i = chunk; i < std::min(chunk + static_cast<std::size_t>(unpair_chunk), end); ++i)
           if (units[order[i]]->size() > which) out.push_back(std::move((*units[order[i]])[which]));
     return out;
