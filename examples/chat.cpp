@@ -75,6 +75,7 @@ kto::GenerationConfig generation_config(const Options& options, const kto::fs::p
   const bool has_adapter = !options.adapter.empty() || !kto::fs::equivalent(own, base);
   auto config = kto::read_generation_config(kto::fs::exists(own / "generation_config.json") ? own : base,
                                             has_adapter ? tokens : kto::NamedTokens());
+  if (config.eos_token_ids.empty()) config.eos_token_ids = kto::eos_token_ids(base);  // an adapter has no config.json
   if (options.temperature) config.temperature = *options.temperature;
   if (options.top_k) config.top_k = *options.top_k;
   if (options.top_p) config.top_p = *options.top_p;

@@ -163,7 +163,7 @@ template <class Reference>
 kto::EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference) {
   const auto& script = run.args.script;
   if (!script.generate_during_eval) return {};
-  auto config = kto::read_generation_config(run.policy.base, run.policy.tokens);
+  auto config = kto::read_generation_config(run.policy.base_files, run.policy.tokens);
   config.max_new_tokens = script.generation_max_new_tokens;
   config.temperature = script.generation_temperature;
   config.top_k = 0;
@@ -322,7 +322,7 @@ void note_special_tokens(const kto::Policy& policy, bool is_adapter) {
       !text.empty())
     note(text);
   if (!is_adapter || !eos) return;
-  const auto ends = kto::read_generation_config(policy.base).eos_token_ids;
+  const auto ends = kto::read_generation_config(policy.base_files).eos_token_ids;
   if (!ends.empty() && std::ranges::find(ends, eos->id) == ends.end())
     note(kto::concat("completions end with ", eos->text, " (id ", eos->id, "), which the eos_token_id of the base's ",
                      "configs does not name: with the adapter, generate() of transformers stops there only when asked "

@@ -31,17 +31,23 @@ struct GenerationConfig {
   std::vector<std::int64_t> eos_token_ids = {};  ///< tokens that end the text
 };
 
-/// What a model folder says of generation: generation_config.json (its end-of-text tokens go before those of
-/// config.json), without sampling where it does not ask for it. With `tokens` as it says when a model is saved with
-/// them. Throws Error naming the file when it is malformed.
-inline GenerationConfig read_generation_config(const fs::path& folder, const NamedTokens& tokens = {}) {
+/// The end-of-text tokens that a model's config.json names.
+inline std::vector<std::int64_t> eos_token_ids(const ModelFiles& files) {
+  std::vector<std::int64_t> out;
+  const Json named = detail::value_or_null(read_token_configs(files).config, "eos_token_id");
+  for (const Json& id : named.is_array() ? named : Json::array({named}))
+    if (const auto number = json_as<std::int64_t>(id)) out.push_back(*number);
+  return out;
+}
+
+/// The generation settings of a model's files: those of generation_config.json (its end-of-text tokens take precedence
+/// over those of config.json), without sampling unless it asks for that. With `tokens`, those that a model saved with
+/// them gets. Throws Error naming the file when it is malformed.
+inline GenerationConfig read_generation_config(const ModelFiles& files, const NamedTokens& tokens = {}) {
   GenerationConfig out;
-  const Json model = fs::exists(folder / "config.json") ? read_json(folder / "config.json") : Json::object();
-  if (const auto eos = model.find("eos_token_id"); eos != model.end())
-    for (const Json& id : eos->is_array() ? *eos : Json::array({*eos}))
-      if (const auto number = json_as<std::int64_t>(id)) out.eos_token_ids.push_back(*number);
-  const Json config = aligned_configs(folder, tokens).generation;
-  const std::string where = (folder / "generation_config.json").string();
+  out.eos_token_ids = eos_token_ids(files);
+  const Json config = aligned_configs(files, tokens).generation;
+  const std::string where = (files.folder() / "generation_config.json").string();
   if (config.contains("eos_token_id") && config["eos_token_id"].is_array())
     out.eos_token_ids = json_value<std::vector<std::int64_t>>(config, "eos_token_id", {}, where);
   else if (config.contains("eos_token_id") && !config["eos_token_id"].is_null())
