@@ -9,9 +9,11 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "kto/cli/collator.hpp"
 #include "kto/cli/load_rows.hpp"
 #include "kto/cli/optimizer.hpp"
 #include "kto/cli/policy.hpp"
+#include "kto/cli/save_run.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/core/terminal.hpp"
 #include "kto/kto.hpp"
@@ -31,114 +33,12 @@ void check_folders(const kto::ScriptConfig& script) {
     kto::check_folder(*script.logging_dir, "--logging_dir");
 }
 
-/// Takes away what an overwritten run of the other kind left: a loader would put an adapter on the new weights, or read
-/// the old model for the new adapter's.
-void remove_adapter(const fs::path& folder) {
-  kto::remove_stale_weights(folder, {}, "adapter_model");
-  fs::remove(folder / "adapter_config.json");
-}
-void remove_whole_model(const fs::path& folder, const fs::path& base) {
-  if (std::error_code none; fs::equivalent(folder, base, none)) return;
-  kto::remove_stale_weights(folder, {});
-  for (const char* name : {"config.json", "generation_config.json"}) fs::remove(folder / name);
-}
-
-void save_model(const kto::Policy& policy, const fs::path& folder) {
-  if (policy.adapter) {
-    kto::save_adapter({policy.model, *policy.adapter}, folder, policy.tokenizer_files, policy.tokens);
-    remove_whole_model(folder, policy.base);
-  } else {
-    kto::save_pretrained(policy.model, folder, policy.base_files, policy.tokens);
-    remove_adapter(folder);
-  }
-}
-
-/// README.md of the trained model. Its base is named as config.json says that the hub has it, else by its folder.
-std::string model_card(const kto::Arguments& args, const kto::Policy& policy) {
-  const std::string base = policy.base_files.object("config.json").value("_name_or_path", "");
-  const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
-  return kto::to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
-                           .base_model = kto::is_hub_name(base) ? base : policy.base.string(),
-                           .base_is_folder = !kto::is_hub_name(base),
-                           .dataset = "",
-                           .library_name = policy.adapter && !args.script.merge_and_unload ? "peft" : "transformers",
-                           .version = KTO_VERSION});
-}
-
-/// Hashes of the files that the rows come from; of those that are streamed, of size and beginning.
-Json hash_rows_files(const kto::LoadedRows& rows) {
-  constexpr std::size_t beginning = 1 << 20;
-  Json out = Json::object();
-  for (const auto& [file, streamed] : rows.files) {
-    if (!streamed) {
-      out[file] = kto::detail::file_hash(file);
-      continue;
-    }
-    kto::FileReader reader(file);
-    std::string begin;
-    reader.read(begin, beginning);
-    kto::ContentHash hash;
-    hash.add(kto::concat(reader.size()));
-    hash.add(begin);
-    out[file] = hash.hex();
-  }
-  return out;
-}
-
-/// Writes what transformers' Trainer leaves in its output folder.
-void save(const kto::Arguments& args, const kto::Policy& policy, const kto::TrainerState& state, const kto::Plan& plan,
-          const Json& eval_metrics) {
-  const fs::path folder = args.train.output_dir;
-  const auto write = [&](const char* name, const Json& content) {
-    kto::write_file(folder / name, content.dump(2) + "\n");
-  };
-  kto::Policy saved = policy;
-  if (policy.adapter && args.script.merge_and_unload) {
-    saved.model = kto::merge_and_unload(policy.model);
-    saved.adapter.reset();
-  }
-  save_model(saved, folder);
-  kto::write_file(folder / "README.md", model_card(args, policy));
-  Json results = state.log_history.back();
-  results.erase("step");
-  write("train_results.json", results);
-  if (!eval_metrics.empty()) {
-    write("eval_results.json", eval_metrics);
-    results.update(eval_metrics);
-  }
-  write("all_results.json", results);
-  write("training_args.json", kto::to_json(args));
-  write("trainer_state.json", kto::to_json(state, plan, args.train));
-}
-
-/// Packed or padded, chosen at run time: half as many trainers to compile.
-struct Collator {
-  static constexpr kto::BatchParts provides{.kl_pairs = true};
-  bool padded = false;
-  bool share_prompt = true;
-  kto::Truncation truncation = {};
-  std::int64_t pad_id = 0;
-  std::int64_t pad_to_multiple_of = 1;
-  std::int64_t num_tokens(const kto::Example& row) const {  // of packed rows: see validate(Arguments)
-    return kto::PackedCollator{.max_length = truncation.max_length, .parts = truncation.parts}.num_tokens(row);
-  }
-  kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
-    const auto& [max_length, parts] = truncation;
-    return padded ? kto::PaddedCollator{.max_length = max_length,
-                                        .parts = parts,
-                                        .pad_id = pad_id,
-                                        .pad_to_multiple_of = pad_to_multiple_of}(picks, with_kl)
-                  : kto::PackedCollator{.max_length = max_length, .parts = parts, .share_prompt = share_prompt}(
-                        picks, with_kl);
-  }
-};
-
 /// What all kinds of trainers are made of here.
 struct Run {
   kto::Arguments args;
   kto::LoadedRows rows;
   kto::Policy policy;
-  Collator collator;
+  kto::RuntimeCollator collator;
   Json rows_files = Json::object();  ///< {path: hash}
   const kto::Tokenizer* tokenizer = nullptr;
 };
@@ -195,18 +95,19 @@ void print_evaluation(const Json& metrics) {
 template <class Loss, class Reference>
 void train(const Run& run, const Loss& loss, const Reference& reference) {
   const auto& args = run.args;
-  kto::Trainer trainer{.model = run.policy.model,
-                       .collator = run.collator,
-                       .loss = loss,
-                       .reference = reference,
-                       .config = args.train,
-                       .callbacks = make_callbacks(args),
-                       .evaluation = evaluation_hooks(run, reference),
-                       .optimizer = kto::make_any_optimizer(args.script, args.train),
-                       .checkpointing = {.save_model = [&](const fs::path& folder) { save_model(run.policy, folder); },
-                                         .arguments = kto::to_json(args),
-                                         .files = run.rows_files,
-                                         .model_card = model_card(args, run.policy)}};
+  kto::Trainer trainer{
+      .model = run.policy.model,
+      .collator = run.collator,
+      .loss = loss,
+      .reference = reference,
+      .config = args.train,
+      .callbacks = make_callbacks(args),
+      .evaluation = evaluation_hooks(run, reference),
+      .optimizer = kto::make_any_optimizer(args.script, args.train),
+      .checkpointing = {.save_model = [&](const fs::path& folder) { kto::save_policy(run.policy, folder); },
+                        .arguments = kto::to_json(args),
+                        .files = run.rows_files,
+                        .model_card = kto::model_card(args, run.policy, KTO_VERSION)}};
   Json eval_metrics = Json::object();
   const auto evaluate = [&](std::int64_t num_tokens) {
     if (!args.script.bf16_full_eval && !args.script.fp16_full_eval)
@@ -242,7 +143,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     } catch (const kto::Interrupted&) {
       note("the evaluation after training is broken off; the trained model is saved without it");
     }
-  save(args, run.policy, state, plan, eval_metrics);
+  kto::save_run(args, run.policy, state, plan, eval_metrics, KTO_VERSION);
   std::cout << "Model saved to " << kto::printable(args.train.output_dir) << '\n';
 }
 
@@ -330,12 +231,6 @@ void note_special_tokens(const kto::Policy& policy, bool is_adapter) {
                      eos->id, "); chat does"));
 }
 
-/// What the tokenizer's padding is, as an id; 0 where it has none: padding is never looked at.
-std::int64_t pad_id(const kto::ScriptConfig& script, const kto::NamedTokens& tokens) {
-  if (script.collator != kto::CollatorType::padded) return 0;
-  return script.padding_value.value_or(tokens.pad ? tokens.pad->id : 0);
-}
-
 void run(const kto::Arguments& args) {
   (void)kto::make_any_optimizer(args.script, args.train);  // throws for optim_args that do not belong
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != kto::IntervalStrategy::no;
@@ -344,9 +239,7 @@ void run(const kto::Arguments& args) {
   Run run{.args = args,
           .rows = kto::load_rows(args, evaluates, kto::tokenizer_folder(args), processor, note),
           .policy = {},
-          .collator = {args.script.collator == kto::CollatorType::padded, args.script.share_prompt,
-                       kto::truncation_of(args.script, tokens), pad_id(args.script, tokens),
-                       args.script.pad_to_multiple_of.value_or(1)},
+          .collator = kto::make_collator(args.script, tokens),
           .rows_files = {},
           .tokenizer = &processor.tokenizer()};
   if (const auto advice =
@@ -361,7 +254,7 @@ void run(const kto::Arguments& args) {
   if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload);
   if (args.script.do_train)
     for (const std::string& advice : kto::config_advice(args.train)) note(advice);
-  run.rows_files = hash_rows_files(run.rows);
+  run.rows_files = kto::hash_rows_files(run.rows);
   switch (args.script.loss_type) {
     case kto::LossType::kto:
       return train(run, kto::Kto{.beta = args.script.beta});

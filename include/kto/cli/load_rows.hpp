@@ -13,6 +13,7 @@
 #include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/train/callbacks/progress.hpp"
+#include "kto/train/checkpoint/folder.hpp"
 #include "kto/train/evaluation_sets.hpp"
 #include "kto/train/feed/feed.hpp"
 
@@ -131,6 +132,26 @@ struct LoadedRows {
     return EvaluationSets(std::move(sets));
   }
 };
+
+/// Hashes of the files that the rows come from; of those that are streamed, of size and beginning.
+inline Json hash_rows_files(const LoadedRows& rows) {
+  constexpr std::size_t beginning = 1 << 20;
+  Json out = Json::object();
+  for (const auto& [file, streamed] : rows.files) {
+    if (!streamed) {
+      out[file] = detail::file_hash(file);
+      continue;
+    }
+    FileReader reader(file);
+    std::string begin;
+    reader.read(begin, beginning);
+    ContentHash hash;
+    hash.add(concat(reader.size()));
+    hash.add(begin);
+    out[file] = hash.hex();
+  }
+  return out;
+}
 
 /// The files of a set of eval_datasets: at a path, or of a split of dataset_name.
 inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const std::string& name, const Json& where) {

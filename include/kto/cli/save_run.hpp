@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run leaves in its output folder: the trained model or adapter, its card, results and settings.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "kto/cli/arguments.hpp"
+#include "kto/cli/policy.hpp"
+#include "kto/train/model_card.hpp"
+#include "kto/train/state.hpp"
+
+namespace kto {
+
+namespace detail {
+
+/// Takes away what an overwritten run of the other kind left: a loader would put an adapter on the new weights, or read
+/// the old model for the new adapter's.
+inline void remove_adapter(const fs::path& folder) {
+  remove_stale_weights(folder, {}, "adapter_model");
+  fs::remove(folder / "adapter_config.json");
+}
+inline void remove_whole_model(const fs::path& folder, const fs::path& base) {
+  if (std::error_code none; fs::equivalent(folder, base, none)) return;
+  remove_stale_weights(folder, {});
+  for (const char* name : {"config.json", "generation_config.json"}) fs::remove(folder / name);
+}
+
+}  // namespace detail
+
+/// Saves the model or the adapter that is trained, for transformers or PEFT to load.
+inline void save_policy(const Policy& policy, const fs::path& folder) {
+  if (policy.adapter) {
+    save_adapter({policy.model, *policy.adapter}, folder, policy.tokenizer_files, policy.tokens);
+    detail::remove_whole_model(folder, policy.base);
+  } else {
+    save_pretrained(policy.model, folder, policy.base_files, policy.tokens);
+    detail::remove_adapter(folder);
+  }
+}
+
+/// README.md of the trained model. Its base is named as config.json says that the hub has it, else by its folder.
+inline std::string model_card(const Arguments& args, const Policy& policy, std::string_view version) {
+  const std::string base = policy.base_files.object("config.json").value("_name_or_path", "");
+  const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
+  return to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
+                      .base_model = is_hub_name(base) ? base : policy.base.string(),
+                      .base_is_folder = !is_hub_name(base),
+                      .dataset = "",
+                      .library_name = policy.adapter && !args.script.merge_and_unload ? "peft" : "transformers",
+                      .version = std::string(version)});
+}
+
+/// Writes what transformers' Trainer leaves in its output folder.
+inline void save_run(const Arguments& args, const Policy& policy, const TrainerState& state, const Plan& plan,
+                     const Json& eval_metrics, std::string_view version) {
+  const fs::path folder = args.train.output_dir;
+  const auto write = [&](const char* name, const Json& content) { write_file(folder / name, content.dump(2) + "\n"); };
+  Policy saved = policy;
+  if (policy.adapter && args.script.merge_and_unload) {
+    saved.model = merge_and_unload(policy.model);
+    saved.adapter.reset();
+  }
+  save_policy(saved, folder);
+  write_file(folder / "README.md", model_card(args, policy, version));
+  Json results = state.log_history.back();
+  results.erase("step");
+  write("train_results.json", results);
+  if (!eval_metrics.empty()) {
+    write("eval_results.json", eval_metrics);
+    results.update(eval_metrics);
+  }
+  write("all_results.json", results);
+  write("training_args.json", to_json(args));
+  write("trainer_state.json", to_json(state, plan, args.train));
+}
+
+}  // namespace kto
