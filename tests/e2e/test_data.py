@@ -103,7 +103,7 @@ with tempfile.TemporaryDirectory() as tmp:
         file.seek(-5, 2)
         file.write(b"\xff\xfe\xff")
     said = run("--dataset_cache", at("cache")).stderr
-    case("a damaged one is told and made anew", "damaged" in said and "tokenized again" in said and "kept in" in said, said[-300:])
+    case("a damaged one is reported and made again", "damaged" in said and "tokenized again" in said and "kept in" in said, said[-300:])
     case("small sets are not kept unasked", not os.path.exists(at("home")))
 
     # Samples of text

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files and folders that are written to: what a killed program left, what cannot be made, and how that is told.
+// Files and folders that are written to: what a killed program left, what cannot be made, and what the error says.
 #include "catch.hpp"
 #include "kto/io/atomic_file.hpp"
 #include "kto/io/cache_file.hpp"
@@ -95,7 +95,7 @@ TEST_CASE("a folder that cannot be made is an Error that names the part of the p
   CHECK(kto::make_folder(root / "new").empty());
 }
 
-TEST_CASE("an error of the file system is told by its path, without the library's words") {
+TEST_CASE("an error of the file system names its path, without the library's words") {
   const kto_test::TemporaryFolder folder;
   const kto::fs::path loop = folder.path() / "loop";
   kto::fs::create_symlink(loop, loop);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stops long work early. A signal handler asks for it (train/callbacks/stop_signals.hpp), and every loop that may take long
-// checks once per batch, block of a file, few rows or token. Where nobody asks, a check is one load.
+// Stops long work early. A signal handler asks for it (train/callbacks/stop_signals.hpp), and every loop that may take
+// long checks once per batch, block of a file, few rows or token. If nobody asks, a check is one load.
 #pragma once
 
 #include <atomic>

@@ -23,7 +23,7 @@ class KvCache {
   /// Forgets all tokens after the first `length`.
   void truncate(std::int64_t length) { ids_.resize(static_cast<std::size_t>(length)); }
 
-  /// Keys and values of the tokens seen, [P, K, d] each; they share the cache's memory. Empty where there are none.
+  /// Keys and values of the tokens seen, [P, K, d] each; they share the cache's memory. Empty before the first token.
   Decoder::Prefix prefix() const {
     if (ids_.empty()) return {};
     Decoder::Prefix out;

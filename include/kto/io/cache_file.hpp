@@ -55,8 +55,8 @@ inline bool is_cache_file(const std::string& name, const std::string& key) {
   fail(path.string(), ": is not the cache that its name says: ", why..., "; delete it, or choose another cache folder");
 }
 
-/// Throws Error when nothing can be stored under `key` in `folder`, which is made where there is none: better than
-/// after the work.
+/// Makes `folder` if it is missing, and throws Error when nothing can be stored under `key` in it. Call it before the
+/// work whose result is to be stored.
 inline void check_cache_place(const fs::path& folder, const std::string& key) {
   make_folder(folder);
   const fs::path path = cache_path(folder, key);

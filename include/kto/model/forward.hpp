@@ -27,13 +27,13 @@ struct LayerContext {
 /// itself when that is empty. Where `kept` is given, it gets the row's keys and values, without gradient.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
                             const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
-  const auto& [attention, mlp] = spec;
+  const AttentionSpec& attention = spec.attention;
   const at::ScalarType compute = context.compute;
   const double eps = context.norm_eps;
-  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, spec.attention.head_dim}); };
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, attention.head_dim}); };
   const auto rotated = [&](const Tensor& x_NHd, const Norm& norm) {
-    const Tensor normed = spec.attention.qk_norm ? rms_norm(x_NHd, norm.weight_D, eps, wide_type(compute)) : x_NHd;
-    return apply_rope(normed, context.ropes[spec.attention.rope], compute);
+    const Tensor normed = attention.qk_norm ? rms_norm(x_NHd, norm.weight_D, eps, wide_type(compute)) : x_NHd;
+    return apply_rope(normed, context.ropes[attention.rope], compute);
   };
 
   const auto qkv = normed_linears(hidden_ND, layer.input_layernorm.weight_D, eps, compute,
@@ -46,7 +46,7 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
   const auto middle_gate_up =
       add_normed_linears(hidden_ND, layer.o_proj(attended_NHd.flatten(-2)), layer.post_attention_layernorm.weight_D,
                          eps, compute, {&layer.gate_proj, &layer.up_proj});
-  return middle_gate_up[0] + gated_down(mlp.activation, middle_gate_up[1], middle_gate_up[2], layer.down_proj);
+  return middle_gate_up[0] + gated_down(spec.mlp.activation, middle_gate_up[1], middle_gate_up[2], layer.down_proj);
 }
 
 namespace detail {

@@ -40,8 +40,8 @@ inline bool is_leftover(const fs::path& path) {
 
 }  // namespace detail
 
-/// Holds an output folder for this process: it is made where there is none, locked, and cleared of what a killed run
-/// left half-written. A folder that it made and that stays empty is removed again.
+/// Holds an output folder for this process: makes it if it is missing, locks it, and removes what a killed run left
+/// half-written. A folder that it made and that stays empty is removed again.
 class OutputFolder {
  public:
   /// Throws Error when the path cannot be such a folder, when another process holds it, and, unless `may_hold_files`,
