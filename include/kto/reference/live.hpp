@@ -20,6 +20,10 @@ struct LiveReference {
     const BatchScores scores = score_batch(model, batch, /*with_kl=*/true);
     return {.logp_B = scores.rows.logp_B, .kl_logp_B = scores.kl_logp_B};
   }
+  template <class Visit>
+  void visit_models(const Visit& visit) const {
+    visit(model);
+  }
 };
 
 /// A reference that is `policy` as it is now: a deep copy without gradient, made by the model's own frozen_copy.

@@ -35,6 +35,10 @@ struct TrainerContract {
   static_assert(HoldsNoGradient<Reference>,
                 "kto: a reference must not track gradients: hold a frozen copy (kto::live_reference) and drop "
                 "`tracks_gradient = true`; see kto/reference/concept.hpp");
+  static_assert(!GivesReferenceLogps<Reference, Model> || ShowsModels<Reference>,
+                "kto: the members of your reference cannot be listed (a base class, an array, or private): write "
+                "`template <class Visit> void visit_models(const Visit&) const` in it, and call visit(model) for each "
+                "model that it holds; see kto/reference/concept.hpp");
   static_assert(UpdatesParameters<Optimizer>,
                 "kto: write `void step(kto::FlatParameters&, const kto::Update&)` in your optimizer; "
                 "see kto/optim/concept.hpp");
@@ -65,6 +69,18 @@ struct TrainerContract {
                 "kto: your reference has another `visit_state` than `template <class Archive> void "
                 "visit_state(Archive&, const Model& policy)`, and its state would not be saved; see "
                 "kto/reference/concept.hpp");
+  static_assert(!NamesNoise<Model> || TakesNoise<Model>,
+                "kto: your model has another `neftune_noise_alpha` than `double neftune_noise_alpha`, and it would "
+                "never be set; see kto/model/concept.hpp");
+  static_assert(!NamesStartsAsPolicy<Reference> || SaysStartsAsPolicy<Reference>,
+                "kto: your reference has another `starts_as_policy` than `bool starts_as_policy`, and it would be "
+                "ignored; see kto/reference/concept.hpp");
+  static_assert(!NamesIdentity<Reference> || IdentifiesItself<Reference>,
+                "kto: your reference has another `identity` than `std::string identity(std::span<const kto::Example>) "
+                "const`, and a resumed run would not be compared by it; see kto/reference/concept.hpp");
+  static_assert(!NamesVisitModels<Reference> || ListsModels<Reference>,
+                "kto: your reference has another `visit_models` than `template <class Visit> void visit_models(const "
+                "Visit&) const`, and its models would not be checked; see kto/reference/concept.hpp");
   static_assert(!NamesFixedKlPairs<Reference> || SaysFixedKlPairs<Reference>,
                 "kto: your reference has another `fixes_kl_pairs` than `static constexpr bool fixes_kl_pairs = true;`, "
                 "and it would be ignored; see kto/reference/concept.hpp");

@@ -34,7 +34,9 @@ class MetricWindow {
   std::size_t size() const { return values_.size(); }
   /// Forgets all but the first `count` micro-batches.
   void resize(std::size_t count) {
-    values_.resize(count), num_chosen_.resize(count), num_rejected_.resize(count);
+    values_.resize(count);
+    num_chosen_.resize(count);
+    num_rejected_.resize(count);
     for (auto& [name, values] : own_) values.resize(std::min(count, values.size()));
   }
 
@@ -79,7 +81,9 @@ class MetricWindow {
         margins.add(value[i][reward] / static_cast<double>(counts[0]) -
                     value[i][per_side + reward] / static_cast<double>(counts[1]));
     }
-    values_.clear(), num_chosen_.clear(), num_rejected_.clear();
+    values_.clear();
+    num_chosen_.clear();
+    num_rejected_.clear();
 
     Json out = Json::object();
     const auto put = [&](const std::string& name, const Mean& mean) {

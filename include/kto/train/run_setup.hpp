@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run begins with: its optimizer, and what it sets for its process while it lasts, deterministic kernels and the
-// start of its memory metrics.
+// What a run begins with: its optimizer, its random seed, and what it sets for its process while it lasts,
+// deterministic kernels and the start of its memory metrics.
 #pragma once
 
 #include <algorithm>
@@ -26,6 +26,7 @@ class RunSetup {
   explicit RunSetup(const TrainConfig& config)
       : measures_memory_(!config.skip_memory_metrics),
         was_deterministic_(at::globalContext().deterministicAlgorithms()) {
+    at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed differs from run to run
     if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     if (!measures_memory_) return;
     reset_memory_peak();
