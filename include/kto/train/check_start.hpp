@@ -50,7 +50,7 @@ void set_noise(Model& model, const TrainConfig& config) {
   if constexpr (TakesNoise<Model>)
     model.neftune_noise_alpha = config.neftune_noise_alpha.value_or(0);
   else
-    check(!config.neftune_noise_alpha, "neftune_noise_alpha is given, and your model has no such member");
+    check(!config.neftune_noise_alpha, "neftune_noise_alpha is set, but your model has no such member");
 }
 
 template <class Model, class Reference>
@@ -63,7 +63,7 @@ void check_policies(const Model& model, const Reference& reference, const TrainC
 template <class Loss>
 void check_settings(const TrainConfig& config, const Feed& feed, const EvaluationSets& eval_sets) {
   check(!Loss::needs.chosen_rejected || (config.desirable_weight == 1 && config.undesirable_weight == 1),
-        "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
+        "desirable_weight and undesirable_weight apply to single rows, but this loss uses pairs: leave both at 1");
   check_best_metric(config, eval_sets);
   if constexpr (Loss::needs.kl_pairs) check_kl_groups(config, feed.batch_sizes(0));
 }

@@ -72,21 +72,21 @@ class WindowUpdate {
     log.skip_step(shares_);
     const std::int64_t step = run_.state.global_step;
     check(config_.nonfinite_loss == NonFiniteLoss::skip, "step ", step, ": ", problem,
-          "; no weight was changed by this step. Lower learning_rate, look at those rows, or leave such steps out with "
+          "; this step changed no weight. Lower learning_rate, check those rows, or skip such steps with "
           "nonfinite_loss skip");
     check(log.num_skipped_in_a_row < most, "step ", step, ": ", problem, ", as in the ", most - 1,
-          " steps before it: the weights are damaged, or learning_rate is far too high");
+          " steps before: the weights are damaged, or learning_rate is far too high");
     if (log.num_skipped_in_all() == 1)
       note_(concat("step ", step, ": ", problem,
-                   "; the step is left out. Others may follow without a note: see skipped_steps in the log"));
+                   "; the step is skipped. Later ones are not noted: see skipped_steps in the log"));
   }
 
   void rescale(bool is_finite, bool overflows) {
     LossScale& scale = run_.scale;
     if (overflows && scale.num_skipped() == 0)
       note_(concat("step ", run_.state.global_step, ": the gradient overflows float16 at a loss scale of ",
-                   scale.value(), "; the step is left out and the scale halved. Others may follow without a ",
-                   "note: see loss_scale in the log"));
+                   scale.value(), "; the step is skipped and the scale halved. Later ones are not ",
+                   "noted: see loss_scale in the log"));
     scale.follow(is_finite, run_.state.global_step);
     run_.log.loss_scale = scale.value();
   }
