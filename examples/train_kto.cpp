@@ -308,7 +308,7 @@ int main(int argc, char** argv) {
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
     if (args->script.matmul != kto::MatmulChoice::automatic)
-      kto::matmul_backend() = kto::detail::checked_backend(
+      kto::set_matmul_backend(
           args->script.matmul == kto::MatmulChoice::onednn ? kto::MatmulBackend::onednn : kto::MatmulBackend::aten,
           "matmul");
     run_in_memory(*args);

@@ -190,6 +190,7 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
 /// Loads what `args` name. `processor` must outlive a stream.
 inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::path& model_folder,
                             const Processor& processor, const Note& note) {
+  enable_parquet();
   const ScriptConfig& script = args.script;
   check(!truncation_of(script).parts || processor.named_tokens().eos, model_folder.string(),
         ": the tokenizer names no eos_token, with which max_prompt_length, max_completion_length and truncation_mode "
