@@ -4,7 +4,14 @@
 // Prints the log at each logging step and leaves the trained model in out/, ready for transformers.
 
 #include "kto/cli/train_main.hpp"
+#include "kto/loss/apo_down.hpp"
 #include "kto/loss/apo_zero.hpp"
+#include "kto/loss/bco.hpp"
+#include "kto/loss/dpo.hpp"
+#include "kto/loss/ipo.hpp"
 #include "kto/loss/kto.hpp"
 
-int main(int argc, char** argv) { return kto::cli::train_main<kto::Kto, kto::ApoZeroUnpaired>(argc, argv); }
+int main(int argc, char** argv) {
+  return kto::cli::train_main<kto::Kto, kto::ApoZeroUnpaired, kto::BcoUnpaired,                   // rows with a label
+                              kto::Dpo, kto::Ipo, kto::ApoZeroPaired, kto::ApoDown>(argc, argv);  // pairs
+}

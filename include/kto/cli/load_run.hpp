@@ -52,7 +52,7 @@ inline void load_run(const Arguments& args, const LossTable& losses, const Note&
   Run run{.args = args,
           .arguments = to_json(argument_options(losses), args),
           .note = note,
-          .rows = load_rows(args, evaluates, tokenizer_folder(args), processor, note),
+          .rows = load_rows(args, losses.chosen(args.loss), evaluates, tokenizer_folder(args), processor, note),
           .policy = {},
           .collator = make_collator(args.script, tokens),
           .rows_files = {},

@@ -8,7 +8,8 @@
 namespace kto::cli {
 
 /// The log-probs of the reference for all rows, from the cache or from one pass over them.
-inline PrecomputedReference<Decoder> precompute(const Run& run, bool with_kl) {
+inline PrecomputedReference<Decoder> precompute(const Run& run, BatchParts needs) {
+  const bool with_kl = needs.kl_pairs;
   const auto& args = run.args;
   const PrecomputedReference<Decoder> out{run.policy.load_reference};
   const fs::path folder = args.script.ref_logps_cache ? fs::path(*args.script.ref_logps_cache) : user_cache_folder();
@@ -19,7 +20,7 @@ inline PrecomputedReference<Decoder> precompute(const Run& run, bool with_kl) {
     const auto batch_size = args.script.precompute_ref_batch_size.value_or(
         rows == &run.rows.train && !args.train.max_tokens_per_batch ? args.train.per_device_train_batch_size
                                                                     : args.train.per_device_eval_batch_size);
-    const auto batches = reference_picks(*rows, args.train, batch_size);
+    const auto batches = reference_picks(*rows, args.train, batch_size, needs.chosen_rejected);
     const LiveReference<Decoder> reference = out.make_reference();
     const std::string key = reference_key(batches, with_kl, reference.model, run.collator.truncation.describe());
     try {

@@ -6,16 +6,26 @@
 #include "kto/cli/optimizer.hpp"
 #include "kto/cli/precompute.hpp"
 #include "kto/cli/save_run.hpp"
+#include "kto/collate/paired.hpp"
 #include "kto/core/version.hpp"
 #include "kto/train/trainer.hpp"
 
 namespace kto::cli {
 
+/// `layout`, for pairs where the loss compares them.
+template <class Loss>
+auto collator_for(const RuntimeCollator& layout) {
+  if constexpr (Loss::needs.chosen_rejected)
+    return PairedCollator<RuntimeCollator>{layout};
+  else
+    return layout;
+}
+
 template <class Loss, class Reference>
 void train(const Run& run, const Loss& loss, const Reference& reference) {
   const auto& args = run.args;
   Trainer trainer{.model = run.policy.model,
-                  .collator = run.collator,
+                  .collator = collator_for<Loss>(run.collator),
                   .loss = loss,
                   .reference = reference,
                   .config = args.train,
@@ -69,7 +79,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
 template <class Loss>
 void train(const Run& run, const Loss& loss) {
   const ScriptConfig& script = run.args.script;
-  if (script.precompute_ref_log_probs) return train(run, loss, precompute(run, Loss::needs.kl_pairs));
+  if (script.precompute_ref_log_probs) return train(run, loss, precompute(run, Loss::needs));
   if (!script.sync_ref_model && !script.ref_model_ema_decay) {
     const LiveReference<Decoder> live = run.policy.copy_reference();
     return train(run, loss, HeldReference{.model = live.model, .starts_as_policy = live.starts_as_policy});

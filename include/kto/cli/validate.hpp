@@ -14,6 +14,9 @@ inline void validate(const Arguments& arguments, const cli::LossTable& losses) {
   validate(arguments.train);
   losses.check(arguments.loss);
   const cli::LossEntry& loss = losses.chosen(arguments.loss);
+  if (loss.needs.chosen_rejected && (arguments.train.desirable_weight != 1 || arguments.train.undesirable_weight != 1))
+    throw UsageError(concat("desirable_weight and undesirable_weight weigh rows one by one, and ", loss.name,
+                            " compares pairs: leave both at 1"));
   const bool evaluates = arguments.script.do_eval || arguments.train.eval_strategy != IntervalStrategy::no;
   if (!arguments.script.do_train && !arguments.script.do_eval)
     throw UsageError("do_train False leaves nothing to do: add --do_eval");

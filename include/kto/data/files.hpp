@@ -40,6 +40,7 @@ struct RowFiles {
   std::int64_t label_pad_token_id = default_label_pad_token_id;
   std::optional<DataFormat> format = {};  ///< of all files; what their names imply when absent
   std::vector<std::string> notes = {};    ///< what the user should know of their choice, a sentence each
+  std::string pairs_for = "";             ///< who compares pairs: "the loss dpo". Other rows are then refused
 };
 
 namespace detail {
