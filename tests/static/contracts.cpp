@@ -54,6 +54,43 @@ struct WrongPrecision {
 };
 static_assert(!kto::LossPolicy<WrongPrecision>);
 
+// Losses of a command line: a name, and fields as flags
+template <class Loss>
+constexpr bool is_offered = kto::NamesItself<Loss> && kto::ListsOptions<Loss>;
+static_assert(is_offered<kto::Kto> && is_offered<kto::ApoZeroUnpaired> && is_offered<kto::ApoZeroPaired> &&
+              is_offered<kto::ApoDown> && is_offered<kto::Dpo> && is_offered<kto::Ipo> && is_offered<kto::BcoUnpaired>);
+static_assert(!kto::NamesItself<TensorOnly> && !kto::ListsOptions<TensorOnly>);
+
+struct WithoutFlags {
+  static constexpr std::string_view name = "none";
+  static constexpr auto options() { return std::tuple{}; }
+};
+template <class Loss>
+struct WithPart {  // a flag of a part
+  static constexpr const char* name = "with_part";
+  static constexpr auto options() {
+    return std::tuple{kto::LossOption{"beta", [](auto& loss) -> auto& { return loss.part.beta; }, kto::beta_help},
+                      kto::LossOption{"weight", &WithPart::weight, "of the part", kto::at_least(0)}};
+  }
+  Loss part = {};
+  double weight = 1;
+};
+static_assert(is_offered<WithoutFlags> && is_offered<WithPart<kto::Kto>>);
+struct EmptyName {
+  static constexpr std::string_view name = "";
+  static constexpr double options() { return 0; }
+};
+struct OthersFlags {
+  static inline const std::string name = "not constant";
+  static constexpr auto options() { return kto::Kto::options(); }
+};
+struct OneFlag {  // no tuple
+  static constexpr auto options() { return kto::LossOption{"beta", &OneFlag::beta, kto::beta_help}; }
+  double beta = 0.1;
+};
+static_assert(!kto::NamesItself<EmptyName> && !kto::ListsOptions<EmptyName>);
+static_assert(!kto::NamesItself<OthersFlags> && !kto::ListsOptions<OthersFlags> && !kto::ListsOptions<OneFlag>);
+
 // Members of aggregates: what cannot be listed is not guessed
 struct Members {
   double x = 0;

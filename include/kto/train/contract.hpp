@@ -11,6 +11,26 @@
 
 namespace kto {
 
+template <class Loss>
+struct LossContract {
+  static_assert(DeclaresNeeds<Loss>,
+                "kto: write `static constexpr kto::BatchParts needs{...};` in your loss; see kto/loss/concept.hpp");
+  static_assert(MapsInputToTerms<Loss, Tensor>,
+                "kto: write `template <class Array> kto::LossTerms<Array> operator()(const kto::LossInput<Array>&) "
+                "const` in your loss; see kto/loss/concept.hpp");
+  // Optional parts with a wrong signature, which would be ignored
+  static_assert(!NamesObserve<Loss> || Observes<Loss, Tensor>,
+                "kto: your loss has another `observe` than `template <class Array> void observe(const "
+                "kto::LossInput<Array>&)`, and it would never be called; see kto/loss/concept.hpp");
+  static_assert(!NamesMetrics<Loss> || ReportsMetrics<Loss, Tensor>,
+                "kto: your loss has another `metrics` than `template <class Array> kto::NamedScalars<Array> "
+                "metrics(const kto::LossInput<Array>&, const kto::LossTerms<Array>&) const`, and it would never be "
+                "called; see kto/loss/concept.hpp");
+  static_assert(!NamesVisitState<Loss> || HasState<Loss>,
+                "kto: your loss has another `visit_state` than `template <class Archive> void visit_state(Archive&)`, "
+                "and its state would not be saved; see kto/io/state.hpp");
+};
+
 template <class Model, class Collator, class Loss, class Reference, class Optimizer>
 struct TrainerContract {
   static_assert(HasParameters<Model>,
@@ -24,11 +44,7 @@ struct TrainerContract {
   static_assert(MakesBatches<Collator>,
                 "kto: write `kto::Batch operator()(std::span<const kto::Pick>, bool with_kl) const` in your collator; "
                 "see kto/collate/concept.hpp");
-  static_assert(DeclaresNeeds<Loss>,
-                "kto: write `static constexpr kto::BatchParts needs{...};` in your loss; see kto/loss/concept.hpp");
-  static_assert(MapsInputToTerms<Loss, Tensor>,
-                "kto: write `template <class Array> kto::LossTerms<Array> operator()(const kto::LossInput<Array>&) "
-                "const` in your loss; see kto/loss/concept.hpp");
+  static_assert(sizeof(LossContract<Loss>) > 0);
   static_assert(GivesReferenceLogps<Reference, Model>,
                 "kto: write `kto::ReferenceLogps log_probs(const Model&, const kto::Batch&) const` in your reference; "
                 "see kto/reference/concept.hpp");
@@ -53,16 +69,6 @@ struct TrainerContract {
                 "kto: your model needs padded rows: use `kto::PaddedCollator`; see kto/collate/concept.hpp");
 
   // Optional parts with a wrong signature, which would be ignored
-  static_assert(!NamesObserve<Loss> || Observes<Loss, Tensor>,
-                "kto: your loss has another `observe` than `template <class Array> void observe(const "
-                "kto::LossInput<Array>&)`, and it would never be called; see kto/loss/concept.hpp");
-  static_assert(!NamesMetrics<Loss> || ReportsMetrics<Loss, Tensor>,
-                "kto: your loss has another `metrics` than `template <class Array> kto::NamedScalars<Array> "
-                "metrics(const kto::LossInput<Array>&, const kto::LossTerms<Array>&) const`, and it would never be "
-                "called; see kto/loss/concept.hpp");
-  static_assert(!NamesVisitState<Loss> || HasState<Loss>,
-                "kto: your loss has another `visit_state` than `template <class Archive> void visit_state(Archive&)`, "
-                "and its state would not be saved; see kto/io/state.hpp");
   static_assert(!NamesFollow<Reference> || FollowsPolicy<Reference, Model>,
                 "kto: your reference has another `follow` than `void follow(const Model& policy, std::int64_t step)`, "
                 "and it would never move; see kto/reference/concept.hpp");

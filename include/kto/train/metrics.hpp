@@ -15,6 +15,11 @@ namespace kto {
 
 // Shapes: B examples of a micro-batch.
 
+/// The share of pairs whose chosen row has the higher reward.
+inline Tensor pair_accuracy(const Tensor& reward_B) {
+  return (chosen_half(reward_B) > rejected_half(reward_B)).to(at::kDouble).mean();
+}
+
 class MetricWindow {
  public:
   /// Adds one micro-batch. `kl` is its baseline z0; nothing here waits for the device.

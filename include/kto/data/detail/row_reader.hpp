@@ -239,6 +239,8 @@ class RowReader {
     if (!kind_) {
       kind_ = kind;
       kind_from_ = concat(file(), ": line ", source.line);
+      check(part_->pairs_for.empty() || is_paired(kind.format), part_->pairs_for, " compares pairs: expected ",
+            describe({RowFormat::Paired, kind.conversational}), ", and this row is one of ", describe(kind));
     }
     check(kind == *kind_, "expected ", describe(*kind_), ", like ", kind_from_, "; this row is one of ",
           describe(kind));

@@ -182,9 +182,12 @@ struct PolicyText {
   bool is_whole = true;  ///< else it holds what cannot be compared: a function, a plain pointer, private members
 };
 
-/// What `policy` is, without its parts `known`, which are compared by themselves.
+/// What `policy` is, without its parts `known`, which are compared by themselves. One that was chosen at run time, among
+/// others that its visit_chosen(visit) does not visit, is what was chosen.
 template <class Policy>
 PolicyText policy_text(const Policy& policy, std::vector<detail::Place> known = {}) {
+  if constexpr (requires { policy.visit_chosen([](const auto&) {}); })
+    return policy.visit_chosen([&](const auto& chosen) { return policy_text(chosen, known); });
   constexpr std::size_t most = 400;
   detail::PolicyWriter writer(std::move(known));
   writer.add(policy);
