@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kto/collate/sequences.hpp"
+#include "kto/logprob/token_scores.hpp"
 #include "kto/model/config.hpp"
 #include "kto/model/folds.hpp"
 
@@ -68,7 +69,7 @@ inline Sequences case_sequences(const std::vector<std::vector<std::int32_t>>& id
 /// Log-probs [C] of the scored tokens from the whole softmax.
 inline Tensor case_logp(const Decoder& decoder, const Tensor& hidden_ND, const Sequences& sequences) {
   const Tensor hidden_CD = hidden_ND.index_select(0, sequences.predict_C);
-  const Tensor logits_CV = affine(hidden_CD, decoder.head().weight_VD).to(wide_type(decoder.compute));
+  const Tensor logits_CV = head_logits(hidden_CD, decoder.head()).to(wide_type(decoder.compute));
   return at::log_softmax(logits_CV, -1).gather(-1, sequences.target_C.unsqueeze(-1)).squeeze(-1);
 }
 

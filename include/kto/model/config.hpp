@@ -9,8 +9,16 @@
 #include <utility>
 #include <vector>
 
+#include "kto/model/families/cohere.hpp"
+#include "kto/model/families/gemma2.hpp"
+#include "kto/model/families/glm.hpp"
+#include "kto/model/families/granite.hpp"
+#include "kto/model/families/helium.hpp"
 #include "kto/model/families/llama.hpp"
 #include "kto/model/families/mistral.hpp"
+#include "kto/model/families/olmo.hpp"
+#include "kto/model/families/olmo2.hpp"
+#include "kto/model/families/phi3.hpp"
 #include "kto/model/families/qwen2.hpp"
 #include "kto/model/families/qwen3.hpp"
 
@@ -18,7 +26,9 @@ namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {&llama, &mistral, &qwen2, &qwen3};
+inline constexpr const Family* families[] = {&cohere, &cohere2, &gemma,  &gemma2, &gemma3,  &glm,
+                                             &glm4,   &granite, &helium, &llama,  &mistral, &olmo,
+                                             &olmo2,  &olmo3,   &phi3,   &qwen2,  &qwen3};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =
@@ -43,6 +53,9 @@ inline ModelSpec parse_model_config(Json json, const std::string& where) {
   std::vector<std::pair<std::string_view, const detail::Family*>> families;
   for (const auto* family : detail::families) families.emplace_back(family->model_type, family);
   const detail::Family& family = *config.choice("model_type", config.text("model_type"), families);
+  const Json other_names = Json::parse(family.other_names);
+  for (const auto& [name, common] : other_names.items())
+    if (json.contains(name)) json[common.get<std::string>()] = json[name];
   for (const char* text : {family.defaults, detail::common_defaults}) {
     const Json defaults = Json::parse(text);
     for (const auto& [key, value] : defaults.items())

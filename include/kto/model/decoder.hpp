@@ -74,12 +74,14 @@ inline std::optional<LoraWeights> Decoder::head_lora() const {
 }
 
 inline Head Decoder::head() const {
-  Head out{.weight_VD = head_weight_VD()};
+  Head out{.weight_VD = head_weight_VD(), .scale = spec.head.scale, .soft_cap = spec.head.soft_cap};
+  if (spec.head.has_bias) out.bias_V = lm_head.bias_V;
   const auto& rows = lm_head.rows || !spec.tie_word_embeddings ? lm_head.rows : embed_tokens.rows;
   if (rows) out.weight_VD = rows->put_into(out.weight_VD);
   if (const auto lora = head_lora()) {
     out.weight_VD = lora->merged_OI(out.weight_VD);
-    if (lora->b_bias_O.defined()) out.bias_V = lora->b_bias_O * lora->scaling;
+    if (lora->b_bias_O.defined())
+      out.bias_V = out.bias_V ? *out.bias_V + lora->b_bias_O * lora->scaling : lora->b_bias_O * lora->scaling;
   }
   return out;
 }
@@ -90,7 +92,7 @@ inline Tensor Decoder::embedded(const Tensor& ids_N) const {
   Tensor out_ND = embed(table_VD, ids_N, pad_id).to(wide_type(compute));
   if (rows) out_ND = rows->put_among(out_ND, ids_N, pad_id);
   if (lora) out_ND = lora->add_to_rows(out_ND, ids_N, table_VD, pad_id);
-  return out_ND;
+  return spec.embedding_scale == 1 ? out_ND : out_ND * spec.embedding_scale;
 }
 
 inline std::int64_t num_embedding_parameters(const Decoder& decoder) { return decoder.embed_tokens.weight_VD.numel(); }
@@ -123,8 +125,8 @@ inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
-  const auto context = std::make_shared<LayerContext>(
-      LayerContext{.norm_eps = spec.norm_eps, .compute = compute, .ropes = {}, .segments = sequences.segments});
+  const auto context =
+      std::make_shared<LayerContext>(LayerContext{.compute = compute, .ropes = {}, .segments = sequences.segments});
   for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
   if (kept != nullptr) kept->assign(layers.size(), {});
   Tensor hidden_ND = embedded(sequences.ids_N);
@@ -147,7 +149,7 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
     hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
                            detail::drops(spec, spec.layers[i], layers[i]));
   }
-  return rms_norm(hidden_ND, norm.weight_D, spec.norm_eps, compute);
+  return normalized(spec.last_norm, norm, hidden_ND, compute);
 }
 
 }  // namespace kto

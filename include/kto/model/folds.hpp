@@ -14,9 +14,8 @@ namespace kto {
 /// reference to the member that holds it.
 template <class AnyDecoder, class Visit>
 void visit_parameters(AnyDecoder& decoder, const Visit& visit) {
-  visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape& shape) {
-    if constexpr (detail::is_a<decltype(module), OutputHead>)
-      if (decoder.spec.tie_word_embeddings) return;
+  visit_modules(decoder, [&](const std::string& path, auto& module, ModuleShape shape) {
+    if constexpr (detail::is_a<decltype(module), OutputHead>) shape.has_weight = !decoder.spec.tie_word_embeddings;
     detail::visit_module_parameters(path, module, shape, visit);
   });
 }

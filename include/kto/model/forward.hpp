@@ -1,52 +1,165 @@
 // SPDX-License-Identifier: Apache-2.0
-// The forward pass of one layer, driven by its LayerSpec.
+// The forward pass of one layer, as its LayerSpec says.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kto/collate/batch.hpp"
-#include "kto/model/modules.hpp"
+#include "kto/model/normalize.hpp"
 #include "kto/nn/attention.hpp"
-#include "kto/nn/blocks.hpp"
 #include "kto/nn/rotate.hpp"
 
 namespace kto {
 
-// Shapes: N tokens of a batch in one row, D width, H heads, K key/value heads, d head dimension.
+// Shapes: N tokens of a batch in one row, D width, H heads, K key/value heads, d head dimension, M intermediate width.
 
-/// State shared by all layers of a decoder during one forward pass.
+/// What all layers of a decoder share in one forward pass.
 struct LayerContext {
-  double norm_eps;
   at::ScalarType compute;
   std::vector<RopeTables> ropes;
   std::vector<Segment> segments;
 };
 
-/// One layer: states [N, D] to states [N, D], in float32 or wider. Prefixes of segments are in `prefix`, or in the row
-/// itself if that is empty. If given, `kept` receives the row's keys and values, without gradient.
+namespace detail {
+
+/// What a pass has of one layer.
+struct LayerPass {
+  const LayerContext& context;
+  const LayerSpec& spec;
+  const DecoderLayer& layer;
+  const KeysValues& prefix;
+  KeysValues* kept;
+};
+
+struct HeadsOf {
+  Tensor q_NHd, k_NKd, v_NKd;
+};
+
+/// Queries, keys and values by head, from the output of the projections.
+inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>& projected) {
+  const std::int64_t H = spec.num_heads, K = spec.num_kv_heads, d = spec.head_dim;
+  const auto heads = [&](const Tensor& x) {
+    const Tensor clamped = spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
+    return clamped.unflatten(-1, {-1, d});
+  };
+  if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
+  const Tensor all = heads(projected[0]);
+  if (spec.layout == QkvLayout::stacked) {
+    auto parts = all.split_with_sizes({H, K, K}, -2);
+    return {std::move(parts[0]), std::move(parts[1]), std::move(parts[2])};
+  }
+  auto parts = all.unflatten(-2, {K, H / K + 2}).split_with_sizes({H / K, 1, 1}, -2);
+  return {parts[0].flatten(-3, -2), parts[1].squeeze(-2), parts[2].squeeze(-2)};
+}
+
+/// Queries or keys with norm and rotary positions.
+inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm& norm) {
+  const AttentionSpec& spec = pass.spec.attention;
+  const at::ScalarType compute = pass.context.compute;
+  const auto normed = [&](const Tensor& x, at::ScalarType type) {
+    const QkNormSpec& norms = *spec.qk_norm;
+    if (norms.over_all_heads) return normalized(norms.norm, norm, x.flatten(-2), type).view_as(x);
+    return normalized(norms.norm, norm, x, type);
+  };
+  const bool before = spec.qk_norm && !spec.qk_norm->after_rope, after = spec.qk_norm && spec.qk_norm->after_rope;
+  Tensor out = before ? normed(x_NHd, wide_type(compute)) : x_NHd;
+  if (spec.rope) out = apply_rope(out, pass.context.ropes[*spec.rope], compute);
+  return (after ? normed(out, compute) : out).to(compute);
+}
+
+/// The attention's output before its projection, [N, H d].
+inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& projected) {
+  const AttentionSpec& spec = pass.spec.attention;
+  const HeadsOf heads = split_heads(spec, projected);
+  const Tensor q_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
+               k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+  if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
+  return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
+                          {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap}, pass.prefix)
+      .flatten(-2);
+}
+
+inline std::vector<const Linear*> qkv_projections(const AttentionSpec& spec, const DecoderLayer& layer) {
+  if (spec.layout == QkvLayout::separate) return {&layer.q_proj, &layer.k_proj, &layer.v_proj};
+  return {&layer.qkv_proj};
+}
+inline std::vector<const Linear*> mlp_projections(const MlpSpec& spec, const DecoderLayer& layer) {
+  if (spec.is_fused) return {&layer.gate_up_proj};
+  if (spec.is_gated) return {&layer.gate_proj, &layer.up_proj};
+  return {&layer.up_proj};
+}
+
+/// The feed-forward part's output from that of its first projections, which begin at `projected[first]`.
+inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const std::vector<Tensor>& projected,
+                         std::size_t first) {
+  if (!spec.is_gated) return layer.down_proj(activate(spec.activation, projected[first]));
+  if (!spec.is_fused) return gated_down(spec.activation, projected[first], projected[first + 1], layer.down_proj);
+  const auto halves = projected[first].chunk(2, -1);
+  return gated_down(spec.activation, halves[0], halves[1], layer.down_proj);
+}
+
+inline std::vector<Tensor> project(const std::optional<NormSpec>& spec, const Norm& norm, const Tensor& x_ND,
+                                   at::ScalarType type, const std::vector<const Linear*>& linears) {
+  if (spec) return normalized_linears(*spec, norm, x_ND, type, linears);
+  std::vector<Tensor> out;
+  for (const Linear* linear : linears) out.push_back((*linear)(x_ND.to(type)));
+  return out;
+}
+
+/// What a part adds to the residual stream.
+inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std::optional<NormSpec>& spec,
+                          const Norm& norm) {
+  const Tensor normed = spec ? normalized(*spec, norm, out_ND, out_ND.scalar_type()) : out_ND;
+  return pass.spec.residual_scale == 1 ? normed : normed * pass.spec.residual_scale;
+}
+
+/// Attention and feed-forward part of one input.
+inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
+  const auto& [context, spec, layer, prefix, kept] = pass;
+  const at::ScalarType compute = context.compute;
+  const auto qkv = qkv_projections(spec.attention, layer), mlp = mlp_projections(spec.mlp, layer);
+  std::vector<Tensor> projected;
+  if (spec.before_mlp) {
+    projected = project(spec.before_attention, layer.before_attention, hidden_ND, compute, qkv);
+    for (Tensor& each : project(spec.before_mlp, layer.before_mlp, hidden_ND, compute, mlp))
+      projected.push_back(std::move(each));
+  } else {
+    std::vector<const Linear*> all = qkv;
+    all.insert(all.end(), mlp.begin(), mlp.end());
+    projected = project(spec.before_attention, layer.before_attention, hidden_ND, compute, all);
+  }
+  const Tensor attention_ND =
+      residual_of(pass, layer.o_proj(attended(pass, projected)), spec.after_attention, layer.after_attention);
+  const Tensor mlp_ND =
+      residual_of(pass, mlp_output(spec.mlp, layer, projected, qkv.size()), spec.after_mlp, layer.after_mlp);
+  return hidden_ND + attention_ND + mlp_ND;
+}
+
+}  // namespace detail
+
+/// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
+/// itself if that is empty. `kept`, if given, receives the row's keys and values, without gradient.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
                             const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
-  const AttentionSpec& attention = spec.attention;
+  const detail::LayerPass pass{context, spec, layer, prefix, kept};
+  if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
-  const double eps = context.norm_eps;
-  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, attention.head_dim}); };
-  const auto rotated = [&](const Tensor& x_NHd, const Norm& norm) {
-    const Tensor normed = attention.qk_norm ? rms_norm(x_NHd, norm.weight_D, eps, wide_type(compute)) : x_NHd;
-    return apply_rope(normed, context.ropes[attention.rope], compute);
-  };
-
-  const auto qkv = normed_linears(hidden_ND, layer.input_layernorm.weight_D, eps, compute,
-                                  {&layer.q_proj, &layer.k_proj, &layer.v_proj});
-  const Tensor q_NHd = rotated(heads(qkv[0]), layer.q_norm), k_NKd = rotated(heads(qkv[1]), layer.k_norm),
-               v_NKd = heads(qkv[2]);
-  if (kept != nullptr) *kept = {k_NKd.detach(), v_NKd.detach()};
-  const Tensor attended_NHd =
-      causal_attention(q_NHd, k_NKd, v_NKd, context.segments, attention.window, attention.scale, prefix);
-  const auto middle_gate_up =
-      add_normed_linears(hidden_ND, layer.o_proj(attended_NHd.flatten(-2)), layer.post_attention_layernorm.weight_D,
-                         eps, compute, {&layer.gate_proj, &layer.up_proj});
-  return middle_gate_up[0] + gated_down(spec.mlp.activation, middle_gate_up[1], middle_gate_up[2], layer.down_proj);
+  const auto qkv = detail::project(spec.before_attention, layer.before_attention, hidden_ND, compute,
+                                   detail::qkv_projections(spec.attention, layer));
+  const Tensor attention_ND =
+      detail::residual_of(pass, layer.o_proj(detail::attended(pass, qkv)), spec.after_attention, layer.after_attention);
+  const auto mlp = detail::mlp_projections(spec.mlp, layer);
+  std::vector<Tensor> middle;  // the sum, then the projections
+  if (spec.before_mlp) {
+    middle = add_normalized_linears(*spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute, mlp);
+  } else {
+    middle.push_back(hidden_ND + attention_ND);
+    for (Tensor& each : detail::project({}, {}, middle[0], compute, mlp)) middle.push_back(std::move(each));
+  }
+  return middle[0] +
+         detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);
 }
 
 namespace detail {

@@ -16,7 +16,7 @@ namespace kto {
 // Shapes: D width, V vocabulary.
 
 struct Norm {
-  Tensor weight_D;
+  Tensor weight_D, bias_D;  ///< undefined unless the NormSpec has them
 };
 
 /// The embedding table.
@@ -29,21 +29,24 @@ struct Embedding {
 /// The output head. A tied head has no weight of its own, unless it is held in another type than the embedding.
 struct OutputHead {
   Tensor weight_VD;
+  Tensor bias_V = {};  ///< undefined unless HeadSpec::has_bias
   std::optional<LoraWeights> lora = std::nullopt;
   std::optional<TrainedRows> rows = std::nullopt;
 };
 
+/// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
-  Linear q_proj, k_proj, v_proj, o_proj;
-  Norm q_norm, k_norm;  ///< undefined unless AttentionSpec::qk_norm
-  Linear gate_proj, up_proj, down_proj;
-  Norm input_layernorm, post_attention_layernorm;
+  Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
+  Norm q_norm, k_norm;
+  Linear gate_proj, up_proj, gate_up_proj, down_proj;
+  Norm before_attention, after_attention, before_mlp, after_mlp;
 };
 
-/// The shapes of a module's parameters.
+/// What the parameters of a module look like.
 struct ModuleShape {
   std::vector<std::int64_t> weight;
   bool has_bias = false;
+  bool has_weight = true;
 };
 
 namespace detail {
@@ -51,39 +54,87 @@ namespace detail {
 template <class Module, class Kind>
 inline constexpr bool is_a = std::is_same_v<std::remove_cvref_t<Module>, Kind>;
 
+inline ModuleShape norm_shape(const NormSpec& norm, std::vector<std::int64_t> weight) {
+  return {std::move(weight), norm.has_bias, norm.has_weight};
+}
+
+template <class Layer, class Visit>
+void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Layer& layer, const std::string& prefix,
+                             const Visit& visit) {
+  const AttentionNames& names = spec.names.layer.attention;
+  const std::int64_t D = spec.hidden_size, d = of.head_dim, Hd = of.num_heads * d, Kd = of.num_kv_heads * d;
+  if (of.layout == QkvLayout::separate) {
+    visit(prefix + names.q, layer.q_proj, ModuleShape{{Hd, D}, of.qkv_bias});
+    visit(prefix + names.k, layer.k_proj, ModuleShape{{Kd, D}, of.qkv_bias});
+    visit(prefix + names.v, layer.v_proj, ModuleShape{{Kd, D}, of.qkv_bias});
+  } else {
+    visit(prefix + names.qkv, layer.qkv_proj, ModuleShape{{Hd + 2 * Kd, D}, of.qkv_bias});
+  }
+  visit(prefix + names.output, layer.o_proj, ModuleShape{{D, Hd}, of.output_bias});
+}
+
+template <class Layer, class Visit>
+void visit_mlp_modules(const ModelSpec& spec, const MlpSpec& of, Layer& layer, const std::string& prefix,
+                       const Visit& visit) {
+  const LayerNames& names = spec.names.layer;
+  const std::int64_t D = spec.hidden_size, M = of.intermediate_size;
+  if (of.is_fused) {
+    visit(prefix + names.gate_up, layer.gate_up_proj, ModuleShape{{2 * M, D}, of.bias});
+  } else {
+    if (of.is_gated) visit(prefix + names.gate, layer.gate_proj, ModuleShape{{M, D}, of.bias});
+    visit(prefix + names.up, layer.up_proj, ModuleShape{{M, D}, of.bias});
+  }
+  visit(prefix + names.down, layer.down_proj, ModuleShape{{D, M}, of.bias});
+}
+
+template <class Layer, class Visit>
+void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
+                       const Visit& visit) {
+  const LayerNames& names = spec.names.layer;
+  if (of.attention.qk_norm) {
+    const QkNormSpec& norms = *of.attention.qk_norm;
+    const auto shape = [&](std::int64_t num_heads) {
+      const std::int64_t d = of.attention.head_dim;
+      return norm_shape(norms.norm, norms.by_head
+                                        ? std::vector<std::int64_t>{num_heads, d}
+                                        : std::vector<std::int64_t>{norms.over_all_heads ? num_heads * d : d});
+    };
+    visit(prefix + names.attention.q_norm, layer.q_norm, shape(of.attention.num_heads));
+    visit(prefix + names.attention.k_norm, layer.k_norm, shape(of.attention.num_kv_heads));
+  }
+  const auto visit_one = [&](const std::optional<NormSpec>& norm, const std::string& name, auto& module) {
+    if (norm) visit(prefix + name, module, norm_shape(*norm, {spec.hidden_size}));
+  };
+  visit_one(of.before_attention, names.before_attention, layer.before_attention);
+  visit_one(of.after_attention, names.after_attention, layer.after_attention);
+  visit_one(of.before_mlp, names.before_mlp, layer.before_mlp);
+  visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
+}
+
 /// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear or Norm.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
-  const AttentionSpec& attention = of.attention;
-  const std::int64_t D = spec.hidden_size, M = of.mlp.intermediate_size, d = attention.head_dim,
-                     Hd = attention.num_heads * d, Kd = attention.num_kv_heads * d;
-  visit(prefix + "self_attn.q_proj", layer.q_proj, ModuleShape{{Hd, D}, attention.qkv_bias});
-  visit(prefix + "self_attn.k_proj", layer.k_proj, ModuleShape{{Kd, D}, attention.qkv_bias});
-  visit(prefix + "self_attn.v_proj", layer.v_proj, ModuleShape{{Kd, D}, attention.qkv_bias});
-  visit(prefix + "self_attn.o_proj", layer.o_proj, ModuleShape{{D, Hd}, attention.output_bias});
-  visit(prefix + "mlp.gate_proj", layer.gate_proj, ModuleShape{{M, D}, of.mlp.bias});
-  visit(prefix + "mlp.up_proj", layer.up_proj, ModuleShape{{M, D}, of.mlp.bias});
-  visit(prefix + "mlp.down_proj", layer.down_proj, ModuleShape{{D, M}, of.mlp.bias});
-  if (attention.qk_norm) {
-    visit(prefix + "self_attn.q_norm", layer.q_norm, ModuleShape{{d}});
-    visit(prefix + "self_attn.k_norm", layer.k_norm, ModuleShape{{d}});
-  }
-  visit(prefix + "input_layernorm", layer.input_layernorm, ModuleShape{{D}});
-  visit(prefix + "post_attention_layernorm", layer.post_attention_layernorm, ModuleShape{{D}});
+  visit_attention_modules(spec, of.attention, layer, prefix, visit);
+  visit_mlp_modules(spec, of.mlp, layer, prefix, visit);
+  visit_layer_norms(spec, of, layer, prefix, visit);
 }
 
 /// Calls visit(name, tensor, shape) for the parameters of a module.
 template <class Module, class Visit>
 void visit_module_parameters(const std::string& path, Module& module, const ModuleShape& shape, const Visit& visit) {
-  if constexpr (is_a<Module, Linear>) {
-    visit(path + ".weight", module.weight_OI, shape.weight);
-    if (shape.has_bias) visit(path + ".bias", module.bias_O, std::vector<std::int64_t>{shape.weight[0]});
-  } else if constexpr (is_a<Module, Norm>) {
-    visit(path + ".weight", module.weight_D, shape.weight);
-  } else {
+  const auto visit_both = [&](auto& weight, auto& bias) {
+    if (shape.has_weight) visit(path + ".weight", weight, shape.weight);
+    if (shape.has_bias) visit(path + ".bias", bias, std::vector<std::int64_t>{shape.weight[0]});
+  };
+  if constexpr (is_a<Module, Linear>)
+    visit_both(module.weight_OI, module.bias_O);
+  else if constexpr (is_a<Module, Norm>)
+    visit_both(module.weight_D, module.bias_D);
+  else if constexpr (is_a<Module, OutputHead>)
+    visit_both(module.weight_VD, module.bias_V);
+  else
     visit(path + ".weight", module.weight_VD, shape.weight);
-  }
 }
 
 /// Calls visit(name, tensor) for the adapter tensors on the module at `path`, under PEFT's names.
@@ -110,13 +161,13 @@ void visit_module_lora(const std::string& path, Module& module, const Visit& vis
 template <class AnyDecoder, class Visit>
 void visit_modules(AnyDecoder& decoder, const Visit& visit) {
   const ModelSpec& spec = decoder.spec;
-  const ModuleShape table{{spec.vocab_size, spec.hidden_size}};
-  visit("model.embed_tokens", decoder.embed_tokens, table);
+  const ModuleNames& names = spec.names;
+  const std::vector<std::int64_t> table{spec.vocab_size, spec.hidden_size};
+  visit(names.embedding, decoder.embed_tokens, ModuleShape{table});
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
-    detail::visit_layer_modules(spec, spec.layers[i], decoder.layers[i], "model.layers." + std::to_string(i) + ".",
-                                visit);
-  visit("model.norm", decoder.norm, ModuleShape{{spec.hidden_size}});
-  visit("lm_head", decoder.lm_head, table);
+    detail::visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
+  visit(names.last_norm, decoder.norm, detail::norm_shape(spec.last_norm, {spec.hidden_size}));
+  visit(names.head, decoder.lm_head, ModuleShape{table, spec.head.has_bias});
 }
 
 }  // namespace kto

@@ -42,12 +42,13 @@ inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int6
   check(values.is_object(), rope.where, ": expected an object, got ", detail::shown(values));
   for (const auto& [name, value] : values.items())
     check(!value.is_object(), rope.where, ": parameters per layer type (\"", name, "\") are not supported");
-  for (const auto& reader : {rope, config})
-    check(reader.number("partial_rotary_factor", 1) == 1, reader.where,
-          ": partial_rotary_factor other than 1 is not supported");
 
   RopeConfig out;
-  out.dim = head_dim;
+  const double share =
+      rope.positive_number("partial_rotary_factor", config.positive_number("partial_rotary_factor", 1));
+  out.dim = static_cast<std::int64_t>(static_cast<double>(head_dim) * share);
+  check(share <= 1 && out.dim > 0 && out.dim % 2 == 0, config.where, ": rotary embeddings of ", out.dim, " of the ",
+        head_dim, " coordinates of a head; expected an even number of them");
   out.theta = rope.positive_number("rope_theta", config.positive_number("rope_theta", 10000));
   const std::string type = rope.text("rope_type", rope.text("type", "default"));
   out.type = rope.choice("rope_type", type, detail::rope_types);
@@ -73,8 +74,8 @@ inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int6
   } else if (is(longrope)) {
     const auto original = static_cast<double>(out.original_max_positions);
     out.attention_scaling = rope.number("attention_factor", detail::longrope_attention_scaling(out.factor, original));
-    out.short_factor = rope.numbers("short_factor", head_dim / 2);
-    out.long_factor = rope.numbers("long_factor", head_dim / 2);
+    out.short_factor = rope.numbers("short_factor", out.dim / 2);
+    out.long_factor = rope.numbers("long_factor", out.dim / 2);
   } else if (is(llama3)) {
     out.low_freq_factor = rope.positive_number("low_freq_factor");
     out.high_freq_factor = rope.positive_number("high_freq_factor");

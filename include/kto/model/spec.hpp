@@ -15,43 +15,103 @@
 
 namespace kto {
 
-/// Causal attention with rotary positions and separate projections for queries, keys and values.
-struct AttentionSpec {
-  std::int64_t num_heads = 0;
-  std::int64_t num_kv_heads = 0;  ///< divides num_heads
-  std::int64_t head_dim = 0;
-  double scale = 1;                                   ///< factor on the scores
-  std::optional<std::int64_t> window = std::nullopt;  ///< how many tokens a token sees, including itself
-  std::size_t rope = 0;                               ///< which of ModelSpec::ropes
-  bool qk_norm = false;                               ///< queries and keys are normalised per head
-  bool qkv_bias = false;
-  bool output_bias = false;
+/// A norm over the last dimension: x / rms(x) or (x - mean) / std, times (weight + offset), plus a bias.
+struct NormSpec {
+  bool is_layer_norm = false;  ///< else the root mean square norm
+  double eps = 1e-6;
+  double offset = 0;  ///< of the weight
+  bool has_weight = true;
+  bool has_bias = false;
 };
 
-/// down(activation(gate(x)) * up(x)).
+/// How projections hold queries, keys and values.
+enum class QkvLayout {
+  separate,  ///< three projections
+  stacked,   ///< one: all queries, all keys, all values
+  grouped    ///< one: for each key/value head its queries, its key and its value
+};
+
+/// Norms of queries and keys: over each head with one weight for all of them, unless said otherwise.
+struct QkNormSpec {
+  NormSpec norm;
+  bool over_all_heads = false;  ///< over the heads together
+  bool by_head = false;         ///< each head has a weight of its own
+  bool after_rope = false;
+};
+
+/// Causal attention.
+struct AttentionSpec {
+  std::int64_t num_heads = 0;
+  std::int64_t num_kv_heads = 0;  ///< num_heads is a multiple
+  std::int64_t head_dim = 0;
+  double scale = 1;                                   ///< of the scores
+  double soft_cap = 0;                                ///< scores are cap * tanh(score / cap); 0: no cap
+  std::optional<std::int64_t> window = std::nullopt;  ///< how many tokens a token sees, itself included
+  std::optional<std::size_t> rope = 0;                ///< which of ModelSpec::ropes; none: no rotary positions
+  std::optional<QkNormSpec> qk_norm = std::nullopt;
+  QkvLayout layout = QkvLayout::separate;
+  bool qkv_bias = false;
+  bool output_bias = false;
+  double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
+};
+
+/// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
 struct MlpSpec {
   std::int64_t intermediate_size = 0;
   Activation activation = Activation::silu;
   bool bias = false;
+  bool is_gated = true;
+  bool is_fused = false;  ///< one projection makes gate and up, in that order
 };
 
-/// x + attention(norm(x)), then the same with the feed-forward part.
+/// x + after(attention(before(x))), then the same with the feed-forward part; or, in parallel, both from one x.
 struct LayerSpec {
   AttentionSpec attention;
   MlpSpec mlp;
+  std::optional<NormSpec> before_attention, after_attention;
+  std::optional<NormSpec> before_mlp, after_mlp;  ///< in parallel without before_mlp: the input of the attention
+  bool is_parallel = false;
+  double residual_scale = 1;  ///< of what is added to x
+};
+
+/// transformers' names of modules; those of a layer follow the layer's own.
+struct AttentionNames {
+  std::string q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", qkv = "self_attn.qkv_proj",
+              output = "self_attn.o_proj", q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
+};
+struct LayerNames {
+  AttentionNames attention;
+  std::string gate = "mlp.gate_proj", up = "mlp.up_proj", gate_up = "mlp.gate_up_proj", down = "mlp.down_proj";
+  std::string before_attention = "input_layernorm", after_attention = "", before_mlp = "post_attention_layernorm",
+              after_mlp = "";
+};
+struct ModuleNames {
+  std::string embedding = "model.embed_tokens", layers = "model.layers.", last_norm = "model.norm", head = "lm_head";
+  std::string prefix = "model.";  ///< what a checkpoint of the bare backbone omits
+  LayerNames layer;
+};
+
+/// logits = soft_cap * tanh(z / soft_cap) with z = scale * (hidden weight^T + bias); no cap if soft_cap is 0.
+struct HeadSpec {
+  double scale = 1;
+  double soft_cap = 0;
+  bool has_bias = false;
 };
 
 struct ModelSpec {
   std::string model_type;
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
-  double norm_eps = 1e-6;  ///< of the RMS norms
+  double embedding_scale = 1;
   std::vector<LayerSpec> layers;
   std::vector<RopeConfig> ropes;
+  NormSpec last_norm;
+  HeadSpec head;
   bool tie_word_embeddings = false;
   std::optional<std::int64_t> pad_token_id =
       std::nullopt;              ///< its embedding gets no gradient, as in torch.nn.Embedding
   double attention_dropout = 0;  ///< as in the file; never applied
+  ModuleNames names;
 };
 
 /// A description as JSON: an array of all members' values, so none can be forgotten.

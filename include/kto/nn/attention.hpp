@@ -3,6 +3,7 @@
 // scaled_dot_product_attention, for any device and type and twice differentiable, which is also the kernel's oracle.
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -13,6 +14,13 @@ namespace kto {
 // Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension; S segments of equal
 // length L; P prefix tokens.
 
+/// What the scores of an attention are made of.
+struct AttentionForm {
+  std::optional<std::int64_t> window = std::nullopt;  ///< how many tokens a token sees, itself included
+  double scale = 1;
+  double soft_cap = 0;  ///< scores are cap * tanh(score / cap); 0: no cap
+};
+
 namespace detail {
 
 /// [L, P + L] of bool, true where query i (at position P + i) sees key j: 0 <= P + i - j < window.
@@ -22,15 +30,29 @@ inline Tensor attention_mask(std::int64_t length, std::int64_t prefix_length, st
   return window ? mask.triu_(prefix_length - *window + 1) : mask;
 }
 
+/// q [.., H, L, d], k and v [.., K, P + L, d] to [.., H, L, d], with capped scores. The softmax is in float32 or wider.
+inline Tensor attend_capped(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
+  const std::int64_t length = q.size(-2), prefix_length = k.size(-2) - length, shared = q.size(-3) / k.size(-3);
+  const auto for_heads = [&](const Tensor& x) { return shared == 1 ? x : x.repeat_interleave(shared, -3); };
+  const Tensor scores =
+      form.soft_cap * at::tanh(at::matmul(q, for_heads(k).transpose(-2, -1)) * form.scale / form.soft_cap);
+  const Tensor mask = attention_mask(length, prefix_length, form.window, q.options().requires_grad(false));
+  const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const Tensor weights =
+      scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity()).softmax(-1, wide);
+  return at::matmul(weights.to(q.scalar_type()), for_heads(v));
+}
+
 /// q [.., L, H, d], k and v [.., P + L, K, d] to [.., L, H, d].
-inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, std::optional<std::int64_t> window,
-                     double scale) {
+inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
+  const auto& [window, scale, soft_cap] = form;
   const std::int64_t length = q.size(-3), prefix_length = k.size(-3) - length;
   const bool masked = prefix_length > 0 || (window && *window < length);
   const auto mask = masked
                         ? std::optional(attention_mask(length, prefix_length, window, q.options().requires_grad(false)))
                         : std::nullopt;
   const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
+  if (soft_cap > 0) return by_head(attend_capped(by_head(q), by_head(k), by_head(v), form));
   return by_head(at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), mask, /*dropout_p=*/0.0,
                                                   /*is_causal=*/!masked, scale,
                                                   /*enable_gqa=*/q.size(-2) != k.size(-2)));
@@ -46,14 +68,14 @@ inline bool equal_and_plain(const std::vector<Segment>& segments) {
 
 /// causal_attention from LibTorch's operators.
 inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                                        const std::vector<Segment>& segments, std::optional<std::int64_t> window,
-                                        double scale, const KeysValues& prefix = {}) {
+                                        const std::vector<Segment>& segments, const AttentionForm& form,
+                                        const KeysValues& prefix = {}) {
   if (segments.empty()) return q_NHd;
   if (detail::equal_and_plain(segments)) {
     const auto stacked = [&](const Tensor& x) {
       return x.unflatten(0, {static_cast<std::int64_t>(segments.size()), -1});
     };
-    return detail::attend(stacked(q_NHd), stacked(k_NKd), stacked(v_NKd), window, scale).flatten(0, 1);
+    return detail::attend(stacked(q_NHd), stacked(k_NKd), stacked(v_NKd), form).flatten(0, 1);
   }
   std::vector<std::int64_t> lengths;
   lengths.reserve(segments.size());
@@ -73,7 +95,7 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
     const bool own = !prefix.k_NKd.defined();
     const Tensor keys = with_prefix(own ? k_NKd : prefix.k_NKd, k[s]),
                  values = with_prefix(own ? v_NKd : prefix.v_NKd, v[s]);
-    out.push_back(detail::attend(q[s].unsqueeze(0), keys, values, window, scale).squeeze(0));
+    out.push_back(detail::attend(q[s].unsqueeze(0), keys, values, form).squeeze(0));
   }
   return at::cat(out);
 }
@@ -82,13 +104,14 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
 /// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d]. `prefix` holds the
 /// keys and values that prefixes are of: those of the row itself when it is empty.
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                               const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale,
+                               const std::vector<Segment>& segments, const AttentionForm& form,
                                const KeysValues& prefix = {}) {
-  if (detail::is_next_token(q_NHd, segments, prefix))
-    return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], window, scale);
-  if (!detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
-    return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, window, scale, prefix);
-  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, window, scale);
+  const bool is_plain = form.soft_cap == 0;
+  if (is_plain && detail::is_next_token(q_NHd, segments, prefix))
+    return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form.window, form.scale);
+  if (!is_plain || !detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
+    return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
+  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, form.window, form.scale);
 }
 
 }  // namespace kto

@@ -150,13 +150,13 @@ struct GatedDown : torch::autograd::Function<GatedDown> {
 namespace detail {
 
 inline bool takes_normed_linears(const Tensor& hidden_ND, at::ScalarType type,
-                                 std::initializer_list<const Linear*> linears) {
+                                 const std::vector<const Linear*>& linears) {
   const bool adapted = std::ranges::any_of(linears, [](const Linear* linear) { return linear->lora.has_value(); });
   return !adapted && takes_vectorized(hidden_ND) && takes_vectorized(type) && hidden_ND.numel() > 0;
 }
 
 inline std::vector<Tensor> apply_normed_linears(const Tensor& hidden_ND, const Tensor& norm_D, double eps,
-                                                at::ScalarType type, std::initializer_list<const Linear*> linears,
+                                                at::ScalarType type, const std::vector<const Linear*>& linears,
                                                 const Tensor& added_ND) {
   std::vector<Tensor> parameters;
   std::vector<bool> has_bias;
@@ -173,7 +173,7 @@ inline std::vector<Tensor> apply_normed_linears(const Tensor& hidden_ND, const T
 
 /// linear(rms_norm(hidden_ND)) for each of `linears`; products in `type`.
 inline std::vector<Tensor> normed_linears(const Tensor& hidden_ND, const Tensor& norm_D, double eps,
-                                          at::ScalarType type, std::initializer_list<const Linear*> linears) {
+                                          at::ScalarType type, const std::vector<const Linear*>& linears) {
   if (detail::takes_normed_linears(hidden_ND, type, linears))
     return detail::apply_normed_linears(hidden_ND, norm_D, eps, type, linears, {});
   const Tensor x_ND = rms_norm(hidden_ND, norm_D, eps, type);
@@ -187,7 +187,7 @@ inline std::vector<Tensor> normed_linears(const Tensor& hidden_ND, const Tensor&
 /// does.
 inline std::vector<Tensor> add_normed_linears(const Tensor& hidden_ND, const Tensor& added_ND, const Tensor& norm_D,
                                               double eps, at::ScalarType type,
-                                              std::initializer_list<const Linear*> linears) {
+                                              const std::vector<const Linear*>& linears) {
   if (hidden_ND.scalar_type() == at::kFloat && takes_vectorized(added_ND) &&
       detail::takes_normed_linears(hidden_ND, type, linears))
     return detail::apply_normed_linears(hidden_ND, norm_D, eps, type, linears, added_ND.contiguous());

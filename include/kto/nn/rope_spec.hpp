@@ -15,6 +15,7 @@ struct RopeConfig {
   RopeType type = RopeType::plain;
   std::int64_t dim = 0;  ///< coordinates of a head that are rotated
   double theta = 10000;
+  bool interleaved = false;        ///< rotated pairs are coordinates 2i and 2i + 1, else i and i + dim / 2
   double factor = 1;               ///< linear, dynamic, yarn, llama3: how much longer than the original the context is
   double attention_scaling = 1;    ///< yarn, longrope: cos and sin are multiplied by it
   std::int64_t max_positions = 0;  ///< dynamic: frequencies change past this length
@@ -22,7 +23,7 @@ struct RopeConfig {
   double beta_fast = 32, beta_slow = 1;              ///< yarn
   bool truncate = true;                              ///< yarn
   double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3
-  std::vector<double> short_factor, long_factor;     ///< longrope, head_dim / 2 each
+  std::vector<double> short_factor, long_factor;     ///< longrope, dim / 2 each
 };
 
 /// Whether passes over sequences of at most `a` and of at most `b` tokens turn a position by the same angles: those of

@@ -66,11 +66,18 @@ struct Rotate : torch::autograd::Function<Rotate> {
 
 }  // namespace detail
 
-/// Rotates x_NHd; coordinate pairs are (i, i + d / 2). The result has `out_type`.
+/// Rotates the first coordinates of x_NHd, as many as the tables have; the others stay. The result has `out_type`. Where
+/// pairs are interleaved it has their first coordinates in front of their second ones: scores do not depend on the order.
 inline Tensor apply_rope(const Tensor& x_NHd, const RopeTables& tables, at::ScalarType out_type) {
+  const std::int64_t rotated = tables.cos_Nd.size(-1), others = x_NHd.size(-1) - rotated;
+  if (others > 0)
+    return at::cat(
+        {apply_rope(x_NHd.narrow(-1, 0, rotated), tables, out_type), x_NHd.narrow(-1, rotated, others).to(out_type)},
+        -1);
+  const Tensor halves_NHd = tables.interleaved ? x_NHd.unflatten(-1, {-1, 2}).transpose(-2, -1).flatten(-2) : x_NHd;
   if (!takes_vectorized(x_NHd) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
-    return apply_rope_composed(x_NHd, tables, out_type);
-  return detail::Rotate::apply(x_NHd, tables.cos_Nd.contiguous(), tables.sin_Nd.contiguous(), out_type);
+    return apply_rope_composed(halves_NHd, tables, out_type);
+  return detail::Rotate::apply(halves_NHd, tables.cos_Nd.contiguous(), tables.sin_Nd.contiguous(), out_type);
 }
 
 }  // namespace kto

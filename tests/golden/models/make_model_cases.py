@@ -8,14 +8,15 @@
                                              variable KTO_MODEL_CASES names it
 
 A case is {name, config, lengths, expected}. Weights, token ids and probes follow from names by a formula (`noise`) that
-the test computes too, so that a case holds only results. Expected values are in float64: transformers with its RMSNorm
-kept in float64 (it would drop to float32), which its unchanged float32 run must match to 1e-4. Per case: log-prob of each
+the test computes too, so that a case holds only results. Expected values are in float64: transformers with its casts
+to float32 left out (in norms and the softmax), which its unchanged float32 run must match to 1e-4. Per case: log-prob of each
 next token, some hidden states, a loss (mean over tokens of a probe times the log-prob), and for the gradient of each
 parameter its norm and its product with a probe. rope/frequencies.json holds inverse frequencies for the rotary settings
 of well-known models.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 import random
@@ -55,14 +56,35 @@ def token_ids(sequence, length, vocab_size):
     return [int((u + 1) / 2 * vocab_size) for u in noise(f"ids/{sequence}", length)]
 
 
-def rms_norm_in_own_type(self, x):
-    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+@contextlib.contextmanager
+def no_casts_to_float32():
+    """While open, what is float64 stays float64."""
+    to, to_float, softmax = torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax
+
+    def is_narrowing(tensor, dtype):
+        return tensor.dtype == torch.float64 and dtype == torch.float32
+
+    def wide_to(self, *args, **kwargs):
+        if any(is_narrowing(self, dtype) for dtype in (*args, kwargs.get("dtype")) if isinstance(dtype, torch.dtype)):
+            return self
+        return to(self, *args, **kwargs)
+
+    def wide_softmax(tensor, dim=None, dtype=None, **kwargs):
+        return softmax(tensor, dim=dim, dtype=None if is_narrowing(tensor, dtype) else dtype)
+
+    torch.Tensor.to, torch.nn.functional.softmax = wide_to, wide_softmax
+    torch.Tensor.float = lambda self: self if self.dtype == torch.float64 else to_float(self)
+    try:
+        yield
+    finally:
+        torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax = to, to_float, softmax
 
 
 def load(config):
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "config.json").write_text(json.dumps(config))
-        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.from_pretrained(folder), attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weight(name, parameter.shape))
@@ -71,13 +93,17 @@ def load(config):
 
 def run(config, lengths, dtype, autocast=False):
     model = load(config).to(dtype)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if "inv_freq" in name:  # rotary tables are in float32 whatever the model's type
+                setattr(module, name, buffer.type(torch.float32))
     sequences = [token_ids(i, length, model.config.vocab_size) for i, length in enumerate(lengths)]
     longest = max(lengths)
     ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences])
     mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        logits = model.lm_head(hidden)
+        hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+        logits = model(input_ids=ids, attention_mask=mask).logits
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     logp = logits[:, :-1].to(wide).log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
     real = mask[:, 1:].bool()
@@ -108,14 +134,8 @@ def mean_difference(a, b):
 def make_case(name, config, lengths):
     plain = run(config, lengths, torch.float32)
     autocast = run(config, lengths, torch.float32, autocast=True)
-    family = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]
-    module = __import__(getattr(transformers, family).__module__, fromlist=["x"])
-    norm = getattr(module, family.removesuffix("ForCausalLM") + "RMSNorm")
-    original, norm.forward = norm.forward, rms_norm_in_own_type
-    try:
+    with no_casts_to_float32():
         exact = run(config, lengths, torch.float64)
-    finally:
-        norm.forward = original
     error = largest_difference(plain, exact)
     assert error < 1e-4, (name, error)
     exact["float32_error"] = error
@@ -190,6 +210,43 @@ CASES = {
     "qwen3_layer_types": (
         tiny("qwen3", head_dim=16, attention_bias=True, tie_word_embeddings=True, use_sliding_window=True,
              sliding_window=6, layer_types=["sliding_attention", "full_attention"]), LENGTHS),
+} | {
+    "gemma_plain": (tiny("gemma", head_dim=12), LENGTHS),
+    "gemma2_windows": (
+        tiny("gemma2", head_dim=8, sliding_window=4, query_pre_attn_scalar=5, num_hidden_layers=3), LENGTHS),
+    "gemma2_no_caps": (
+        tiny("gemma2", head_dim=8, attn_logit_softcapping=None, final_logit_softcapping=None,
+             hidden_activation="gelu", tie_word_embeddings=False), LENGTHS),
+    "gemma3_windows": (
+        tiny("gemma3_text", head_dim=8, sliding_window=5, num_hidden_layers=3,
+             layer_types=["sliding_attention", "full_attention", "sliding_attention"]), LENGTHS),
+    "gemma3_old_ropes": (
+        tiny("gemma3_text", head_dim=12, sliding_window=3, sliding_window_pattern=2, rope_theta=500.0,
+             rope_local_base_freq=70.0, rope_scaling={"rope_type": "linear", "factor": 8.0}), LENGTHS),
+    "gemma3_ropes_by_type": (
+        tiny("gemma3_text", head_dim=8, sliding_window=3, sliding_window_pattern=2,
+             rope_parameters={"full_attention": rope("linear", factor=4.0),
+                              "sliding_attention": rope("default") | {"rope_theta": 30.0}}), LENGTHS),
+    "phi3_plain": (tiny("phi3", pad_token_id=None), LENGTHS),
+    "phi3_window_partial": (
+        tiny("phi3", pad_token_id=None, sliding_window=4, partial_rotary_factor=0.5, tie_word_embeddings=True), LENGTHS),
+    "phi3_longrope": (
+        tiny("phi3", pad_token_id=None, original_max_position_embeddings=16, num_attention_heads=2, num_key_value_heads=1,
+             partial_rotary_factor=0.5, rope_scaling=dict(type="longrope", **LONGROPE)), LONG),
+    "olmo_plain": (tiny("olmo"), LENGTHS),
+    "olmo_clipped": (tiny("olmo", clip_qkv=0.6, attention_bias=True, tie_word_embeddings=True), LENGTHS),
+    "olmo2_plain": (tiny("olmo2", attention_bias=True), LENGTHS),
+    "olmo3_windows": (tiny("olmo3", sliding_window=4, num_hidden_layers=4), LENGTHS),
+    "granite_multipliers": (
+        tiny("granite", embedding_multiplier=3.0, logits_scaling=2.5, residual_multiplier=0.4,
+             attention_multiplier=0.2, attention_bias=True, mlp_bias=True), LENGTHS),
+    "cohere_plain": (tiny("cohere", tie_word_embeddings=False), LENGTHS),
+    "cohere_qk_norm": (tiny("cohere", use_qk_norm=True, attention_bias=True, logit_scale=0.5), LENGTHS),
+    "cohere2_windows": (tiny("cohere2", sliding_window=4, num_hidden_layers=4), LENGTHS),
+    "glm_plain": (tiny("glm", head_dim=8, pad_token_id=None), LENGTHS),
+    "glm4_plain": (
+        tiny("glm4", head_dim=16, pad_token_id=None, attention_bias=False, partial_rotary_factor=0.25), LENGTHS),
+    "helium_plain": (tiny("helium", head_dim=8, mlp_bias=True, attention_bias=True), LENGTHS),
 } | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")
@@ -284,6 +341,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--random", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="names that begin so")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -297,6 +355,8 @@ def main():
         ropes = [rope_case(config, length) for config in ROPE_CONFIGS for length in (100, 9000)]
         (options.output / "rope/frequencies.json").write_text(json.dumps(ropes) + "\n")
     for name, (config, lengths) in cases.items():
+        if not name.startswith(options.only):
+            continue
         case = make_case(name, config, lengths)
         print(f"{name}: float32 {case['expected']['float32_error']:.1e}, autocast {case['expected']['autocast_error']:.1e}")
         (options.output / f"{name}.json").write_text(json.dumps(case) + "\n")

@@ -21,10 +21,25 @@ struct Family {
   std::string_view model_type;
   const char* defaults;  ///< JSON
   ModelSpec (*read)(const ConfigReader& config);
+  const char* other_names = "{}";  ///< JSON: names of keys in this family's files, and the common ones
 };
 
-/// Reads the keys that llama-like decoders share. A family then adds its own features to the layers.
-inline ModelSpec read_decoder(const ConfigReader& config) {
+inline NormSpec root_mean_square(const ConfigReader& config, double offset = 0) {
+  return {.eps = config.number("rms_norm_eps"), .offset = offset};
+}
+inline NormSpec layer_norm(double eps, bool has_bias) {
+  return {.is_layer_norm = true, .eps = eps, .has_bias = has_bias};
+}
+
+/// Whether rope_parameters has an entry for each layer type.
+inline bool has_ropes_by_layer_type(const ConfigReader& config) {
+  return config.has("rope_parameters") && config.json.at("rope_parameters").is_object() &&
+         config.json.at("rope_parameters").contains("full_attention");
+}
+
+/// Reads the keys that decoders share, with `norm` before each part and at the end. A family then adds its own features
+/// to the layers.
+inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm) {
   ModelSpec out;
   out.model_type = config.text("model_type");
   out.vocab_size = config.positive("vocab_size");
@@ -44,7 +59,7 @@ inline ModelSpec read_decoder(const ConfigReader& config) {
   check(attention.head_dim % 2 == 0, config.where, ": head_dim ", attention.head_dim,
         " is odd: rotary embeddings need an even one");
   attention.scale = 1 / std::sqrt(static_cast<double>(attention.head_dim));
-  out.norm_eps = config.number("rms_norm_eps");
+  out.last_norm = norm;
   mlp.activation = config.choice("hidden_act", config.text("hidden_act"), activations);
   out.tie_word_embeddings = config.flag("tie_word_embeddings", false);
   out.attention_dropout = config.number("attention_dropout", 0);
@@ -55,9 +70,48 @@ inline ModelSpec read_decoder(const ConfigReader& config) {
           " is outside the vocabulary of ", out.vocab_size);
     out.pad_token_id = id;
   }
-  out.ropes = {read_rope_config(config, attention.head_dim)};
-  out.layers.assign(static_cast<std::size_t>(num_layers), LayerSpec{attention, mlp});
+  if (!has_ropes_by_layer_type(config)) out.ropes = {read_rope_config(config, attention.head_dim)};
+  LayerSpec layer;
+  layer.attention = attention;
+  layer.mlp = mlp;
+  layer.before_attention = layer.before_mlp = norm;
+  out.layers.assign(static_cast<std::size_t>(num_layers), layer);
   return out;
+}
+
+/// Whether each layer slides: as layer_types says, else slides(i).
+template <class Slides>
+std::vector<bool> read_layer_types(const ConfigReader& config, const ModelSpec& spec, const Slides& slides) {
+  std::vector<bool> out;
+  if (config.has("layer_types")) {
+    for (const auto& type : config.layer_types(spec.layers.size())) out.push_back(type.slides);
+  } else {
+    for (std::size_t i = 0; i < spec.layers.size(); ++i) out.push_back(slides(i));
+  }
+  return out;
+}
+
+/// Gives those layers that slide the window `sliding_window`.
+inline void set_windows(const ConfigReader& config, ModelSpec& spec, const std::vector<bool>& slides) {
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    if (slides[i]) spec.layers[i].attention.window = config.positive("sliding_window");
+}
+
+/// Reads rotary frequencies of two kinds: of layers without a window, and of those with one. They stand in
+/// rope_parameters by layer type; in older files rope_theta and rope_scaling are of the first kind.
+inline void read_ropes_by_layer_type(const ConfigReader& config, ModelSpec& spec, const std::vector<bool>& slides,
+                                     double theta, double sliding_theta) {
+  const Json by_type = config.has("rope_parameters") ? config.json.at("rope_parameters") : Json::object();
+  const auto read = [&](const char* type, Json json, double otherwise) {
+    json.erase("rope_parameters");
+    if (by_type.is_object() && by_type.contains(type)) json["rope_parameters"] = by_type[type];
+    if (!json.contains("rope_theta")) json["rope_theta"] = otherwise;
+    return read_rope_config({json, config.where}, spec.layers[0].attention.head_dim);
+  };
+  Json of_sliding = config.json;
+  for (const char* key : {"rope_scaling", "rope_theta"}) of_sliding.erase(key);
+  spec.ropes = {read("full_attention", config.json, theta), read("sliding_attention", of_sliding, sliding_theta)};
+  for (std::size_t i = 0; i < spec.layers.size(); ++i) spec.layers[i].attention.rope = slides[i] ? 1 : 0;
 }
 
 /// Gives every layer the window `sliding_window`, or none. Throws Error if layer_types contradicts that.

@@ -7,7 +7,7 @@
 namespace kto::detail {
 
 inline ModelSpec read_mistral(const ConfigReader& config) {
-  ModelSpec out = read_decoder(config);
+  ModelSpec out = read_decoder(config, root_mean_square(config));
   read_window_of_all(config, out, /*slides=*/true);
   return out;
 }

@@ -7,7 +7,7 @@
 namespace kto::detail {
 
 inline ModelSpec read_qwen2(const ConfigReader& config) {
-  ModelSpec out = read_decoder(config);
+  ModelSpec out = read_decoder(config, root_mean_square(config));
   read_windows_by_layer(config, out);
   for (LayerSpec& layer : out.layers) layer.attention.qkv_bias = true;
   return out;

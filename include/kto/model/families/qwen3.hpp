@@ -7,10 +7,10 @@
 namespace kto::detail {
 
 inline ModelSpec read_qwen3(const ConfigReader& config) {
-  ModelSpec out = read_decoder(config);
+  ModelSpec out = read_decoder(config, root_mean_square(config));
   read_windows_by_layer(config, out);
   for (LayerSpec& layer : out.layers) {
-    layer.attention.qk_norm = true;
+    layer.attention.qk_norm = QkNormSpec{.norm = *layer.before_attention};
     layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
   }
   return out;

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gemma 2 (arXiv:2408.00118) and the text of Gemma 3 (arXiv:2503.19786): gemma with norms on both sides of each part
+// and windows in most layers; Gemma 2 caps scores and logits, Gemma 3 has norms of queries and keys, and other rotary
+// frequencies in layers with a window.
+#pragma once
+
+#include "kto/model/families/gemma.hpp"
+
+namespace kto::detail {
+
+inline ModelSpec read_gemma2_or_3(const ConfigReader& config) {
+  ModelSpec out = read_gemma(config);
+  out.head.soft_cap = config.number("final_logit_softcapping", 0);
+  out.names.layer.after_attention = "post_attention_layernorm";
+  out.names.layer.before_mlp = "pre_feedforward_layernorm";
+  out.names.layer.after_mlp = "post_feedforward_layernorm";
+  for (LayerSpec& layer : out.layers) {
+    layer.attention.scale = 1 / std::sqrt(config.positive_number("query_pre_attn_scalar"));
+    layer.attention.soft_cap = config.number("attn_logit_softcapping", 0);
+    layer.after_attention = layer.after_mlp = layer.before_attention;
+  }
+  return out;
+}
+
+inline ModelSpec read_gemma2(const ConfigReader& config) {
+  ModelSpec out = read_gemma2_or_3(config);
+  set_windows(config, out, read_layer_types(config, out, [](std::size_t i) { return i % 2 == 0; }));
+  return out;
+}
+
+inline ModelSpec read_gemma3(const ConfigReader& config) {
+  ModelSpec out = read_gemma2_or_3(config);
+  const std::int64_t pattern = config.positive("sliding_window_pattern", 6);
+  const auto slides =
+      read_layer_types(config, out, [&](std::size_t i) { return (static_cast<std::int64_t>(i) + 1) % pattern != 0; });
+  set_windows(config, out, slides);
+  const double local = config.positive_number("rope_local_base_freq", 10000);
+  read_ropes_by_layer_type(config, out, slides, 1e6, local);
+  for (LayerSpec& layer : out.layers) layer.attention.qk_norm = QkNormSpec{.norm = out.last_norm};
+  return out;
+}
+
+inline constexpr Family gemma2{
+    .model_type = "gemma2",
+    .defaults = R"({"vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+                    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+                    "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 8192, "pad_token_id": 0,
+                    "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+                    "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0})",
+    .read = read_gemma2,
+    .other_names = R"({"hidden_activation": "hidden_act"})"};
+inline constexpr Family gemma3{
+    .model_type = "gemma3_text",
+    .defaults = R"({"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+                    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+                    "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 131072, "pad_token_id": 0,
+                    "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096})",
+    .read = read_gemma3,
+    .other_names = R"({"hidden_activation": "hidden_act"})"};
+
+}  // namespace kto::detail
