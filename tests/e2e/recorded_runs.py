@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""recorded_runs.py TRAIN_KTO SOURCE_ROOT: the runs of TRL in tests/golden/runs, replayed, each by the default path through the
-library and by one of the others in turn. Standard library only."""
+"""recorded_runs.py TRAIN_KTO SOURCE_ROOT [KIND ...]: replays runs that TRL recorded in tests/golden, of the kinds `runs`
+(KTOTrainer; the default) and `dpo` (DPOTrainer). Each takes the default path through the library and one of the others in
+turn. Standard library only."""
 import json
 import math
 import os
@@ -11,11 +12,16 @@ import tempfile
 from tiny_model import make_adapter, make_model
 
 train_kto, root = sys.argv[1:3]
-runs = json.load(open(os.path.join(root, "tests", "golden", "runs", "runs.json")))
-rows = open(os.path.join(root, "examples", "data", "train.jsonl"), encoding="utf-8").readlines()
+golden = os.path.join(root, "tests", "golden")
+runs = [dict(run, kind=kind) for kind in (sys.argv[3:] or ["runs"]) for run in json.load(open(os.path.join(golden, kind, "runs.json")))]
 PATHS = {"padded": ["--collator", "padded"], "prompts not shared": ["--share_prompt", "False"], "recomputed": ["--gradient_checkpointing"],
          "aten's products": ["--matmul", "aten"], "oneDNN's products": ["--matmul", "onednn"]}
 passed = failed = 0
+
+
+def rows_of(run):
+    path = os.path.join(golden, "dpo", run["rows"] + ".jsonl") if run["kind"] == "dpo" else os.path.join(root, "examples", "data", "train.jsonl")
+    return open(path, encoding="utf-8").readlines()
 
 
 def tolerance(key, want, step, rounding):
@@ -39,8 +45,9 @@ with tempfile.TemporaryDirectory() as tmp:
     make_model(os.path.join(tmp, "other"), root, seed=2)
     adapter = make_adapter(os.path.join(tmp, "adapter"), model)
     for number, run in enumerate(runs):
-        data = os.path.join(tmp, run["name"])
+        data = os.path.join(tmp, run["kind"], run["name"])
         os.makedirs(data)
+        rows = rows_of(run)
         for split, chosen in (("train", rows[:run["num_rows"]]), ("test", rows[len(rows) - run["num_eval_rows"]:])):
             if chosen:
                 with open(os.path.join(data, split + ".jsonl"), "w", encoding="utf-8") as file:
