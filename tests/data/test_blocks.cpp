@@ -242,7 +242,7 @@ TEST_CASE("a file that becomes shorter while it is read is an error that names i
                      },
                      [](double) {});
                }),
-               KTO_CONTAINS(kto::concat(file.string(), ": has become shorter while it was read: it had ")));
+               KTO_CONTAINS(kto::concat(file.string(), ": became shorter while it was read: it had ")));
   }
 }
 

@@ -153,7 +153,7 @@ TEST_CASE("files: links that lead nowhere, FIFOs and sockets", "[data]") {
              KTO_CONTAINS("is not a file but a FIFO"));
   CHECK_THAT(error_of([&] { kto::FileReader file(folder.path() / "valid.jsonl"); }), KTO_CONTAINS("is not a file"));
   CHECK_THAT(error_of([&] { kto::read_file(folder.path()); }), KTO_CONTAINS("is not a file but a folder"));
-  CHECK_THAT(error_of([&] { kto::read_file("/dev/zero"); }), KTO_CONTAINS("is not a file but a FIFO, a device"));
+  CHECK_THAT(error_of([&] { kto::read_file("/dev/zero"); }), KTO_CONTAINS("is not a file but a FIFO, device"));
 }
 
 TEST_CASE("files: the configurations that README.md names", "[data]") {

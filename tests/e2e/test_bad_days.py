@@ -112,13 +112,13 @@ with tempfile.TemporaryDirectory() as tmp:
          all(os.path.getsize(at("lived_in", name)) > 0 for name in ("metrics.jsonl", "model.safetensors", "checkpoint-1/kto_checkpoint.json", *foreign)),
          (result.stderr[-300:], listing(at("lived_in"))))
 
-    # Paths on which no folder can be made
+    # Paths where no folder can be created
     os.symlink(at("loop"), at("loop"))
     os.symlink(at("nowhere"), at("dangling"))
     open(at("file"), "w").close()
     precompute = ["--precompute_ref_log_probs", "--ref_logps_cache"]
-    for where, problem in (("file", "file is a file"), ("file/deep/out", "file is a file"), ("loop/out", "loop is a link that leads nowhere"),
-                           ("dangling", "dangling is a link that leads nowhere"), ("x" * 256, "has 256 bytes")):
+    for where, problem in (("file", "file is a file"), ("file/deep/out", "file is a file"), ("loop/out", "loop is a link to nothing"),
+                           ("dangling", "dangling is a link to nothing"), ("x" * 256, "has 256 bytes")):
         fails(f"output_dir {where[:20]}", runs.run(where, *flags), rf"output_dir {re.escape(at(where))}: .*{problem}.*; expected a folder")
         fails(f"ref_logps_cache {where[:20]}", runs.run("new_cache", *flags, *precompute, at(where)), rf"--ref_logps_cache .*{problem}.*; expected a folder")
     for name, more, pattern in (("logging_dir", ["--report_to", "tensorboard", "--logging_dir", at("file/x")], r"--logging_dir .*file is a file"),

@@ -133,7 +133,7 @@ with tempfile.TemporaryDirectory() as tmp:
     os.remove(os.path.join(cache, kept[0]))
     os.mkdir(os.path.join(cache, kept[0]))
     result = said()
-    case("a folder in its place is an error before the work", result.returncode == 1 and "a file of the cache belongs there" in result.stderr, result.stderr[-300:])
+    case("a folder in its place is an error before the work", result.returncode == 1 and "expected a cache file" in result.stderr, result.stderr[-300:])
 
     # Usage: status 2, before any file is written
     new = at("new")

@@ -129,7 +129,7 @@ with tempfile.TemporaryDirectory() as tmp:
     process.stdout.readline()
     os.truncate(at("long.jsonl"), 100000)
     err = process.communicate(timeout=300)[1]
-    case("a streamed file that becomes shorter is an error that names it", process.returncode == 1 and re.search(r"error: \S*long\.jsonl: has become shorter while it was read", err),
+    case("a streamed file that becomes shorter is an error that names it", process.returncode == 1 and re.search(r"error: \S*long\.jsonl: became shorter while it was read", err),
          (process.returncode, err[-300:]))
     case("and what was saved is whole", runs.checkpoints("stream") and not leftovers(at("stream")), (runs.checkpoints("stream"), leftovers(at("stream"))))
 

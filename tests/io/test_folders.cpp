@@ -76,16 +76,16 @@ TEST_CASE("a folder that cannot be made is an Error that names the part of the p
   const std::pair<kto::fs::path, const char*> bad[] = {
       {"file", "file is a file, not a folder"},
       {"file/a/b", "file is a file, not a folder"},
-      {"link/a", "link is a link that leads to a file"},
-      {"loop", "loop is a link that leads nowhere"},
-      {"loop/a/b", "loop is a link that leads nowhere"},
-      {"dangling", "dangling is a link that leads nowhere"},
+      {"link/a", "link is a link to a file"},
+      {"loop", "loop is a link to nothing"},
+      {"loop/a/b", "loop is a link to nothing"},
+      {"dangling", "dangling is a link to nothing"},
       {"new/" + std::string(300, 'x') + "/b", "x... has 300 bytes"},
   };
   for (const auto& [path, message] : bad) {
     INFO(path);
     CHECK_THAT(kto_test::error_of([&, p = path] { kto::make_folder(root / p); }),
-               KTO_CONTAINS(message) && KTO_CONTAINS("no folder can be made there"));
+               KTO_CONTAINS(message) && KTO_CONTAINS("the folder cannot be created"));
     CHECK_THAT(kto_test::error_of([&, p = path] { kto::check_folder(root / p, "--cache"); }),
                KTO_CONTAINS(message) && KTO_CONTAINS("--cache") && KTO_CONTAINS("expected a folder"));
   }
@@ -103,10 +103,9 @@ TEST_CASE("an error of the file system names its path, without the library's wor
     (void)kto::fs::exists(loop / "config.json");
     FAIL("no error");
   } catch (const std::exception& error) {
-    CHECK(kto::error_text(error) ==
-          (loop / "config.json").string() +
-              ": Too many levels of symbolic links; a link in it leads to itself: mend it, or "
-              "name another path");
+    CHECK(kto::error_text(error) == (loop / "config.json").string() +
+                                        ": Too many levels of symbolic links; a link in it leads to itself: fix it, or "
+                                        "name another path");
   }
   try {
     kto::fs::rename(folder.path() / "a", folder.path() / "b");

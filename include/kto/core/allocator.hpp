@@ -21,22 +21,21 @@ inline void keep_freed_memory() {
   c10::SetCPUAllocator(&detail::ArenaAllocator::instance(), /*priority=*/1);
 #endif
 #if defined(__GLIBC__)
-  ::mallopt(M_MMAP_MAX, 0);  // a higher M_MMAP_THRESHOLD does not do: glibc takes none above 32 MiB
+  ::mallopt(M_MMAP_MAX, 0);  // raising M_MMAP_THRESHOLD is not enough: glibc caps it at 32 MiB
   ::mallopt(M_TRIM_THRESHOLD, -1);
   ::mallopt(M_TOP_PAD, 64 << 20);
   ::mallopt(M_MXFAST, 0);  // fast bins are swept at each large request
 #endif
 }
 
-/// Returns to the system what keep_freed_memory() has kept and nothing uses, and lets threads to come share the heaps
-/// there are: for a program that goes on after memory ran out. Where a process may have so many addresses (ulimit -v),
-/// a new thread finds no room for a heap of its own, and glibc then maps a page for each of its objects, until there is
-/// none. Does nothing without glibc.
+/// Returns unused memory that keep_freed_memory() kept to the system, and makes new threads share the existing heaps:
+/// for a program that continues after memory ran out. Under a limit on address space (ulimit -v), a new thread has no
+/// room for its own heap, and glibc then maps one page per object until addresses run out. Does nothing without glibc.
 inline void release_freed_memory() {
 #if defined(__GLIBC__)
   ::malloc_trim(0);
   ::mallopt(M_ARENA_MAX, 1);
-  ::mallopt(M_TOP_PAD, 1 << 20);  // what a heap grows by must be there as a whole
+  ::mallopt(M_TOP_PAD, 1 << 20);  // a heap grows by this much at once, so it must be available in one piece
 #endif
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory for LibTorch's CPU tensors that is asked of the system once: what a step frees, the next one uses. malloc
-// keeps all large free blocks in one list that it walks, and lets small objects split them.
+// Memory for LibTorch's CPU tensors, requested from the system once: the next step reuses what this step frees. malloc
+// would keep all large free blocks in one list, walk that list on each request, and let small objects split the blocks.
 #pragma once
 
 #include "kto/core/torch.hpp"
@@ -17,13 +17,13 @@
 
 namespace kto::detail {
 
-/// Blocks of one reserved range of addresses: the smallest free block that is large enough, the lowest of equals, and
-/// neighbours joined when freed. Pages become memory when they are first written and stay.
+/// Allocates from one reserved range of addresses: best fit, lowest address first among equals; freed neighbours are
+/// joined. A page becomes memory when it is first written, and stays.
 class BlockRange {
  public:
   static constexpr std::size_t page = 4096;
 
-  /// `reserved` bytes of addresses; empty, so that every take() returns null, where the system refuses them.
+  /// Reserves `reserved` bytes of addresses. If the system refuses, the range is empty and every take() returns null.
   explicit BlockRange(std::size_t reserved) {
     void* start = ::mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) return;
@@ -33,7 +33,7 @@ class BlockRange {
   }
 
   bool holds(const void* block) const { return block >= begin_ && block < limit_; }
-  /// Bytes from the first block to the end of the last one there ever was: what can have become memory.
+  /// Bytes from the first block to the highest end any block has had: an upper bound of the memory in use.
   std::size_t extent() const { return static_cast<std::size_t>(end_ - begin_); }
 
   void* take(std::size_t bytes) {
@@ -71,7 +71,7 @@ class BlockRange {
 
   void* extend(std::size_t bytes) {
     char* block = end_;
-    if (!free_.empty())  // a free block at the end is too small, but a beginning
+    if (!free_.empty())  // a free block at the end is too small, but can be extended
       if (const auto last = std::prev(free_.end()); last->first + last->second == end_) block = last->first;
     if (static_cast<std::size_t>(limit_ - block) < bytes) return nullptr;
     if (block != end_) erase_free(std::prev(free_.end()));
@@ -94,7 +94,8 @@ class BlockRange {
   std::unordered_map<const char*, std::size_t> taken_;
 };
 
-/// LibTorch's allocator for blocks below `smallest` and where the range is used up, a BlockRange for the others.
+/// Serves blocks of `smallest` bytes or more from a BlockRange, smaller ones (and all of them once the range is used
+/// up) from LibTorch's own allocator.
 class ArenaAllocator final : public c10::Allocator {
  public:
   static constexpr std::size_t smallest = 64 << 10;
@@ -109,7 +110,7 @@ class ArenaAllocator final : public c10::Allocator {
   c10::DeleterFnPtr raw_deleter() const override { return &free_any; }
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
 
-  /// The one of the process. It is never destroyed: tensors may outlive everything else.
+  /// The process-wide instance. Never destroyed: tensors may outlive everything else.
   static ArenaAllocator& instance() {
     static auto* const allocator = new ArenaAllocator;
     return *allocator;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of bfloat16 matrices with float32 sums, in the instructions that processors have for them: the tile
-// registers of Intel's AMX, or the dot products of AVX512-BF16 (AMD from Zen 4 on, Intel's Cooper Lake). The
-// instructions are written out: the compiler's header for them takes longer to read than the rest of the attention, and
-// the names differ from compiler to compiler.
+// Products of bfloat16 matrices with float32 sums, on the processor's own instructions for them: the tile registers of
+// Intel's AMX, or the dot products of AVX512-BF16 (AMD since Zen 4, Intel's Cooper Lake). They are written as inline
+// assembly: the compiler's header of intrinsics takes longer to parse than the rest of the attention, and the names of
+// the intrinsics differ between compilers.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace kto::detail {
 
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__)
 
-/// Whether the processor has them and the system lets this process use them.
+/// Whether the processor has AMX and the system lets this process use it.
 inline bool has_amx() {
   static const bool ready = [] {
     constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -38,7 +38,7 @@ inline bool has_avx512_bf16() {
 /// Whether bf16_product runs here.
 inline bool has_bf16_product() { return has_amx() || has_avx512_bf16(); }
 
-/// While one lives, the eight tiles of this thread are of 16 rows of 64 bytes, as amx_product wants them.
+/// While an instance lives, the eight tiles of this thread have 16 rows of 64 bytes each, as amx_product expects.
 class AmxTiles {
  public:
   [[gnu::target("amx-tile"), gnu::noinline]] AmxTiles() {
@@ -58,7 +58,7 @@ class AmxTiles {
   };
 };
 
-/// bf16_product in tiles.
+/// bf16_product on AMX tiles.
 [[gnu::target("amx-tile,amx-bf16"), gnu::noinline]] inline void amx_product(std::int64_t rows, std::int64_t columns,
                                                                             std::int64_t depth, const at::BFloat16* a,
                                                                             std::int64_t row_a, const std::uint32_t* b,
@@ -106,13 +106,13 @@ class AmxTiles {
     }
 }
 
-/// 64 bytes anywhere in memory. Packed, since clang takes a reference to a vector as aligned, whatever its type says.
+/// 64 bytes at any address. Packed, because clang assumes that a reference to a vector is aligned, whatever its type.
 template <class Number>
 struct [[gnu::packed, gnu::may_alias]] Vector {
   Number value __attribute__((vector_size(64)));
 };
 
-/// R rows and 16 C columns of bf16_product in dot products of pairs.
+/// R rows and 16 C columns of bf16_product, as dot products of pairs.
 template <int R, int C>
 [[gnu::target("avx512f"), gnu::always_inline]] inline void dot_piece(std::int64_t depth, const at::BFloat16* a,
                                                                      std::int64_t row_a, const std::uint32_t* b,
@@ -145,7 +145,7 @@ template <int R, int C>
     for (int n = 0; n < C; ++n) place(r, n)->value = sum[r][n];
 }
 
-/// bf16_product in dot products of pairs.
+/// bf16_product as dot products of pairs.
 [[gnu::target("avx512f"), gnu::noinline]] inline void dot_product(std::int64_t rows, std::int64_t columns,
                                                                   std::int64_t depth, const at::BFloat16* a,
                                                                   std::int64_t row_a, const std::uint32_t* b,
@@ -162,7 +162,7 @@ template <int R, int C>
   }
 }
 
-/// body(), which calls bf16_product, compiled for the vectors that every processor with such products has.
+/// Runs body(), which calls bf16_product, compiled for AVX-512, which every processor with these products has.
 template <class Body>
 void run_bf16(const Body& body) {
   const auto vectors = [&](std::int64_t, std::int64_t) { body(); };
@@ -190,7 +190,7 @@ inline void bf16_product(std::int64_t, std::int64_t, std::int64_t, const at::BFl
 
 #endif
 
-/// Two numbers as bf16_product takes them from neighbouring rows of its right matrix.
+/// Packs two numbers from neighbouring rows of the right matrix, as bf16_product expects them.
 inline std::uint32_t pair_of(at::BFloat16 low, at::BFloat16 high) {
   return static_cast<std::uint32_t>(low.x) | static_cast<std::uint32_t>(high.x) << 16;
 }
@@ -202,8 +202,8 @@ inline std::uint32_t pair_of(float low, float high) {
   return pair_of(narrow_low, narrow_high);
 }
 
-/// Rows [count, width] as a right matrix that is their turn: pairs [width / 2, columns], those from `count` on 0. The
-/// width is a multiple of 32.
+/// Transposes rows [count, width] into a right matrix of bf16_product: pairs [width / 2, columns], with zeros in the
+/// columns from `count` on. `width` is a multiple of 32.
 template <class Number>
 void turn_pairs(const Number* rows, std::int64_t count, std::int64_t width, std::uint32_t* out, std::int64_t columns) {
   constexpr std::int64_t step = 16;
@@ -215,7 +215,7 @@ void turn_pairs(const Number* rows, std::int64_t count, std::int64_t width, std:
     }
 }
 
-/// Numbers that a kernel may write on, in one piece of memory.
+/// Scratch memory for a kernel, handed out from one block.
 struct Bf16Scratch {
   explicit Bf16Scratch(std::int64_t floats) : next(thread_scratch(floats + 16)) {
     next += (64 - reinterpret_cast<std::uintptr_t>(next) % 64) % 64 / sizeof(float);  // a tile's row on one cache line

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How unlike two names are, for hints to the one that was meant.
+// How different two names are, to suggest the name that was meant.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace kto::detail {
 
-/// Edits (one character put in, left out, changed, or swapped with the next) that turn `a` into `b`.
+/// The number of edits (insert, delete, replace, or swap two neighbouring characters) that turn `a` into `b`.
 inline std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
   std::iota(last.begin(), last.end(), std::size_t{0});

@@ -31,22 +31,22 @@ std::string concat(const Parts&... parts) {
 
 namespace detail {
 
-/// What helps against an error of the file system; empty where its name says enough.
+/// What to do about a file system error; empty if the error explains itself.
 inline std::string_view path_advice(const std::error_code& error) {
   using enum std::errc;
   if (error == permission_denied || error == operation_not_permitted)
     return "; change its permissions, or name another path";
-  if (error == too_many_symbolic_link_levels) return "; a link in it leads to itself: mend it, or name another path";
+  if (error == too_many_symbolic_link_levels) return "; a link in it leads to itself: fix it, or name another path";
   if (error == not_a_directory) return "; a part of it is a file: name another path";
   if (error == filename_too_long) return "; name a shorter path";
-  if (error == no_space_on_device) return "; make some room on the disk";
+  if (error == no_space_on_device) return "; free some space on the disk";
   return "";
 }
 
 }  // namespace detail
 
-/// What `error` says. Of an error of LibTorch that is the first line: a backtrace follows it. Of one of the file
-/// system: the path, what is wrong with it, and what to do.
+/// The message of `error`. For an error of LibTorch, its first line only, without the backtrace. For a file system
+/// error, the path, what is wrong with it, and what to do.
 inline std::string error_text(const std::exception& error) {
   if (const auto* of_files = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
     const bool has_two = !of_files->path2().empty();
@@ -59,7 +59,7 @@ inline std::string error_text(const std::exception& error) {
   return std::string(of_libtorch ? text.substr(0, text.find('\n')) : text);
 }
 
-/// `text`, or its first `most` bytes, in whole UTF-8 characters, and "...": what a message quotes of a file.
+/// `text`, or its first `most` bytes (cut between UTF-8 characters) and "...": for quoting a file in a message.
 inline std::string shortened(std::string_view text, std::size_t most) {
   if (text.size() <= most) return std::string(text);
   while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0U) == 0x80U) --most;

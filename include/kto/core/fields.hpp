@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The members of an aggregate, one after another, without a list of them: what policies are made of. C++20 has no
-// reflection; a count of initialisers and structured bindings do for structs of up to 16 members.
+// Visits the members of an aggregate (policies are aggregates) without listing them. C++20 has no reflection; counting
+// initialisers and structured bindings are enough for structs of up to 16 members.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ namespace detail {
 
 inline constexpr std::size_t most_fields = 16;
 
-/// Converts to a member of any type; in expressions that are not evaluated.
+/// Converts to any type. For unevaluated expressions only.
 struct AnyField {
   template <class T>
     requires std::is_copy_constructible_v<T>
@@ -22,7 +22,7 @@ struct AnyField {
     requires(!std::is_copy_constructible_v<T>)
   operator T() const;
 };
-/// Converts to a base of `Derived` alone.
+/// Converts only to a base of `Derived`.
 template <class Derived>
 struct AnyBase {
   template <class T>
@@ -36,8 +36,8 @@ template <class T, std::size_t... I>
 constexpr bool takes(std::index_sequence<I...>) {
   return requires { T{AnyFieldAt<I>{}...}; };
 }
-/// Whether the initialiser after the first sizeof...(I) may stand in braces with all others behind it: not where it is
-/// one of an array's.
+/// Whether member sizeof...(I) can be initialised with braces of its own while all later members still get theirs.
+/// This fails for elements of an array, so it detects array members.
 template <class T, std::size_t... I, std::size_t... J>
 constexpr bool takes_braced(std::index_sequence<I...>, std::index_sequence<J...>) {
   return requires { T{AnyFieldAt<I>{}..., {}, AnyFieldAt<J>{}...}; } ||
@@ -59,7 +59,7 @@ constexpr bool has_base() {
   return requires { T{AnyBase<T>{}}; };
 }
 
-/// How many members `T` has, or -1 where that is not known: T is no aggregate, has a base, an array or too many.
+/// The number of members of `T`, or -1 if unknown: T is not an aggregate, or has a base, an array or too many members.
 template <class T>
 constexpr int count_fields() {
   if constexpr (std::is_empty_v<T> && std::is_class_v<T>) {

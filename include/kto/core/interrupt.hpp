@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stops long work early. A signal handler asks for it (train/callbacks/stop_signals.hpp), and every loop that may take
-// long checks once per batch, block of a file, few rows or token. If nobody asks, a check is one load.
+// Stops long work early. A signal handler requests it (train/callbacks/stop_signals.hpp), and every long loop checks
+// for the request once per batch, block of a file, few rows or token. Without a request, a check costs one load.
 #pragma once
 
 #include <atomic>
 
 namespace kto {
 
-/// Thrown out of work that was asked to stop. It is no std::exception: nothing is wrong, and what turns errors into
-/// notes lets it pass.
+/// Thrown by work that was asked to stop. Not a std::exception: nothing is wrong, and code that turns errors into notes
+/// must let it pass.
 struct Interrupted {};
 
 namespace detail {
 inline std::atomic<bool> interrupt_asked = false;
-static_assert(decltype(interrupt_asked)::is_always_lock_free, "signal handlers write it");
+static_assert(decltype(interrupt_asked)::is_always_lock_free, "a signal handler writes it");
 inline thread_local int num_uninterrupted = 0;
 }  // namespace detail
 
-/// Asks all threads' work to stop, or takes that back. A signal handler may call it.
+/// Asks the work of all threads to stop, or withdraws the request. A signal handler may call it.
 inline void ask_to_stop(bool asked = true) { detail::interrupt_asked.store(asked, std::memory_order_relaxed); }
 
 /// Throws Interrupted when work was asked to stop.
@@ -25,7 +25,7 @@ inline void check_interrupt() {
   if (detail::interrupt_asked.load(std::memory_order_relaxed) && detail::num_uninterrupted == 0) throw Interrupted{};
 }
 
-/// While one lives, work of this thread goes on to its end: an update, a save.
+/// While an instance lives, work of this thread is not interrupted: an update, a save.
 class Uninterrupted {
  public:
   Uninterrupted() { ++detail::num_uninterrupted; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether a type has a member of some name, whatever that is: an optional part of a contract that is written with
-// another signature is then an error, and not ignored.
+// Whether a type has a member of some name, of whatever kind. With it, an optional part of a contract that has the
+// wrong signature is an error instead of being ignored.
 #pragma once
 
 #include <type_traits>
@@ -9,9 +9,9 @@ namespace kto {
 
 namespace detail {
 
-/// In a class of both bases a name that both have is ambiguous: `&WithNames<T, Names>::name` is ill-formed exactly
-/// where `T` has a member of that name, be it a function, a template, private or data. `Names` has each name as a data
-/// member.
+/// A class derived from T and from `Names`, which has each name as a data member. A name that both bases have is
+/// ambiguous, so `&WithNames<T, Names>::name` is ill-formed exactly when `T` has a member of that name: function,
+/// template or data, public or private.
 template <class T, class Names>
 struct WithNames : T, Names {};
 

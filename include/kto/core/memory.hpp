@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The memory of this process: how much it holds, giving back what is cached, and telling that there was too little.
+// The memory of this process: how much it holds, how to release what is cached, and whether an error means that it ran
+// out.
 #pragma once
 
 #if __has_include(<malloc.h>)  // __GLIBC__ is not known before the first header
@@ -19,7 +20,7 @@
 
 namespace kto {
 
-/// Resident memory in bytes, now and at its highest; 0 where the system has no /proc.
+/// Resident memory in bytes, current and peak; 0 on systems without /proc.
 struct MemoryUse {
   std::int64_t resident = 0;
   std::int64_t peak = 0;
@@ -36,10 +37,10 @@ inline MemoryUse memory_use() {
   return out;
 }
 
-/// Resets the peak to what is held now, where the system can (Linux).
+/// Resets the peak to the current value, if the system can (Linux).
 inline void reset_memory_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
-/// Gives memory that is cached for `device` but not used back to the system.
+/// Returns unused memory that is cached for `device` to the system.
 inline void release_cached_memory(at::Device device) {
   if (!device.is_cpu()) return at::getDeviceAllocator(device.type())->emptyCache();
 #if defined(__GLIBC__)
@@ -47,10 +48,10 @@ inline void release_cached_memory(at::Device device) {
 #endif
 }
 
-/// Whether `error` says that memory ran out, of a device or of the machine.
+/// Whether `error` means that memory ran out, on a device or on the machine.
 inline bool is_memory_error(const std::exception& error) {
   constexpr std::array<std::string_view, 4> signs{"out of memory", "can't allocate memory", "not enough memory",
-                                                  "could not create a primitive"};  // oneDNN, which does not say why
+                                                  "could not create a primitive"};  // oneDNN does not say why
   const std::string_view text = error.what();
   return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
          dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||

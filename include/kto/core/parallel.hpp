@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Work shared out to LibTorch's threads. at::parallel_for is a plain loop in a program compiled without OpenMP, and
-// with OpenMP a program may bring a second pool of threads; TensorIterator's loop is compiled in LibTorch and runs on
-// its own.
+// Loops on LibTorch's threads. at::parallel_for is inlined: a program compiled without OpenMP gets a plain loop, and
+// one with OpenMP may get a second pool of threads. TensorIterator's loop is compiled into LibTorch and always uses
+// LibTorch's pool, so the loops here run as a TensorIterator over a dummy tensor.
 #pragma once
 
 #include <algorithm>
@@ -12,15 +12,15 @@
 
 namespace kto {
 
-/// body(worker) for each worker of [0, workers), each in a thread of LibTorch's where there are that many; one after
-/// the other inside a parallel region. What a body throws reaches the caller.
+/// Calls body(worker) for each worker in [0, workers), each on a thread of its own if LibTorch has that many; one after
+/// the other inside a parallel region. Exceptions reach the caller.
 template <class Body>
 void in_threads(std::int64_t workers, const Body& body) {
   if (workers <= 1) {
     if (workers == 1) body(std::int64_t{0});
     return;
   }
-  Tensor places = at::empty({workers}, at::kByte);  // never written: an address says whose turn it is
+  Tensor places = at::empty({workers}, at::kByte);  // never written: an element's address gives the worker
   const char* first = static_cast<const char*>(places.mutable_data_ptr());
   at::TensorIterator iterator = at::TensorIteratorConfig()
                                     .check_all_same_dtype(false)
@@ -35,7 +35,7 @@ void in_threads(std::int64_t workers, const Body& body) {
       /*grain_size=*/1);
 }
 
-/// body(begin, end) over [0, size) in all threads, in equal pieces of at least `grain`.
+/// Calls body(begin, end) on all threads, over equal pieces of [0, size) of at least `grain`.
 template <class Body>
 void parallel_ranges(std::int64_t size, std::int64_t grain, const Body& body) {
   const std::int64_t most = (size + grain - 1) / std::max<std::int64_t>(grain, 1);
@@ -43,7 +43,7 @@ void parallel_ranges(std::int64_t size, std::int64_t grain, const Body& body) {
   in_threads(workers, [&](std::int64_t worker) { body(size * worker / workers, size * (worker + 1) / workers); });
 }
 
-/// body(task) for each task of [0, tasks) in all threads, each taking the next task when it is done with one.
+/// Calls body(task) for each task in [0, tasks), on all threads; a thread that finishes a task takes the next one.
 template <class Body>
 void parallel_tasks(std::int64_t tasks, const Body& body) {
   std::atomic<std::int64_t> next = 0;

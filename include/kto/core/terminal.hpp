@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What programs print: text that comes from outside (rows, names of files, columns and tensors, templates, replies of a
-// model) is shown, and cannot steer the terminal.
+// Makes outside text (rows, names of files, columns and tensors, templates, replies of a model) safe to print: it
+// cannot control the terminal.
 #pragma once
 
 #include <cstdio>
@@ -15,7 +15,7 @@ namespace kto {
 
 namespace detail {
 
-/// Whether `c` steers a terminal or turns around the order in which text is shown.
+/// Whether `c` controls a terminal or changes the direction of text.
 inline bool is_control(char32_t c) {
   const auto within = [&](char32_t first, char32_t last) { return c >= first && c <= last; };
   return c < 0x20 || within(0x7F, 0x9F) ||            // C0, DEL, C1

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one file that includes LibTorch: ATen tensors, the operators that kto and losses call, and autograd. Never
-// torch/torch.h (three times the compile time) nor ATen/ATen.h (every operator there is: a third more); code that calls
-// other operators includes ATen/ops/NAME.h, or ATen/ATen.h, itself.
+// The one file that includes LibTorch: ATen tensors, the operators that kto and losses call, and autograd. It includes
+// neither torch/torch.h (three times the compile time) nor ATen/ATen.h (all operators: a third more). Code that calls
+// other operators includes ATen/ops/NAME.h or ATen/ATen.h itself.
 #pragma once
 
-// LibTorch's own headers then ask for the operators that they use, one by one.
+// Makes LibTorch's own headers include only the operators that they use.
 #ifndef AT_PER_OPERATOR_HEADERS
 #define AT_PER_OPERATOR_HEADERS
 #define KTO_PER_OPERATOR_HEADERS

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loops over arrays of numbers as fast as this processor can run them, from headers that are compiled for any: each
-// loop is compiled for several instruction sets and the widest that the processor has is chosen at run time.
+// Vectorized loops over arrays of numbers, without compiler flags for one processor: each loop is compiled for several
+// instruction sets, and the widest one that the processor supports is chosen at run time.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace kto {
 
 /// Whether the kernels written with these loops read and write numbers of this type: float32 and bfloat16.
 inline bool takes_vectorized(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
-/// Whether they take `tensor`: one of such numbers, on the CPU.
+/// Whether they accept `tensor`: one of these types, on the CPU.
 inline bool takes_vectorized(const Tensor& tensor) { return tensor.is_cpu() && takes_vectorized(tensor.scalar_type()); }
 
 namespace detail {
@@ -59,7 +59,7 @@ inline int vector_level() { return 0; }
 
 #endif
 
-/// body(begin, end) in the calling thread. All that `body` calls must be inline, and free of LibTorch.
+/// Calls body(begin, end) on this thread. Everything that `body` calls must be inline and free of LibTorch.
 template <class Body>
 void run_vectorized(const Body& body, std::int64_t begin, std::int64_t end) {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -70,7 +70,7 @@ void run_vectorized(const Body& body, std::int64_t begin, std::int64_t end) {
   body(begin, end);
 }
 
-/// Numbers are read as float32 and rounded to their own type, to nearest even, when written.
+/// Numbers are read as float32, and rounded to nearest even when written.
 inline float load(const float& x) { return x; }
 inline float load(const at::BFloat16& x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.x) << 16); }
 inline void store(float& to, float value) { to = value; }
@@ -79,7 +79,7 @@ inline void store(at::BFloat16& to, float value) {
   const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   to.x = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
 }
-/// value as T holds it.
+/// `value` rounded to T.
 template <class T>
 float rounded_to(float value) {
   T held;
@@ -87,7 +87,7 @@ float rounded_to(float value) {
   return load(held);
 }
 
-/// exp(x) to 2 units in the last place; x is held in [-87.3, 88].
+/// exp(x) to 2 units in the last place; x is clamped to [-87.3, 88].
 inline float vector_exp(float x) {
   x = x < -87.3F ? -87.3F : x;
   x = x > 88.0F ? 88.0F : x;
@@ -108,19 +108,19 @@ inline float vector_exp(float x) {
 
 /// sqrt(x) of a number >= 0 to 2 units in the last place (std::sqrt may set errno, which keeps loops scalar).
 inline float vector_sqrt(float x) {
-  float y = std::bit_cast<float>(0x5F375A86 - (std::bit_cast<std::int32_t>(x) >> 1));  // near 1 / sqrt(x)
-  for (int i = 0; i < 3; ++i) y = y * (1.5F - 0.5F * x * y * y);                       // Newton's steps
+  float y = std::bit_cast<float>(0x5F375A86 - (std::bit_cast<std::int32_t>(x) >> 1));  // about 1 / sqrt(x)
+  for (int i = 0; i < 3; ++i) y = y * (1.5F - 0.5F * x * y * y);                       // Newton's method
   return x * y;
 }
 
-/// 32 bits that look random, from a counter: the same in any thread and any order.
+/// 32 pseudo-random bits from a counter: the same on any thread and in any order.
 inline std::uint32_t hashed_bits(std::uint32_t x) {
   x = (x ^ (x >> 16)) * 0x7FEB352DU;
   x = (x ^ (x >> 15)) * 0x846CA68BU;
   return x ^ (x >> 16);
 }
 
-/// The sum of term(i) over [0, n), in 16 running sums.
+/// The sum of term(i) over [0, n), accumulated in 16 lanes.
 template <class Term>
 float vector_sum(std::int64_t n, const Term& term) {
   float lanes[16] = {};
@@ -147,14 +147,14 @@ float vector_max(std::int64_t n, const Value& value) {
   return lanes[0];
 }
 
-/// `floats` numbers that the calling thread may write on until its next call.
+/// Scratch memory for `floats` numbers, valid until this thread's next call.
 inline float* thread_scratch(std::int64_t floats) {
   thread_local std::vector<float> held;
   if (held.size() < static_cast<std::size_t>(floats)) held.resize(static_cast<std::size_t>(floats));
   return held.data();
 }
 
-/// Calls visit with a null pointer of the C++ type that `type` (float32 or bfloat16) is held in.
+/// Calls visit with a null pointer to the C++ type of `type` (float32 or bfloat16).
 template <class Visit>
 decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
   if (type == at::kBFloat16) return visit(static_cast<at::BFloat16*>(nullptr));
@@ -163,7 +163,7 @@ decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
 
 }  // namespace detail
 
-/// body(begin, end) over [0, size) in all threads, in pieces of at least `grain`.
+/// Calls body(begin, end) on all threads, over pieces of [0, size) of at least `grain`, vectorized.
 template <class Body>
 void vectorized(std::int64_t size, std::int64_t grain, const Body& body) {
   parallel_ranges(size, std::max<std::int64_t>(grain, 1),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files written so that a reader sees the old content or the new, never a half. Until it is whole a file NAME is
-// NAME.tmpPID, and its writer holds a lock on it: so one that a killed program left is not taken for one that is being
-// written, where a process number proves nothing: another program may have it by now, and means nothing in another
-// container or on another machine that shares the folder. Without locks (some network file systems) age decides.
+// Atomic file writes: a reader sees the old content or the new, never half of it. While it is being written, file NAME
+// is called NAME.tmpPID and its writer holds a lock on it. The lock tells a live temporary file from one that a killed
+// program left; the process number cannot, since another program may have it by now, and it means nothing in another
+// container or on another machine that shares the folder. On file systems without locks, the file's age decides.
 #pragma once
 
 #include <sys/file.h>
@@ -19,10 +19,10 @@ namespace kto {
 
 namespace detail {
 
-/// NAME of "NAME.tmpPID" or "NAME.tmpPID-COUNT", which no other program writes.
+/// The NAME in "NAME.tmpPID" or "NAME.tmpPID-COUNT", a pattern that only this code writes.
 inline std::optional<std::string> name_of_temporary(std::string_view name) {
   const auto drop_number = [&] {
-    const std::size_t end = name.find_last_not_of("0123456789") + 1;  // 0 where there is nothing else
+    const std::size_t end = name.find_last_not_of("0123456789") + 1;  // 0 if there are only digits
     const bool has_number = end < name.size();
     name = name.substr(0, end);
     return has_number;
@@ -37,14 +37,14 @@ inline std::optional<std::string> name_of_temporary(std::string_view name) {
   return std::string(name.substr(0, name.size() - suffix.size()));
 }
 
-/// Removes the temporary file at `path` if nobody writes to it any more.
+/// Removes the temporary file at `path` if nobody is writing to it any more.
 inline void remove_if_stale(const fs::path& path) {
   constexpr std::time_t day = 24L * 60 * 60;
   const int file = ::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (file < 0) return;
   const bool is_locked = ::flock(file, LOCK_EX | LOCK_NB) == 0;
   const bool has_locks = is_locked || errno == EWOULDBLOCK;
-  struct stat held{}, named{};  // the name may stand for another file by now
+  struct stat held{}, named{};  // the name may refer to another file by now
   const bool is_same = ::fstat(file, &held) == 0 && ::lstat(path.c_str(), &named) == 0 && S_ISREG(held.st_mode) &&
                        held.st_dev == named.st_dev && held.st_ino == named.st_ino;
   if (is_same && (is_locked || (!has_locks && held.st_mtime + day < std::time(nullptr)))) ::unlink(path.c_str());
@@ -53,7 +53,7 @@ inline void remove_if_stale(const fs::path& path) {
 
 }  // namespace detail
 
-/// Removes what killed programs left of files in `folder`: NAME.tmpPID where `is_own(NAME)`.
+/// Removes temporary files NAME.tmpPID that killed programs left in `folder`, if `is_own(NAME)`.
 template <class IsOwn>
 void remove_stale_temporaries(const fs::path& folder, const IsOwn& is_own) {
   std::error_code problem;
@@ -82,13 +82,13 @@ class AtomicFile {
       fail(path_.string(), ": cannot be replaced: ", std::strerror(errno));
     committed_ = true;
     const FileHandle directory(folder(), O_RDONLY | O_DIRECTORY);
-    ::fsync(directory.get());  // makes the new name last; some file systems cannot, and the data is safe all the same
+    ::fsync(directory.get());  // makes the rename durable; some file systems cannot, but the data is safe regardless
   }
 
  private:
   fs::path folder() const { return path_.has_parent_path() ? path_.parent_path() : fs::path("."); }
 
-  /// The temporary file: new, or one that was left and is nobody's; locked.
+  /// Opens and locks the temporary file: a new one, or a leftover that nobody holds.
   FileHandle begin() {
     remove_stale_temporaries(folder(), [this](const std::string& name) { return name == path_.filename(); });
     for (int count = 0, tries = 0;;) {
@@ -99,7 +99,7 @@ class AtomicFile {
         continue;
       }
       struct stat info{};
-      const bool was_cleared = ::fstat(file.get(), &info) == 0 && info.st_nlink == 0;  // before it was locked
+      const bool was_cleared = ::fstat(file.get(), &info) == 0 && info.st_nlink == 0;  // before the lock
       if (was_cleared && ++tries < 3) continue;
       if (::ftruncate(file.get(), 0) != 0) fail(path_.string(), ": cannot be written: ", std::strerror(errno));
       return file;

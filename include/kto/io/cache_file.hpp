@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tensors kept in a folder under the hash of everything they were made from, one file a key, whole or not at all. A
-// changed input is another key, so nothing stale is ever read; a damaged or foreign file, or one that was stored under
-// another key, is an Error that says so.
+// A cache of tensors in a folder, one file per key, written atomically. The key is a hash of all inputs, so a changed
+// input has a new key and nothing stale is read. A file that is damaged, foreign or stored under another key is an
+// Error.
 #pragma once
 
 #include <unistd.h>
@@ -20,7 +20,7 @@
 
 namespace kto {
 
-/// A kind of cached thing: `format` names it and its version, `tensors` are what such a file holds.
+/// A kind of cache file: `format` is its name and version, `tensors` are the names of what it holds.
 struct CacheFormat {
   std::string format;
   std::vector<std::string> tensors;
@@ -28,7 +28,7 @@ struct CacheFormat {
 
 namespace detail {
 
-/// Of everything in a file, its format and key included.
+/// Covers everything in a file, including its format and key.
 inline std::string cache_checksum(const std::vector<std::pair<std::string, Tensor>>& tensors,
                                   const TensorMetadata& metadata) {
   ContentHash hash;
@@ -42,7 +42,7 @@ inline std::string cache_checksum(const std::vector<std::pair<std::string, Tenso
 
 inline fs::path cache_path(const fs::path& folder, const std::string& key) { return folder / (key + ".safetensors"); }
 
-/// Whether a file of this name holds what is stored under some key as long as `key`.
+/// Whether `name` is the name of a cache file for a key as long as `key`.
 inline bool is_cache_file(const std::string& name, const std::string& key) {
   const fs::path path = name;
   const std::string stem = path.stem().string();
@@ -50,31 +50,30 @@ inline bool is_cache_file(const std::string& name, const std::string& key) {
          stem.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-/// Throws the Error of a file that is no cache of its key.
+/// Throws the Error of a file that does not match its name.
 [[noreturn]] inline void refuse_cache(const fs::path& path, const auto&... why) {
-  fail(path.string(), ": is not the cache that its name says: ", why..., "; delete it, or choose another cache folder");
+  fail(path.string(), ": does not match its name: ", why..., "; delete it, or choose another cache folder");
 }
 
-/// Makes `folder` if it is missing, and throws Error when nothing can be stored under `key` in it. Call it before the
-/// work whose result is to be stored.
+/// Creates `folder` if it is missing. Throws Error if nothing can be stored under `key` in it. Call it before the work
+/// whose result will be stored.
 inline void check_cache_place(const fs::path& folder, const std::string& key) {
   make_folder(folder);
   const fs::path path = cache_path(folder, key);
   std::error_code error;
   check(!fs::is_directory(path, error), path.string(),
-        ": is a folder, and a file of the cache belongs there; take it away, or choose another cache folder");
+        ": is a folder, expected a cache file; remove it, or choose another cache folder");
   if (::access(folder.c_str(), W_OK | X_OK) != 0)
     fail(folder.string(), ": cannot be written: ", std::strerror(errno), "; choose another cache folder");
 }
 
-/// What a cache holds: the tensors in the order of its format, and their metadata.
+/// The content of a cache file: the tensors in the order of its format, and their metadata.
 struct Cached {
   std::vector<Tensor> tensors;
   TensorMetadata metadata;
 };
 
-/// What is stored under `key` in `folder`; nothing where there is nothing. Throws Error, which says why, when the file
-/// is damaged or is no cache of this key.
+/// What is stored under `key` in `folder`, or nothing. Throws Error if the file is damaged or belongs to another key.
 inline std::optional<Cached> read_cache(const fs::path& folder, const std::string& key, const CacheFormat& kind) {
   const fs::path path = cache_path(folder, key);
   std::error_code none;
@@ -97,8 +96,7 @@ inline std::optional<Cached> read_cache(const fs::path& folder, const std::strin
   return out;
 }
 
-/// Stores `tensors`, those of `kind` in its order, and their metadata under `key`. `folder` is made where there
-/// is none.
+/// Stores `tensors`, in the order of `kind`, and their metadata under `key`. Creates `folder` if it is missing.
 inline void write_cache(const fs::path& folder, const std::string& key, const CacheFormat& kind,
                         const std::vector<std::pair<std::string, Tensor>>& tensors, TensorMetadata metadata = {}) {
   metadata["kto"] = kind.format;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The weights in a model folder: model.safetensors, or shards model-00001-of-0000N.safetensors listed in
-// model.safetensors.index.json, as transformers writes and reads them.
+// The weights of a model folder, in transformers' layout: model.safetensors, or shards
+// model-00001-of-0000N.safetensors listed in model.safetensors.index.json.
 #pragma once
 
 #include <cstdio>
@@ -14,7 +14,7 @@
 
 namespace kto {
 
-/// Several files that are replaced together: none is renamed before all are written.
+/// Several files that are replaced together: none is renamed until all are written.
 class AtomicFiles {
  public:
   AtomicFile& add(const fs::path& path) { return *files_.emplace_back(std::make_unique<AtomicFile>(path)); }
@@ -27,8 +27,8 @@ class AtomicFiles {
   std::vector<std::unique_ptr<AtomicFile>> files_;
 };
 
-/// The weights of a model folder, in one file or in shards. Of an index the files count, and what they hold: one may
-/// name a tied head that no shard has. Error names the folder or file and what is wrong.
+/// The weights of a model folder, in one file or in shards. The files themselves decide which tensors exist, not the
+/// index: it may list a tied head that no shard has. Throws Error naming the folder or file and what is wrong.
 class Checkpoint {
  public:
   explicit Checkpoint(const fs::path& folder, const std::string& stem = "model") {
@@ -73,7 +73,7 @@ class Checkpoint {
       const auto file = shard.get<std::string>();
       if (shards.contains(file)) continue;
       check(!file.empty() && fs::path(file).filename() == file, path.string(), ": \"", file,
-            "\" is not a file name: shards lie beside the index");
+            "\" is not a file name: shards are in the folder of the index");
       check(fs::exists(path.parent_path() / file), path.string(), ": shard ", file, " is missing (it holds \"", name,
             "\")");
       shards.emplace(file, files_.size());
@@ -101,14 +101,14 @@ class Checkpoint {
 
 namespace detail {
 
-/// "model-00001-of-00003.safetensors" for (stem "model", number 1, count 3); "model.safetensors" when count is 1.
+/// "model-00001-of-00003.safetensors" for (stem "model", number 1, count 3); "model.safetensors" if count is 1.
 inline std::string shard_name(const std::string& stem, std::size_t number, std::size_t count) {
   char suffix[64] = "";
   if (count > 1) std::snprintf(suffix, sizeof suffix, "-%05zu-of-%05zu", number, count);
   return stem + suffix + ".safetensors";
 }
 
-/// True for the names that shard_name gives for any count above 1.
+/// Whether shard_name gives this name for some count above 1.
 inline bool is_shard_name(const std::string& stem, std::string_view name) {
   constexpr std::string_view pattern = "-00000-of-00000.safetensors";
   if (!name.starts_with(stem) || name.size() != stem.size() + pattern.size()) return false;
@@ -120,8 +120,8 @@ inline bool is_shard_name(const std::string& stem, std::string_view name) {
 
 inline constexpr std::int64_t default_shard_size = 5'000'000'000;
 
-/// Writes weights into `files` as a model folder holds them: one file, or shards of at most `max_shard_size` bytes (a
-/// larger tensor has a shard of its own) and their index. Returns the names of the files.
+/// Writes weights into `files` in the layout of a model folder: one file, or shards of at most `max_shard_size` bytes
+/// (a larger tensor gets a shard of its own) and their index. Returns the names of the files.
 inline std::vector<std::string> write_checkpoint(AtomicFiles& files, const fs::path& folder,
                                                  const std::vector<std::pair<std::string, Tensor>>& tensors,
                                                  std::int64_t max_shard_size = default_shard_size,
@@ -152,13 +152,13 @@ inline std::vector<std::string> write_checkpoint(AtomicFiles& files, const fs::p
   return written;
 }
 
-/// Whether write_checkpoint gives files this name, for any number of shards.
+/// Whether write_checkpoint could give a file this name.
 inline bool is_weights_file(std::string_view name, const std::string& stem = "model") {
   return name == stem + ".safetensors" || name == stem + ".safetensors.index.json" || detail::is_shard_name(stem, name);
 }
 
-/// Removes weights of an earlier save that are not among `written`, a reader might prefer them, and what a killed save
-/// left of such files.
+/// Removes weights of an earlier save that are not among `written`, since a reader might prefer them, and temporary
+/// files that a killed save left.
 inline void remove_stale_weights(const fs::path& folder, const std::vector<std::string>& written,
                                  const std::string& stem = "model") {
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -168,7 +168,7 @@ inline void remove_stale_weights(const fs::path& folder, const std::vector<std::
   remove_stale_temporaries(folder, [&](const std::string& name) { return is_weights_file(name, stem); });
 }
 
-/// Saves weights into an existing folder; what was there before stays until all is written.
+/// Saves weights into an existing folder. The old weights stay until all new ones are written.
 inline void save_checkpoint(const fs::path& folder, const std::vector<std::pair<std::string, Tensor>>& tensors,
                             std::int64_t max_shard_size = default_shard_size, const std::string& stem = "model") {
   AtomicFiles files;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files compressed with gzip, zstd, bzip2 or xz, unpacked a piece after another, so that no more of them need be in
-// memory than is asked for. Each needs its library when kto is configured; without it such a file is an Error that says
-// so.
+// Reads files compressed with gzip, zstd, bzip2 or xz piece by piece, without holding them in memory. Each format needs
+// its library when kto is configured; without it such a file is an Error that says so.
 #pragma once
 
 #include <algorithm>
@@ -15,17 +14,17 @@
 
 namespace kto {
 
-/// Endings of compressed files that can be read.
+/// File name endings of the supported formats.
 inline constexpr std::array<std::string_view, 4> compressed_endings{".gz", ".zst", ".bz2", ".xz"};
 
 inline bool is_compressed(const fs::path& path) {
   return std::ranges::find(compressed_endings, path.extension().string()) != compressed_endings.end();
 }
 
-/// The content of a compressed file, from its begin to its end.
+/// The unpacked content of a compressed file, read from begin to end.
 class CompressedFile {
  public:
-  /// Throws Error when kto was built without the library.
+  /// Throws Error if kto was built without the library.
   explicit CompressedFile(const fs::path& path) : file_(path) {
     const std::string where = path.string(), ending = path.extension().string();
     [[maybe_unused]] const auto missing = [&](auto library, auto package, auto tool) {
@@ -61,8 +60,7 @@ class CompressedFile {
   CompressedFile(const CompressedFile&) = delete;
   CompressedFile& operator=(const CompressedFile&) = delete;
 
-  /// Appends the next bytes, at most `most`, to `out`; false when there are none left. Throws Error when the file is
-  /// damaged.
+  /// Appends up to `most` bytes to `out`; returns false at the end. Throws Error if the file is damaged.
   bool read(std::string& out, std::size_t most) {
     const std::size_t before = out.size();
     out.resize(before + most);
@@ -76,7 +74,7 @@ class CompressedFile {
     return got > 0;
   }
 
-  /// How much of the file is read, from 0 to 1.
+  /// The share of the file read so far, from 0 to 1.
   double share() const { return file_.share(); }
 
  private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A hash of content: of rows, weights and files, to see whether they are those of an earlier day.
+// A hash of rows, weights and files, to tell whether they have changed since an earlier run.
 #pragma once
 
 #include <bit>
@@ -15,14 +15,15 @@
 
 namespace kto {
 
-/// A 128-bit content hash: two multiply-and-rotate streams over 8-byte words. Against accidents, not against attacks.
+/// A 128-bit content hash: two multiply-and-rotate streams over 8-byte words. It protects against accidents, not
+/// against attacks.
 class ContentHash {
  public:
   void add(std::string_view bytes) {
     add_word(bytes.size());
     add_last(add_words(bytes));
   }
-  /// The content of a file that was just opened.
+  /// Adds the content of a file that was just opened.
   void add(FileReader file) {
     add_word(file.size());
     std::string held;
@@ -46,7 +47,7 @@ class ContentHash {
   }
 
  private:
-  /// Adds all whole words; returns what is left.
+  /// Adds all whole words; returns the rest.
   std::string_view add_words(std::string_view bytes) {
     for (; bytes.size() >= 8; bytes.remove_prefix(8)) {
       std::uint64_t word = 0;

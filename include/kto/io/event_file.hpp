@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorBoard's event files: TFRecords of the protobuf messages Event and Summary, as far as scalars and a text need
-// them. An event is in the file when the call returns, so that a running TensorBoard shows it.
+// TensorBoard's event files: TFRecords of the protobuf messages Event and Summary, with just the parts that scalars and
+// text need. An event is in the file when the call returns, so a running TensorBoard shows it.
 #pragma once
 
 #include <unistd.h>
@@ -38,7 +38,7 @@ inline std::uint32_t masked_crc(std::string_view bytes) {
 template <class T>
 std::string little_endian(T value) {
   std::string bytes(sizeof value, '\0');
-  std::memcpy(bytes.data(), &value, sizeof value);  // x86 and ARM are
+  std::memcpy(bytes.data(), &value, sizeof value);  // little-endian, as x86 and ARM are
   return bytes;
 }
 
@@ -72,7 +72,7 @@ class ProtoMessage {
 
 class EventFile {
  public:
-  /// Makes a new event file in `folder`, which is made where there is none.
+  /// Creates a new event file in `folder`, and the folder if it is missing.
   explicit EventFile(const fs::path& folder) : path_(new_path(folder)), file_(path_, O_WRONLY | O_CREAT | O_APPEND) {
     write(detail::ProtoMessage().number(1, now()).text(3, "brain.Event:2"));
   }

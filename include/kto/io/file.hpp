@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files: opened, read whole or in blocks, appended to. atomic_file.hpp writes them whole.
+// Opens files, reads them whole or in blocks, and appends to them. atomic_file.hpp writes whole files.
 #pragma once
 
 #include <fcntl.h>
@@ -38,17 +38,17 @@ class FileHandle {
   int fd_;
 };
 
-/// A regular file, opened for reading. Anything else (a folder, a FIFO that nobody writes to, a device, a socket) is an
-/// Error, and opening it does not wait.
+/// Opens a regular file for reading. Anything else (a folder, a FIFO, a device, a socket) is an Error; opening a FIFO
+/// that nobody writes to does not block.
 inline FileHandle open_to_read(const fs::path& path) {
   std::error_code none;
   const fs::file_status status = fs::status(path, none);
   const auto refuse = [&](bool is_folder) {
-    fail(path.string(), ": is not a file but ", is_folder ? "a folder" : "a FIFO, a device or a socket");
+    fail(path.string(), ": is not a file but ", is_folder ? "a folder" : "a FIFO, device or socket");
   };
   if (fs::is_directory(status)) refuse(true);
   if (fs::exists(status) && !fs::is_regular_file(status)) refuse(false);
-  FileHandle file(path, O_RDONLY | O_NONBLOCK);  // the name may stand for something else by now
+  FileHandle file(path, O_RDONLY | O_NONBLOCK);  // the name may refer to something else by now
   struct stat info{};
   if (::fstat(file.get(), &info) != 0) fail(path.string(), ": cannot be read: ", std::strerror(errno));
   if (!S_ISREG(info.st_mode)) refuse(S_ISDIR(info.st_mode));
@@ -65,8 +65,8 @@ inline void append(const FileHandle& file, const fs::path& path, std::string_vie
   }
 }
 
-/// A regular file, read block by block up to the size that it has when it is opened. It may change meanwhile: one that
-/// has become shorter is an Error (mapped memory would be a SIGBUS). Throws Interrupted between blocks.
+/// A regular file, read block by block up to the size it had when it was opened. If it becomes shorter meanwhile, that
+/// is an Error (mapped memory would give a SIGBUS). Throws Interrupted between blocks.
 class FileReader {
  public:
   explicit FileReader(const fs::path& path) : path_(path), file_(open_to_read(path)) {
@@ -77,7 +77,7 @@ class FileReader {
 
   std::size_t size() const { return size_; }
 
-  /// Reads the bytes [offset, offset + count), which lie within the file, to `to`.
+  /// Reads the bytes [offset, offset + count), which must be within the file, into `to`.
   void read_at(std::size_t offset, char* to, std::size_t count) const {
     constexpr std::size_t most = 64 << 20;
     while (count > 0) {
@@ -86,13 +86,13 @@ class FileReader {
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) fail(path_.string(), ": cannot be read: ", std::strerror(errno));
       if (got == 0)
-        fail(path_.string(), ": has become shorter while it was read: it had ", size_, " bytes, and now ends at ",
-             offset, "; to change a file that a run reads, write a new one and rename it");
+        fail(path_.string(), ": became shorter while it was read: it had ", size_, " bytes and now ends at ", offset,
+             "; to change a file that a run is reading, write a new one and rename it");
       to += got, offset += static_cast<std::size_t>(got), count -= static_cast<std::size_t>(got);
     }
   }
 
-  /// Appends the next bytes, at most `most`, to `out`; false when there are none left.
+  /// Appends up to `most` bytes to `out`; returns false at the end.
   bool read(std::string& out, std::size_t most) {
     const std::size_t before = out.size(), count = std::min(most, size_ - at_);
     out.resize(before + count);
@@ -102,7 +102,7 @@ class FileReader {
   }
 
   bool ends() const { return at_ == size_; }
-  /// How much of the file is read, from 0 to 1.
+  /// The share of the file read so far, from 0 to 1.
   double share() const { return size_ == 0 ? 1 : static_cast<double>(at_) / static_cast<double>(size_); }
 
  private:
@@ -111,7 +111,7 @@ class FileReader {
   std::size_t size_ = 0, at_ = 0;
 };
 
-/// The content of a file. Throws Error naming the path when it is missing, no regular file, or unreadable.
+/// The content of a file. Throws Error naming the path if it is missing, not a regular file, or unreadable.
 inline std::string read_file(const fs::path& path) {
   const FileHandle file = open_to_read(path);
   std::string content;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Folders that are written to: made where they are missing, and refused in words where they cannot be.
+// Creates output folders, with an error that names the part of the path that stands in the way.
 #pragma once
 
 #include <string>
@@ -9,23 +9,22 @@
 
 namespace kto {
 
-/// What keeps `folder` from being a folder that is written to, or from being made: "PATH is a file, not a folder".
-/// Empty where nothing does.
+/// Why `folder` can be neither written to nor created, such as "PATH is a file, not a folder"; empty if it can.
 inline std::string folder_problem(const fs::path& folder) {
   constexpr std::size_t longest_name = 255;  // bytes, on the file systems of Linux
   std::error_code problem, none;
-  fs::path at, deepest = ".";  // the part that is there
+  fs::path at, deepest = ".";  // deepest: the innermost part that exists
   bool is_there = true;
   for (const fs::path& part : folder) {
     at /= part;
     if (part.native().size() > longest_name)
-      return concat("the name ", shortened(part.string(), 40), " has ", part.native().size(), " bytes, and ",
-                    longest_name, " are the most");
+      return concat("the name ", shortened(part.string(), 40), " has ", part.native().size(), " bytes; the limit is ",
+                    longest_name);
     const fs::file_status status = fs::status(at, problem);
     if (fs::is_directory(status)) {
       deepest = at;
     } else if (fs::is_symlink(fs::symlink_status(at, none))) {
-      return concat(at.string(), " is a link that leads ", fs::exists(status) ? "to a file" : "nowhere");
+      return concat(at.string(), " is a link ", fs::exists(status) ? "to a file" : "to nothing");
     } else if (fs::exists(status)) {
       return concat(at.string(), " is a file, not a folder");
     } else if (status.type() != fs::file_type::not_found) {
@@ -36,17 +35,17 @@ inline std::string folder_problem(const fs::path& folder) {
   }
   if (::access(deepest.c_str(), W_OK | X_OK) == 0) return "";
   return concat(deepest.string(),
-                is_there ? " cannot be written to: " : ": no folder can be made in it: ", std::strerror(errno));
+                is_there ? " cannot be written to: " : ": no folder can be created in it: ", std::strerror(errno));
 }
 
-/// Throws Error where `folder`, which `name` is called, is no folder to write to and cannot be made one.
+/// Throws Error if `folder` can be neither written to nor created. `name` says what the folder is for.
 inline void check_folder(const fs::path& folder, std::string_view name) {
   if (const std::string problem = folder_problem(folder); !problem.empty())
     fail(name, ' ', folder.string(), ": ", problem, "; expected a folder to write to, or the path of a new one");
 }
 
-/// Makes `folder`, and those above it, where they are missing; returns those that it made, the innermost first. Throws
-/// Error that names the part of the path which stands in the way.
+/// Creates `folder` and its parents if they are missing, and returns those it created, innermost first. Throws Error
+/// naming the part of the path that stands in the way.
 inline std::vector<fs::path> make_folder(const fs::path& folder) {
   std::error_code problem, none;
   if (fs::is_directory(folder, none)) return {};
@@ -57,7 +56,7 @@ inline std::vector<fs::path> make_folder(const fs::path& folder) {
     if (at.has_filename()) missing.push_back(at);
   if (why.empty() && !fs::create_directories(folder, problem) && !fs::is_directory(folder, none))
     why = problem.message();
-  if (!why.empty()) fail(folder.string(), ": no folder can be made there: ", why, "; name another folder");
+  if (!why.empty()) fail(folder.string(), ": the folder cannot be created: ", why, "; name another folder");
   return missing;
 }
 

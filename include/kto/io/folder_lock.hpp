@@ -16,10 +16,10 @@ namespace kto {
 class FolderLock {
  public:
   explicit FolderLock(const fs::path& folder) : handle_(folder, O_RDONLY | O_DIRECTORY) {
-    // File systems without such locks answer otherwise than EWOULDBLOCK; there is nothing to hold there.
+    // On file systems without locks, flock fails with another error than EWOULDBLOCK; continue without a lock.
     if (::flock(handle_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
       fail(folder.string(), ": another run is writing to this folder; wait for it, or choose another --output_dir");
-    struct stat info{};  // a run that ends takes an empty folder of its own away
+    struct stat info{};  // a run that ends removes its own folder if it is empty
     if (::fstat(handle_.get(), &info) == 0 && info.st_nlink == 0)
       fail(folder.string(), ": another run has just removed this folder; start again");
   }
@@ -28,7 +28,7 @@ class FolderLock {
   FileHandle handle_;
 };
 
-/// Locks an existing folder for this process until the last holder lets go. Throws Error when another process has it.
+/// Locks an existing folder for this process until the last holder releases it. Throws Error if another process has it.
 inline std::shared_ptr<FolderLock> lock_folder(const fs::path& folder) {
   static std::mutex mutex;
   static std::map<std::pair<dev_t, ino_t>, std::weak_ptr<FolderLock>> held;

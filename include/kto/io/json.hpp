@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON that keeps the order of keys, with errors that name the place.
+// JSON that keeps the order of keys, with errors that name line and column.
 #pragma once
 
 #include <algorithm>
@@ -22,13 +22,13 @@ using Json = nlohmann::basic_json<detail::OrderedMap>;
 
 namespace detail {
 
-/// Deeper than any file that is meant to be read. A parsed value is copied and printed recursively.
+/// Deeper than any real file. The limit exists because parsed values are copied and printed recursively.
 inline constexpr std::ptrdiff_t max_json_depth = 256;
 
-/// Bytes of a broken text that a message quotes.
+/// How many bytes of broken text a message quotes.
 inline constexpr std::size_t max_json_quote = 100;
 
-/// Offset of the bracket that opens one level more than max_json_depth; npos when none does.
+/// Offset of the bracket that opens level max_json_depth + 1; npos if there is none.
 inline std::size_t find_too_deep(std::string_view text) {
   const auto opens = [](char c) { return c == '[' || c == '{'; };
   if (std::count_if(text.begin(), text.end(), opens) <= max_json_depth) return std::string_view::npos;
@@ -50,8 +50,8 @@ inline std::size_t find_too_deep(std::string_view text) {
 
 }  // namespace detail
 
-/// Parses `text`. `where` (a path, or "FILE: line 3") opens the message of the Error thrown when it is not JSON,
-/// or nests deeper than max_json_depth. Text must be UTF-8; `first_line` is the number of its first line in the file.
+/// Parses `text`, which must be UTF-8. Throws Error if it is not JSON or nests deeper than max_json_depth; the message
+/// starts with `where` (a path, or "FILE: line 3"). `first_line` is the number of its first line in the file.
 inline Json parse_json(std::string_view text, std::string_view where, std::size_t first_line = 1) {
   const auto place = [&](std::size_t at) {
     const auto before = text.substr(0, at);
@@ -65,14 +65,14 @@ inline Json parse_json(std::string_view text, std::string_view where, std::size_
     return Json::parse(text.begin(), text.end());
   } catch (const Json::parse_error& error) {
     const std::size_t at = std::min(error.byte > 0 ? error.byte - 1 : 0, text.size());
-    // "... while parsing value - invalid literal; last read: ...", or "... - unexpected X; expected Y"
+    // nlohmann's text: "... while parsing value - invalid literal; last read: ...", or "... - unexpected X; expected Y"
     std::string reason = error.what();
     if (const auto dash = reason.find(" - "); dash != std::string::npos)
       reason = reason.substr(dash + 3);
     else if (const auto colon = reason.rfind(": "); colon != std::string::npos)
       reason = reason.substr(colon + 2);
     fail(place(at), "not valid JSON: ", shortened(reason, detail::max_json_quote));
-  } catch (const Json::out_of_range& error) {  // "... number overflow parsing '1e999'": without a place
+  } catch (const Json::out_of_range& error) {  // "... number overflow parsing '1e999'", without a position
     const std::string reason = error.what();
     const std::size_t quote = std::min(reason.find('\''), reason.size() - 1);
     const std::string number = reason.substr(quote + 1, reason.rfind('\'') - quote - 1);
@@ -84,8 +84,8 @@ inline Json parse_json(std::string_view text, std::string_view where, std::size_
 /// Reads and parses a JSON file.
 inline Json read_json(const fs::path& path) { return parse_json(read_file(path), path.string()); }
 
-/// `value` as T; empty when it is of another type. An integer, alone or in a vector, must be written as one and fit T:
-/// Json's own get() takes 1e40 for one, too.
+/// `value` as T; empty if it has another type. An integer, alone or in a vector, must be written as an integer and fit
+/// T (Json's own get() would also accept 1e40).
 template <class T>
 std::optional<T> json_as(const Json& value) {
   if constexpr (requires { requires std::same_as<T, std::vector<typename T::value_type>>; }) {
@@ -114,7 +114,7 @@ std::optional<T> json_as(const Json& value) {
   }
 }
 
-/// `object[key]` as T, or `otherwise` when the key is absent or null; a value of another type is an Error naming both.
+/// `object[key]` as T, or `otherwise` if the key is absent or null. A value of another type is an Error naming both.
 template <class T>
 T json_value(const Json& object, const std::string& key, T otherwise, std::string_view where) {
   const auto found = object.find(key);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The map of JSON objects: keys in the order in which they came, found by their hash. nlohmann::ordered_map looks at
-// one key after another: the 90,000 tensors of a large model's index take it 40 s.
+// The map type of JSON objects: keys in insertion order, found by hash. nlohmann::ordered_map searches linearly: the
+// 90,000 tensors in the index of a large model take it 40 s.
 #pragma once
 
 #include <bit>
@@ -85,16 +85,16 @@ class OrderedMap : public nlohmann::ordered_map<Key, T, Less, Allocator> {
     Items::clear();
   }
 
-  // Past the index, these would leave items that no key finds.
+  // These would bypass the index and leave items that no key finds.
   void emplace_back() = delete;
   void push_back() = delete;
   void pop_back() = delete;
   void resize() = delete;
 
  private:
-  static constexpr size_type few = 16;  ///< so many are looked at one after another
+  static constexpr size_type few = 16;  ///< up to here, linear search
 
-  /// Where `key` is; size() when it is not there.
+  /// The position of `key`, or size() if it is absent.
   std::ptrdiff_t place(std::string_view key) const {
     const size_type size = this->size();
     size_type at = 0;
@@ -107,7 +107,7 @@ class OrderedMap : public nlohmann::ordered_map<Key, T, Less, Allocator> {
     return static_cast<std::ptrdiff_t>(at != 0 ? at - 1 : size);
   }
 
-  /// Brings slots_ up to the items that there are.
+  /// Adds the items that are not in slots_ yet.
   void index() {
     const size_type size = this->size();
     if (size <= few) return;
@@ -126,8 +126,8 @@ class OrderedMap : public nlohmann::ordered_map<Key, T, Less, Allocator> {
   size_type first_slot(std::string_view key) const { return std::hash<std::string_view>{}(key) & (slots_.size() - 1); }
   size_type next_slot(size_type slot) const { return (slot + 1) & (slots_.size() - 1); }
 
-  /// A power of two of slots, each 1 + the place of an item, or 0. Written where items are, so that threads may look up
-  /// keys at the same time.
+  /// The hash table: a power of two of slots, each 1 + the position of an item, or 0 if free. Updated when items are
+  /// added, never during a look-up, so that threads may look up keys concurrently.
   std::vector<std::uint32_t> slots_;
 };
 

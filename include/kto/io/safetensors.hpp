@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One safetensors file, read a tensor at a time or written in one pass: 8 bytes of header length (little-endian), a
-// JSON header {name: {dtype, shape, data_offsets}}, then the tensors' bytes. Format: github.com/huggingface/safetensors
+// Safetensors files, read one tensor at a time and written in one pass. The format: 8 bytes of header length
+// (little-endian), a JSON header {name: {dtype, shape, data_offsets}}, then the tensors' bytes; see
+// github.com/huggingface/safetensors.
 #pragma once
 
 #include <algorithm>
@@ -37,9 +38,9 @@ inline constexpr SafetensorsDtype safetensors_dtypes[] = {
     {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"I64", at::kLong},
     {"I32", at::kInt},    {"I16", at::kShort}, {"I8", at::kChar},  {"U8", at::kByte},       {"BOOL", at::kBool}};
 inline constexpr std::size_t safetensors_max_header = 100'000'000;  // the limit of the reference implementation
-inline constexpr std::size_t safetensors_max_rank = 64;             // LibTorch's own
+inline constexpr std::size_t safetensors_max_rank = 64;             // LibTorch's limit
 
-/// Throws Error when a key occurs twice in the header's object, or in one of the objects in it.
+/// Throws Error if a key occurs twice in the header's object or in an object inside it.
 inline void check_unique_keys(std::string_view header, const std::string& path) {
   std::array<std::set<std::string>, 2> seen;
   const auto visit = [&](int depth, Json::parse_event_t event, const Json& value) {
@@ -52,7 +53,7 @@ inline void check_unique_keys(std::string_view header, const std::string& path) 
   const Json parsed = Json::parse(header.begin(), header.end(), visit);
 }
 
-/// The tensors, without those that are the same view of the same memory as an earlier one (tied weights).
+/// The tensors, without repeats: a tensor that is the same view of the same memory as an earlier one (tied weights).
 inline std::vector<std::pair<std::string, Tensor>> without_shared(
     const std::vector<std::pair<std::string, Tensor>>& tensors) {
   std::vector<std::pair<std::string, Tensor>> kept;
@@ -67,7 +68,7 @@ inline std::vector<std::pair<std::string, Tensor>> without_shared(
 
 }  // namespace detail
 
-/// A safetensors file. Everything in its header is checked on opening: Error names the file and what is wrong.
+/// A safetensors file. The whole header is checked on opening; throws Error naming the file and what is wrong.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const fs::path& path) : path_(path.string()), file_(std::make_shared<FileReader>(path)) {
@@ -81,9 +82,9 @@ class SafetensorsFile {
     std::memcpy(&header_size, begin.data(), sizeof header_size);
     check(
         header_size <= detail::safetensors_max_header && size > sizeof header_size && begin[sizeof header_size] == '{',
-        path_, ": is not a safetensors file: no header at its beginning");
-    check(header_size <= size - sizeof header_size, path_, ": is truncated: its header has ", header_size,
-          " bytes, the whole file ", size);
+        path_, ": is not a safetensors file: it does not begin with a header");
+    check(header_size <= size - sizeof header_size, path_, ": is truncated: its header should have ", header_size,
+          " bytes, the whole file has ", size);
     data_begin_ = sizeof header_size + header_size;
     std::string header(header_size, '\0');
     file_->read_at(sizeof header_size, header.data(), header_size);
@@ -93,11 +94,11 @@ class SafetensorsFile {
   const std::string& path() const { return path_; }
   const TensorMetadata& metadata() const { return metadata_; }
 
-  /// Names of the tensors, in the order of the header.
+  /// The names of the tensors, in the order of the header.
   const std::vector<std::string>& names() const { return names_; }
   bool contains(const std::string& name) const { return infos_.contains(name); }
 
-  /// The tensor, read from the file. Throws Error when there is none of that name, or the file has become shorter.
+  /// Reads a tensor from the file. Throws Error if there is none of that name, or if the file has become shorter.
   Tensor tensor(const std::string& name) const {
     const auto found = infos_.find(name);
     check(found != infos_.end(), path_, ": has no tensor \"", name, '"');
@@ -157,11 +158,11 @@ class SafetensorsFile {
     const auto begin = entry["data_offsets"][0].get<std::uint64_t>(),
                end = entry["data_offsets"][1].get<std::uint64_t>();
     check(begin <= end && end - begin == size, where, ": data_offsets ", entry["data_offsets"].dump(),
-          " do not hold shape ", entry["shape"].dump(), " of ", dtype, ", which is ", size, " bytes");
+          " do not hold shape ", entry["shape"].dump(), " of ", dtype, ", which needs ", size, " bytes");
     return {known->type, entry["shape"].get<std::vector<std::int64_t>>(), begin, end};
   }
 
-  /// The tensors must fill the data one after another.
+  /// Checks that the tensors fill the data without gaps or overlaps.
   void check_offsets() const {
     std::vector<std::pair<std::pair<std::size_t, std::size_t>, std::string_view>> ranges;
     ranges.reserve(infos_.size());
@@ -187,12 +188,12 @@ class SafetensorsFile {
   TensorMetadata metadata_;
 };
 
-/// Writes named tensors into `file`, one after another, without a second copy of them all. Names that share the memory
-/// of an earlier one (tied weights) are left out, as transformers does. Does not commit.
+/// Writes named tensors into `file` one by one, without a second copy in memory. Like transformers, it skips names that
+/// share the memory of an earlier one (tied weights). Does not commit.
 inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors,
                               const TensorMetadata& metadata = {{"format", "pt"}}) {
   auto kept = detail::without_shared(tensors);
-  // Wide elements first: every tensor is then aligned.
+  // Widest elements first, so that every tensor is aligned.
   std::ranges::stable_sort(kept, std::greater{}, [](const auto& item) { return item.second.itemsize(); });
 
   Json header = Json::object();
@@ -219,7 +220,7 @@ inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std:
   }
 }
 
-/// Writes a safetensors file, whole or not at all.
+/// Writes a safetensors file atomically.
 inline void save_safetensors(const fs::path& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
                              const TensorMetadata& metadata = {{"format", "pt"}}) {
   AtomicFile file(path);

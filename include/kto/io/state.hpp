@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// State that must survive a stop: tensors and numbers under names. A type that keeps some lists it once,
+// State that a checkpoint must keep: tensors and numbers under names. A type with state lists it once,
 //   template <class Archive> void visit_state(Archive& archive) { archive("velocity", velocity); }
 // and is saved by a StateWriter and restored by a StateReader. Needs no include: losses stay free of LibTorch.
 #pragma once
@@ -22,11 +22,11 @@
 
 namespace kto {
 
-/// What a StateWriter gathered: tensors for a safetensors file, everything else for a JSON file.
+/// What a StateWriter collected: tensors for a safetensors file, everything else for a JSON file.
 struct SavedState {
   std::vector<std::pair<std::string, Tensor>> tensors;
   Json values = Json::object();
-  std::optional<SafetensorsFile> file = std::nullopt;  ///< more tensors, read one at a time when they are wanted
+  std::optional<SafetensorsFile> file = std::nullopt;  ///< more tensors, read one at a time on demand
 };
 
 namespace detail {
@@ -64,13 +64,13 @@ class StateWriter {
       for (const auto& item : value) names.push_back(item.first);
       state_.values[path] = names;
       for (const auto& [key, item] : value) (*this)(concat(name, '.', key), item);
-    } else if constexpr (std::floating_point<T>) {  // JSON has no infinity and no NaN
+    } else if constexpr (std::floating_point<T>) {  // JSON has no infinity or NaN
       state_.values[path] = std::isfinite(value) ? Json(value) : Json(concat(value));
     } else if constexpr (std::is_arithmetic_v<T> || std::same_as<T, Json>) {
       state_.values[path] = value;
     } else {
       const std::string outer = std::exchange(prefix_, path);
-      const_cast<T&>(value).visit_state(*this);  // one function lists the state for both directions
+      const_cast<T&>(value).visit_state(*this);  // one visit_state serves both directions
       prefix_ = outer;
     }
   }
@@ -82,8 +82,8 @@ class StateWriter {
   SavedState state_;
 };
 
-/// Restores what a StateWriter saved. A tensor that is there is overwritten in place, one that is not is made on
-/// `device`. Throws Error, which begins with `where`, for what is missing or has another shape or type.
+/// Restores what a StateWriter saved. A defined tensor is overwritten in place, an undefined one is created on
+/// `device`. Throws Error, starting with `where`, if something is missing or has another shape or type.
 class StateReader {
  public:
   StateReader(SavedState state, at::Device device, std::string where)
@@ -118,7 +118,7 @@ class StateReader {
  private:
   const Json& find(const std::string& path) const {
     const auto found = values_.find(path);
-    check(found != values_.end(), where_, ": has no ", path, ": it is of a run with other policies");
+    check(found != values_.end(), where_, ": has no ", path, ": it was saved by a run with other policies");
     return *found;
   }
 
@@ -129,8 +129,8 @@ class StateReader {
     fail(where_, ": ", path, " has the unexpected value ", stored.dump());
   }
 
-  /// The length of a list. More than all entries there are is damage, and could ask for any amount of memory; some
-  /// are allowed for tensors that are not defined, which have no entry.
+  /// The length of a list. A length far above the number of entries is damage, and must not decide how much memory is
+  /// allocated. The margin of 1000 is for undefined tensors, which have no entry.
   std::size_t get_size(const std::string& path) const {
     const auto size = get<std::size_t>(path);
     const std::size_t num_tensors = tensors_.size() + (file_ ? file_->names().size() : 0);
@@ -144,7 +144,7 @@ class StateReader {
     const auto found = tensors_.find(path);
     const bool is_in_file = file_ && file_->contains(path);
     if (found == tensors_.end() && !is_in_file) {
-      check(!value.defined(), where_, ": has no tensor ", path, ": it is of a run with other policies");
+      check(!value.defined(), where_, ": has no tensor ", path, ": it was saved by a run with other policies");
       return;
     }
     const Tensor stored = is_in_file ? file_->tensor(path) : found->second;
@@ -179,7 +179,7 @@ struct StateHook {
 };
 }  // namespace detail
 
-/// A type has a member of that name: it must list its state, for both archives.
+/// A type that has a member called visit_state. It must then list its state for both archives.
 template <class T>
 concept NamesVisitState = detail::CanBeBase<T> && !requires { &detail::WithNames<T, detail::StateHook>::visit_state; };
 

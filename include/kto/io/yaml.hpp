@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// YAML as JSON whose scalars are texts as they are written, by yaml-cpp, where kto was configured with it.
+// Reads YAML as JSON, with yaml-cpp if kto was configured with it. Scalars are kept as text, exactly as written.
 #pragma once
 
 #if defined(KTO_HAS_YAML_CPP)
@@ -17,15 +17,15 @@ namespace kto {
 #if defined(KTO_HAS_YAML_CPP)
 namespace detail {
 
-/// Makes JSON of the nodes of one text. Throws Error when they are too many or too deep: with aliases a few lines can
-/// stand for gigabytes, or for a list that holds itself.
+/// Converts the nodes of one text to JSON. Throws Error if they are too many or too deep: with aliases, a few lines can
+/// expand to gigabytes, or to a list that contains itself.
 class YamlTexts {
  public:
   explicit YamlTexts(std::string where) : where_(std::move(where)) {}
 
   Json operator()(const YAML::Node& node, int depth = 1) {
-    check(++num_values_ <= max_values && depth <= max_depth, where_, ": more than ", max_values,
-          " values, or more than ", max_depth, " levels deep, aliases written out");
+    check(++num_values_ <= max_values && depth <= max_depth, where_, ": more than ", max_values, " values or ",
+          max_depth, " levels deep (with aliases expanded)");
     if (node.IsScalar()) return node.Scalar();
     Json out;  // null for YAML's
     if (node.IsSequence()) out = Json::array();
@@ -35,7 +35,7 @@ class YamlTexts {
     if (node.IsMap())
       for (const auto& entry : node)
         out[entry.first.IsScalar() ? entry.first.Scalar() : "?"] = (*this)(entry.second, depth + 1);
-    if (node.IsMap() && out.contains("<<")) {  // entries of other mappings, under those of its own
+    if (node.IsMap() && out.contains("<<")) {  // merged mappings: the node's own entries win
       const Json others = out["<<"].is_array() ? out["<<"] : Json::array({out["<<"]});
       out.erase("<<");
       for (const Json& other : others)
@@ -54,8 +54,8 @@ class YamlTexts {
 }  // namespace detail
 #endif
 
-/// The first document of a YAML text, whose first line is `first_line` of `where`. Throws Error, which opens with
-/// `where`, when it is not YAML, or when kto was configured without yaml-cpp.
+/// The first document of a YAML text, whose first line is line `first_line` of `where`. Throws Error, starting with
+/// `where`, if it is not YAML or if kto was configured without yaml-cpp.
 inline Json parse_yaml([[maybe_unused]] const std::string& text, const std::string& where,
                        [[maybe_unused]] int first_line = 1) {
 #if defined(KTO_HAS_YAML_CPP)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Options that are known and do not work, as lists by reason: refused ones, whose default alone may be given, and ones
-// that are taken without effect. The rows of a table of options are made from the lists.
+// Options of TRL that are known but do nothing here, listed by reason: refused ones, which accept only their default,
+// and ones that are accepted without effect. The rows of a table of options are made from these lists.
 #pragma once
 
 #include <string_view>
@@ -12,7 +12,7 @@ namespace kto::detail {
 
 struct RefusedOption {
   std::string_view name;
-  std::string_view defaults;  ///< "a|b" when releases differ or two values ask for nothing
+  std::string_view defaults;  ///< "a|b" if releases differ or two values mean "off"
 };
 
 struct RefusedOptions {
@@ -20,7 +20,7 @@ struct RefusedOptions {
   std::vector<RefusedOption> options;
 };
 
-/// Whether "a|b" has True or False in it.
+/// Whether True or False is among "a|b".
 inline bool has_boolean(std::string_view values) {
   const auto pieces = split_bars(values);
   return std::any_of(pieces.begin(), pieces.end(), [](auto p) { return p == "True" || p == "False"; });
@@ -35,9 +35,9 @@ void add_refused(Options<Config>& rows, const std::vector<RefusedOptions>& by_re
 
 struct TakenOption {
   std::string_view name;
-  std::string_view defaults;  ///< as text; they are taken without a note
+  std::string_view defaults;  ///< as text; accepted without a note
   std::string_view takes;     ///< other values: "a|b", TEXT, TEXT... (also a list), N, JSON, {key,key} (an object)
-  std::string_view refused_because = {};  ///< said of all others
+  std::string_view refused_because = {};  ///< why all others are refused
 };
 
 struct TakenOptions {
@@ -57,7 +57,7 @@ void add_taken(Options<Config>& rows, const std::vector<TakenOptions>& by_reason
                       .reason = refused_because});
 }
 
-/// Whether `value` is one of those that `takes` lists.
+/// Whether `value` is one of the values in `takes`.
 inline bool takes_value(std::string_view takes, const Json& value) {
   const auto is = [&](std::string_view piece) {
     std::int64_t whole = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One row of a table of options: how a field of a config is named, described, read from text or JSON, checked and
-// written. The command line, a YAML file and training_args.json are views of such a table.
+// One row of a table of options: how a field of a config is named, described, parsed from text or JSON, checked and
+// written. The command line, YAML files and training_args.json all use such a table.
 #pragma once
 
 #include <algorithm>
@@ -21,41 +21,41 @@
 
 namespace kto {
 
-/// The names of an enum's values, in the order of their numbers from 0. Specialised for each enum of a config.
+/// The names of an enum's values, in the order of their numbers from 0. Specialised for each enum in a config.
 template <class Enum>
 inline constexpr std::array<std::string_view, 0> enum_names{};
 
-/// What a number has to fulfil, and how an error message says so. `holds` is empty where every value will do.
+/// A condition on a number, and its wording in error messages. `holds` is empty if any value is fine.
 struct Range {
   std::string expects;
   std::function<bool(double)> holds;
 };
 
-/// One option of a Config, in one of four states: it works (get and set are there); it stands for another (alias_of);
-/// it is taken without effect, because nothing here depends on it (without_effect); or it is refused (reason, and no
-/// set): then only its default may be given, which changes nothing.
+/// One option of a Config, in one of four states: it works (has get and set); it is an alias (alias_of); it is accepted
+/// without effect, because nothing here depends on it (without_effect); or it is refused (has a reason, but no set) and
+/// accepts only its default, which changes nothing.
 template <class Config>
 struct Option {
   std::string_view name;         ///< as TRL spells it, without dashes
   std::string_view group = {};   ///< heading in --help
   std::string_view help = {};    ///< meaning
-  std::string placeholder = {};  ///< of its value in --help: N, X, a|b|c; empty for booleans
+  std::string placeholder = {};  ///< for its value in --help: N, X, a|b|c; empty for booleans
   std::string expects = {};      ///< completes "expected ..."
-  bool is_flag = false;          ///< boolean: may stand without a value, and as --no_NAME
+  bool is_flag = false;          ///< boolean: also without a value, and as --no_NAME
   bool is_list = false;          ///< takes several values
   bool required = false;
   std::function<Json(const Config&)> get = {};
-  std::function<bool(Config&, const Json&)> set = {};  ///< false, and no change, when the value is not as expected
+  std::function<bool(Config&, const Json&)> set = {};  ///< false if the value is invalid; then nothing changes
   std::string_view alias_of = {};
   std::string_view alias_value = {};  ///< a flag that, when true, gives alias_of this value
-  std::string_view synonyms = {};     ///< what others call it, "a|b": hints lead to it, and none is taken
-  std::string_view trl_default = {};  ///< TRL's default as text, where another one is kept here on purpose
-  /// Why a value that was given changes nothing beside the others of this config; empty: it may change something.
+  std::string_view synonyms = {};     ///< names elsewhere, "a|b": used for hints, not accepted
+  std::string_view trl_default = {};  ///< TRL's default as text, if ours differs on purpose
+  /// Why a given value has no effect with the rest of this config; empty if it may have one.
   std::function<std::string_view(const Config&)> unused = {};
-  std::string_view defaults = {};  ///< of an option that does not work, as text: "None|False" when releases differ
-  std::string_view without_effect = {};  ///< why it changes nothing here: it is taken, with a note
-  std::string_view takes = {};           ///< the values that are: "a|b", also TEXT, TEXT..., N, JSON, {key,key}
-  std::string_view refused = {};         ///< values of other trainers that are known but refused: "a|b"
+  std::string_view defaults = {};        ///< of an option that does not work, as text: "None|False" if releases differ
+  std::string_view without_effect = {};  ///< why it changes nothing here; accepted with a note
+  std::string_view takes = {};           ///< the accepted values: "a|b", also TEXT, TEXT..., N, JSON, {key,key}
+  std::string_view refused = {};         ///< values of other trainers, known but refused: "a|b"
   std::string_view reason = {};          ///< why the option, or one of its values, is refused
 
   bool works() const { return static_cast<bool>(set); }
@@ -75,7 +75,7 @@ inline std::string lower(std::string_view text) {
   return out;
 }
 
-/// "a|b|c" cut at the bars; "" is one empty piece.
+/// Splits "a|b|c" at the bars; "" is one empty piece.
 inline std::vector<std::string_view> split_bars(std::string_view text) {
   std::vector<std::string_view> pieces;
   for (;;) {
@@ -95,7 +95,7 @@ template <class T>
 inline constexpr bool is_list =
     std::same_as<T, std::vector<std::string>> || std::same_as<T, std::optional<std::vector<std::string>>>;
 
-/// Whether `value` is absent: null, or the text None.
+/// Whether `value` means None: null, or the text None.
 inline bool is_none(const Json& value) {
   return value.is_null() || (value.is_string() && (lower(value.get_ref<const std::string&>()) == "none" ||
                                                    lower(value.get_ref<const std::string&>()) == "null"));
@@ -151,7 +151,7 @@ inline bool decode(const Json& value, std::vector<std::string>& out) {
   return !out.empty();
 }
 
-/// An object, also as its JSON text; none of it is an empty one.
+/// An object, or its JSON text; None is an empty object.
 inline bool decode(const Json& value, Json& out) {
   Json object = is_none(value) ? Json::object() : value;
   if (object.is_string()) object = Json::parse(object.get_ref<const std::string&>(), nullptr, false);
@@ -190,7 +190,7 @@ Json encode(const T& value) {
     return Json(value);
 }
 
-/// The value as the command line would have it: True, None, 0.5, text.
+/// The value as written on the command line: True, None, 0.5, text.
 inline std::string value_text(const Json& value) {
   if (value.is_null()) return "None";
   if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
@@ -209,7 +209,7 @@ inline std::string value_text(const Json& value) {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-/// For messages: in quotes, on one line, not too long.
+/// `value` for messages: in quotes, on one line, shortened.
 inline std::string quoted(const Json& value) {
   std::string text = value_text(value);
   constexpr std::size_t most = 80;
@@ -223,7 +223,7 @@ inline std::string one_line(std::string_view name) {
   return text.substr(1, text.size() - 2);
 }
 
-/// Whether `value` says the same as the text of a default.
+/// Whether `value` equals the text of a default.
 inline bool same_value(const Json& value, std::string_view default_text) {
   const std::string text = lower(value_text(value)), other = lower(default_text);
   if (text == other || (other == "none" && text == "null")) return true;
@@ -277,7 +277,7 @@ bool in_range(const T& value, const Range& range) {
   else if constexpr (std::same_as<T, double>)
     return std::isfinite(value) && (!range.holds || range.holds(value));
   else if constexpr (std::same_as<T, std::int64_t>) {
-    const auto x = static_cast<double>(value);  // which rounds what is past every range of integers
+    const auto x = static_cast<double>(value);  // rounding only affects values beyond every integer range
     return !range.holds || (x < 0x1p63 && static_cast<std::int64_t>(x) == value && range.holds(x));
   } else
     return true;
@@ -285,7 +285,7 @@ bool in_range(const T& value, const Range& range) {
 
 }  // namespace detail
 
-/// The row of an option that works: `field` of the config under `name`. A range says what its values may be.
+/// The row of an option that works: `field` of the config under `name`. A range limits its values.
 template <class Config, class T>
 Option<Config> option(T Config::* field, std::string_view name, std::string_view group, std::string_view help,
                       Range range = detail::default_range<T>()) {

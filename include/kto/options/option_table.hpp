@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What can be done with a table of options: look a name up, give it a value, and turn a config to JSON and back.
+// Works on a table of options: looks up a name, assigns a value, converts a config to JSON and back.
 #pragma once
 
 #include "kto/core/edit_distance.hpp"
@@ -22,13 +22,13 @@ inline bool among(std::string_view name, std::string_view names) {
   return !name.empty() && std::find(pieces.begin(), pieces.end(), name) != pieces.end();
 }
 
-/// Whether `value` says the same as one of "a|b".
+/// Whether `value` equals one of "a|b".
 inline bool is_any_of(const Json& value, std::string_view texts) {
   const auto pieces = split_bars(texts);
   return std::any_of(pieces.begin(), pieces.end(), [&](auto text) { return same_value(value, text); });
 }
 
-/// "a_b" cut at the underscores, sorted.
+/// Splits "a_b" at the underscores and sorts the words.
 inline std::vector<std::string_view> words_of(std::string_view name) {
   std::vector<std::string_view> words;
   for (std::size_t begin = 0; begin <= name.size();) {
@@ -40,11 +40,11 @@ inline std::vector<std::string_view> words_of(std::string_view name) {
   return words;
 }
 
-/// How far a name is from what someone wrote: by edits, or less where one holds the whole of the other ("epochs" in
-/// "num_train_epochs", the words of "max_length" in "max_seq_length") or it has the name's initials ("lr").
+/// How far a name is from what the user wrote: the number of edits, or less if `name` contains `written` ("epochs" in
+/// "num_train_epochs"), shares its words ("max_length" in "max_seq_length"), or has it as initials ("lr").
 inline double unlikeness(std::string_view written, std::string_view name) {
   double cost = static_cast<double>(edit_distance(written, name));
-  if (written.size() > 2 && name.find(written) != std::string_view::npos)  // and the fewer other words the better
+  if (written.size() > 2 && name.find(written) != std::string_view::npos)  // fewer other words are better
     cost = std::min(cost, 1 + 0.1 * static_cast<double>(std::count(name.begin(), name.end(), '_')));
   const auto all = words_of(written), some = words_of(name);
   if (std::includes(all.begin(), all.end(), some.begin(), some.end()))
@@ -55,7 +55,7 @@ inline double unlikeness(std::string_view written, std::string_view name) {
   return written.size() > 1 && initials == written ? std::min(cost, 0.5) : cost;
 }
 
-/// "a|b" for people: "a or b".
+/// "a|b" in words: "a or b".
 inline std::string either(std::string_view texts) {
   std::string out;
   for (const std::string_view text : split_bars(texts))
@@ -63,7 +63,7 @@ inline std::string either(std::string_view texts) {
   return out;
 }
 
-/// Throws the error of a refused option or value; `where` is the place that gave it.
+/// Throws the error of a refused option or value; `where` is where it was given.
 template <class Config>
 [[noreturn]] void refuse(const Option<Config>& row, const Json& value, std::string_view where) {
   const std::string expects = row.works()           ? std::string(row.expects)
@@ -75,8 +75,7 @@ template <class Config>
 
 }  // namespace detail
 
-/// The name that someone who wrote `written` most likely meant; options that work are preferred, and then those that
-/// are taken.
+/// The option name closest to `written`. Prefers options that work, then those accepted without effect.
 template <class Config>
 std::string_view nearest_option(const Options<Config>& options, std::string_view written) {
   const auto cost = [&](const Option<Config>& row) {
@@ -89,12 +88,11 @@ std::string_view nearest_option(const Options<Config>& options, std::string_view
   return nearest->alias_of.empty() || !nearest->alias_value.empty() ? nearest->name : nearest->alias_of;
 }
 
-/// Takes a sentence for the user.
+/// Receives a message for the user.
 using Note = std::function<void(const std::string&)>;
 
-/// Gives the option `row` a value: JSON of its type, or the text that the command line would have. `where` opens the
-/// message of the UsageError thrown when the value is refused or not as expected, and the note on one that is taken
-/// without effect.
+/// Assigns a value to the option `row`: JSON of its type, or text as on the command line. Throws UsageError if the
+/// value is refused or invalid, and calls `note` if it has no effect; both messages start with `where`.
 template <class Config>
 void assign(const Options<Config>& options, const Option<Config>& row, Config& config, const Json& value,
             std::string_view where, const Note& note = {}) {
@@ -121,7 +119,7 @@ void assign(const Options<Config>& options, const Option<Config>& row, Config& c
     throw UsageError(concat(where, ": expected ", row.expects, ", got ", detail::quoted(value)));
 }
 
-/// Calls note(name, why) for each option that was given a value which changes nothing beside the others.
+/// Calls note(name, why) for each given option that has no effect with the rest of the config.
 template <class Config, class Each>
 void visit_unused(const Options<Config>& options, const Config& config, const Each& each) {
   const Config defaults;
@@ -130,14 +128,14 @@ void visit_unused(const Options<Config>& options, const Config& config, const Ea
       if (const std::string_view why = row.unused(config); !why.empty()) each(row.name, why);
 }
 
-/// Gives `config` TRL's defaults where others are kept here.
+/// Sets TRL's defaults where ours differ.
 template <class Config>
 void set_trl_defaults(const Options<Config>& options, Config& config) {
   for (const Option<Config>& row : options)
     if (!row.trl_default.empty()) assign(options, row, config, Json(row.trl_default), row.name);
 }
 
-/// The values of all options that work, under their names.
+/// The values of all options that work, by name.
 template <class Config>
 Json to_json(const Options<Config>& options, const Config& config) {
   Json out = Json::object();
@@ -146,8 +144,8 @@ Json to_json(const Options<Config>& options, const Config& config) {
   return out;
 }
 
-/// Gives `config` the values of a JSON object. Throws UsageError, which begins with `where` (a path), for a key that is
-/// no option and for a value that is refused or not as expected; `note` hears of those taken without effect.
+/// Assigns the values of a JSON object to `config`. Throws UsageError, starting with `where` (a path), if a key is not
+/// an option or a value is refused or invalid. Calls `note` for options without effect.
 template <class Config>
 void from_json(const Options<Config>& options, Config& config, const Json& object, std::string_view where,
                const Note& note = {}) {
@@ -161,7 +159,7 @@ void from_json(const Options<Config>& options, Config& config, const Json& objec
   }
 }
 
-/// Throws UsageError when a field of `config` has a value that its option would not take.
+/// Throws UsageError if a field of `config` has a value that its option would reject.
 template <class Config>
 void check_fields(const Options<Config>& options, const Config& config, std::string_view where) {
   Config copy = config;

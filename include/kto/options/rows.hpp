@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the rows of tables of options are made of: ranges of numbers, and rows with something of their own.
+// Building blocks for tables of options: ranges of numbers, and functions that adjust a row.
 #pragma once
 
 #include <algorithm>
@@ -16,14 +16,14 @@ namespace kto::detail {
 inline Range count(double least) {
   return {concat("an integer from ", least, " to 1000000000"), [least](double x) { return x >= least && x <= 1e9; }};
 }
-/// Numbers are used as float32, which holds none above 3.4e38.
+/// Numbers become float32, which ends at 3.4e38.
 inline Range at_least_zero(double most = 1e30) {
   return {"a number from 0 to " + value_text(Json(most)), [most](double x) { return x >= 0 && x <= most; }};
 }
 inline Range above_zero() {
   return {"a number > 0 and at most 1e+30", [](double x) { return x > 0 && x <= 1e30; }};
 }
-/// A whole number of steps, or a fraction of the run below 1.
+/// A whole number of steps, or a fraction of the run (below 1).
 inline Range steps(std::string_view none, bool zero) {
   return {concat(none, "a number of steps from 1 to 1000000000, or a fraction of the run below 1"), [zero](double x) {
             return (x >= 1 && x <= 1e9 && x == std::floor(x)) || (x > 0 && x < 1) || (zero && x == 0);
@@ -37,7 +37,7 @@ inline Range seeds(std::string_view none, double most) {
           [most](double x) { return x >= 0 && x <= most; }};
 }
 
-/// True and False as words, and a folder.
+/// True, False, or a folder.
 template <class Config>
 Option<Config> resume_option(Option<Config> row) {
   row.placeholder = "True|DIR";
@@ -49,7 +49,7 @@ Option<Config> resume_option(Option<Config> row) {
   return row;
 }
 
-/// A row whose enum has, or whose trainer elsewhere has, the values "a|b", which are refused here.
+/// Refuses the values "a|b", which the enum or another trainer has.
 template <class Config>
 Option<Config> with_refused(Option<Config> row, std::string_view refused, std::string_view reason) {
   const auto bad = split_bars(refused);
@@ -66,7 +66,7 @@ Option<Config> with_refused(Option<Config> row, std::string_view refused, std::s
   return row;
 }
 
-/// Says of the rows with these names that their values change nothing where idle(config), and why.
+/// Marks the rows with these names as without effect when idle(config) holds, with the reason.
 template <class Config, class Idle>
 void set_unused(Options<Config>& rows, const std::vector<std::string_view>& names, std::string_view why, Idle idle) {
   for (Option<Config>& row : rows)
@@ -76,7 +76,7 @@ void set_unused(Options<Config>& rows, const std::vector<std::string_view>& name
       };
 }
 
-/// A row whose default is not TRL's; there it may be None, which leaves it at its default.
+/// Notes that TRL's default differs. None is accepted and keeps our default.
 template <class Config>
 Option<Config> with_trl_default(Option<Config> row, std::string_view value) {
   row.trl_default = value;
@@ -84,21 +84,21 @@ Option<Config> with_trl_default(Option<Config> row, std::string_view value) {
   return row;
 }
 
-/// A row that others have under these names ("a|b").
+/// Adds names that others use for this option ("a|b").
 template <class Config>
 Option<Config> with_synonyms(Option<Config> row, std::string_view names) {
   row.synonyms = names;
   return row;
 }
 
-/// A row whose value has this name in --help.
+/// Sets the placeholder of the value in --help.
 template <class Config>
 Option<Config> named(Option<Config> row, std::string placeholder) {
   row.placeholder = std::move(placeholder);
   return row;
 }
 
-/// A row of an enum that other releases have as a boolean.
+/// Accepts a boolean, too, for an enum that is a boolean in other releases.
 template <class Config>
 Option<Config> flag_also(Option<Config> row, std::string_view when_true, std::string_view when_false) {
   row.is_flag = true;

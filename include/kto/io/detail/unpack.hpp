@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Streams that unpack gzip (zlib), zstd, bzip2 and xz, each where kto was configured with its library. All are alike:
-// read() fills [to, to + size) and returns how much it wrote, 0 at the end, or throws Error.
+// Streams that unpack gzip (zlib), zstd, bzip2 and xz, each if kto was configured with its library. All have the same
+// interface: read() fills [to, to + size) and returns how much it wrote, 0 at the end, or throws Error.
 #pragma once
 
 #if defined(KTO_HAS_BZIP2)
@@ -23,13 +23,13 @@
 
 namespace kto::detail {
 
-/// The packed bytes of a file, a block in memory at a time.
+/// The packed bytes of a file, one block in memory at a time.
 struct PackedBytes {
   FileReader& file;
   std::string where;
   std::string block = {};
 
-  /// The next block, in place of the one before; empty at the end.
+  /// The next block, which replaces the last one; empty at the end.
   std::string& next() {
     block.clear();
     file.read(block, 1 << 20);
@@ -54,7 +54,7 @@ class GzipStream {
       take_more();
       if (status_ == Z_STREAM_END) skip_padding();
       if (status_ == Z_STREAM_END && stream_.avail_in == 0) break;
-      if (status_ == Z_STREAM_END) inflateReset(&stream_);  // several members one after another are one file
+      if (status_ == Z_STREAM_END) inflateReset(&stream_);  // a file may have several members
       status_ = inflate(&stream_, Z_NO_FLUSH);
       check(status_ == Z_OK || status_ == Z_STREAM_END, packed_.where,
             ": is not a whole gzip file (damaged, or cut off?)");
@@ -63,7 +63,7 @@ class GzipStream {
   }
 
  private:
-  /// Zeros after a member are padding, of a tape or a block device, as gzip has it.
+  /// Like gzip, takes zeros after a member as padding (of a tape or a block device).
   void skip_padding() {
     while (stream_.avail_in > 0 && *stream_.next_in == 0) {
       ++stream_.next_in;
@@ -114,7 +114,7 @@ class ZstdStream {
   PackedBytes packed_;
   ZSTD_inBuffer in_{};
   ZSTD_DStream* stream_;
-  std::size_t left_ = 1;  ///< 0 at the end of a frame, of which a file may have several
+  std::size_t left_ = 1;  ///< 0 at the end of a frame; a file may have several
 };
 #endif
 
@@ -136,7 +136,7 @@ class Bzip2Stream {
         stream_.avail_in = static_cast<unsigned>(block.size());
       }
       if (status_ == BZ_STREAM_END && stream_.avail_in == 0) break;
-      if (status_ == BZ_STREAM_END) {  // several streams one after another are one file, as pbzip2 writes it
+      if (status_ == BZ_STREAM_END) {  // a file may have several streams; pbzip2 writes such files
         bz_stream done = stream_;
         BZ2_bzDecompressEnd(&stream_);
         begin();
