@@ -147,14 +147,14 @@ TEST_CASE("errors name template, line and cause", "[chat_template]") {
   CHECK(failure("{% extends 'x' %}") == "t.jinja: line 1: the tag '{% extends %}' is not supported");
   CHECK_THAT(failure("{% wat %}"), KTO_CONTAINS("there is no tag '{% wat %}'"));
   CHECK(failure("x\n{{ a b }}") == "t.jinja: line 2: expected '}}', found 'b'");
-  CHECK(failure("x\n{{ 'a }}") == "t.jinja: line 2: a text lacks its closing '");
+  CHECK(failure("x\n{{ 'a }}") == "t.jinja: line 2: a string has no closing '");
   CHECK_THAT(failure("{{ 1|nosuch }}"), KTO_CONTAINS("line 1: there is no filter named 'nosuch'"));
   CHECK_THAT(failure("{{ 1 is nosuch }}"), KTO_CONTAINS("line 1: there is no test named 'nosuch'"));
   CHECK(failure("\n{{ nope.x }}") == "t.jinja: line 2: 'nope' is undefined");
   CHECK(failure("{% set d = {} %}\n\n{{ d.x.y }}") ==
         "t.jinja: line 3: a value of type dict has no attribute or key 'x'");
   CHECK(failure("\n{{ raise_exception('Roles must alternate') }}") ==
-        "t.jinja: line 2: the template refuses: Roles must alternate");
+        "t.jinja: line 2: the template refuses the conversation: Roles must alternate");
   CHECK(failure("{% macro f() %}\n{{ 1 + 'a' }}{% endmacro %}\n\n{{ f() }}") ==
         "t.jinja: line 2: '+' does not work on int and str");
   CHECK_THAT(failure("{{ [].append(1) }}"), KTO_CONTAINS("'append'"));

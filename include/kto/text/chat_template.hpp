@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Chat templates: conversations to text, with the Jinja template that a model brings along, as transformers'
-// apply_chat_template renders them (jinja2's ImmutableSandboxedEnvironment with trim_blocks, lstrip_blocks, loop
-// controls, transformers' own tojson, raise_exception, strftime_now and {% generation %}).
+// Chat templates: render conversations to text with a model's Jinja template, exactly as transformers'
+// apply_chat_template does (jinja2's ImmutableSandboxedEnvironment with trim_blocks, lstrip_blocks, loop controls,
+// transformers' own tojson, raise_exception, strftime_now and {% generation %}).
 #pragma once
 
 #include <algorithm>
@@ -21,9 +21,8 @@ namespace kto {
 
 class ChatTemplate {
  public:
-  /// Parses `source`. An Error names the template (`name`, for instance its path), the line and what is wrong there:
-  /// broken syntax, or what is not supported ({% include %}, {% import %}, {% extends %}, autoescape, and a few
-  /// filters).
+  /// Parses `source`. Throws Error naming the template (`name`, for instance its path), the line and the problem: a
+  /// syntax error, or something unsupported ({% include %}, {% import %}, {% extends %}, autoescape, a few filters).
   explicit ChatTemplate(std::string source, std::string name = "chat template") : name_(std::move(name)) {
     int line = 1;
     try {
@@ -36,13 +35,13 @@ class ChatTemplate {
     }
   }
 
-  /// Renders a conversation. `variables` is an object: messages (an array of objects), and what else the template may
-  /// ask for: tools, documents, add_generation_prompt, bos_token, eos_token, enable_thinking, ... As in transformers,
-  /// keys of a message whose value is null are left out, reasoning_content, thinking and reasoning stand for one
-  /// another, and tools, documents and add_generation_prompt are None, None and False when absent.
-  /// `now` is the time that strftime_now gives, the present by default; give one time to all rows of a run.
-  /// Throws Error with the template's name and line where the template fails, calls raise_exception, or exceeds
-  /// `limits`. Threads may render with one template at the same time.
+  /// Renders a conversation. `variables` is an object: messages (an array of objects), and whatever else the template
+  /// uses: tools, documents, add_generation_prompt, bos_token, eos_token, enable_thinking, ... As in transformers, null
+  /// keys of a message are dropped, reasoning_content, thinking and reasoning are aliases of one another, and tools,
+  /// documents and add_generation_prompt default to None, None and False.
+  /// `now` is the time that strftime_now returns, by default the current time; give all rows of a run the same time.
+  /// Throws Error with the template's name and line if the template fails, calls raise_exception, or exceeds `limits`.
+  /// Several threads may render with one template at the same time.
   std::string render(const Json& variables, std::optional<std::time_t> now = {},
                      const TemplateLimits& limits = {}) const {
     using jinja::Interpreter;
@@ -59,7 +58,7 @@ class ChatTemplate {
   const std::string& name() const { return name_; }
 
  private:
-  /// Line ends as \n, and without the last one, as Jinja reads its source.
+  /// Normalizes line ends to \n and drops the last one, as Jinja does with its source.
   static std::string with_plain_line_ends(std::string_view source) {
     std::string out;
     out.reserve(source.size());

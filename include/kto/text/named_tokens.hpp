@@ -15,8 +15,8 @@ struct NamedToken {
 
 struct NamedTokens {
   std::optional<NamedToken> bos = std::nullopt, eos = std::nullopt;
-  std::optional<NamedToken> pad = std::nullopt;  ///< where the tokenizer names none, eos, as TRL's trainers have it
-  bool pad_is_eos = false;                       ///< it names none
+  std::optional<NamedToken> pad = std::nullopt;  ///< eos if the tokenizer names none, as in TRL's trainers
+  bool pad_is_eos = false;                       ///< the tokenizer names none
 
   bool any() const { return bos || eos || pad; }
 };

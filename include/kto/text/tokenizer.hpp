@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text to token ids and back, as Hugging Face's tokenizers do it from a tokenizer.json: byte-pair encoding with the
-// normalizers, pre-tokenizers, added tokens, post-processors and decoders of decoder language models.
+// Text to token ids and back, from a tokenizer.json, with the same results as Hugging Face's tokenizers: byte-pair
+// encoding with the normalizers, pre-tokenizers, added tokens, post-processors and decoders of decoder language models.
 // Use load_tokenizer (tokenizer_config.hpp) for a model folder: it follows transformers' AutoTokenizer.
 #pragma once
 
@@ -27,17 +27,17 @@ namespace kto {
 /// Const member functions may run on several threads at once.
 class Tokenizer {
  public:
-  /// Reads a tokenizer.json. Its sections "truncation" and "padding" do not apply, as in transformers.
-  /// Throws Error naming the file, and what in it is malformed or not supported.
+  /// Reads a tokenizer.json. As in transformers, its sections "truncation" and "padding" are ignored.
+  /// Throws Error naming the file and what is malformed or unsupported.
   static Tokenizer from_file(const fs::path& tokenizer_json) {
     Tokenizer tokenizer(tok::read_tokenizer_json(tokenizer_json), tokenizer_json.string());
     tokenizer.prepare();
     return tokenizer;
   }
 
-  /// The ids of `text`, which must be UTF-8 (Error with the byte offset otherwise). Special tokens that are spelled out
-  /// in the text become their ids. With `add_special_tokens` come those of the post-processor, such as the one for the
-  /// beginning of a text.
+  /// The ids of `text`, which must be UTF-8 (otherwise throws Error with the byte offset). Special tokens that are
+  /// spelled out in the text become their ids. With `add_special_tokens`, the post-processor adds its own, such as the
+  /// beginning-of-text token.
   std::vector<std::int32_t> encode(std::string_view text, bool add_special_tokens) const {
     if (const std::size_t at = tok::find_invalid_utf8(text); at != std::string_view::npos)
       fail("the text to encode is not UTF-8: invalid byte at offset ", at, " of ", text.size());
@@ -53,7 +53,7 @@ class Tokenizer {
     return ids;
   }
 
-  /// The text of `ids`. Ids that stand for nothing are left out; bytes that are not UTF-8 become U+FFFD.
+  /// The text of `ids`. Unknown ids are skipped; bytes that are not UTF-8 become U+FFFD.
   std::string decode(const std::vector<std::int32_t>& ids, bool skip_special_tokens = false) const {
     std::vector<std::string> tokens;
     for (const std::int32_t id : ids) {
@@ -66,20 +66,20 @@ class Tokenizer {
 
   bool has(std::int32_t id) const { return added_.find(id) != nullptr || model_.vocabulary().has(id); }
 
-  /// The token as the file spells it. Throws Error when there is none with this id.
+  /// The token as spelled in the file. Throws Error if there is none with this id.
   std::string token(std::int32_t id) const {
     if (added_.find(id) != nullptr) return std::string(added_.normalized_text(id));
     if (!model_.vocabulary().has(id)) fail("there is no token with the id ", id, " (ids end at ", id_end(), ")");
     return std::string(model_.vocabulary().piece(id));
   }
 
-  /// The bytes the token stands for within a text; possibly a part of a character.
+  /// The bytes of the token within a text; possibly a part of a character.
   std::string piece_text(std::int32_t id) const {
     if (const auto* added = added_.find(id)) return added->content;
     return decoder_.bytes_of(token(id));
   }
 
-  /// The id of a token as the file spells it.
+  /// The id of a token as spelled in the file.
   std::optional<std::int32_t> id(std::string_view token) const {
     std::int32_t found = added_.id(token);
     if (found < 0) found = model_.vocabulary().id(token);
@@ -91,14 +91,14 @@ class Tokenizer {
     return added != nullptr && added_.is_special(added->content);
   }
 
-  /// Number of tokens, added ones included.
+  /// The number of tokens, including added ones.
   std::size_t vocab_size() const {
     std::size_t size = model_.vocabulary().size();
     for (const auto& [id, added] : added_.by_id()) size += model_.vocabulary().id(added.content) < 0;
     return size;
   }
 
-  /// One past the largest id: as many rows must the model's embedding have at least.
+  /// One past the largest id: the least number of rows that the model's embedding must have.
   std::int32_t id_end() const {
     const auto& added = added_.by_id();
     const auto end = static_cast<std::int32_t>(model_.vocabulary().id_end());
@@ -126,7 +126,7 @@ class Tokenizer {
   void add_tokens(const std::vector<tok::AddedToken>& tokens) { added_.add(tokens, model_.vocabulary()); }
   void prepare() { added_.prepare(normalizer_, where_ + ": added_tokens"); }
 
-  /// Text between special tokens: normalizes it, finds the added tokens in it, cuts and encodes what lies between.
+  /// Encodes text between special tokens: normalizes it, finds added tokens, splits and encodes the rest.
   void encode_part(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const {
     tok::NormalText normal{std::string(text), at_start};
     normalizer_(normal);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tokenizer of a model folder as transformers' AutoTokenizer.from_pretrained (5.24) loads it, with what belongs to
-// it: special tokens and chat templates. Where transformers rebuilds the tokenizer by its class, in place of what
-// tokenizer.json says, so does this: ids in training must be those of the programs that run the model.
+// Loads the tokenizer of a model folder, with its special tokens and chat templates, exactly as transformers'
+// AutoTokenizer.from_pretrained (5.24). Where transformers builds the tokenizer from its class instead of
+// tokenizer.json, this does the same: the ids in training must match those of the programs that serve the model.
 #pragma once
 
 #include <algorithm>
@@ -24,18 +24,17 @@
 namespace kto {
 
 struct TokenizerConfig {
-  std::string tokenizer_class;           ///< of transformers, after its rules
+  std::string tokenizer_class;           ///< the class that transformers would load
   Json special_tokens = Json::object();  ///< {"bos_token": "<s>", ...}: what transformers passes to chat templates
   std::map<std::string, std::string> chat_templates;  ///< "default" and others, such as "tool_use"
 
-  /// "bos_token", "eos_token", "pad_token", "unk_token", ...; nothing when the model has none.
+  /// "bos_token", "eos_token", "pad_token", "unk_token", ...; empty if the model has none.
   std::optional<std::string> special_token(const std::string& name) const {
     const auto found = special_tokens.find(name);
     return found == special_tokens.end() ? std::nullopt : std::optional(found->get<std::string>());
   }
 
-  /// The template for conversations; nothing when the model has none. Throws Error when it has several and none is the
-  /// default.
+  /// The template for conversations; empty if the model has none. Throws Error if it has several and no default.
   std::optional<std::string> chat_template() const {
     if (chat_templates.empty()) return std::nullopt;
     if (const auto found = chat_templates.find("default"); found != chat_templates.end()) return found->second;
@@ -50,7 +49,7 @@ struct LoadedTokenizer {
   TokenizerConfig config;
 };
 
-/// The files that a model folder's tokenizer and chat template are, but for those in additional_chat_templates/.
+/// The tokenizer and chat template files of a model folder, except those in additional_chat_templates/.
 inline constexpr std::array tokenizer_file_names{"tokenizer.json",
                                                  "tokenizer_config.json",
                                                  "special_tokens_map.json",
@@ -62,7 +61,7 @@ inline constexpr std::array tokenizer_file_names{"tokenizer.json",
                                                  "chat_template.jinja",
                                                  "chat_template.json"};
 
-/// Files of a model folder that a trained model's folder needs as well, so that its tokenizer loads. Relative paths.
+/// The files to copy into a trained model's folder so that its tokenizer loads. Relative paths.
 inline std::vector<fs::path> tokenizer_files(const fs::path& folder) {
   std::vector<fs::path> files;
   for (const char* name : tokenizer_file_names)
@@ -122,7 +121,7 @@ class TokenizerLoader {
     using tok::AddedToken;
     tokenizer.add_tokens(special.missing_from(tokenizer.added_.by_id()));
     std::vector<AddedToken> again;
-    if (class_name == "Qwen2Tokenizer") {  // these two classes add theirs once more, and so change flags
+    if (class_name == "Qwen2Tokenizer") {  // these two classes add their tokens again, which changes flags
       for (const auto& [name, token] : special.named) again.push_back(AddedToken::special_from(token.content));
       for (const AddedToken& token : special.extra) again.push_back(AddedToken::special_from(token.content));
     } else if (class_name == "CohereTokenizer") {
@@ -131,7 +130,7 @@ class TokenizerLoader {
       for (AddedToken& token : again) token.special = true;
     }
     tokenizer.add_tokens(again);
-    if (class_name == "CodeLlamaTokenizer") {  // the one class that has its own opinion on what comes before a text
+    if (class_name == "CodeLlamaTokenizer") {  // the only class that decides itself what precedes a text
       tokenizer.post_processor_ = {};
       for (const auto& [name, token] : special.named)
         if (const auto id = tokenizer.id(token.content); name == "bos_token" && id)
@@ -139,7 +138,7 @@ class TokenizerLoader {
     }
   }
 
-  /// Templates in files of their own win over those in tokenizer_config.json.
+  /// Templates in separate files take precedence over those in tokenizer_config.json.
   std::map<std::string, std::string> chat_templates() const {
     std::map<std::string, std::string> templates;
     if (const fs::path file = folder_ / "chat_template.jinja"; fs::exists(file)) templates["default"] = read_file(file);
@@ -174,9 +173,9 @@ class TokenizerLoader {
   Json config_;
 };
 
-/// Loads the tokenizer of a model folder. tokenizer(text)["input_ids"] in Python is tokenizer.encode(text, true) here;
-/// for a rendered chat template the second argument is false. Throws Error naming the file, and what in it is
-/// malformed, missing or not supported.
+/// Loads the tokenizer of a model folder. Python's tokenizer(text)["input_ids"] is tokenizer.encode(text, true) here;
+/// for a rendered chat template the second argument is false. Throws Error naming the file and what is malformed,
+/// missing or unsupported.
 inline LoadedTokenizer load_tokenizer(const fs::path& folder) { return TokenizerLoader(folder).load(); }
 
 }  // namespace kto

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arguments of functions, filters and methods: matched with parameter names, and read as the types they must have.
+// Arguments of functions, filters and methods: matched to parameter names, and converted to the expected types.
 #pragma once
 
 #include <array>
@@ -11,8 +11,8 @@
 
 namespace kto::jinja {
 
-/// The arguments in the order of `names`, missing where not given. A name that is empty takes no keyword.
-/// Throws where arguments are too few (less than `required`), too many, given twice or not known.
+/// The arguments in the order of `names`, missing if not given. A parameter with an empty name is positional only.
+/// Throws if arguments are too few (less than `required`), too many, given twice or unknown.
 template <std::size_t Count>
 std::array<Value, Count> bind(std::string_view function, const Arguments& arguments,
                               const std::array<std::string_view, Count>& names, std::size_t required = 0) {
@@ -28,7 +28,7 @@ std::array<Value, Count> bind(std::string_view function, const Arguments& argume
     bound[i] = keyword.value;
   }
   for (std::size_t i = 0; i < required; ++i)
-    check(!bound[i].is_missing(), function, "() lacks argument ", i + 1, names[i].empty() ? "" : " ", names[i]);
+    check(!bound[i].is_missing(), function, "() needs argument ", i + 1, names[i].empty() ? "" : " ", names[i]);
   return bound;
 }
 
@@ -36,10 +36,10 @@ inline void check_no_arguments(std::string_view function, const Arguments& argum
   check(arguments.positional.empty() && arguments.named.empty(), function, " takes no arguments");
 }
 
-/// A text, as Python's str methods ask of their arguments.
+/// A string, as Python's str methods require of their arguments.
 inline std::string_view string_of(const Value& value, std::string_view what) {
   check_defined(value);
-  check(value.is(Kind::string), what, " is ", type_name(value), "; expected a text");
+  check(value.is(Kind::string), what, " is ", type_name(value), "; expected a string");
   return value.text();
 }
 

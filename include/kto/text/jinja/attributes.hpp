@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// value.name and value[key] as Jinja's sandbox gives them: an attribute before a key for the dot, a key before an
-// attribute for brackets, undefined where there is neither, and nothing private or that would change a value.
+// value.name and value[key] as in Jinja's sandbox: a dot tries attributes before keys, brackets try keys before
+// attributes, and a value with neither is undefined. Private attributes and methods that change a value are hidden.
 #pragma once
 
 #include <string_view>
@@ -57,7 +57,7 @@ inline Value sequence_index(Run& run, const Value& self, const Arguments& argume
     if (is_equal(run, self.elements[static_cast<std::size_t>(part.start) + i], wanted))
       return make_int(part.start + static_cast<std::int64_t>(i));
   }
-  fail("index: the ", type_name(self), " does not contain what is looked for");
+  fail("index: the ", type_name(self), " does not contain the value");
 }
 
 inline Value sequence_count(Run& run, const Value& self, const Arguments& arguments) {
@@ -82,7 +82,7 @@ inline Value cycler_reset(Run&, const Value& self, const Arguments& arguments) {
   return make_none();
 }
 
-/// A method that would change its object: the sandbox hides it.
+/// Whether this method changes its object; the sandbox hides such methods.
 inline Value unsafe_method(Run&, const Value&, const Arguments&) { return {}; }
 
 inline constexpr Function more_string_methods[] = {{"format", format_method}, {"format_map", format_map_method}};
@@ -107,7 +107,7 @@ inline Native find_function(std::span<const Function> functions, std::string_vie
   return nullptr;
 }
 
-/// A name after a dot, with the methods that it may mean looked up once.
+/// A name after a dot, with the methods it may refer to looked up once.
 struct Attribute {
   std::string_view name;
   Native of_string;
@@ -150,7 +150,7 @@ inline Native find_method(const Value& object, const Attribute& attribute) {
   }
 }
 
-/// The attribute alone, never a key; missing where there is none.
+/// The attribute only, never a key; missing if there is none.
 inline Value find_attribute(Run& run, const Value& object, const Attribute& attribute) {
   const std::string_view name = attribute.name;
   if (const Native method = find_method(object, attribute)) {
@@ -191,7 +191,7 @@ inline Value find_attribute(Run& run, const Value& object, const Attribute& attr
   }
 }
 
-/// object[key] where key is an index or a key that is there; missing otherwise.
+/// object[key] if key is a valid index or an existing key; missing otherwise.
 inline Value find_item(Run& run, const Value& object, const Value& key) {
   if (object.is(Kind::dict)) {
     if (key.is(Kind::list) || key.is(Kind::dict)) return {};

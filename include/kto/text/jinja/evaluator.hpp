@@ -12,7 +12,7 @@
 
 namespace kto::jinja {
 
-/// The variables of one scope under way. `parent` is the scope around it in the source, not the caller.
+/// The variables of one active scope. `parent` is the enclosing scope in the source, not the caller.
 struct Scope {
   Scope* parent;
   std::span<Value> slots;
@@ -70,8 +70,8 @@ class Evaluator {
     }
     if (given.star_star != nullptr) {
       const Value more = evaluate(*given.star_star, scope);
-      check(more.is(Kind::dict), "what stands behind ** is ", type_name(more), "; expected a dict");
-      for (const Pair& pair : more.dict()) all_named.push_back({string_of(pair.key, "a key behind **"), pair.value});
+      check(more.is(Kind::dict), "the argument after ** is ", type_name(more), "; expected a dict");
+      for (const Pair& pair : more.dict()) all_named.push_back({string_of(pair.key, "a key after **"), pair.value});
     }
     if (caller != nullptr) all_named.push_back({"caller", *caller});
     for (std::size_t i = 0; i < all_named.size(); run_.step(static_cast<std::int64_t>(i++) / 8))

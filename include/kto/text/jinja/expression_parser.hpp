@@ -31,7 +31,7 @@ class ExpressionParser : protected ParserBase {
         otherwise = conditional();
       }
       node = make(Op::conditional, {condition, node, otherwise});
-      unknown_.resize(std::min(unknown, unknown_.size()));  // may never be reached: reported when it is
+      unknown_.resize(std::min(unknown, unknown_.size()));  // may never be evaluated: reported only then
     }
     return node;
   }
@@ -182,7 +182,7 @@ class ExpressionParser : protected ParserBase {
     return elements;
   }
 
-  /// An expression, or a tuple of them without parentheses. `end` is a name that may stand behind.
+  /// An expression, or a tuple without parentheses. `end` is a name that may follow it.
   const Expression* tuple(std::string_view end = {}, bool with_conditional = true, bool in_parentheses = false) {
     std::vector<const Expression*> elements;
     bool is_tuple = false;
@@ -303,7 +303,7 @@ class ExpressionParser : protected ParserBase {
     return name;
   }
 
-  /// A filter or test that Jinja does not have may stand in a branch that is not taken.
+  /// An unknown filter or test is no error until it is evaluated: it may be in a branch that is not taken.
   void report_unknown(Expression* node, std::string_view what, std::string_view name) {
     node->constant =
         keep_text(program_.run, concat("there is no ", what, " named '", name, "', or it is not supported"));

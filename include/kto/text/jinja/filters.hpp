@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table of all filters, and those that apply filters and tests to each element: map, select, reject. These are
-// generators, as in Python: they run only as far as they are read, and once.
+// The table of all filters, and the filters that apply filters or tests to each element: map, select, reject. These
+// are generators, as in Python: lazy, and they can be read only once.
 #pragma once
 
 #include <string_view>
@@ -17,7 +17,7 @@ inline const Filter* find_filter(std::string_view name);
 
 struct MapGenerator : Generator {
   Iterator source;
-  Value attribute;  // what is looked up, or missing where a filter is applied
+  Value attribute;  // the attribute to look up; missing if a filter is applied
   Value otherwise;
   const Filter* filter = nullptr;
   std::string_view filter_name;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// "{} of {name:>5}".format(values): the fields of a format.
+// Python's str.format: "{} of {name:>5}".format(values).
 #pragma once
 
 #include <algorithm>
@@ -12,13 +12,14 @@
 
 namespace kto::jinja {
 
-/// How a field of a format reaches into a value: value.name and value[key].
+/// The lookups inside a field of a format: value.name and value[key].
 struct Lookup {
   Value (*attribute)(Run&, const Value&, std::string_view name);
   Value (*item)(Run&, const Value&, const Value& key);
 };
 
-/// template.format(...): fields {}, {0}, {name}, {0.attribute[item]!r:spec}, in a text marked safe with escaped values.
+/// template.format(...) with fields {}, {0}, {name}, {0.attribute[item]!r:spec}; escapes values if the template is
+/// marked safe.
 class Formatter {
  public:
   Formatter(Run& run, const Arguments& arguments, bool marked, const Lookup& look_up)
@@ -37,11 +38,11 @@ class Formatter {
           open += text[end] == '{' ? 1 : text[end] == '}' ? -1 : 0;
           if (open == 0) break;
         }
-        check(end < text.size(), "a field of a format lacks its '}'");
+        check(end < text.size(), "a field of a format has no closing '}'");
         out += field(text.substr(i + 1, end - i - 1), level);
         i = end;
       } else {
-        check(c != '}', "a single '}' stands in a format");
+        check(c != '}', "a format has a single '}'");
         out.push_back(c);
       }
       run_.check_length(out.size());

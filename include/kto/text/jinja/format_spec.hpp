@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One number or text in a format: width, alignment, sign, grouping, precision, as format(value, spec) of Python.
+// One number or string in a format: width, alignment, sign, grouping, precision, as in Python's format(value, spec).
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace kto::jinja {
 struct FormatSpec {
   std::string fill = " ";
   char align = 0;
-  char sign = 0;  // what stands before a positive number: + or a space
+  char sign = 0;  // the sign of a positive number: + or a space
   bool alternate = false;
   std::int64_t width = 0;
   char grouping = 0;
@@ -46,7 +46,7 @@ inline std::string sign_text(bool negative, char option) {
 
 /// chr(number)
 inline std::string character_of(std::int64_t number) {
-  check(number >= 0 && number <= 0x10FFFF && (number < 0xD800 || number > 0xDFFF), number, " is no character");
+  check(number >= 0 && number <= 0x10FFFF && (number < 0xD800 || number > 0xDFFF), number, " is not a character");
   std::string text;
   encode(text, static_cast<char32_t>(number));
   return text;
@@ -136,7 +136,7 @@ inline FormatSpec read_spec(std::string_view text) {
   check(spec.width <= 100'000, "the format '", whole, "' is too wide");
   spec.grouping = take(",_");
   if (take(".") != 0) {
-    check(digit_next(), "the format '", whole, "' lacks its precision");
+    check(digit_next(), "the format '", whole, "' has no precision after the point");
     spec.precision = number();
   }
   spec.type = take("sdbcoxXneEfFgG%");

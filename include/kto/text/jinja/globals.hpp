@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The functions that a template may call without having been given them: range, dict, namespace, cycler, joiner, and
-// transformers' raise_exception and strftime_now.
+// The built-in functions of templates: range, dict, namespace, cycler, joiner, and transformers' raise_exception and
+// strftime_now.
 #pragma once
 
 #include <ctime>
@@ -22,7 +22,7 @@ inline Value global_range(Run& run, const Value&, const Arguments& arguments) {
   const auto bits = [](std::int64_t number) { return static_cast<std::uint64_t>(number); };
   const std::uint64_t distance = step > 0 ? bits(stop) - bits(start) : bits(start) - bits(stop);
   const std::uint64_t count = empty ? 0 : (distance - 1) / absolute(step) + 1;
-  check(count <= 100'000, "range: ", count, " numbers; the sandbox of templates allows 100000");
+  check(count <= 100'000, "range: ", count, " numbers; templates may use at most 100000");
   return make_object(Kind::range, run.arena.make(Range{start, stop, step}), count);
 }
 
@@ -81,7 +81,8 @@ inline Value global_joiner(Run& run, const Value&, const Arguments& arguments) {
 }
 
 inline Value global_raise_exception(Run& run, const Value&, const Arguments& arguments) {
-  fail("the template refuses: ", text_of(run, bind<1>("raise_exception", arguments, {"message"}, 1)[0]));
+  fail("the template refuses the conversation: ",
+       text_of(run, bind<1>("raise_exception", arguments, {"message"}, 1)[0]));
 }
 
 inline Value global_strftime_now(Run& run, const Value&, const Arguments& arguments) {

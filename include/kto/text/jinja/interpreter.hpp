@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a parsed template: walks its statements and gathers what they print.
+// Runs a parsed template: executes its statements and collects what they print.
 #pragma once
 
 #include <algorithm>
@@ -138,7 +138,7 @@ class Interpreter final : Evaluator {
     return evaluate(*statement.expression, *inner);
   }
 
-  /// The source of a loop with a condition: asks for each element as the loop comes to it.
+  /// The source of a loop with a condition: filters lazily, one element at a time.
   struct Conditioned : Generator {
     Interpreter* interpreter;
     const Statement* statement;
@@ -162,8 +162,7 @@ class Interpreter final : Evaluator {
     return Flow::on;
   }
 
-  /// All turns of a loop, and its else. Returns how the else ended: break and continue there are those of a loop
-  /// around.
+  /// Runs a loop and its else. Returns how the else ended: break and continue in an else belong to the enclosing loop.
   Flow turn(const Statement& statement, Scope& scope, const Value& source, int depth) {
     Loop* loop = run_.arena.make(Loop{});
     loop->source = iterate(source);
@@ -182,7 +181,7 @@ class Interpreter final : Evaluator {
       loop->sized = false;
     }
     Scope* inner = open(*statement.layout, &scope);
-    bool empty = true;  // Jinja runs the else also where every turn ended with break or continue
+    bool empty = true;  // Jinja also runs the else if every iteration ended with break or continue
     Value element;
     while (loop->next(run_, element)) {
       std::ranges::fill(inner->slots, Value{});
@@ -235,7 +234,7 @@ class Interpreter final : Evaluator {
     return keep_text(run_, text);
   }
 
-  /// caller, kwargs and varargs of a macro, where its body mentions them.
+  /// Sets caller, kwargs and varargs of a macro, if its body mentions them.
   void set_special(const ScopeLayout& layout, Scope& scope, std::span<const Pair> kwargs,
                    std::span<const Value> varargs) {
     const auto slot = [&](int index) -> Value& { return scope.slots[static_cast<std::size_t>(index)]; };

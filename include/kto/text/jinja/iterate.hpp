@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Going through values one by one: sequences, characters of text, keys of dicts, generators.
+// Iteration over values: sequences, characters of strings, keys of dicts, generators.
 #pragma once
 
 #include <algorithm>
@@ -81,7 +81,7 @@ inline bool is_iterable(const Value& value) {
   }
 }
 
-/// Throws unless the value can be gone through.
+/// Throws unless the value is iterable.
 inline Iterator iterate(const Value& value) {
   check(is_iterable(value), "a value of type ", type_name(value), " cannot be iterated over");
   return Iterator(value);
@@ -119,7 +119,7 @@ inline bool contains(Run& run, const Value& container, const Value& item) {
   switch (container.kind) {
     case Kind::string:
       if (!item.is(Kind::string)) check_defined(item);
-      check(item.is(Kind::string), "'in' looks in a text for ", type_name(item), "; expected a text");
+      check(item.is(Kind::string), "'in' searches a string for ", type_name(item), "; expected a string");
       run.read(container.size);
       return find_text(container.text(), item.text()) != std::string_view::npos;
     case Kind::dict:

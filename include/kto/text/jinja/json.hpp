@@ -54,11 +54,11 @@ inline Value from_json(Run& run, const Json& json) {
   fail("a variable of the template holds binary JSON; expected null, booleans, numbers, strings, arrays or objects");
 }
 
-/// A conversation as transformers gives it to a template: keys whose value is null left out, and the reasoning of a
-/// message under each of the names that templates read.
+/// A conversation as transformers passes it to a template: without null keys, and with the reasoning of a message under
+/// each of the names that templates use.
 inline Value from_messages(Run& run, const Json& messages) {
   check(messages.is_array() && !messages.empty(), "\"messages\" is ", messages.is_array() ? "empty" : "not an array",
-        "; expected an array of messages, one at least");
+        "; expected an array of at least one message");
   const auto list = run.arena.array<Value>(messages.size());
   for (std::size_t i = 0; i < list.size(); ++i) {
     const Json& message = messages[i];

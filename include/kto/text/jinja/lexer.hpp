@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Template source to tokens, with Jinja's rules for white space under trim_blocks and lstrip_blocks: the line break
-// after a block tag goes, and so does the white space before a block tag that begins its line; "-" strips, "+" keeps.
+// after a block tag is removed, and so is the white space before a block tag that begins its line; "-" strips, "+"
+// keeps.
 #pragma once
 
 #include <string>
@@ -21,7 +22,7 @@ struct Token {
 
 class Lexer {
  public:
-  /// `source` must have lines that end in \n, and outlive the tokens. Values are made in `run`.
+  /// `source` must use \n as line end and outlive the tokens. Values are allocated in `run`.
   Lexer(Run& run, std::string_view source, int& line) : run_(run), source_(source), line_(line) {}
 
   std::vector<Token> tokens() {
@@ -51,7 +52,7 @@ class Lexer {
     at_ = at;
   }
 
-  /// Where "-%}", "+%}" or "%}" at `at` ends, with the white space or line break it takes along; 0 where none is.
+  /// Where "-%}", "+%}" or "%}" at `at` ends, including the white space or line break it removes; 0 if there is none.
   std::size_t tag_end(std::size_t at, std::string_view mark, bool trim_line_break) const {
     const char sign = at < source_.size() ? source_[at] : '\0';
     if (sign == '-' && has(mark, at + 1)) return skip_space(at + 1 + mark.size());
@@ -61,7 +62,7 @@ class Lexer {
     return end + (trim_line_break && has("\n", end) ? 1 : 0);
   }
 
-  /// Data up to `at`, stripped as the tag there asks for.
+  /// Emits data up to `at`, stripped as the tag there requires.
   void push_data(std::size_t at, char sign, bool is_variable, bool line_start) {
     std::string_view text = source_.substr(at_, at - at_);
     if (sign == '-') {
@@ -104,7 +105,7 @@ class Lexer {
     line_start = at_ > 0 && source_[at_ - 1] == '\n';
   }
 
-  /// Where the tag {% word %} ends whose inside begins at `at`; 0 where it is another tag.
+  /// The end of the tag {% word %} whose inside begins at `at`; 0 if it is another tag.
   std::size_t raw_tag(std::size_t at, std::string_view word, bool trim_line_break) const {
     at = skip_space(at);
     return has(word, at) ? tag_end(skip_space(at + word.size()), "%}", trim_line_break) : 0;
@@ -112,7 +113,7 @@ class Lexer {
 
   void comment() {
     const std::size_t mark = source_.find("#}", at_);
-    check(mark != source_.npos, "a comment lacks its end '#}'");
+    check(mark != source_.npos, "a comment has no end '#}'");
     const char sign = mark > at_ ? source_[mark - 1] : '\0';
     move_to(tag_end(sign == '-' || sign == '+' ? mark - 1 : mark, "#}", true));
   }
@@ -126,11 +127,11 @@ class Lexer {
       push_data(tag, sign, false, false);
       return move_to(end);
     }
-    fail("a raw block lacks its end '{% endraw %}'");
+    fail("a raw block has no end '{% endraw %}'");
   }
 
   void tag_body(std::string_view end_mark, bool is_block) {
-    std::string open;  // the brackets that wait to be closed, the innermost last
+    std::string open;  // the open brackets, innermost last
     while (at_ < source_.size()) {
       if (open.empty()) {
         if (const std::size_t end = tag_end(at_, end_mark, is_block); end != 0) {
@@ -202,7 +203,7 @@ class Lexer {
     if (quote != '\'' && quote != '"') return false;
     std::size_t end = at_ + 1;
     while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
-    check(end < source_.size(), "a text lacks its closing ", quote);
+    check(end < source_.size(), "a string has no closing ", quote);
     const std::string_view body = source_.substr(at_ + 1, end - at_ - 1);
     push(Token::string, {}, body.find('\\') == body.npos ? make_text(body) : keep_text(run_, unescaped(body)));
     move_to(end + 1);
@@ -228,7 +229,8 @@ class Lexer {
         std::uint32_t parsed = 0;
         if (std::from_chars(hex.data(), hex.data() + hex.size(), parsed, 16).ptr == hex.data() + hex_digits)
           point = parsed;
-        check(point <= 0x10FFFF && (point < 0xD800 || point > 0xDFFF), "'\\", c, hex, "' in a text is no character");
+        check(point <= 0x10FFFF && (point < 0xD800 || point > 0xDFFF), "'\\", c, hex,
+              "' in a string is not a character");
         encode(out, point);
         i += hex_digits;
       } else if (c >= '0' && c <= '7') {
@@ -242,7 +244,7 @@ class Lexer {
         check(c != 'N', "a character by its name, '\\N{...}', is not supported");
         if (static_cast<unsigned char>(c) < 0x80) {
           (out += '\\') += c;
-        } else {  // as Python reads it: the character becomes an escape, and the backslash before it escapes that one's
+        } else {  // as in Python: it becomes an escape sequence, whose backslash the one before escapes
           append_escape(out, decode(body, i));
           --i;
         }
@@ -264,7 +266,7 @@ class Lexer {
           source_.substr(at_, end - at_), "' has no meaning here");
     if (c == '(' || c == '[' || c == '{') open.push_back(c == '(' ? ')' : c == '[' ? ']' : '}');
     if (c == ')' || c == ']' || c == '}') {
-      check(!open.empty() && open.back() == c, "'", c, "' closes nothing");
+      check(!open.empty() && open.back() == c, "'", c, "' has no matching opening bracket");
       open.pop_back();
     }
     push(Token::symbol, source_.substr(at_, 1));

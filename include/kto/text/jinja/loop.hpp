@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The variable `loop` of a for loop. It reads one element ahead only when asked, as the template may change what the
-// loop's own condition sees.
+// The variable `loop` of a for loop. It reads one element ahead only if the template uses it, because the loop's
+// condition may depend on what the body does.
 #pragma once
 
 #include <cstdint>

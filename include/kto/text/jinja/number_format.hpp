@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading numbers as int() and float() of Python do, and the pieces that the format languages write numbers with.
+// Parses numbers as Python's int() and float() do, and formats them for the format languages.
 #pragma once
 
 #include <charconv>
@@ -14,7 +14,7 @@
 
 namespace kto::jinja {
 
-/// int(text, base); nothing where Python raises ValueError.
+/// int(text, base); empty where Python raises ValueError.
 inline std::optional<Value> read_int(Run& run, std::string_view text, std::int64_t base = 10) {
   text = strip(text, is_space, true, true);
   const bool negative = text.starts_with('-');
@@ -56,7 +56,7 @@ inline std::optional<Value> read_int(Run& run, std::string_view text, std::int64
   return big;
 }
 
-/// float(text); nothing where Python raises ValueError.
+/// float(text); empty where Python raises ValueError.
 inline std::optional<double> read_real(std::string_view text) {
   text = strip(text, is_space, true, true);
   const bool negative = text.starts_with('-');
@@ -95,7 +95,7 @@ inline std::uint64_t absolute(std::int64_t number) {
   return number < 0 ? 0 - static_cast<std::uint64_t>(number) : static_cast<std::uint64_t>(number);
 }
 
-/// What printf writes for a finite number and one of e, E, f, F, g, G.
+/// printf's output for a finite number and one of e, E, f, F, g, G.
 inline std::string real_digits(double number, char type, int precision, bool alternate) {
   if (!std::isfinite(number)) {
     const std::string text = std::isnan(number) ? "nan" : number < 0 ? "-inf" : "inf";
@@ -130,7 +130,7 @@ inline std::string grouped(std::string_view digits, char separator, std::size_t 
   return out;
 }
 
-/// Widens a text to `width` characters. align: '<' left, '>' right, '^' centre (the odd one to the right).
+/// Pads a string to `width` characters. align: '<' left, '>' right, '^' centre (an odd space goes to the right).
 inline std::string padded(std::string_view text, std::int64_t width, char align, std::string_view fill = " ") {
   const auto size = static_cast<std::int64_t>(num_chars(text));
   const std::int64_t room = std::max<std::int64_t>(width - size, 0);

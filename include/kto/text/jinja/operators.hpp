@@ -126,13 +126,13 @@ inline bool is_less(Run& run, const Value& a, const Value& b, std::string_view o
   return a.size < b.size;
 }
 
-/// a <= b; not the same as !(b < a) where a NaN is about.
+/// a <= b; differs from !(b < a) for NaN.
 inline bool is_less_or_equal(Run& run, const Value& a, const Value& b, std::string_view op = "<=") {
   const bool less = is_less(run, a, b, op);
   return less || is_equal(run, a, b);
 }
 
-/// Sorts without changing the order of equals. `less` may be inconsistent (a NaN) or throw.
+/// A stable sort. `less` may be inconsistent (NaN) or throw.
 template <class T, class Less>
 void sort_stably(std::vector<T>& sorted, Less less) {
   std::vector<T> merged(sorted.size());
@@ -147,7 +147,7 @@ void sort_stably(std::vector<T>& sorted, Less less) {
   }
 }
 
-/// An integer, as Python asks of indices and counts.
+/// An integer, as Python requires of indices and counts.
 inline std::int64_t index_of(const Value& value, std::string_view what) {
   check_defined(value);
   const Number number = number_of(value);
@@ -233,7 +233,7 @@ inline Value divide(const Value& a, const Value& b) {
   return make_real(x.real / y.real);
 }
 
-/// Rounded down, as Python's // does.
+/// Rounds down, as Python's // does.
 inline Value floor_divide(const Value& a, const Value& b) {
   const Number x = number_of(a), y = number_of(b);
   if (!x.valid || !y.valid) fail_operands("//", a, b);
@@ -252,7 +252,7 @@ inline Value floor_divide(const Value& a, const Value& b) {
   return make_int(quotient - (inexact && (x.integer < 0) != (y.integer < 0) ? 1 : 0));
 }
 
-/// With the sign of the divisor, as Python's % has it.
+/// The result has the sign of the divisor, as with Python's %.
 inline Value modulo(const Value& a, const Value& b) {
   const Number x = number_of(a), y = number_of(b);
   if (!x.valid || !y.valid) fail_operands("%", a, b);

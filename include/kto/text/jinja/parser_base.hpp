@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the parser works with: its place among the tokens, new nodes, and the scopes of variables.
+// The state of the parser: its position in the tokens, new nodes, and the scopes of variables.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace kto::jinja {
 
 class ParserBase {
  public:
-  /// `line` follows the parser, for messages.
+  /// `line` is kept at the parser's current line, for messages.
   ParserBase(Program& program, int& line) : program_(program), arena_(program.run.arena), line_(line) {}
 
  protected:
@@ -103,7 +103,7 @@ class ParserBase {
     return made;
   }
 
-  /// caller, kwargs and varargs belong to every macro around that has no variable of that name.
+  /// caller, kwargs and varargs belong to every enclosing macro that has no variable of that name.
   void mark_special(std::string_view name) {
     if (name != "caller" && name != "kwargs" && name != "varargs") return;
     for (ScopeLayout* scope = scope_; scope != nullptr; scope = scope->parent) {
@@ -114,7 +114,7 @@ class ParserBase {
     }
   }
 
-  /// Fills in where each variable may live; to be called when the whole template has been read.
+  /// Resolves where each variable may live. Call it after the whole template has been parsed.
   void resolve_variables() {
     std::unordered_map<std::string_view, int> numbers;
     for (auto& [variable, from] : unresolved_) {
@@ -137,7 +137,7 @@ class ParserBase {
     }
   }
 
-  /// Guards the recursion of the parser itself.
+  /// Limits the recursion of the parser itself.
   struct Level {
     explicit Level(int& level_in) : level(level_in) {
       check(level < max_nesting, "the template nests more than ", max_nesting, " levels");

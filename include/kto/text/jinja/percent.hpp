@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// "%s of %5d" % values: the older format language, that of printf.
+// "%s of %5d" % values: the older, printf-style format language.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How values are written: str(), repr() and json.dumps() of Python.
+// Values as text: Python's str(), repr() and json.dumps().
 #pragma once
 
 #include <charconv>
@@ -12,7 +12,7 @@
 
 namespace kto::jinja {
 
-/// The shortest digits that read back as `real`, without the point, and the power of ten of the first of them.
+/// The shortest digits that parse back to `real`, without the point, and the power of ten of the first digit.
 struct Decimal {
   bool negative;
   std::string digits;
@@ -198,7 +198,7 @@ inline Value keep_text(Run& run, std::string_view text, std::uint8_t flag = plai
   return make_text(run.arena.keep(text), flag);
 }
 
-/// str(value), without copying what is text already; plain even where the text was marked safe.
+/// str(value), without copying strings; the result is not marked safe, even if the string was.
 inline std::string_view text_of(Run& run, const Value& value) {
   if (value.is(Kind::string)) return value.text();
   if (value.is(Kind::undefined)) return {};
@@ -207,7 +207,7 @@ inline std::string_view text_of(Run& run, const Value& value) {
   return run.arena.keep(out);
 }
 
-/// Text stays as it is, marked or not; all else becomes str(value).
+/// Strings stay as they are, marked or not; anything else becomes str(value).
 inline Value soft_text(Run& run, const Value& value) {
   return value.is(Kind::string) ? value : make_text(text_of(run, value));
 }
@@ -218,7 +218,7 @@ inline std::string repr_of(Run& run, const Value& value) {
   return out;
 }
 
-/// ascii(value): its repr with all but ASCII escaped
+/// ascii(value): its repr with everything but ASCII escaped
 inline std::string ascii_repr_of(Run& run, const Value& value) {
   std::string out;
   for_each_point(repr_of(run, value), [&](char32_t c) { c < 0x80 ? encode(out, c) : append_escape(out, c); });
@@ -253,7 +253,7 @@ inline std::string escaped(std::string_view text) {
   return out;
 }
 
-/// The text of a value inside marked text: escaped, unless marked itself.
+/// The text of a value inside text marked safe: escaped, unless it is marked itself.
 inline Value escape(Run& run, const Value& value) {
   if (value.is_markup()) return value;
   return keep_text(run, escaped(text_of(run, value)), markup);

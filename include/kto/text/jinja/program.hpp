@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A parsed template: expressions, statements, and where its variables live. Nodes stand in the arena of the program and
-// are not changed once the parser has ended, so that threads may share them.
+// A parsed template: expressions, statements, and where its variables live. Nodes live in the arena of the program and
+// do not change after parsing, so threads may share them.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace kto::jinja {
 // --- Variables
 
 /// The names that one scope (the template, a loop, a macro, ...) mentions, as Jinja's compiler tracks them. A name that
-/// the scope sets has a slot. `set` before any mention, and not in a branch of an if, hides the variable of the caller.
+/// the scope sets has a slot. A `set` before any use, outside of an if, hides the caller's variable of that name.
 struct ScopeLayout {
   struct Entry {
     int slot = 0;
@@ -28,9 +28,9 @@ struct ScopeLayout {
   };
   ScopeLayout* parent = nullptr;
   bool is_macro = false;
-  int branches = 0;  // how many ifs of this scope the parser stands in
+  int branches = 0;  // how many ifs of this scope the parser is inside
   std::unordered_map<std::string_view, Entry> entries;
-  int caller = -1;  // slots of what a macro takes besides its parameters; -1 where it does not mention them
+  int caller = -1;  // slots of a macro's implicit arguments; -1 if it does not mention them
   int kwargs = -1;
   int varargs = -1;
 
@@ -52,11 +52,11 @@ struct ScopeLayout {
 };
 
 struct Slot {
-  int hops;  // scopes outwards
+  int hops;  // how many scopes outwards
   int index;
 };
 
-/// Where the value of a name may be: the first of `slots` that is set, then the caller's variable `global`.
+/// Where the value of a name may be: the first slot that is set, else the caller's variable `global`.
 struct Variable {
   std::string_view name;
   std::span<const Slot> slots{};
@@ -121,8 +121,8 @@ struct Expression {
   Op op = Op::constant;
   int line = 0;
   int depth = 1;                                  // of the tree below
-  Value constant{};                               // the message, where a filter or test is not known
-  std::span<const Expression* const> operands{};  // null where a slice has no bound, or a conditional no else
+  Value constant{};                               // the message, if a filter or test is unknown
+  std::span<const Expression* const> operands{};  // null if a slice has no bound, or a conditional no else
   std::span<const Op> comparisons{};              // between the operands of a chain
   const Variable* variable = nullptr;
   const Attribute* attribute = nullptr;
@@ -131,9 +131,9 @@ struct Expression {
   const Test* test = nullptr;
 };
 
-/// What is assigned to: a slot of the scope, an attribute of a namespace, or several of these.
+/// The target of an assignment: a slot of the scope, an attribute of a namespace, or several of these.
 struct Target {
-  std::string_view attribute{};  // empty: not of a namespace
+  std::string_view attribute{};  // empty if not a namespace
   const Variable* space = nullptr;
   int slot = -1;
   std::span<const Target* const> parts{};
@@ -170,7 +170,7 @@ struct Statement {
   Do what = Do::text;
   int line = 0;
   std::string_view text{};
-  const Expression* expression = nullptr;  // printed, assigned, gone through, or the filter of a block
+  const Expression* expression = nullptr;  // printed, assigned, iterated over, or the filter of a block
   const Expression* condition = nullptr;   // of a loop
   const Target* target = nullptr;
   std::span<const Branch> branches{};

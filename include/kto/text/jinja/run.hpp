@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One rendering of a chat template: its memory, its limits, its clock. Values live in the arena and are never freed one
-// by one, so they are plain 16-byte words, closures may point anywhere, and a rendering costs few allocations.
+// One rendering of a chat template: its memory, limits and clock. Values live in the arena and are freed all at once,
+// so they are plain 16-byte words, closures may point anywhere, and a rendering makes few allocations.
 #pragma once
 
 #include <algorithm>
@@ -20,18 +20,18 @@
 
 namespace kto {
 
-/// What one rendering may use. A template that wants more is wrong or hostile: it ends with an Error.
+/// The limits of one rendering. A template that exceeds them is broken or hostile, and ends with an Error.
 struct TemplateLimits {
-  /// Turns of all loops and generators together, comparisons, and 16 bytes at a time the texts that are gone through.
+  /// Iterations of all loops and generators, comparisons, and one step per 16 bytes of text processed.
   std::int64_t steps = 20'000'000;
   int depth = 1500;                      ///< nested evaluations: expressions, blocks, calls (5 each), containers
-  std::size_t output_bytes = 64 << 20;   ///< length of any one text, the rendered one included
-  std::size_t memory_bytes = 256 << 20;  ///< all values that are made on the way
+  std::size_t output_bytes = 64 << 20;   ///< length of any one string, including the output
+  std::size_t memory_bytes = 256 << 20;  ///< all values created while rendering
 };
 
 namespace jinja {
 
-/// Memory that is given out in order and freed as a whole.
+/// A bump allocator: memory is handed out in order and freed as a whole.
 class Arena {
  public:
   explicit Arena(std::size_t limit) : limit_(limit) {}
@@ -98,18 +98,17 @@ struct Run {
   explicit Run(const TemplateLimits& limits_in = {}, std::time_t now_in = 0)
       : arena(limits_in.memory_bytes), limits(limits_in), now(now_in) {}
 
-  /// Counts turns of loops and comparisons; the template ends with an Error when they get too many.
+  /// Counts iterations and comparisons; too many are an Error.
   void step(std::int64_t count = 1) {
     steps += count;
-    check(steps <= limits.steps, "the template takes more than ", limits.steps,
-          " steps; does a loop go over too much?");
+    check(steps <= limits.steps, "the template takes more than ", limits.steps, " steps; does a loop run too often?");
   }
 
-  /// Counts a text that is gone through.
+  /// Counts the steps of processing a string.
   void read(std::size_t bytes) { step(static_cast<std::int64_t>(bytes / 16)); }
 
   void check_length(std::size_t bytes) const {
-    check(bytes <= limits.output_bytes, "the template makes a text of more than ", limits.output_bytes >> 20, " MiB");
+    check(bytes <= limits.output_bytes, "the template makes a string of more than ", limits.output_bytes >> 20, " MiB");
   }
 
   Arena arena;
@@ -119,7 +118,7 @@ struct Run {
   int depth = 0;
 };
 
-/// Held while an evaluation is under way, so that recursion ends with an Error and not with the stack.
+/// Held during an evaluation, so that deep recursion ends with an Error instead of a stack overflow.
 class Nested {
  public:
   explicit Nested(Run& run, int levels = 1) : run_(run), levels_(levels) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Filters that take sequences apart or put them together: length, list, first, last, join, sum, batch, slice, ...
+// Filters on sequences: length, list, first, last, join, sum, batch, slice, ...
 #pragma once
 
 #include <string>
@@ -72,7 +72,7 @@ inline Value filter_sum(Run& run, const Value& value, const Arguments& arguments
   const auto [attribute, start] = bind<2>("sum", arguments, {"attribute", "start"});
   const Path path(attribute);
   Value total = start.is_missing() ? make_int(0) : start;
-  check(!total.is(Kind::string), "sum adds numbers or lists; texts are put together with join");
+  check(!total.is(Kind::string), "sum adds numbers or lists; use join for strings");
   Value item;
   for (Iterator source = iterate(value); source.next(run, item);) total = add(run, total, path.follow(run, item));
   return total;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Methods that cut text up: split, splitlines, partition, strip. A text marked safe gives texts marked safe.
+// String methods that split: split, splitlines, partition, strip. A string marked safe gives strings marked safe.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Methods that test and change texts, and the table of all. A text marked safe gives texts marked safe, and escapes
-// what it takes in.
+// String methods that test and transform, and the table of all string methods. A string marked safe gives strings
+// marked safe, and escapes its arguments.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace kto::jinja {
 
-/// Whether the text is not empty and `holds` for each character.
+/// Whether the string is not empty and `holds` is true for each character.
 template <auto holds>
 Value every_method(Run&, const Value& self, const Arguments& arguments) {
   check_no_arguments("a test of a text", arguments);
@@ -24,7 +24,7 @@ Value every_method(Run&, const Value& self, const Arguments& arguments) {
   return make_bool(all);
 }
 
-/// islower, isupper: some character has case, and none the other.
+/// islower, isupper: some character has this case, and none the other.
 inline bool has_case(std::string_view text, bool upper) {
   bool some = false;
   bool other = false;
@@ -133,8 +133,8 @@ Value change_method(Run& run, const Value& self, const Arguments& arguments) {
 
 inline Value replace_method(Run& run, const Value& self, const Arguments& arguments) {
   const auto [old, with, most] = bind<3>("replace", arguments, {"", "", ""}, 2);
-  const std::string_view wanted = string_of(old, "what replace looks for");
-  string_of(with, "what replace puts in");
+  const std::string_view wanted = string_of(old, "the old text of replace");
+  string_of(with, "the new text of replace");
   const std::string_view text = self.is_markup() ? escape(run, with).text() : with.text();
   return keep_like(run, self, replaced(run, self.text(), wanted, text, index_or(most, -1, "the count of replace")));
 }
@@ -146,7 +146,7 @@ inline Value join_method(Run& run, const Value& self, const Arguments& arguments
   Value item;
   for (Iterator source = iterate(items_in); source.next(run, item); first = false) {
     if (!first) out += self.text();
-    out += self.is_markup() ? escape(run, item).text() : string_of(item, "an element that join puts together");
+    out += self.is_markup() ? escape(run, item).text() : string_of(item, "an element of join");
     run.check_length(out.size());
   }
   return keep_like(run, self, out);
@@ -158,7 +158,7 @@ Value pad_method(Run& run, const Value& self, const Arguments& arguments) {
   const std::string_view with = fill.is_missing() ? " " : string_of(fill, "the filling character");
   check(num_chars(with) == 1, "the filling character is '", with, "'; expected one character");
   const std::int64_t wanted = index_of(width, "a width");
-  if constexpr (align == '^') {  // the odd one goes left where text and width are odd
+  if constexpr (align == '^') {  // an odd space goes left if the width is odd, as in Python
     const std::int64_t room = wanted - static_cast<std::int64_t>(num_chars(self.text()));
     if (room <= 0) return self;
     const std::int64_t left = room / 2 + (room & wanted & 1);
@@ -194,7 +194,8 @@ inline Value expandtabs_method(Run& run, const Value& self, const Arguments& arg
 
 template <bool at_end>
 Value remove_affix_method(Run&, const Value& self, const Arguments& arguments) {
-  const std::string_view affix = string_of(bind<1>("removeprefix", arguments, {""}, 1)[0], "what is removed");
+  const std::string_view affix =
+      string_of(bind<1>("removeprefix", arguments, {""}, 1)[0], "the argument of removeprefix");
   std::string_view text = self.text();
   if (at_end ? text.ends_with(affix) : text.starts_with(affix))
     text = at_end ? text.substr(0, text.size() - affix.size()) : text.substr(affix.size());

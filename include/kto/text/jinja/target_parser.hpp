@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a template assigns to, and the scopes that its blocks open.
+// Parses targets of assignments, and opens the scopes of blocks.
 #pragma once
 
 #include <memory>
@@ -26,7 +26,7 @@ class TargetParser : protected ExpressionParser {
     return scope;
   }
 
-  /// A body with variables of its own. The body of a macro does not see the loop around it.
+  /// A body with its own variables. The body of a macro does not see the enclosing loop.
   template <class Body>
   void in_scope(ScopeLayout* scope, Body body) {
     const bool soft = std::exchange(soft_, false);
@@ -49,7 +49,7 @@ class TargetParser : protected ExpressionParser {
       if (!is_symbol(",")) break;
       is_tuple = true;
     }
-    if (parts.empty()) fail_expected("what to assign to");
+    if (parts.empty()) fail_expected("a target of an assignment");
     return is_tuple ? arena_.make(Target{.parts = arena_.keep(parts)}) : parts[0];
   }
 
@@ -71,12 +71,12 @@ class TargetParser : protected ExpressionParser {
   int store(std::string_view name, bool is_parameter = false) {
     for (const std::string_view literal : {"true", "false", "none", "True", "False", "None"})
       check(name != literal, "'", name, "' cannot be assigned to");
-    check(name != "loop" || all_loops_ == 0, "'loop' cannot be assigned to inside of a loop");
+    check(name != "loop" || all_loops_ == 0, "'loop' cannot be assigned to inside a loop");
     return scope_->store(name, is_parameter);
   }
 
-  int loops_ = 0;      // that break and continue may leave
-  int all_loops_ = 0;  // that the parser stands in
+  int loops_ = 0;      // enclosing loops that break and continue may leave
+  int all_loops_ = 0;  // all enclosing loops
 };
 
 }  // namespace kto::jinja

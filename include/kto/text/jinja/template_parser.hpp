@@ -35,7 +35,7 @@ class TemplateParser : TargetParser {
 
   Statement* statement(Do what) { return arena_.make(Statement{.what = what, .line = line_}); }
 
-  /// Statements up to a tag of one of `ends`, whose name is left current; up to the end of the template for none.
+  /// Statements up to a tag in `ends`, whose name becomes the current token; up to the end of the template if empty.
   Block block(Names ends) {
     const Level level(nesting_);
     std::vector<const Statement*> body;
@@ -62,7 +62,7 @@ class TemplateParser : TargetParser {
     return arena_.keep(body);
   }
 
-  /// The body behind the tag that has just been read, and the name of the tag that ends it.
+  /// The body after the tag just read, and the name of the tag that ends it.
   Block body(Names ends, std::string_view* end = nullptr) {
     take_symbol(":");
     expect(Token::block_end, "'%}'");
@@ -95,7 +95,7 @@ class TemplateParser : TargetParser {
     if (name == "autoescape") return out.push_back(parse_autoescape());
     if (name == "break" || name == "continue") {
       take();
-      check(loops_ > 0, "'{% ", name, " %}' stands outside of a loop");
+      check(loops_ > 0, "'{% ", name, " %}' is outside a loop");
       return out.push_back(statement(name == "break" ? Do::leave_loop : Do::next_turn));
     }
     if (name == "print") {
@@ -108,7 +108,7 @@ class TemplateParser : TargetParser {
     }
     for (const std::string_view other : {"include", "import", "from", "extends", "do", "trans", "debug"})
       check(name != other, "the tag '{% ", name, " %}' is not supported");
-    fail("there is no tag '{% ", name, " %}', or it does not belong here");
+    fail("there is no tag '{% ", name, " %}', or it is not allowed here");
   }
 
   // --- Statements
@@ -137,7 +137,7 @@ class TemplateParser : TargetParser {
     Statement* node = statement(Do::loop);
     ++all_loops_;
     ScopeLayout* outer = scope_;
-    // The targets are read first but belong to the scope of the body, and once more to that of the condition.
+    // The targets come first in the source but belong to the scope of the body, and also to that of the condition.
     const std::size_t targets_at = at_;
     ScopeLayout* scope = open_scope();
     scope->store("loop", true);
@@ -177,7 +177,7 @@ class TemplateParser : TargetParser {
   const Statement* parse_set() {
     take();
     Statement* node = statement(Do::set);
-    // A name is set after its value has been read: {% set x = x + 1 %}
+    // The value is parsed before the name is set: {% set x = x + 1 %}
     const std::size_t targets_at = at_;
     while (!is_symbol("=") && current().type != Token::block_end && !is_symbol("|") && current().type != Token::end)
       take();
@@ -301,7 +301,7 @@ class TemplateParser : TargetParser {
     return node;
   }
 
-  /// A body that is printed where it stands, with variables of its own.
+  /// A body that is printed in place, with its own variables.
   const Statement* parse_scope(Statement* node, std::string_view end, bool is_macro = false) {
     ScopeLayout* scope = open_scope(is_macro);
     node->layout = scope;
@@ -329,7 +329,7 @@ class TemplateParser : TargetParser {
     check(std::ranges::find(block_names_, name) == block_names_.end(), "the block '", name, "' is defined twice");
     block_names_.push_back(name);
     check(!is_name("scoped") && !is_name("required"), "a block that is scoped or required is not supported");
-    check(scope_->parent == nullptr, "a block inside of a loop, a macro or another block is not supported");
+    check(scope_->parent == nullptr, "a block inside a loop, a macro or another block is not supported");
     parse_scope(node, "endblock");
     if (current().type == Token::name) take();
     return node;

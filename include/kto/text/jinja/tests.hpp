@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What can stand after "is": defined, string, mapping, equalto and the rest of Jinja's tests.
+// Jinja's tests, which follow "is": defined, string, mapping, equalto, ...
 #pragma once
 
 #include <string_view>
@@ -39,7 +39,7 @@ bool is_one_of(const Value& value) {
   return ((value.kind == kinds) || ...);
 }
 
-/// Python's "is". Equal texts and numbers count as the same, which Python leaves to chance.
+/// Python's "is". Equal strings and numbers count as identical, which Python leaves open.
 inline bool is_same(Run& run, const Value& a, const Value& b) {
   if (a.kind != b.kind || a.size != b.size) return false;
   switch (a.kind) {
@@ -55,7 +55,7 @@ inline bool is_same(Run& run, const Value& a, const Value& b) {
   }
 }
 
-/// value % divisor, which formats where the value is a text.
+/// value % divisor, which formats if the value is a string.
 inline Value remainder_of(Run& run, const Value& value, const Value& divisor) {
   return value.is(Kind::string) ? format_percent(run, value, divisor) : modulo(value, divisor);
 }

@@ -24,7 +24,7 @@ Value filter_case(Run& run, const Value& value, const Arguments& arguments) {
   return keep_like(run, text, change(text.text()));
 }
 
-/// Each run of letters after white space, - ( { [ or < begins with a capital; the rest is small.
+/// Capitalizes each run of letters after white space, - ( { [ or <, and lower-cases the rest.
 inline std::string title_words(std::string_view text) {
   std::string out;
   bool first = true;
@@ -87,7 +87,7 @@ inline Value filter_format(Run& run, const Value& value, const Arguments& argume
 
 inline Value filter_indent(Run& run, const Value& value, const Arguments& arguments) {
   const auto [width, first, blank] = bind<3>("indent", arguments, {"width", "first", "blank"});
-  const std::string_view text = string_of(value, "what indent works on");
+  const std::string_view text = string_of(value, "the value of indent");
   const std::string indention = width.is(Kind::string)
                                     ? std::string(value.is_markup() ? escape(run, width).text() : width.text())
                                     : padded("", index_or(width, 4, "the width of indent"), '<');
@@ -112,9 +112,9 @@ inline Value filter_truncate(Run& run, const Value& value, const Arguments& argu
   const std::int64_t slack = leeway.is(Kind::none) ? 5 : index_or(leeway, 5, "the leeway of truncate");
   const std::string_view ending = end.is_missing() ? "..." : string_of(end, "the end of truncate");
   const auto kept = most - static_cast<std::int64_t>(num_chars(ending));
-  check(kept >= 0 && slack >= 0, "truncate: the length is less than that of its end, or the leeway negative");
+  check(kept >= 0 && slack >= 0, "truncate: the length is less than that of the ending, or the leeway is negative");
   if (value.is(Kind::undefined) || static_cast<std::int64_t>(length_of(value)) <= most + slack) return value;
-  std::string_view text = string_of(value, "what truncate works on");
+  std::string_view text = string_of(value, "the value of truncate");
   text = text.substr(0, char_offset(text, static_cast<std::size_t>(kept)));
   if (!is_true(kill_words)) text = text.substr(0, text.rfind(' '));
   return keep_like(run, value, concat(text, value.is_markup() ? escaped(ending) : std::string(ending)));
@@ -224,7 +224,7 @@ inline Value filter_round(Run&, const Value& value, const Arguments& arguments) 
     const std::int64_t rest = number.integer - down * scale;
     return make_int((down + (rest > scale / 2 || (rest * 2 == scale && down % 2 != 0) ? 1 : 0)) * scale);
   }
-  check(std::abs(places) <= 300, "round: the precision is ", places, "; expected 300 at most");
+  check(std::abs(places) <= 300, "round: the precision is ", places, "; expected at most 300");
   const double scale = std::pow(10.0, static_cast<double>(places));
   return make_real((how == "ceil" ? std::ceil(number.real * scale) : std::floor(number.real * scale)) / scale);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Methods that look for one text in another: startswith, endswith, find, index, count.
+// String methods that search: startswith, endswith, find, index, count.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace kto::jinja {
 
-/// text[start:end] and the index of its first character; nothing where start is past the end of the text.
+/// text[start:end] and the index of its first character; empty if start is past the end of the text.
 struct Window {
   bool valid;
   std::string_view text;
@@ -23,7 +23,7 @@ inline Window window(std::string_view text, const Value& start, const Value& end
   const auto length = static_cast<std::int64_t>(num_chars(text));
   const auto bound = [&](const Value& value, std::int64_t otherwise) {
     if (value.is_missing() || value.is(Kind::none)) return otherwise;
-    const std::int64_t index = index_of(value, "a bound in a text");
+    const std::int64_t index = index_of(value, "a bound in a string");
     return index < 0 ? std::max<std::int64_t>(index + length, 0) : index;
   };
   const std::int64_t from = bound(start, 0);
@@ -50,19 +50,19 @@ Value starts_method(Run&, const Value& self, const Arguments& arguments) {
 template <bool from_right, bool must_find>
 Value find_method(Run&, const Value& self, const Arguments& arguments) {
   const auto [wanted, start, end] = bind<3>("find", arguments, {"", "", ""}, 1);
-  const std::string_view text = string_of(wanted, "what is looked for");
+  const std::string_view text = string_of(wanted, "the text to find");
   const Window part = window(self.text(), start, end);
   const std::size_t at = !part.valid  ? part.text.npos
                          : from_right ? rfind_text(part.text, text)
                                       : find_text(part.text, text);
   if (at != part.text.npos) return make_int(part.start + static_cast<std::int64_t>(num_chars(part.text.substr(0, at))));
-  check(!must_find, "index: the text does not contain what is looked for");
+  check(!must_find, "index: the string does not contain the text");
   return make_int(-1);
 }
 
 inline Value count_method(Run&, const Value& self, const Arguments& arguments) {
   const auto [wanted, start, end] = bind<3>("count", arguments, {"", "", ""}, 1);
-  const std::string_view text = string_of(wanted, "what is counted");
+  const std::string_view text = string_of(wanted, "the text to count");
   const Window part = window(self.text(), start, end);
   if (!part.valid) return make_int(0);
   if (text.empty()) return make_size(num_chars(part.text) + 1);

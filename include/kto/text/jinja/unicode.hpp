@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Classes and case of characters, and white space, as Python's str has them.
+// Character classes, case and white space, as in Python's str.
 #pragma once
 
 #include <utf8proc.h>
@@ -25,7 +25,7 @@ struct PointRange {
   char32_t first;
   char32_t last;
 };
-// Unicode 14: digits that are not decimals, and characters with case that are no letters of that case.
+// Unicode 14: digits that are not decimals, and characters with case that are not letters of that case.
 inline constexpr PointRange digit_ranges[] = {
     {0xB2, 0xB3},     {0xB9, 0xB9},       {0x1369, 0x1371},   {0x19DA, 0x19DA},   {0x2070, 0x2070},
     {0x2074, 0x2079}, {0x2080, 0x2089},   {0x2460, 0x2468},   {0x2474, 0x247C},   {0x2488, 0x2490},
@@ -59,7 +59,7 @@ inline bool is_numeric(char32_t c) {
 }
 inline bool is_alnum(char32_t c) { return is_letter(c) || is_numeric(c); }
 inline bool is_word(char32_t c) { return c == '_' || is_alnum(c); }  // \w of a regular expression
-/// May stand in the name of a variable.
+/// Whether the character is allowed in the name of a variable.
 inline bool is_identifier(char32_t c, bool first) {
   if (c < 0x80) return c == '_' || (c | 0x20) - 'a' < 26u || (!first && c - '0' < 10u);
   const auto k = category(c);
@@ -91,7 +91,7 @@ inline std::u32string folded(char32_t c) {
   return text;
 }
 
-/// Full upper case: where one letter becomes several (sharp s, ligatures), they are those of its case folding.
+/// Full upper case. If one letter becomes several (sharp s, ligatures), they come from its case folding.
 inline void append_upper(std::string& out, char32_t c) {
   if (c < 0x80) return out.push_back(static_cast<char>(c - 'a' < 26u ? c - 32 : c));
   const auto k = category(c);
@@ -131,9 +131,9 @@ inline std::string upper_text(std::string_view text) {
   return out;
 }
 
-/// Whether the capital sigma before byte `next` ends its word, and so becomes the final form.
+/// Whether the capital sigma before byte `next` ends its word and so becomes the final form.
 inline bool is_final_sigma(std::string_view text, std::size_t begin, std::size_t next) {
-  const auto skipped = [](char32_t c) {  // characters that case looks through
+  const auto skipped = [](char32_t c) {  // characters that the rule ignores
     const auto k = category(c);
     return c == '\'' || c == '.' || c == ':' || c == 0xB7 || c == 0x2019 || k == UTF8PROC_CATEGORY_MN ||
            k == UTF8PROC_CATEGORY_ME || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_LM ||

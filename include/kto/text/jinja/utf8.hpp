@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UTF-8 text by code points, as Python counts characters. Bytes that are not UTF-8 pass through unharmed, each as one
-// character.
+// UTF-8 text by code points, as Python counts characters. Invalid bytes pass through unchanged, each as one character.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +11,7 @@
 
 namespace kto::jinja {
 
-/// Where `part` begins in `text` from `from` on, or npos; in linear time, where string_view::find takes up to the
+/// Finds `part` in `text` at or after `from`, or returns npos. Takes linear time; string_view::find may take the
 /// product of the lengths.
 inline std::size_t find_text(std::string_view text, std::string_view part, std::size_t from = 0) {
   if (from > text.size() || part.size() <= 16) return text.find(part, from);
@@ -20,7 +19,7 @@ inline std::size_t find_text(std::string_view text, std::string_view part, std::
   return found == nullptr ? text.npos : static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
 }
 
-/// The last place of `part`, or npos.
+/// The last occurrence of `part`, or npos.
 inline std::size_t rfind_text(std::string_view text, std::string_view part) {
   if (part.size() <= 16) return text.rfind(part);
   const std::size_t found = find_text(std::string(text.rbegin(), text.rend()), std::string(part.rbegin(), part.rend()));
@@ -33,7 +32,7 @@ inline bool is_ascii(std::string_view text) {
   return high < 0x80;
 }
 
-/// The code point at `at`, which moves past it. A byte that starts no valid sequence gives 0xDC00 + byte.
+/// Reads the code point at `at` and advances `at`. A byte that does not start a valid sequence gives 0xDC00 + byte.
 inline char32_t decode(std::string_view text, std::size_t& at) {
   const std::size_t begin = at, size = detail::code_point_size(text, at);
   at += size > 0 ? size : 1;
@@ -66,7 +65,7 @@ inline std::size_t num_chars(std::string_view text) {
   return count;
 }
 
-/// The byte offset of character `index`; the end of the text when there are fewer.
+/// The byte offset of character `index`, or the end of the text if there are fewer.
 inline std::size_t char_offset(std::string_view text, std::size_t index) {
   std::size_t at = 0;
   while (index > 0 && at < text.size()) {
@@ -76,7 +75,7 @@ inline std::size_t char_offset(std::string_view text, std::size_t index) {
   return at;
 }
 
-/// Where the character that ends at byte `end` begins.
+/// The start of the character that ends at byte `end`.
 inline std::size_t char_before(std::string_view text, std::size_t end) {
   std::size_t begin = end - 1;
   while (begin > 0 && end - begin < 4 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
@@ -85,7 +84,7 @@ inline std::size_t char_before(std::string_view text, std::size_t end) {
   return at == end ? begin : end - 1;
 }
 
-/// Without the characters at its ends that `drop` takes.
+/// Strips characters for which `drop` is true from both ends.
 template <class Drop>
 std::string_view strip(std::string_view text, Drop drop, bool left, bool right) {
   std::size_t begin = 0;

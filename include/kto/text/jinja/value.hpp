@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The values of a chat template: Python's, as far as templates see them. All are immutable but namespaces, cyclers,
-// joiners and generators. Text is UTF-8; its length and indices count code points.
+// The values of a chat template: Python's, as far as templates can see. All are immutable except namespaces, cyclers,
+// joiners and generators. Strings are UTF-8; lengths and indices count code points.
 #pragma once
 
 #include <algorithm>
@@ -77,11 +77,11 @@ struct Pair {
 
 inline std::span<const Pair> Value::dict() const { return {pairs, size}; }
 
-/// Why a value is undefined: reported when the template does more with it than print or test it.
+/// Why a value is undefined: reported if the template does more with it than print or test it.
 struct Undefined {
   std::string_view hint;  // the whole reason, or empty
-  Value object;           // what was asked, or missing where a variable was
-  Value name;             // for what
+  Value object;           // the object looked into; missing for a variable
+  Value name;             // the attribute or key
 };
 
 struct Range {
@@ -163,11 +163,11 @@ struct Scope;
 struct Macro {
   std::string_view name;
   const MacroDefinition* definition;
-  Scope* scope;      // where it was defined: what its body sees
+  Scope* scope;      // where it was defined, which its body can see
   Value parameters;  // their names
 };
 
-/// A source of values that can be read once. Kinds of generators derive from it and set `next`.
+/// A source of values that can be read once. Each kind of generator derives from it and sets `next`.
 struct Generator {
   bool (*next)(Run&, Generator&, Value& out) = nullptr;
 };
@@ -201,7 +201,7 @@ inline Value make_real(double real) {
   value.real = real;
   return value;
 }
-/// The text is not copied: it must outlive the rendering (Arena::keep).
+/// Does not copy the string: it must outlive the rendering (Arena::keep).
 inline Value make_text(std::string_view text, std::uint8_t flag = plain) {
   Value value = make(Kind::string, flag, text.size());
   value.chars = text.data();
@@ -301,12 +301,12 @@ inline std::string_view type_name(const Value& value) {
        name);
 }
 
-/// Counts what a method, a filter or a test goes through.
+/// Counts the steps of a method, filter or test.
 inline void read_subject(Run& run, const Value& subject) {
   if (subject.is(Kind::string)) run.read(subject.size);
 }
 
-/// Throws where an operation cannot work on an undefined value.
+/// Throws if the value is undefined.
 inline void check_defined(const Value& value) {
   if (value.is(Kind::undefined)) fail_undefined(value);
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sets of characters as PCRE2 writes them, and Oniguruma's named sets (Unicode 16, as Hugging Face's tokenizers have
-// it).
+// Character sets in PCRE2's syntax, and Oniguruma's named sets (Unicode 16, as in Hugging Face's tokenizers).
 #pragma once
 
 #include <algorithm>
@@ -16,7 +15,7 @@
 
 namespace kto::tok {
 
-/// A character in a PCRE2 pattern, inside or outside of brackets.
+/// A character in a PCRE2 pattern, inside or outside brackets.
 inline std::string quoted(char32_t c) {
   std::string out;
   if (c < 0x80 && !(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'Z') && !(c >= 'a' && c <= 'z')) {
@@ -28,10 +27,10 @@ inline std::string quoted(char32_t c) {
   return out;
 }
 
-/// The union of a plain class and of other patterns that match one character each.
+/// The union of a bracketed class and other patterns that match one character each.
 struct CharSet {
   std::string body;                 ///< the inside of [...]
-  std::vector<std::string> others;  ///< what a plain class cannot say
+  std::vector<std::string> others;  ///< what a bracketed class cannot express
 
   void add(char32_t c) { body += quoted(c); }
   void add(char32_t first, char32_t last) { body += quoted(first) + "-" + quoted(last); }
@@ -109,7 +108,7 @@ inline constexpr std::array<std::pair<std::string_view, std::string_view>, 38> c
     {"privateuse", "Co"},
 }};
 
-/// "Lu" for "lu", "LU" or "Uppercase_Letter"; empty when `loose` names no category with members in all versions.
+/// "Lu" for "lu", "LU" or "Uppercase_Letter"; empty if `loose` is not a category that has members in all versions.
 inline std::string_view category_of(std::string_view loose) {
   for (const auto& [name, category] : category_names)
     if (loose == name || loose == loose_name(category)) return category;
@@ -134,7 +133,7 @@ inline CharSet alphabetic_set() {
   return set;
 }
 
-/// Oniguruma's \w. Outside of brackets it has six more characters of Latin-1.
+/// Oniguruma's \w. Outside brackets it has six more characters of Latin-1.
 inline CharSet word_set(bool outside_brackets) {
   CharSet set = alphabetic_set();
   for (const char* category : {"M", "Nd", "Pc"}) set.add(category_set(category));
@@ -142,8 +141,7 @@ inline CharSet word_set(bool outside_brackets) {
   return set;
 }
 
-/// The set Oniguruma's \p{name} stands for. Throws Error, which names `where`, when there is none or it is not
-/// supported.
+/// The set of Oniguruma's \p{name}. Throws Error naming `where` if there is none or it is not supported.
 inline CharSet property_set(std::string_view name, std::string_view where) {
   const std::string loose = loose_name(name);
   if (const std::string_view category = category_of(loose); !category.empty()) return category_set(category);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a tokenizer class of transformers (5.24) makes of tokenizer.json: the plain one takes it as it is; the others
-// keep the vocabulary, the merges and the post-processor, and bring their own normalizer, pre-tokenizer, decoder and
-// model options, whatever the file says.
+// How a tokenizer class of transformers (5.24) changes tokenizer.json: the plain class takes it as is; the others keep
+// the vocabulary, the merges and the post-processor, and replace the normalizer, pre-tokenizer, decoder and model
+// options by their own, whatever the file says.
 #pragma once
 
 #include <string>
@@ -15,7 +15,7 @@
 
 namespace kto::tok {
 
-/// Special tokens that a class has where tokenizer_config.json does not name them.
+/// Special tokens that a class has by default, if tokenizer_config.json does not name them.
 inline std::vector<std::pair<std::string, std::string>> default_special_tokens(std::string_view class_name) {
   constexpr const char* end = "<|endoftext|>";
   if (class_name == "GPT2Tokenizer" || class_name == "CodeGenTokenizer")
@@ -43,7 +43,7 @@ inline std::vector<std::pair<std::string, std::string>> default_special_tokens(s
   return {};
 }
 
-/// The text of a token that is written as such or as an object with flags.
+/// The text of a token given as a string or as an object with flags.
 inline std::string special_token_text(const Json& config, const char* name, const char* otherwise,
                                       std::string_view where) {
   const Json value = json_value(config, name, Json(otherwise), where);
@@ -51,7 +51,7 @@ inline std::string special_token_text(const Json& config, const char* name, cons
                            : json_value<std::string>(config, name, otherwise, where);
 }
 
-/// GPT-2's and its descendants': bytes, cut by a pattern.
+/// For GPT-2 and its descendants: bytes, split by a pattern.
 inline void set_byte_level(Json& spec, bool adds_prefix_space, const char* pattern) {
   Json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", adds_prefix_space}, {"use_regex", pattern == nullptr}};
   if (pattern != nullptr) {
@@ -62,7 +62,7 @@ inline void set_byte_level(Json& spec, bool adds_prefix_space, const char* patte
   spec["decoder"] = {{"type", "ByteLevel"}};
 }
 
-/// SentencePiece's way: spaces are a mark, unknown characters are bytes.
+/// SentencePiece's way: spaces become a mark, unknown characters become bytes.
 inline void set_sentence_piece(Json& spec, const Json& pre_tokenizer, bool strips_first_space) {
   const Json mark = "\u2581";
   Json steps = Json::array({{{"type", "Replace"}, {"pattern", {{"String", mark}}}, {"content", " "}},
@@ -76,7 +76,7 @@ inline void set_sentence_piece(Json& spec, const Json& pre_tokenizer, bool strip
 }
 
 /// Rewrites `spec`, a tokenizer.json without vocabulary and merges, as the class would build it. `config` is the object
-/// of tokenizer_config.json. Throws Error, which names `where`, for a class that is not supported.
+/// in tokenizer_config.json. Throws Error naming `where` for an unsupported class.
 inline void apply_class(Json& spec, std::string_view class_name, const Json& config, std::string_view where) {
   if (class_name == plain_class) return;
   constexpr const char* qwen2 =
@@ -125,8 +125,8 @@ inline void apply_class(Json& spec, std::string_view class_name, const Json& con
   }
 }
 
-/// Mistral published tokenizers that cut text by a wrong pattern; a folder may ask for the right one with
-/// "fix_mistral_regex". As in transformers, only models saved before its version 5 heed it.
+/// Mistral published tokenizers that split text by a wrong pattern; a folder may request the right one with
+/// "fix_mistral_regex". As in transformers, this applies only to models saved before transformers 5.
 inline void fix_mistral_pattern(Json& spec, const Json& model_config, std::string_view where) {
   constexpr std::string_view mistral[] = {"mistral", "mistral3", "voxtral", "ministral", "pixtral"};
   const std::string type = json_value<std::string>(model_config, "model_type", "mistral", where);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UTF-8 to and from code points, for the tokenizer. Text that reaches the tokenizer's steps is valid UTF-8.
+// UTF-8 to and from code points, for the tokenizer, whose input has already been checked to be valid UTF-8.
 #pragma once
 
 #include <cstddef>
@@ -34,8 +34,8 @@ inline char32_t code_point_at(std::string_view text, std::size_t at) {
   }
 }
 
-/// Length of the well-formed UTF-8 character at the start of `bytes`; 0 when there is none. `broken` is then the length
-/// of the ill-formed part that one replacement character stands for (Unicode 15, section 3.9, maximal subparts).
+/// Length of the well-formed UTF-8 character at the start of `bytes`; 0 if there is none. `broken` is then the length
+/// of the ill-formed part that one replacement character replaces (Unicode 15, section 3.9, maximal subparts).
 inline std::size_t well_formed_length(std::string_view bytes, std::size_t& broken) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
   const unsigned char lead = byte(0);
@@ -78,7 +78,7 @@ inline std::size_t leading_space(std::string_view text) {
   return at;
 }
 
-/// Start of the last character of a text that is not empty.
+/// Start of the last character of a non-empty text.
 inline std::size_t last_character(std::string_view text) {
   std::size_t at = text.size() - 1;
   while ((static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) --at;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Oniguruma patterns, which tokenizer.json holds, in PCRE2's syntax. The two differ in what \s, \w, \h, {n,m}+, {n}?,
-// {,n}, (?m) and (?i)...| mean, in class algebra ([a&&[^b]]), and in the version of Unicode.
+// Translates Oniguruma patterns, which tokenizer.json uses, to PCRE2. The two differ in the meaning of \s, \w, \h,
+// {n,m}+, {n}?, {,n}, (?m) and (?i)...|, in class algebra ([a&&[^b]]), and in the version of Unicode.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,8 @@ namespace kto::tok {
 
 class OnigPattern : OnigReader {
  public:
-  /// The PCRE2 pattern that finds what Oniguruma finds for `pattern`. Throws Error, which names `where`, for a
-  /// construct that has no counterpart.
+  /// The PCRE2 pattern equivalent to Oniguruma's `pattern`. Throws Error naming `where` for a construct that has no
+  /// equivalent.
   static std::string translate(std::string_view pattern, std::string_view where) {
     OnigPattern parser(pattern, where);
     parser.group();
@@ -37,7 +37,7 @@ class OnigPattern : OnigReader {
       }
       const std::size_t atom = out_.size();
       if (const auto options = isolated_options(); !options.empty()) {
-        out_ += "(?" + options + ":";  // reaches to the end of the group, over its alternatives
+        out_ += "(?" + options + ":";  // applies to the end of the group, across its alternatives
         ++open_options;
         continue;
       }
@@ -70,7 +70,7 @@ class OnigPattern : OnigReader {
       if (c == '-') on = false;
       if (c == 'i') caseless_ = on;
       if (c != 'i' && c != 'm' && c != '-') break;
-      options += c == 'm' ? 's' : c;  // what Ruby calls multi-line, "." matches line feeds, is Perl's s
+      options += c == 'm' ? 's' : c;  // Ruby's multi-line option ("." matches line feeds) is Perl's s
     }
     return options;
   }
@@ -95,13 +95,13 @@ class OnigPattern : OnigReader {
 
   void literal(char32_t c) {
     if (caseless_ && (folds_to_many(c) || (previous_end_ == out_.size() && folds_to_one(previous_, c))))
-      refuse("case-insensitive letters that match a number of characters other than their own");
+      refuse("case-insensitive letters that match a different number of characters");
     out_ += quoted(c);
     previous_ = c;
     previous_end_ = out_.size();
   }
 
-  /// Whether full case folding has a character for the pair, such as the sharp s for "ss".
+  /// Whether full case folding maps one character to the pair, such as the sharp s to "ss".
   static bool folds_to_one(char32_t a, char32_t b) {
     const auto lower = [](char32_t c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; };
     a = lower(a), b = lower(b);
@@ -118,11 +118,11 @@ class OnigPattern : OnigReader {
       if (take(opening)) return rest_of_group(std::string(opening));
     if (take("(?#")) {
       while (more() && in_[at_] != ')') ++at_;
-      if (!take(")")) refuse("a comment without end");
+      if (!take(")")) refuse("an unterminated comment");
       return;
     }
     const bool outer_caseless = caseless_;
-    if (take("(?<")) {  // a name serves only back-references
+    if (take("(?<")) {  // a name only matters for back-references
       while (more() && in_[at_] != '>') ++at_;
       if (!take(">")) refuse("a group name without >");
       return rest_of_group("(?:");
@@ -136,7 +136,7 @@ class OnigPattern : OnigReader {
     }
     if (starts_with("(*")) refuse("a callout (*...)");
     ++at_;
-    rest_of_group("(?:");  // captures serve only back-references
+    rest_of_group("(?:");  // captures only matter for back-references
   }
 
   void rest_of_group(const std::string& opening) {
@@ -179,13 +179,13 @@ class OnigPattern : OnigReader {
         break;
     }
     if (CharSet set; class_escape(set, true)) {
-      out_ += caseless_ ? "(?-i:" + set.atom() + ")" : set.atom();  // case does not reach into \p{Lu} and the like
+      out_ += caseless_ ? "(?-i:" + set.atom() + ")" : set.atom();  // (?i) does not apply to \p{Lu} and the like
       return;
     }
     literal(escaped_character(false));
   }
 
-  /// All quantifiers behind the atom that starts at `atom` in the output.
+  /// All quantifiers after the atom that starts at `atom` in the output.
   void quantifiers(std::size_t atom) {
     bool quantified = false;
     for (std::string quantifier; next_quantifier(quantifier); quantified = true) {

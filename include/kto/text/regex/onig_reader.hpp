@@ -28,7 +28,7 @@ class OnigReader {
     fail(where_, ": the regular expression \"", in_, "\" uses ", what, " (byte ", at_, "), which is not supported");
   }
 
-  /// A set written with a backslash (which is already taken), such as \s or \p{L}.
+  /// A set written with a backslash (already consumed), such as \s or \p{L}.
   bool class_escape(CharSet& set, bool outside_brackets) {
     const char c = in_[at_];
     const bool negated = c == 'D' || c == 'S' || c == 'W' || c == 'H' || c == 'P';
@@ -76,7 +76,7 @@ class OnigReader {
     return c;
   }
 
-  /// The character an escape stands for; the backslash is already taken.
+  /// The character of an escape; the backslash is already consumed.
   char32_t escaped_character(bool in_brackets) {
     const char c = in_[at_];
     constexpr std::string_view letters = "tnrfvae", values = "\t\n\r\f\v\a\x1B";
@@ -86,7 +86,7 @@ class OnigReader {
       ++at_;
       if (c == 'x' && take("{")) {
         const char32_t value = hexadecimal(8);
-        if (!take("}")) refuse("\\x{...} with other than one code point");
+        if (!take("}")) refuse("\\x{...} without exactly one code point");
         return value;
       }
       return hexadecimal(c == 'u' ? 4 : 2);
@@ -115,7 +115,7 @@ class OnigReader {
         break;
     }
     if (digits == 0 || value > 0x10FFFF || (value >= 0xD800 && value < 0xE000) || (value > 0x7F && most_digits == 2))
-      refuse("a code point that is not one");
+      refuse("an invalid code point");
     return value;
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A compiled PCRE2 pattern and the walk over its matches, which goes as Oniguruma's does in Hugging Face's tokenizers.
+// A compiled PCRE2 pattern, and iteration over its matches with the same rules as Oniguruma in Hugging Face's
+// tokenizers.
 #pragma once
 
 #ifndef PCRE2_CODE_UNIT_WIDTH
@@ -53,7 +54,7 @@ struct MatchRoom {
 /// A pattern in PCRE2's syntax over UTF-8 text: `^` and `$` match at lines, `.` matches all but the line feed.
 class Regex {
  public:
-  /// Throws Error, which names `where`, when PCRE2 does not take the pattern.
+  /// Throws Error naming `where` if PCRE2 rejects the pattern.
   Regex(const std::string& pattern, std::string_view where) : where_(where) {
     const Pcre2Ptr<pcre2_compile_context_8> context(pcre2_compile_context_create_8(nullptr));
     check(context != nullptr, "out of memory");
@@ -68,8 +69,8 @@ class Regex {
     has_jit_ = pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE) == 0;
   }
 
-  /// Calls visit(begin, end) for each match in `text`, from left to right. An empty match right after the match before
-  /// it does not count.
+  /// Calls visit(begin, end) for each match in `text`, from left to right. An empty match directly after another match
+  /// is skipped.
   template <class Visit>
   void for_each_match(std::string_view text, Visit visit) const {
     std::size_t at = 0, last_end = std::string_view::npos;

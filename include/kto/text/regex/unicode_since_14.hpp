@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Code points assigned by Unicode 15.0 to 16.0, which PCRE2 before 10.45 does not know and Hugging Face's tokenizers
-// do. Adding them to a character class changes nothing where PCRE2 knows them already.
+// Code points assigned by Unicode 15.0 to 16.0: PCRE2 before 10.45 does not know them, but Hugging Face's tokenizers
+// do. Adding them to a character class is harmless if PCRE2 already knows them.
 #pragma once
 
 #include <string>

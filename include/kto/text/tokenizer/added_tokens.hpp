@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens beside the model's vocabulary, special ones among them: found in the text before anything else.
+// Tokens outside the model's vocabulary, including special ones. They are found in the text before anything else.
 #pragma once
 
 #include <algorithm>
@@ -28,15 +28,15 @@ namespace kto::tok {
 struct AddedToken {
   std::string content;
   bool single_word = false, lstrip = false, rstrip = false;
-  bool normalized = true;  ///< found in the normalized text, not in the text as it came
+  bool normalized = true;  ///< matched in the normalized text, not in the original
   bool special = false;
 
   auto operator<=>(const AddedToken&) const = default;
 
-  /// A special token known by its text alone.
+  /// A special token of which only the text is known.
   static AddedToken special_from(std::string text) { return {std::move(text), false, false, false, false, true}; }
 
-  /// From {"content": ..., "lstrip": ...}; absent flags are false, `normalized` the contrary of `special`.
+  /// From {"content": ..., "lstrip": ...}. Absent flags are false; `normalized` defaults to the opposite of `special`.
   static AddedToken from_json(const Json& spec, std::string_view where) {
     AddedToken token{json_text(spec, "content", where)};
     token.single_word = json_value(spec, "single_word", false, where);
@@ -48,7 +48,7 @@ struct AddedToken {
   }
 };
 
-/// A part of the text: one added token, or text between them.
+/// A part of the text: an added token, or the text between two of them.
 struct TextPart {
   std::size_t begin, end;
   std::int32_t id = -1;  ///< -1: ordinary text
@@ -56,8 +56,8 @@ struct TextPart {
 
 class AddedTokens {
  public:
-  /// Adds tokens, or changes the flags of those that are there. A token that the vocabulary has keeps its id there;
-  /// others get ids behind all that exist. Call prepare() afterwards.
+  /// Adds tokens, or updates the flags of existing ones. A token in the vocabulary keeps its id; others get the next
+  /// free ids. Call prepare() afterwards.
   void add(const std::vector<AddedToken>& tokens, const Vocabulary& vocabulary) {
     const auto vocabulary_size = static_cast<std::int32_t>(vocabulary.size());
     std::int32_t next = vocabulary_size;
@@ -74,7 +74,7 @@ class AddedTokens {
     }
   }
 
-  /// Makes the tokens ready to be found. Throws Error, which names `where`, when two look alike in normalized text.
+  /// Builds the search index. Throws Error naming `where` if two tokens are equal after normalization.
   void prepare(const Normalizer& normalizer, std::string_view where) {
     raw_ = {};
     normalized_ = {};
@@ -86,14 +86,14 @@ class AddedTokens {
       check(!text.empty(), where, ": nothing is left of the added token ", Json(token.content).dump(), " (id ", id,
             ") after normalization, so it would match between any two characters; set its \"normalized\" to false");
       check((token.normalized ? normalized_ : raw_).add(text, id), where,
-            ": two added tokens look alike after normalization: ", Json(text).dump());
+            ": two added tokens are equal after normalization: ", Json(text).dump());
     }
     raw_.link();
     normalized_.link();
   }
 
-  /// Cuts `text` at the tokens that are matched in normalized text (`normalized`) or in the text as it came.
-  /// With `skip_special` the special ones stay text.
+  /// Splits `text` at the tokens that are matched in normalized text (if `normalized`) or in the original text.
+  /// With `skip_special`, special tokens stay text.
   std::vector<TextPart> split(std::string_view text, bool normalized, bool skip_special) const {
     std::vector<TextPart> parts;
     std::size_t done = 0, spaces_end = 0;
@@ -107,7 +107,7 @@ class AddedTokens {
         end = spaces_end;
       }
       if (done < begin) parts.push_back({done, begin});
-      if (begin < end) parts.push_back({begin, end, id});  // the token before may have taken it all as white space
+      if (begin < end) parts.push_back({begin, end, id});  // the previous token may have stripped all of it
       done = end;
     });
     if (done != text.size()) parts.push_back({done, text.size()});
@@ -125,7 +125,7 @@ class AddedTokens {
     return found == by_id_.end() ? nullptr : &found->second;
   }
 
-  /// What decoding starts from: the token as it looks in normalized text.
+  /// The token in normalized text, which is where decoding starts.
   std::string_view normalized_text(std::int32_t id) const {
     const auto found = normalized_text_.find(id);
     return found == normalized_text_.end() ? std::string_view(by_id_.at(id).content) : std::string_view(found->second);

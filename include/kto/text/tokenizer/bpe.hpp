@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Byte-pair encoding (arXiv:1508.07909): a word starts as single characters, and the pair with the lowest rank joins
-// until none is left. Ids equal those of Hugging Face's tokenizers, its order of ties and its unknown characters
-// included.
+// Byte-pair encoding (arXiv:1508.07909): a word starts as single characters, and the pair with the lowest rank is
+// merged until no pair is left. Ids equal those of Hugging Face's tokenizers, also for ties and unknown characters.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +29,7 @@ class Bpe {
  public:
   Bpe() = default;
 
-  /// `spec` is the value of "model" without its vocabulary and merges. Throws Error, which names `where`.
+  /// `spec` is the value of "model" without its vocabulary and merges. Throws Error naming `where`.
   Bpe(const Json& spec, Vocabulary vocabulary, const MergeList& merges, std::string_view where)
       : vocabulary_(std::move(vocabulary)), merges_(merges.size()), where_(where) {
     const std::string type = json_value<std::string>(spec, "type", "BPE", where);
@@ -81,7 +80,7 @@ class Bpe {
   }
 
  private:
-  /// Whether the merges make one token of a word that is in the vocabulary; found out when it is first met.
+  /// Whether the merges produce one token for a word that is in the vocabulary; determined on first use.
   enum class Whole : unsigned char { unknown, yes, no };
 
   static constexpr std::int32_t gone = -1;
@@ -100,7 +99,7 @@ class Bpe {
     const auto id = [&](const std::string& piece) {
       const std::int32_t found = vocabulary_.id(piece);
       check(found >= 0, where_, ": merge ", rank + 1, " (\"", merge.first, "\" with \"", merge.second,
-            "\") needs the token \"", piece, "\", which the vocabulary does not have");
+            "\") needs the token \"", piece, "\", which is not in the vocabulary");
       return found;
     };
     const std::int32_t left = id(merge.first), right = id(merge.second);
@@ -120,13 +119,13 @@ class Bpe {
     give_back(symbols);
   }
 
-  /// Room that a long word took is not kept for the next.
+  /// Frees the buffers of a very long word.
   template <class T>
   static void give_back(std::vector<T>& room) {
     if (room.capacity() > (1U << 16U)) std::vector<T>().swap(room);
   }
 
-  /// The ids of the characters. Those the vocabulary does not have become bytes, or unknown, or nothing.
+  /// The ids of the characters. Characters outside the vocabulary become bytes, the unknown token, or nothing.
   void characters(std::string_view word, std::vector<Symbol>& symbols) const {
     bool pending_unknown = false;
     const auto push = [&](std::int32_t id) {
@@ -206,7 +205,7 @@ class Bpe {
 
   Vocabulary vocabulary_;
   MergeTable merges_;
-  std::vector<std::int32_t> results_;  ///< of the merges, by their ranks
+  std::vector<std::int32_t> results_;  ///< of the merges, by rank
   std::string where_, prefix_, suffix_, unknown_;
   std::int32_t unknown_id_ = -1;
   bool has_unknown_ = false, fuse_unknown_ = false, ignore_merges_ = false;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// GPT-2's alphabet: each byte has a printable character, so that vocabularies over bytes can be written as text.
+// GPT-2's byte alphabet: maps each byte to a printable character, so that vocabularies over bytes can be written as
+// text.
 #pragma once
 
 #include <array>
@@ -48,7 +49,7 @@ inline std::string to_byte_alphabet(std::string_view text) {
   return out;
 }
 
-/// The bytes that `text` spells; `text` itself when it holds a character outside of the alphabet.
+/// The bytes that `text` spells; `text` itself if it has a character outside the alphabet.
 inline std::string from_byte_alphabet(std::string_view text) {
   std::string bytes;
   for (std::size_t at = 0; at < text.size(); at += utf8_length(text[at])) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The merges of byte-pair encoding: which pairs of ids join, in which order, to what.
+// The merges of byte-pair encoding: pairs of ids, their rank and their result.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace kto::tok {
 
 struct Merge {
   std::uint32_t rank = 0;    ///< lower goes first
-  std::int32_t result = -1;  ///< -1: the pair does not join
+  std::int32_t result = -1;  ///< -1: the pair does not merge
 };
 
 class MergeTable {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The normalizer of tokenizer.json: rewrites the text between special tokens before it is cut.
+// The normalizer of tokenizer.json: rewrites the text between special tokens before it is split.
 #pragma once
 
 #include <utf8proc.h>
@@ -25,24 +25,22 @@ namespace kto::tok {
 
 struct NormalText {
   std::string text;
-  bool at_start = false;  ///< its first character stands where the whole input begins
+  bool at_start = false;  ///< its first character is the first of the whole input
 };
 
-/// What the steps of a tokenizer may make of a text of `size` bytes. Those of real ones make it at most 70 times as
-/// long.
+/// How long a text of `size` bytes may become in the steps of a tokenizer. Real tokenizers grow it at most 70-fold.
 inline std::size_t longest_rewritten(std::size_t size) { return 1000 + 100 * size; }
 
-/// Throws Error when a step makes more of a text.
+/// Throws Error if a step makes a text longer than that.
 inline void check_rewritten(std::size_t size, std::size_t most) {
-  check(size <= most, "the tokenizer's steps make more than ", most,
-        " bytes of a text: a text that they put in is too long");
+  check(size <= most, "the tokenizer's steps grow a text past ", most, " bytes: a text that they insert is too long");
 }
 
-/// A step of a tokenizer is run over all text, so that many are too many.
+/// Each step runs over all text, so their number is limited.
 inline constexpr std::size_t max_tokenizer_steps = 100;
 
-/// Code points that Unicode normalization changes or moves, but not where Hugging Face's tokenizers run it, whose
-/// tables are those of Unicode 9.
+/// Code points that current Unicode normalization changes or moves, but Hugging Face's tokenizers do not: their tables
+/// are those of Unicode 9.
 inline bool is_inert_in_normalization(char32_t c) {
   static constexpr std::pair<char32_t, char32_t> ranges[] = {
       {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
@@ -81,7 +79,7 @@ struct UnicodeForm {
   }
 
  private:
-  /// Lead bytes of characters that always stay: ASCII; with NFC all below U+0300.
+  /// Lead bytes of characters that never change: ASCII; with NFC, all below U+0300.
   bool is_unchanged(char byte) const {
     const auto value = static_cast<unsigned char>(byte);
     return value < 0x80 || (composed && !compatible && value < 0xCC);
@@ -107,7 +105,7 @@ struct UnicodeForm {
       append_utf8(out, static_cast<char32_t>(points[static_cast<std::size_t>(i)]));
   }
 
-  /// Canonical order: runs of marks by their combining class. (utf8proc's own takes quadratic time.)
+  /// Canonical order: sorts runs of marks by combining class. (utf8proc's own code takes quadratic time.)
   static void order_marks(std::vector<utf8proc_int32_t>& points) {
     const auto mark_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
     std::vector<std::tuple<int, std::size_t, utf8proc_int32_t>> run;  // class, place, mark
@@ -121,7 +119,7 @@ struct UnicodeForm {
   }
 };
 
-/// Lower case of one character, as Unicode 17 has it, which utf8proc may not know yet.
+/// Lower case of one character in Unicode 17, which utf8proc may not know yet.
 inline char32_t lower_case(char32_t c) {
   struct Late {
     char32_t first, last, lower;
@@ -140,14 +138,14 @@ inline void lowercase(NormalText& normal) {
   for (std::size_t at = 0; at < normal.text.size(); at += utf8_length(normal.text[at])) {
     const char32_t c = code_point_at(normal.text, at);
     if (c == 0x130)
-      out += "i\xCC\x87";  // the one character whose lower case is two
+      out += "i\xCC\x87";  // the only character whose lower case has two
     else
       append_utf8(out, c < 0x80 ? (c >= 'A' && c <= 'Z' ? c + 32 : c) : lower_case(c));
   }
   normal.text = std::move(out);
 }
 
-/// Replaces each match of `pattern` by `content`. Throws Error where more than `most` bytes would come of it.
+/// Replaces each match of `pattern` by `content`. Throws Error if the result would exceed `most` bytes.
 inline std::string replace_matches(const Regex& pattern, std::string_view text, std::string_view content,
                                    std::size_t most) {
   std::string out;
@@ -167,7 +165,7 @@ class Normalizer {
  public:
   Normalizer() = default;
 
-  /// `spec` is the value of "normalizer". Throws Error, which names `where`, for a type that is not supported.
+  /// `spec` is the value of "normalizer". Throws Error naming `where` for an unsupported type.
   Normalizer(const Json& spec, std::string_view where) { add(spec, where); }
 
   bool empty() const { return steps_.empty(); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A text cut into pieces: what the pre-tokenizer hands to the model, and the cutting itself.
+// A text split into pieces, which the pre-tokenizer passes to the model, and the splitting itself.
 #pragma once
 
 #include <cstddef>
@@ -21,14 +21,14 @@ struct Span {
 struct Pieces {
   std::string text;
   std::vector<Span> spans;
-  bool at_start = false;  ///< the first piece begins where the whole input begins
+  bool at_start = false;  ///< the first piece starts the whole input
 
   std::string_view operator[](Span span) const {
     return std::string_view(text).substr(span.begin, span.end - span.begin);
   }
 };
 
-/// What happens to the matches of the pattern that cuts.
+/// What happens to the matches of the splitting pattern.
 enum class SplitBehavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
 inline SplitBehavior split_behavior(std::string_view name, std::string_view where) {
@@ -41,7 +41,7 @@ inline SplitBehavior split_behavior(std::string_view name, std::string_view wher
        "Contiguous");
 }
 
-/// Cuts pieces at the matches of a pattern; with `invert` between them.
+/// Splits pieces at the matches of a pattern, or between them with `invert`.
 class Splitter {
  public:
   Splitter(Regex pattern, SplitBehavior behavior, bool invert = false)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The post_processor of tokenizer.json: the special tokens before and after the text.
+// The post_processor of tokenizer.json: adds special tokens before and after the text.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct PostProcessor {
 
   PostProcessor() = default;
 
-  /// `spec` is the value of "post_processor". Throws Error, which names `where`, for what is not supported.
+  /// `spec` is the value of "post_processor". Throws Error naming `where` for anything unsupported.
   PostProcessor(const Json& spec, std::string_view where) { add(spec, where); }
 
  private:
@@ -28,7 +28,7 @@ struct PostProcessor {
       for (const Json& step : json_member(spec, "processors", where)) add(step, where);
       return;
     }
-    if (type == "ByteLevel") return;  // moves offsets, which nobody asks for
+    if (type == "ByteLevel") return;  // only changes offsets, which are not used here
     check(before.empty() && after.empty(), where, ": two post-processors that both add tokens are not supported");
     if (type == "TemplateProcessing") {
       add_template(spec, where);

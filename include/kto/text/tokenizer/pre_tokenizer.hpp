@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pre_tokenizer of tokenizer.json: cuts normalized text into the pieces that the model encodes one by one.
+// The pre_tokenizer of tokenizer.json: splits normalized text into the pieces that the model encodes one by one.
 #pragma once
 
 #include <functional>
@@ -17,11 +17,11 @@
 
 namespace kto::tok {
 
-/// Where the step "ByteLevel" cuts with use_regex: GPT-2's pattern.
+/// GPT-2's pattern, by which the step "ByteLevel" splits with use_regex.
 inline constexpr std::string_view gpt2_pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-/// Punctuation as the steps "Punctuation" and "BertPreTokenizer" know it: ASCII's, and what Unicode 8 had.
+/// Punctuation for the steps "Punctuation" and "BertPreTokenizer": ASCII's, and Unicode 8's.
 inline Regex punctuation_regex() {
   return Regex(
       R"([!-/:-@\[-`{-~\x{166D}\x{111C9}]|(?![\x{61D}\x{9FD}\x{A76}\x{C77}\x{C84}\x{1B4E}\x{1B4F}\x{1B7D}-\x{1B7F})"
@@ -33,7 +33,7 @@ inline Regex punctuation_regex() {
       "punctuation");
 }
 
-/// Rewrites each piece: append(out, piece, index) writes its new text.
+/// Rewrites each piece: append(out, piece, index) writes the new text.
 template <class Append>
 void rewrite(Pieces& pieces, Append append) {
   std::string text;
@@ -46,7 +46,7 @@ void rewrite(Pieces& pieces, Append append) {
   pieces.text = std::move(text);
 }
 
-/// Replaces spaces by a mark, such as U+2581, puts one in front where the scheme says so, and cuts before the marks.
+/// Replaces spaces by a mark, such as U+2581, adds one in front if the scheme says so, and splits before the marks.
 class Metaspace {
  public:
   Metaspace(const Json& spec, std::string_view where)
@@ -86,7 +86,7 @@ class PreTokenizer {
  public:
   PreTokenizer() = default;
 
-  /// `spec` is the value of "pre_tokenizer". Throws Error, which names `where`, for a type that is not supported.
+  /// `spec` is the value of "pre_tokenizer". Throws Error naming `where` for an unsupported type.
   PreTokenizer(const Json& spec, std::string_view where) { add(spec, where); }
 
   void operator()(Pieces& pieces) const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The special tokens of a model folder, gathered as transformers (5.24) does it: tokenizer_config.json, or the older
-// special_tokens_map.json and added_tokens.json, and the defaults of the tokenizer class.
+// The special tokens of a model folder, collected as in transformers (5.24): from tokenizer_config.json, or the older
+// special_tokens_map.json and added_tokens.json, and from the defaults of the tokenizer class.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +25,7 @@ namespace kto::tok {
 inline constexpr std::string_view special_token_names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                                            "pad_token", "cls_token", "mask_token"};
 
-/// A file's object; an empty one when the file is missing. Throws Error when it holds something else.
+/// The object in a file; an empty one if the file is missing. Throws Error if the file holds something else.
 inline Json read_object(const fs::path& path) {
   if (!fs::exists(path)) return Json::object();
   Json object = read_json(path);
@@ -36,9 +36,9 @@ inline Json read_object(const fs::path& path) {
 struct SpecialTokens {
   std::vector<std::pair<std::string, AddedToken>> named;  ///< bos_token, ..., then the model's own, such as image_token
   std::vector<AddedToken> extra;                          ///< additional_special_tokens
-  std::map<std::int32_t, AddedToken> added;               ///< by the id they are said to have
+  std::map<std::int32_t, AddedToken> added;               ///< by their declared id
 
-  /// Gathers them. `config` is the object of tokenizer_config.json, `spec` that of tokenizer.json.
+  /// Collects them. `config` is the object in tokenizer_config.json, `spec` the one in tokenizer.json.
   SpecialTokens(const fs::path& folder, Json config, const Json& spec, std::string_view class_name)
       : folder_(folder), where_((folder / "tokenizer_config.json").string()), values_(std::move(config)) {
     if (!is_filled(extra_key) && values_.contains(additional_key)) {
@@ -59,7 +59,7 @@ struct SpecialTokens {
     read_named(spec, class_name);
   }
 
-  /// Those that a tokenizer with the tokens `there` lacks, in the order in which they get ids.
+  /// The tokens missing from `there`, in the order in which they get ids.
   std::vector<AddedToken> missing_from(const std::map<std::int32_t, AddedToken>& there) const {
     std::unordered_map<std::string_view, const AddedToken*> by_content;
     for (const auto& [id, token] : there) by_content[token.content] = &token;
@@ -74,7 +74,7 @@ struct SpecialTokens {
     for (const auto& [id, token] : there) known.insert(token.content);
     for (const AddedToken& token : tokens) known.insert(token.content);
     std::set<AddedToken> added_here;
-    const auto add_new = [&](const AddedToken& token) {  // of one that is named twice, the later flags count
+    const auto add_new = [&](const AddedToken& token) {  // if a token is named twice, the later flags win
       if (!known.contains(token.content) && added_here.insert(token).second) tokens.push_back(token);
     };
     for (const auto& [name, token] : named) add_new(token);
@@ -89,7 +89,7 @@ struct SpecialTokens {
     return found != values_.end() && !found->is_null() && !found->empty();
   }
 
-  /// A token written as text or as an object with flags.
+  /// A token given as text or as an object with flags.
   AddedToken token_from(const Json& value, const std::string& name) const {
     if (value.is_string()) return AddedToken::special_from(value.get<std::string>());
     check(value.is_object() && value.contains("content"), where_, ": \"", name,
@@ -97,24 +97,25 @@ struct SpecialTokens {
     return AddedToken::from_json(value, where_);
   }
 
-  /// A name that only this model has, such as image_token.
+  /// Whether a name is specific to this model, such as image_token.
   static bool is_own(std::string_view name) { return name.ends_with("_token") && !contains(special_token_names, name); }
 
-  /// Takes the tokens with names of the model's own out of the values.
+  /// Collects the tokens with model-specific names.
   void take_own() {
     Json others = Json::object();
     for (const auto& [name, value] : values_.items()) (is_own(name) && value.is_string() ? own_ : others)[name] = value;
     values_ = std::move(others);
   }
 
-  /// extra_special_tokens may be such names with their tokens, too.
+  /// extra_special_tokens may also map model-specific names to tokens.
   void take_named_extra() {
     if (!values_.contains(extra_key) || !values_[extra_key].is_object()) return;
     own_.update(values_[extra_key]);
     values_.erase(extra_key);
   }
 
-  /// additional_special_tokens count where there are no others; a class with names of its own lists their tokens there.
+  /// additional_special_tokens count only if there are no extra ones; a class with names of its own lists their tokens
+  /// there.
   void take_additional(std::string_view class_name) {
     if (values_.contains(extra_key)) return;
     Json list = is_filled(additional_key) ? values_[additional_key] : Json::array();
@@ -167,7 +168,7 @@ struct SpecialTokens {
     const auto add_text = [&](const Json& token) {
       if (token.is_string())
         special_texts.insert(token.get<std::string>());
-      else if (token.is_object() && !token.contains("__type"))  // one with its type is not taken for a token yet
+      else if (token.is_object() && !token.contains("__type"))  // an object with "__type" is not a token yet
         special_texts.insert(token_from(token, "").content);
     };
     if (!ids.empty() && is_filled(extra_key)) std::ranges::for_each(values_[extra_key], add_text);
@@ -187,7 +188,7 @@ struct SpecialTokens {
 
   void read_named(const Json& spec, std::string_view class_name) {
     auto defaults = default_special_tokens(class_name);
-    const bool names_padding = class_name == "GPT2Tokenizer" || class_name == "CodeGenTokenizer";  // as none
+    const bool names_padding = class_name == "GPT2Tokenizer" || class_name == "CodeGenTokenizer";  // as null
     if (!names_padding && spec.contains("padding") && spec["padding"].is_object())
       defaults.emplace_back("pad_token", json_value<std::string>(spec["padding"], "pad_token", "", where_));
     for (const std::string_view key : special_token_names) {
@@ -220,7 +221,7 @@ struct SpecialTokens {
   fs::path folder_;
   std::string where_;
   Json values_;
-  Json own_ = Json::object();  ///< tokens with names of the model's own
+  Json own_ = Json::object();  ///< tokens with model-specific names
 };
 
 }  // namespace kto::tok

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Members of the steps in tokenizer.json.
+// Reads members of the steps in tokenizer.json.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@
 
 namespace kto::tok {
 
-/// `object[key]`; an Error that names `where` when there is none.
+/// `object[key]`. Throws Error naming `where` if it is missing.
 inline const Json& json_member(const Json& object, const std::string& key, std::string_view where) {
   const auto found = object.find(key);
   if (found == object.end()) fail(where, ": \"", key, "\" is missing in ", object.dump().substr(0, 200));

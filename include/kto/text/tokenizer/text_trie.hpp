@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds the texts of a set in a longer text: from left to right, the longest at each place, in time and memory that
-// grow with the text alone. The automaton of Aho and Corasick reads backwards, so that at each place it knows the
-// longest text that begins there.
+// Finds the texts of a set in a longer text, from left to right and the longest at each position, in linear time and
+// memory. An Aho-Corasick automaton reads the text backwards, so at each position it knows the longest text that begins
+// there.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ namespace kto::tok {
 
 class TextTrie {
  public:
-  /// False when the text is there already with another value. Call link() after the last.
+  /// Adds a text. Returns false if it is already there with another value. Call link() after the last one.
   bool add(std::string_view text, std::int32_t value) {
     std::int32_t node = 0;
     for (const char c : text | std::views::reverse) {
@@ -36,7 +36,7 @@ class TextTrie {
     return true;
   }
 
-  /// Makes the texts that were added ready to be found.
+  /// Completes the automaton.
   void link() {
     std::vector<std::int32_t> queue;  // nodes by their depth
     const auto append_children = [&](std::int32_t node) {
@@ -81,8 +81,8 @@ class TextTrie {
     std::int32_t value = -1;
     std::int32_t depth = 0;               ///< bytes read
     std::int32_t child = 0, sibling = 0;  ///< 0: none
-    std::int32_t shorter = 0;             ///< the longest other node that ends with the same bytes
-    std::int32_t found = 0;               ///< the longest text read: this node, or one of those; 0: none
+    std::int32_t shorter = 0;             ///< the failure link: the longest other node that ends with the same bytes
+    std::int32_t found = 0;               ///< the longest text read: this node, or one along the failure links; 0: none
   };
 
   const Node& at(std::int32_t node) const { return nodes_[static_cast<std::size_t>(node)]; }

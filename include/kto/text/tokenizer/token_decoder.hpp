@@ -41,7 +41,7 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
   return out;
 }
 
-/// The byte that "<0x4F>" stands for, or -1.
+/// The byte of a token such as "<0x4F>", or -1.
 inline int fallback_byte(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
   int value = 0;
@@ -57,7 +57,7 @@ inline int fallback_byte(std::string_view token) {
   return value;
 }
 
-/// Joins runs of <0xNN> to text; a run that is not UTF-8 becomes as many replacement characters.
+/// Joins runs of <0xNN> to text; a run that is not UTF-8 becomes one replacement character per byte.
 inline void decode_fallback_bytes(Tokens& tokens) {
   Tokens out;
   std::string run;
@@ -81,7 +81,7 @@ inline void decode_fallback_bytes(Tokens& tokens) {
   tokens = std::move(out);
 }
 
-/// Takes up to `start` and `stop` times `content` from the ends of a token.
+/// Strips `content` up to `start` times from the beginning and `stop` times from the end of a token.
 inline std::string strip_content(std::string_view token, std::string_view content, int start, int stop) {
   for (int i = 0; i < start && !content.empty() && token.starts_with(content); ++i) token.remove_prefix(content.size());
   for (int i = 0; i < stop && !content.empty() && token.ends_with(content); ++i) token.remove_suffix(content.size());
@@ -92,7 +92,7 @@ class TokenDecoder {
  public:
   TokenDecoder() = default;
 
-  /// `spec` is the value of "decoder". Throws Error, which names `where`, for a type that is not supported.
+  /// `spec` is the value of "decoder". Throws Error naming `where` for an unsupported type.
   TokenDecoder(const Json& spec, std::string_view where) : joins_with_spaces_(spec.is_null()) { add(spec, where); }
 
   std::string operator()(Tokens tokens) const {
@@ -101,7 +101,7 @@ class TokenDecoder {
     return join(tokens);
   }
 
-  /// The bytes that one token of the model stands for within a text.
+  /// The bytes of one token of the model within a text.
   std::string bytes_of(std::string token) const {
     for (const auto& step : byte_steps_) token = step(token);
     return token;

@@ -13,7 +13,7 @@
 
 namespace kto::tok {
 
-/// The class that takes tokenizer.json as it is.
+/// The class that uses tokenizer.json unchanged.
 inline constexpr std::string_view plain_class = "TokenizersBackend";
 
 template <std::size_t n>
@@ -67,7 +67,7 @@ inline bool has_wrong_class(std::string_view model_type) {
   return contains(names, model_type);
 }
 
-/// The class registered for a model type; empty when there is none.
+/// The class registered for a model type; empty if there is none.
 inline std::string_view registered_class(std::string_view model_type) {
   static constexpr std::string_view plain[] = {"EvollaModel",
                                                "aria",
@@ -147,7 +147,7 @@ inline std::string slow_name(std::string_view name) {
   return std::string(name.ends_with("Fast") ? name.substr(0, name.size() - 4) : name);
 }
 
-/// The class a name stands for: names that transformers does not know, or no longer, mean the plain one.
+/// Resolves a class name: names that transformers does not know, or no longer knows, mean the plain class.
 inline std::string class_from_name(std::string_view name) {
   static constexpr std::string_view rebuilding[] = {
       // supported by class_spec
@@ -163,7 +163,8 @@ inline std::string class_from_name(std::string_view name) {
   return contains(rebuilding, slow) ? slow : std::string(plain_class);
 }
 
-/// The class AutoTokenizer loads. `tokenizer_config` and `model_config` are the two files' objects, empty when missing.
+/// The class that AutoTokenizer loads. `tokenizer_config` and `model_config` are the objects in the two files, empty if
+/// missing.
 inline std::string resolve_class(const Json& tokenizer_config, const Json& model_config, bool is_byte_level,
                                  std::string_view where) {
   const auto name = [&](const Json& config) { return json_value<std::string>(config, "tokenizer_class", "", where); };
@@ -173,7 +174,7 @@ inline std::string resolve_class(const Json& tokenizer_config, const Json& model
   const Json auto_map = json_value(tokenizer_config, "auto_map", Json(), where);
   const bool is_remote = auto_map.is_array() || auto_map.contains("AutoTokenizer");
   if (!is_remote && !declared.empty()) {
-    // LlamaTokenizer cuts at spaces; files that are byte-level say that they are its kind and are not.
+    // LlamaTokenizer splits at spaces; byte-level files may claim this class wrongly.
     if (slow_name(declared) == "LlamaTokenizer" && is_byte_level && !has_wrong_class(model_type))
       return std::string(plain_class);
     if (!registered.empty() && slow_name(declared) != registered)
@@ -185,7 +186,7 @@ inline std::string resolve_class(const Json& tokenizer_config, const Json& model
         ": the tokenizer comes with its own Python code (\"auto_map\"), which is not run; save it with transformers' ",
         "save_pretrained as a plain tokenizer.json");
   if (!declared.empty()) return class_from_name(declared);
-  const bool has_configuration = model_type != "code_llama";  // whose models are of the type llama
+  const bool has_configuration = model_type != "code_llama";  // its models have the type llama
   return std::string(registered.empty() || !has_configuration ? plain_class : registered);
 }
 

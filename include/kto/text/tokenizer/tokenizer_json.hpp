@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads tokenizer.json. The vocabulary and the merges, which are most of it, go straight into their tables.
+// Reads tokenizer.json. The vocabulary and the merges, the bulk of the file, go straight into their tables.
 #pragma once
 
 #include <algorithm>
@@ -25,8 +25,8 @@ struct TokenizerJson {
   bool mentions_byte_level = false;  ///< "ByteLevel" occurs anywhere in the file
 };
 
-/// Takes the events of nlohmann's parser: the values of model.vocab and model.merges go into their tables, the rest
-/// becomes the document. (Its parser with a callback goes through a whole list at the end of each object in it.)
+/// Handles the events of nlohmann's parser: the values of model.vocab and model.merges go into their tables, the rest
+/// becomes the document. (The parser's callback mode would walk a whole list at the end of each object in it.)
 class TokenizerJsonReader {
  public:
   TokenizerJsonReader(TokenizerJson& into, std::string_view text, std::string_view where)
@@ -38,7 +38,7 @@ class TokenizerJsonReader {
   bool number_unsigned(Json::number_unsigned_t it) { return value(it); }
   bool number_float(Json::number_float_t it, const std::string&) { return value(it); }
   bool string(std::string& it) { return value(std::move(it)); }
-  bool binary(Json::binary_t&) { return false; }  // there is none in texts
+  bool binary(Json::binary_t&) { return false; }  // only in binary formats
   bool start_object(std::size_t) { return start(Json::object()); }
   bool start_array(std::size_t) { return start(Json::array()); }
   bool end_object() { return end(); }
@@ -57,8 +57,8 @@ class TokenizerJsonReader {
   }
 
   bool parse_error(std::size_t byte, const std::string&, const nlohmann::detail::exception& error) {
-    if (dynamic_cast<const Json::parse_error*>(&error) == nullptr)  // a number such as 1e999
-      parse_json(text_, std::string(where_));                       // throws with the place
+    if (dynamic_cast<const Json::parse_error*>(&error) == nullptr)  // such as the number 1e999
+      parse_json(text_, std::string(where_));                       // throws with the position
     const std::string_view before = text_.substr(0, byte);
     fail(where_, ": line ", 1 + std::ranges::count(before, '\n'), ", byte ", byte,
          " of the file: not valid JSON; is the file complete?");
@@ -79,7 +79,7 @@ class TokenizerJsonReader {
     return true;
   }
 
-  /// A list or an object begins.
+  /// Begins a list or an object.
   bool start(Json it) {
     if (is_in(Field::vocabulary)) refuse_piece("a list or an object");
     if (is_in(Field::merges)) {
@@ -102,7 +102,7 @@ class TokenizerJsonReader {
     return true;
   }
 
-  /// Puts a value where it belongs in the document. No other is added beside it while it is open.
+  /// Adds a value to the document. While it is open, no sibling is added, so the pointer stays valid.
   Json& put(Json it) {
     if (depth_ == 2 && in_model_ && field_ == Field::type && !it.is_structured() && it != "BPE")
       fail(where_, ": model: the type ", it.dump(), " is not supported; only BPE is");
@@ -144,7 +144,7 @@ class TokenizerJsonReader {
 
   TokenizerJson& into_;
   std::string_view text_, where_;
-  std::vector<Json*> open_;  ///< of the document: lists and objects around the next value
+  std::vector<Json*> open_;  ///< the lists and objects around the next value
   int depth_ = 0;            ///< of all lists and objects
   bool in_model_ = false;
   Field field_ = Field::other;  ///< of the model
@@ -152,7 +152,7 @@ class TokenizerJsonReader {
   int pair_size_ = 0;
 };
 
-/// Reads a file. Throws Error naming the path, and what is malformed or not supported.
+/// Reads a file. Throws Error naming the path and what is malformed or unsupported.
 inline TokenizerJson read_tokenizer_json(const fs::path& path) {
   const std::string where = path.string(), text = read_file(path);
   if (const std::size_t deep = kto::detail::find_too_deep(text); deep != std::string::npos)

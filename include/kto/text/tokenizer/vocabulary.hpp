@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The model's vocabulary: pieces of text and their ids, found both ways.
+// The model's vocabulary: maps pieces of text to ids and back.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace kto::tok {
 
-/// A hash of short texts, eight bytes at a time.
+/// A hash for short texts, eight bytes at a time.
 inline std::uint64_t text_hash(std::string_view text) {
   std::uint64_t hash = 0x9E3779B97F4A7C15U * (text.size() + 1);
   const auto mix = [&](std::uint64_t word) {
@@ -32,12 +32,12 @@ inline std::uint64_t text_hash(std::string_view text) {
   return hash;
 }
 
-/// Ids are small: tables indexed by id must fit into memory.
+/// The limit on ids: tables indexed by id must fit into memory.
 inline constexpr std::int64_t max_token_id = (std::int64_t{1} << 25) - 1;
 
 class Vocabulary {
  public:
-  /// Adds a piece; a piece that is already there gets the new id.
+  /// Adds a piece; an existing piece gets the new id.
   void add(std::string_view piece, std::int32_t id) {
     if (2 * (entries_.size() + 1) > slots_.size()) grow();
     std::uint32_t& slot = find_slot(piece);
@@ -63,7 +63,7 @@ class Vocabulary {
     return id >= 0 && static_cast<std::size_t>(id) < by_id_.size() && by_id_[static_cast<std::size_t>(id)] != 0;
   }
 
-  /// The piece of an id that is there.
+  /// The piece of an existing id.
   std::string_view piece(std::int32_t id) const { return text_of(entries_[by_id_[static_cast<std::size_t>(id)] - 1]); }
 
   std::size_t size() const { return entries_.size(); }
