@@ -29,7 +29,7 @@ TEST_CASE("balance: ranges and verdict are TRL's", "[data]") {
 TEST_CASE("balance: the advice names counts and both ranges", "[data]") {
   const std::vector<kto::Example> rows{{{1}, {2}, true}, {{1}, {2}, true}, {{1}, {2}, true}, {{1}, {2}, false}};
   CHECK(kto::weight_balance(rows, 1, 1).advice() ==
-        "the data has 3 desirable and 1 undesirable rows, and the weights do not make up for it: set either "
+        "the data has 3 desirable and 1 undesirable rows, and the weights do not compensate: set either "
         "desirable_weight in [0.33, 0.44] or undesirable_weight in [2.26, 3], not both");
   CHECK_FALSE(kto::weight_balance(rows, 0.4, 1).advice());
 }

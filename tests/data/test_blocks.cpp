@@ -121,7 +121,7 @@ TEST_CASE("columns and first rows of files; counting rows", "[data]") {
   CHECK(set.rows[4].source.number == 5);
   CHECK_THAT(
       error_of([&] { kto::read_rows({{.files = {a}, .columns = {"prompt", "completion", "label", "lable"}}}, "mix"); }),
-      KTO_CONTAINS("no row has the column lable"));
+      KTO_CONTAINS("no row has the requested column lable"));
   CHECK(kto::detail::count_rows(a) == 5);
   CHECK(kto::detail::count_rows(b) == 2);
   CHECK(kto::detail::count_rows(csv) == 2);
@@ -291,8 +291,7 @@ TEST_CASE("a compressed file is unpacked in pieces, never whole", "[data]") {
   for (const std::string& begin : {std::string("{\"prompt\": \""), std::string("[\""), std::string(" ")}) {
     const auto bomb =
         folder.write("bomb.jsonl.zst", zstd(begin + std::string(140 << 20, begin.back() == ' ' ? ' ' : 'x')));
-    CHECK_THAT(error_of([&] { kto::read_rows(bomb); }),
-               KTO_CONTAINS("holds a row of more than 64 MiB when it is unpacked"));
+    CHECK_THAT(error_of([&] { kto::read_rows(bomb); }), KTO_CONTAINS("holds a row of more than 64 MiB when unpacked"));
   }
 }
 #endif

@@ -221,7 +221,7 @@ TEST_CASE("tokenized rows: label_pad_token_id parts prompt and completion; no te
   CHECK_THAT(refusal(row("[-100, -100, 7, 8]"), -1),
              KTO_CONTAINS("has -100 at 0, where \"completion_input_ids\" has 5"));
   CHECK_THAT(refusal(row("[-100, 6, -100, 8]")), KTO_CONTAINS("goes on at 3 after label_pad_token_id (-100) at 2"));
-  CHECK_THAT(refusal(row("[-100, 7, 8]")), KTO_CONTAINS("has 3 entries, and \"completion_input_ids\" 4"));
+  CHECK_THAT(refusal(row("[-100, 7, 8]")), KTO_CONTAINS("has 3 entries, but \"completion_input_ids\" 4"));
   CHECK_THAT(refusal(row("[-100, 6, 7, 8]", R"(, "completion_attention_mask": [1, 1, 0, 1])")),
              KTO_CONTAINS("is 0 at 2, within the row"));
   CHECK_THAT(refusal(row("null")), KTO_CONTAINS("\"completion_labels\" is null; expected a list of integers"));
@@ -234,5 +234,5 @@ TEST_CASE("tokenized rows: label_pad_token_id parts prompt and completion; no te
              KTO_CONTAINS("the completion is a single token, which nothing predicts"));
   CHECK_THAT(
       refusal(R"({"prompt": "a", "completion": "b", "label": true})", -1),
-      KTO_CONTAINS("label_pad_token_id says what completion_labels of tokenized rows hold, and these are plain"));
+      KTO_CONTAINS("label_pad_token_id only applies to completion_labels of tokenized rows, and these are plain"));
 }

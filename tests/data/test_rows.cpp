@@ -152,7 +152,7 @@ TEST_CASE("rows: a malformed row is told line, column or key, and what was expec
   CHECK_THAT(complaint(R"({"prompt": "a", "chosen": "b", "rejected": "c", "completion": "d"})"),
              KTO_CONTAINS("must not have the column \"completion\" too"));
   CHECK_THAT(complaint(R"({"prompt": "a", "completion": "b", "label": true, "images": ["x.png"]})"),
-             KTO_CONTAINS("\"images\" holds media; only text can be trained on"));
+             KTO_CONTAINS("\"images\" holds media; only text is supported"));
 }
 
 TEST_CASE("rows: objects that go on over several lines, one after another", "[data]") {
@@ -190,10 +190,10 @@ TEST_CASE("rows: NaN and infinities are of no concern in columns that are not us
     const auto set = read_rows(folder.write("rows.json", content));
     CHECK(set.rows[0].prompt[0]["content"] == "NaN, Infinity");
     CHECK(set.rows[0].completion[0]["content"] == "b\"NaN");
-    CHECK(set.notes == std::vector<std::string>{"columns that are not used: list, low, score"});
+    CHECK(set.notes == std::vector<std::string>{"unused columns: list, low, score"});
   }
   const auto used = [&](const std::string& more) { return complaint(row(more), chat); };
-  const std::string expected = " is NaN or an infinity, which is no JSON; expected a value";
+  const std::string expected = " is NaN or an infinity, which is not JSON; expected a value";
   CHECK(complaint(R"({"prompt": "a", "completion": "b", "label": NaN})") == "line 2: label" + expected);
   CHECK(
       complaint(
@@ -211,7 +211,7 @@ TEST_CASE("rows: NaN and infinities are of no concern in columns that are not us
             .rows.size() == 1);
 }
 
-TEST_CASE("rows: a label beside a pair is not used", "[data]") {
+TEST_CASE("rows: a label beside a pair is ignored", "[data]") {
   const TemporaryFolder folder;
   const auto set = read_rows(
       folder.write("rows.jsonl", R"({"prompt": "a", "chosen": "b", "rejected": "c", "label": false, "n": 1})"));
@@ -219,8 +219,8 @@ TEST_CASE("rows: a label beside a pair is not used", "[data]") {
   CHECK(set.rows[0].label);
   CHECK_FALSE(set.rows[1].label);
   CHECK(set.notes == std::vector<std::string>{
-                         "pairs have a column \"label\", which is not used: chosen is desirable, rejected is not",
-                         "columns that are not used: n"});
+                         "pairs have a column \"label\", which is ignored: chosen is desirable, rejected is not",
+                         "unused columns: n"});
 }
 
 TEST_CASE("rows: a message quotes little of a row", "[data]") {
@@ -272,7 +272,7 @@ TEST_CASE("rows: what a tool gave back may be any list or object", "[data]") {
     CHECK_THAT(complaint(chat_row(turns("assistant", content)), chat), KTO_CONTAINS("prompt[1].content"));
   CHECK_THAT(complaint(chat_row(turns("tool", "7")), chat), KTO_CONTAINS("prompt[1].content is the number 7"));
   CHECK_THAT(complaint(chat_row(turns("tool", R"([{"type":"image","image":"x"}])")), chat),
-             KTO_CONTAINS("is of type image; only text can be trained on"));
+             KTO_CONTAINS("is of type image; only text is supported"));
 }
 
 TEST_CASE("rows: malformed messages", "[data]") {
@@ -287,9 +287,9 @@ TEST_CASE("rows: malformed messages", "[data]") {
   CHECK_THAT(message(R"([{"role":"user","content":["a"]}])"), KTO_CONTAINS("prompt[0].content[0] is the string \"a\""));
   CHECK_THAT(message(R"([{"role":"user","content":[{"type":"text"}]}])"), KTO_CONTAINS("content[0].text is missing"));
   CHECK_THAT(message(R"([{"role":"user","content":[{"type":"image_url","image_url":"x"}]}])"),
-             KTO_CONTAINS("is of type image_url; only text can be trained on"));
+             KTO_CONTAINS("is of type image_url; only text is supported"));
   CHECK_THAT(message(R"([{"from":"human","value":"a"}])"),
-             KTO_CONTAINS("expected the keys role and content in place of from and value"));
+             KTO_CONTAINS("expected the keys role and content instead of from and value"));
   CHECK_THAT(complaint(chat_row(R"([{"role":"user","content":"a"}])", "\"b\""), chat),
              KTO_CONTAINS("\"prompt\" is a list of messages but \"completion\" is a string"));
   const auto extra = [](const std::string& text) {
@@ -316,9 +316,9 @@ TEST_CASE("rows: all malformed rows are told at once, ten in full", "[data]") {
 
 TEST_CASE("rows: the first row sets the format", "[data]") {
   CHECK_THAT(complaint(chat), KTO_CONTAINS("line 2: expected plain text rows (prompt, completion, label), as ") &&
-                                  KTO_CONTAINS("line 1 has; this row is of the kind conversational rows"));
+                                  KTO_CONTAINS("line 1; this row is one of conversational rows"));
   CHECK_THAT(complaint(R"({"prompt": "a", "chosen": "b", "rejected": "c"})"),
-             KTO_CONTAINS("this row is of the kind plain text rows (prompt, chosen, rejected)"));
+             KTO_CONTAINS("this row is one of plain text rows (prompt, chosen, rejected)"));
   CHECK_THAT(complaint(R"({"chosen": "ab", "rejected": "ac"})", R"({"prompt": "a", "chosen": "b", "rejected": "c"})"),
              KTO_CONTAINS("expected plain text rows (prompt, chosen, rejected)"));
 }
@@ -335,7 +335,7 @@ TEST_CASE("rows: columns that templates take are kept, others are named", "[data
   CHECK(set.rows[0].prompt[0]["name"] == "Ann");
   CHECK(set.rows[0].completion[0].contains("tool_calls"));
   REQUIRE(set.notes.size() == 1);
-  CHECK(set.notes[0] == "columns that are not used: id, score");
+  CHECK(set.notes[0] == "unused columns: id, score");
 }
 
 TEST_CASE("rows: CSV, quoted cells, and what is wrong with each record", "[data]") {
@@ -351,7 +351,7 @@ TEST_CASE("rows: CSV, quoted cells, and what is wrong with each record", "[data]
   CHECK(rows.rows[2].completion == "");
   const std::string message = error_of(
       [&] { kto::read_rows(folder.write("b.csv", "prompt,completion,label\na,b\na,b,yes\na,\"b\"x,1\n\"a,b,1\n")); });
-  CHECK_THAT(message, KTO_CONTAINS("line 2: has 2 cells, and the header 3") && KTO_CONTAINS("line 3: \"label\"") &&
+  CHECK_THAT(message, KTO_CONTAINS("line 2: has 2 cells, the header has 3") && KTO_CONTAINS("line 3: \"label\"") &&
                           KTO_CONTAINS("line 4: text follows the closing quote") &&
                           KTO_CONTAINS("line 5: a quoted cell"));
   CHECK(kto::read_rows(folder.write("c.csv", "prompt,label,prompt,completion\na,1,b,c\n")).rows[0].prompt == "a");

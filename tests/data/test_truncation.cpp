@@ -31,7 +31,7 @@ constexpr auto keep_end = TruncationMode::keep_end, keep_start = TruncationMode:
 
 }  // namespace
 
-TEST_CASE("truncation: without further options everything after max_length is left out", "[data]") {
+TEST_CASE("truncation: without further options everything after max_length is dropped", "[data]") {
   const Ids prompt = iota(0, 6), completion = iota(100, 5);
   const auto kept = Truncation{.max_length = 8}({prompt, completion});
   CHECK(copy(kept.prompt) == prompt);
@@ -111,7 +111,8 @@ TEST_CASE("truncation: what is cut is told", "[data]") {
   Truncation cut = rule(33, keep_end, 20);
   cut.parts->eos_id = 7;
   CHECK(truncation_note(rows, cut) ==
-        "of 2 rows 1 prompts and 1 completions are cut (max_length 33, prompt 20, completion none, keep_end, BOS none, "
+        "of 2 rows 1 prompts and 1 completions are truncated (max_length 33, prompt 20, completion none, keep_end, BOS "
+        "none, "
         "EOS 7)");
   cut.parts->max_prompt_length = 512;
   CHECK_THAT(truncation_note(rows, cut), KTO_CONTAINS("1 stay longer than max_length"));

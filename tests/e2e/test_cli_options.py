@@ -130,7 +130,7 @@ with tempfile.TemporaryDirectory() as tmp:
         losses("--max_length", "64", "--truncation_mode", "keep_start", "--max_prompt_length", "16")
     case("the rules of truncation differ, and all train", all(isinstance(x, list) and len(x) == 3 for x in (right, end, start))
          and len({tuple(right), tuple(end), tuple(start)}) == 3, (right, end, start))
-    case("what is cut is told", "completions are cut (max_length 64, prompt 16" in run("--max_length", "64", "--max_prompt_length", "16").stderr)
+    case("truncation is reported", "completions are truncated (max_length 64, prompt 16" in run("--max_length", "64", "--max_prompt_length", "16").stderr)
 
     result = run("--optim", "sgd", "--optim_args", "momentun=1")
     case("optim_args that do not belong: status 2, nothing written",

@@ -78,7 +78,7 @@ with tempfile.TemporaryDirectory() as tmp:
     result = run("--dataset_train_split", "train[:8")
     case("a broken slice is told before anything is read", result.returncode == 2 and "--dataset_train_split: the split" in result.stderr, result.stderr)
     both = folder("both", train__jsonl="".join(rows[:8]), train__csv="prompt,completion,label\na,b,1\n")
-    case("one format of a folder is read, and what is left out told", losses(rows=both) == first and "train.csv is left out" in run(rows=both).stderr)
+    case("one format of a folder is read, and skipped files are reported", losses(rows=both) == first and "train.csv is skipped" in run(rows=both).stderr)
     os.mkfifo(at("pipe.jsonl"))
     for flags, status in ((["--dataset_name", at("pipe.jsonl")], 1), (["--config", at("pipe.jsonl")], 2)):
         result = subprocess.run([train_kto, "--model_name_or_path", model, *flags], capture_output=True, text=True, timeout=60)
@@ -138,7 +138,7 @@ with tempfile.TemporaryDirectory() as tmp:
     result = run("--label_pad_token_id", "-2", "--dataset_cache", at("ids"), rows=at("ids-1.jsonl"))
     case("another label_pad_token_id is another set, and a wrong one", result.returncode == 1 and "completion_labels" in result.stderr, result.stderr[-300:])
     result = run("--label_pad_token_id", "-1")
-    case("rows of text have no such labels", result.returncode == 1 and "label_pad_token_id says" in result.stderr, result.stderr[-300:])
+    case("rows of text have no such labels", result.returncode == 1 and "label_pad_token_id only applies" in result.stderr, result.stderr[-300:])
     again = [json.loads(line) for line in subprocess.run([inspect_rows, "--model_name_or_path", model, "--dataset_name", at("ids-100.jsonl"), "--json"],
                                                          capture_output=True, text=True).stdout.splitlines()]
     case("inspect_rows shows their text", again == [json.loads(line) for line in shown.stdout.splitlines()], again[:1])

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Advice on the loss weights when desirable and undesirable rows are not equally many (KTO, arXiv:2402.01306, eq. 8:
-// desirable_weight * num_desirable / (undesirable_weight * num_undesirable) belongs into [1, 4/3]).
+// Advice on the loss weights for imbalanced data (KTO, arXiv:2402.01306, eq. 8: desirable_weight * num_desirable /
+// (undesirable_weight * num_undesirable) should be in [1, 4/3]).
 #pragma once
 
 #include <algorithm>
@@ -25,15 +25,15 @@ struct WeightRange {
 struct Balance {
   std::size_t num_desirable = 0;
   std::size_t num_undesirable = 0;
-  WeightRange desirable;    ///< recommended desirable_weight while the other weight stays
-  WeightRange undesirable;  ///< recommended undesirable_weight while the other weight stays
-  bool in_range = true;     ///< as many of one as of the other, or one of the weights is in its range
+  WeightRange desirable;    ///< recommended desirable_weight with the other weight unchanged
+  WeightRange undesirable;  ///< recommended undesirable_weight with the other weight unchanged
+  bool in_range = true;     ///< the data is balanced, or one of the weights is in its range
 
-  /// A sentence for the user; nothing when the weights fit the data, or when no weight could, all rows being alike.
+  /// A message for the user; empty if the weights fit the data, or if all rows have the same label and no weight helps.
   std::optional<std::string> advice() const {
     if (in_range || num_desirable == 0 || num_undesirable == 0) return std::nullopt;
     return concat("the data has ", num_desirable, " desirable and ", num_undesirable,
-                  " undesirable rows, and the weights do not make up for it: set either desirable_weight in [",
+                  " undesirable rows, and the weights do not compensate: set either desirable_weight in [",
                   desirable.low, ", ", desirable.high, "] or undesirable_weight in [", undesirable.low, ", ",
                   undesirable.high, "], not both");
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What encoding rows asks of a tokenizer and of a chat template. Both are shared by threads.
+// What encoding rows requires of a tokenizer and of a chat template. Both are shared by threads.
 #pragma once
 
 #include <concepts>
@@ -13,7 +13,7 @@
 
 namespace kto {
 
-/// Text to token ids, with or without the tokens that the tokenizer puts around a text, and back.
+/// Converts text to token ids, with or without the tokenizer's special tokens around it, and back.
 template <class Tokenizer>
 concept EncodesText =
     requires(const Tokenizer& tokenizer, std::string_view text, const std::vector<std::int32_t>& ids) {
@@ -21,7 +21,7 @@ concept EncodesText =
       { tokenizer.decode(ids) } -> std::convertible_to<std::string>;
     };
 
-/// Template variables (messages, tools, add_generation_prompt, ...) to text. `now` is the time that they show.
+/// Renders template variables (messages, tools, add_generation_prompt, ...) to text. `now` is the time to show.
 template <class Template>
 concept RendersChat = requires(const Template& chat_template, const Json& variables, std::time_t now) {
   { chat_template.render(variables, now) } -> std::convertible_to<std::string>;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows to token ids: the last stop of the data room. The completion starts where the ids of the prompt and those of
-// prompt and completion part, which is not always after the prompt. As TRL's KTOTrainer does it, 1.16 and older ones.
+// Rows to token ids, the last step of the data room, as in TRL's KTOTrainer (1.16 and older). The completion starts
+// where the ids of prompt + completion diverge from those of the prompt, which is not always after the whole prompt.
 #pragma once
 
 #include <algorithm>
@@ -32,14 +32,14 @@ namespace kto {
 /// Why a conversation cannot be rendered with a model folder that has no template.
 inline constexpr const char* no_chat_template =
     "the row is a conversation, but the model folder has no chat template (chat_template.jinja, or chat_template in "
-    "tokenizer_config.json); add one, or give rows whose prompt and completion are strings";
+    "tokenizer_config.json); add one, or use rows whose prompt and completion are strings";
 
 /// Turns one row into token ids. Refers to a tokenizer and templates that live elsewhere; may be shared by threads.
 template <EncodesText Tokenizer, RendersChat Template>
 struct RowEncoder {
   const Tokenizer& tokenizer;
-  const Template* chat_template = nullptr;     ///< null when the model has none: plain rows only
-  const Template* tool_template = nullptr;     ///< for rows with tools, where the model has another one for them
+  const Template* chat_template = nullptr;     ///< null if the model has none: plain rows only
+  const Template* tool_template = nullptr;     ///< for rows with tools, if the model has a separate one
   Json special_tokens = Json::object();        ///< bos_token, eos_token, ... as templates and plain rows use them
   std::string no_template = no_chat_template;  ///< the Error for a conversation without template
   std::time_t now = std::time(nullptr);        ///< one time for all rows, for templates that write the date
@@ -85,9 +85,9 @@ struct RowEncoder {
     auto [prompt_end, start] = std::mismatch(prompt.begin(), prompt.end(), whole.begin(), whole.end());
     if (older) {
       check(!whole.empty(), "prompt and completion are empty");
-      check(whole.size() >= prompt.size(), "the prompt alone has ", prompt.size(), " tokens, with the completion only ",
-            whole.size());
-      if (prompt_end != prompt.end()) prompt_end = prompt.end() - 1;  // it has grown together with what follows
+      check(whole.size() >= prompt.size(), "the prompt alone has ", prompt.size(),
+            " tokens, but with the completion only ", whole.size());
+      if (prompt_end != prompt.end()) prompt_end = prompt.end() - 1;  // its last token merged with what follows
       start = whole.begin() + (prompt_end - prompt.begin());
     } else {
       check(start != whole.end(), "the completion has no tokens",
@@ -112,7 +112,7 @@ struct EncodeOptions {
 struct Encoded {
   std::vector<Example> examples;
   std::size_t num_dropped = 0;
-  std::vector<std::string> notes;  ///< what the user should know, a sentence each
+  std::vector<std::string> notes;  ///< messages for the user
 };
 
 namespace detail {
@@ -195,7 +195,7 @@ class BlockEncoder {
     });
   }
 
-  /// All that was added; nothing is dropped yet. Throws one Error that names all rows that cannot be encoded.
+  /// All rows that were added; none are dropped yet. Throws one Error naming all rows that cannot be encoded.
   Encoded finish() && {
     problems_.raise(concat("rows of ", examples_.size(), " cannot be encoded"));
     Encoded out;
@@ -221,7 +221,7 @@ class BlockEncoder {
   std::vector<std::int32_t> left_out_;
 };
 
-/// Drops the rows whose prompt alone has `max_length` tokens, and says so. Throws Error when none is left.
+/// Drops rows whose prompt alone has `max_length` tokens or more, with a note. Throws Error if none is left.
 inline void drop_long_prompts(Encoded& encoded, std::optional<std::int64_t> max_length) {
   if (!max_length) return;
   const auto limit = static_cast<std::size_t>(*max_length);

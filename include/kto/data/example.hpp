@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A tokenized row: what the data room hands to the collators. Users with ready-made token ids fill it themselves.
+// A tokenized row, which the data room passes to the collators. Users with ready-made token ids fill it themselves.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ namespace kto {
 
 struct Example {
   std::vector<std::int32_t> prompt_ids;
-  std::vector<std::int32_t> completion_ids;  ///< not yet cut to max_length: a KL pair cuts it after another prompt
+  std::vector<std::int32_t> completion_ids;  ///< not truncated yet: in a KL pair it follows another prompt
   bool label = true;                         ///< desirable (chosen) or not
   std::size_t row = 0;                       ///< number of the row in its file, for messages
 };

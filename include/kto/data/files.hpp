@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which files a data set's split is read from: what Hugging Face's load_dataset reads of local files.
+// Which files to read for a split of a data set, as Hugging Face's load_dataset chooses local files.
 #pragma once
 
 #include <algorithm>
@@ -21,25 +21,25 @@ namespace kto {
 
 inline constexpr std::int64_t default_label_pad_token_id = -100;
 
-/// A data set on disk, and which rows of it: the arguments of load_dataset.
+/// A data set on disk and which of its rows to read: the arguments of load_dataset.
 struct DataSource {
   fs::path path;                               ///< folder, file, pattern of files; or json, csv, parquet, arrow
   std::string split = "train";                 ///< for row_files also slices and sums, as in "train[:10%]+test"
-  std::string config = {};                     ///< which of those that README.md names; the default when empty
-  fs::path data_dir = {};                      ///< folder in `path` to read in place of it
-  std::vector<SplitPatterns> data_files = {};  ///< in place of those that README.md and names imply
+  std::string config = {};                     ///< a configuration in README.md; empty: the default one
+  fs::path data_dir = {};                      ///< folder in `path` to read instead
+  std::vector<SplitPatterns> data_files = {};  ///< instead of those that README.md and file names imply
 };
 
-/// Files that rows are read from, and what is taken of them.
+/// Files to read rows from, and which part of them.
 struct RowFiles {
   std::vector<fs::path> files;
-  std::vector<std::string> columns = {};  ///< these alone; all when empty
-  std::size_t first_row = 0;              ///< those before it are left out
-  std::size_t max_rows = SIZE_MAX;        ///< from there on
-  /// In tokenized rows, the value in completion_labels of what is not the completion.
+  std::vector<std::string> columns = {};  ///< only these; all if empty
+  std::size_t first_row = 0;              ///< rows before it are skipped
+  std::size_t max_rows = SIZE_MAX;        ///< starting there
+  /// In tokenized rows, the label in completion_labels of everything but the completion.
   std::int64_t label_pad_token_id = default_label_pad_token_id;
-  std::optional<DataFormat> format = {};  ///< of all files; what their names imply when absent
-  std::vector<std::string> notes = {};    ///< what the user should know of their choice, a sentence each
+  std::optional<DataFormat> format = {};  ///< of all files; by default, from their names
+  std::vector<std::string> notes = {};    ///< messages for the user about the choice of files
 };
 
 namespace detail {
@@ -50,14 +50,14 @@ inline std::string joined(const auto& names, std::string_view between = ", ") {
   return out;
 }
 
-/// The files that `patterns` name in `folder`, in their order, each pattern's sorted. Of what a pattern with * matches
-/// other files than data are left out; a name without must be there.
+/// The files in `folder` that match `patterns`, in order of the patterns, sorted within each. A pattern with wildcards
+/// skips files that are not data; a plain name must exist.
 inline std::vector<fs::path> named_files(const fs::path& folder, const std::vector<std::string>& patterns,
                                          bool any_ending) {
   std::vector<fs::path> files;
   for (const std::string& pattern : patterns) {
     check(pattern.find("://") == std::string::npos, pattern, ": files are read from disk, not from an address; ",
-          "download it, and give the folder it is in");
+          "download it, and name its folder");
     if (std::error_code none; !is_pattern(pattern) || fs::exists(folder / pattern, none)) {
       const fs::path path = folder / pattern;
       check(!fs::is_directory(path, none), path.string(), ": is a folder; data_files names files or patterns of files");
@@ -72,7 +72,7 @@ inline std::vector<fs::path> named_files(const fs::path& folder, const std::vect
   return files;
 }
 
-/// The patterns of one split. Throws Error with the splits that there are.
+/// The patterns of one split. Throws Error listing the existing splits.
 inline const std::vector<std::string>& patterns_of(const std::vector<SplitPatterns>& data_files,
                                                    const std::string& split, const std::string& where) {
   const auto found = std::ranges::find(data_files, split, &SplitPatterns::split);
@@ -82,7 +82,7 @@ inline const std::vector<std::string>& patterns_of(const std::vector<SplitPatter
   return found->patterns;
 }
 
-/// The files of `split` in `folder` by their names.
+/// The files of `split` in `folder`, by their names.
 inline std::vector<fs::path> guessed_files(const fs::path& folder, const std::string& split,
                                            std::vector<std::string>& notes) {
   const SplitFiles all(folder);
@@ -92,18 +92,18 @@ inline std::vector<fs::path> guessed_files(const fs::path& folder, const std::st
         "*.json in this folder", splits.empty() ? "" : "; the splits it has: ", joined(splits));
   for (const fs::path& file : all.all())
     if (const std::string problem = problem_of(file); !problem.empty() && std::ranges::find(files, file) == files.end())
-      notes.push_back(concat(file.string(), ": ", problem, "; it is left out"));
+      notes.push_back(concat(file.string(), ": ", problem, "; skipped"));
   return files;
 }
 
-/// The same of what `source` says beside the split: of data_files, of a configuration, or by names.
+/// The files of a source's split: from data_files, from a configuration, or by file names.
 inline std::vector<fs::path> folder_files(const DataSource& source, bool any_ending, std::vector<std::string>& notes) {
   const fs::path folder = source.data_dir.empty() ? source.path : source.path / source.data_dir;
   const std::string where = folder.empty() ? "data_files" : folder.string();
   check(folder.empty() || fs::is_directory(folder), where, ": no such folder");
   const auto configs = source.path.empty() ? std::vector<DataConfig>{} : read_configs(source.path);
   check(source.config.empty() || source.config == "default" || !configs.empty(), where, ": there is no configuration ",
-        source.config, ": README.md names none here; leave --dataset_config out");
+        source.config, ": README.md names none; omit --dataset_config");
   const bool is_overridden = !source.data_dir.empty() || !source.data_files.empty();
   const DataConfig* config = configs.empty() || (is_overridden && source.config.empty())
                                  ? nullptr
@@ -114,22 +114,22 @@ inline std::vector<fs::path> folder_files(const DataSource& source, bool any_end
     return is_saved_dataset(folder) ? saved_split(folder, source.split) : guessed_files(folder, source.split, notes);
   const fs::path inner = config->data_dir.empty() ? folder : folder / config->data_dir;
   const std::string of_config = concat(where, ": README.md, configuration ", config->name);
-  if (!config->ignored.empty()) notes.push_back(concat(of_config, ": not followed: ", shortened(config->ignored, 200)));
+  if (!config->ignored.empty()) notes.push_back(concat(of_config, ": ignored: ", shortened(config->ignored, 200)));
   check(fs::is_directory(inner), of_config, ": data_dir: no such folder: ", inner.string());
   if (config->data_files.empty()) return guessed_files(inner, source.split, notes);
   const auto& patterns = patterns_of(config->data_files, source.split, of_config);
   auto files = named_files(inner, patterns, false);
-  check(!files.empty(), of_config, ": no data file is there for the split ", source.split, ": ", joined(patterns));
+  check(!files.empty(), of_config, ": there is no data file for the split ", source.split, ": ", joined(patterns));
   return files;
 }
 
 }  // namespace detail
 
-/// The files of `source.split` (a plain name). Of a folder, in this order: those of `data_files`; those of the
-/// configuration that its README.md names (detail/dataset_card.hpp); what save_to_disk wrote; those that names tell
-/// (detail/split_files.hpp: data/train-00000-of-00001.parquet, train/*.jsonl, train*.csv). Of several formats the one
-/// of most files is read. A file, or the files that a pattern matches (*, ?, [...], and ** for any folders), in the
-/// order of their names, are all "train". Throws Error when there is none, or one that cannot be read.
+/// The files of `source.split` (a plain name). In a folder, the first of these that applies: `data_files`; the
+/// configuration in its README.md (detail/dataset_card.hpp); what save_to_disk wrote; names of files and folders
+/// (detail/split_files.hpp: data/train-00000-of-00001.parquet, train/*.jsonl, train*.csv). Of several formats, only the
+/// most common is read. A single file, or the files that match a pattern (*, ?, [...], and ** for any folders) in order
+/// of their names, are all "train". Throws Error if there is no file, or one that cannot be read.
 inline RowFiles data_files(const DataSource& source) {
   const fs::path& path = source.path;
   const std::string where = path.string();
@@ -156,8 +156,8 @@ inline RowFiles data_files(const DataSource& source) {
     const bool is_there = fs::exists(fs::symlink_status(path, none));
     check(is_pattern || is_there, where, ": no such file or folder (expected a .jsonl or .json file, or a folder with ",
           source.split, "*.jsonl)");
-    check(source.data_dir.empty() && source.data_files.empty(), where, ": data_dir and data_files are of a folder");
-    check(source.config.empty(), where, ": a single file has no configurations; leave --dataset_config out");
+    check(source.data_dir.empty() && source.data_files.empty(), where, ": data_dir and data_files need a folder");
+    check(source.config.empty(), where, ": a single file has no configurations; omit --dataset_config");
     out.files = is_pattern ? detail::matching_files({}, path) : std::vector<fs::path>{path};
     check(!out.files.empty(), where, ": no file matches");
     for (const fs::path& file : out.files)
@@ -171,16 +171,16 @@ inline RowFiles data_files(const DataSource& source) {
     if (const auto others = detail::keep_one_format(out.files); !others.empty())
       out.notes.push_back(concat(others.front().string(),
                                  others.size() > 1 ? concat(" and ", others.size() - 1, " more files are") : " is",
-                                 " left out: of a folder's formats one is read, that of most files, here ",
+                                 " skipped: of several formats in a folder only the most common is read, here ",
                                  out.files.front().filename().string(), "'s"));
   std::set<fs::path> seen;
   for (const fs::path& file : out.files) {
     if (!seen.insert(file).second)
-      out.notes.push_back(concat(file.string(), ": several of the patterns name it; its rows are read as often"));
+      out.notes.push_back(concat(file.string(), ": matches several patterns; its rows are read once for each"));
     const std::string problem = detail::problem_of(file);
     check(problem.empty(), file.string(), ": ", problem);
     check(!detail::is_archive(file), file.string(),
-          ": archives are not read; unpack it (unzip) and take the archive away");
+          ": archives are not read; unpack it (unzip) and remove the archive");
   }
   return out;
 }

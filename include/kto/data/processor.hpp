@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tokenizer and chat template of a model folder, put together for encoding rows.
+// The tokenizer and chat template of a model folder, combined for encoding rows.
 #pragma once
 
 #include <optional>
@@ -13,11 +13,11 @@
 
 namespace kto {
 
-/// What a folder's files say about text. The encoder refers to it, so keep it alive and in its place.
+/// The tokenizer and chat template of a folder. The encoder refers to it: keep it alive and do not move it.
 class Processor {
  public:
-  /// Reads the tokenizer files of `folder`. Throws Error naming the file and what is wrong with it. A chat template
-  /// that cannot be used is an Error only once a conversation needs it.
+  /// Reads the tokenizer files of `folder`. Throws Error naming the file and what is wrong with it. An unusable chat
+  /// template is an Error only when a conversation needs it.
   explicit Processor(const fs::path& folder) : text_(load_tokenizer(folder)) {
     Json& special = text_.config.special_tokens;
     pad_is_eos_ = !special.contains("pad_token") && special.contains("eos_token");
@@ -37,7 +37,7 @@ class Processor {
   const Tokenizer& tokenizer() const { return text_.tokenizer; }
   const TokenizerConfig& config() const { return text_.config; }
 
-  /// The tokens that a model's configs name, too.
+  /// The special tokens that a model's configs name.
   NamedTokens named_tokens() const {
     const auto named = [&](const char* name) -> std::optional<NamedToken> {
       const auto text = text_.config.special_token(name);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows to text: the chat template for conversations, the end-of-sequence token for plain text. As transformers'
-// apply_chat_template and TRL's KTOTrainer do it.
+// Rows to text: applies the chat template to conversations and adds the end-of-sequence token to plain text, as
+// transformers' apply_chat_template and TRL's KTOTrainer do.
 #pragma once
 
 #include <ctime>
@@ -14,17 +14,17 @@
 
 namespace kto {
 
-/// The texts of a row that are tokenized.
+/// The texts of a row, ready to be tokenized.
 struct RowText {
-  std::string prompt;              ///< with what the template writes before a reply
+  std::string prompt;              ///< including the template's generation prompt
   std::string whole;               ///< prompt and completion
-  bool add_special_tokens = true;  ///< a template has written them itself
+  bool add_special_tokens = true;  ///< false if a template wrote them
 
-  /// Where the completion starts in `whole`: prompt and whole part there.
+  /// Where the completion starts in `whole`: where it diverges from `prompt`.
   std::size_t completion_start() const { return detail::common_prefix(prompt, whole); }
 };
 
-/// What a chat template sees for `messages` of a row. `special_tokens` maps bos_token, eos_token, ... to their text.
+/// The template variables for `messages` of a row. `special_tokens` maps bos_token, eos_token, ... to their text.
 inline Json template_variables(const Json& messages, const RowContext& row, const Json& special_tokens,
                                bool add_generation_prompt) {
   Json variables = special_tokens;
@@ -36,7 +36,7 @@ inline Json template_variables(const Json& messages, const RowContext& row, cons
   return variables;
 }
 
-/// Renders a conversational row; `now` is the time for templates that write the date. Throws what the template throws.
+/// Renders a conversational row. `now` is for templates that write the date. Throws what the template throws.
 template <RendersChat Template>
 RowText render_conversation(const Row& row, const Template& chat_template, const Json& special_tokens,
                             std::time_t now) {
@@ -51,8 +51,8 @@ RowText render_conversation(const Row& row, const Template& chat_template, const
 
 namespace detail {
 
-/// `messages` rendered up to the end of the last one's text, for a reply that goes on from there, as transformers'
-/// continue_final_message does it: by a mark behind the text.
+/// Renders `messages` up to the end of the last message's text, for a reply that continues it. Finds the end as
+/// transformers' continue_final_message does: with a marker after the text.
 template <RendersChat Template>
 std::string render_open_end(Json messages, const Row& row, const Template& chat_template, const Json& special_tokens,
                             std::time_t now) {
@@ -61,12 +61,11 @@ std::string render_open_end(Json messages, const Row& row, const Template& chat_
   if (text->is_array())
     for (Json& part : *text)
       if (part.contains("text")) text = &part["text"];
-  check(text->is_string(), "the prompt ends with a message of the assistant that has no text to go on from");
+  check(text->is_string(), "the prompt ends with an assistant message that has no text to continue");
   *text = text->get<std::string>() + mark + ' ';
   std::string out = chat_template.render(template_variables(messages, row, special_tokens, false), now);
   const std::size_t at = out.rfind(mark);
-  check(at != std::string::npos,
-        "the chat template leaves out the prompt's last message, from which the completion goes on");
+  check(at != std::string::npos, "the chat template omits the prompt's last message, which the completion continues");
   const bool keeps_space = out.compare(at + mark.size(), 1, " ") == 0;
   out.resize(at);
   if (!keeps_space) out.resize(out.find_last_not_of(" \t\n\r\f\v") + 1);
@@ -75,8 +74,8 @@ std::string render_open_end(Json messages, const Row& row, const Template& chat_
 
 }  // namespace detail
 
-/// The texts of a row as KTOTrainer made them up to TRL 0.22: a reply goes on from a prompt that ends with one of the
-/// assistant's; the prompt ends where it parts from the whole; and no special tokens are added.
+/// The texts of a row as in KTOTrainer up to TRL 0.22: a completion continues a prompt that ends with an assistant
+/// message, the prompt ends where it diverges from the whole, and no special tokens are added.
 template <RendersChat Template>
 RowText render_older(const Row& row, const Template* chat_template, const Json& special_tokens, std::time_t now) {
   if (row.prompt.is_string()) {
@@ -91,7 +90,7 @@ RowText render_older(const Row& row, const Template* chat_template, const Json& 
   return text;
 }
 
-/// The texts of a plain row: `eos_token` follows the completion unless it is there already.
+/// The texts of a plain row. Appends `eos_token` unless the completion already ends with it.
 inline RowText render_plain(const Row& row, std::string_view eos_token) {
   RowText text{.prompt = row.prompt.get<std::string>(), .whole = {}};
   text.whole = text.prompt + row.completion.get<std::string>();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows as the trainer takes them: a prompt, one completion, and whether that is desirable. And pairs, which become two.
+// Rows for the trainer: a prompt, a completion, and whether it is desirable. And pairs, which become two rows.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +11,12 @@
 
 namespace kto {
 
-/// The columns that say what a data set's rows are. All rows of a data set have the same.
+/// The layout of a data set's rows, by their columns. All rows of a data set have the same layout.
 enum class RowFormat {
   Unpaired,        ///< prompt, completion, label
   Paired,          ///< prompt, chosen, rejected
-  ImplicitPrompt,  ///< chosen, rejected; the prompt is how both begin
-  Tokenized,       ///< completion_input_ids, completion_labels, label: ids in place of text
+  ImplicitPrompt,  ///< chosen, rejected; the prompt is their common beginning
+  Tokenized,       ///< completion_input_ids, completion_labels, label: ids instead of text
 };
 
 struct RowKind {
@@ -36,12 +36,12 @@ inline std::string describe(RowKind kind) {
 
 /// Where a row comes from.
 struct RowSource {
-  std::size_t number = 0;  ///< from 1, over all files of the data set; both rows of a pair have the pair's
+  std::size_t number = 0;  ///< from 1, over all files of the data set; both rows of a pair have the same
   std::size_t file = 0;    ///< index into RowSet::files
   std::size_t line = 0;    ///< from 1, in that file
 };
 
-/// Everything of a row but the completions. `tools` is null or an array of JSON schemas, `chat_template_kwargs` an
+/// Everything in a row except completions. `tools` is null or an array of JSON schemas, `chat_template_kwargs` an
 /// object of variables for the chat template.
 struct RowContext {
   Json prompt;             ///< a string, an array of messages, or of token ids
@@ -51,13 +51,13 @@ struct RowContext {
   RowSource source;
 };
 
-/// What the trainer learns from.
+/// A row for training.
 struct Row : RowContext {
   Json completion;    ///< likewise
   bool label = true;  ///< desirable (chosen) or not
 };
 
-/// A preference as the file has it.
+/// A pair, as in the file.
 struct Pair : RowContext {
   Json chosen;
   Json rejected;
@@ -68,7 +68,7 @@ struct RowSet {
   std::vector<Row> rows;
   RowKind kind;
   std::vector<std::string> files;
-  std::vector<std::string> notes;  ///< what the user should know, a sentence each
+  std::vector<std::string> notes;  ///< messages for the user
 
   /// "data/train.jsonl: line 3"
   std::string where(const RowSource& source) const { return concat(files[source.file], ": line ", source.line); }

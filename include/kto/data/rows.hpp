@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads a data set: JSON Lines, JSON arrays, CSV, compressed or not, or Parquet, of TRL's unpaired or paired preference
-// rows, checked one by one. All that is wrong is reported in one Error before anything is trained on.
+// Reads a data set of TRL's unpaired or paired preference rows from JSON Lines, JSON arrays or CSV, compressed or not,
+// or Parquet. Checks each row, and reports all problems in one Error before training starts.
 // Flow: files -> here -> encode.
 #pragma once
 
@@ -20,15 +20,15 @@
 
 namespace kto {
 
-/// How many rows `part` gives, without looking at them. Throws Error when a file cannot be read.
+/// The number of rows in `part`, without checking them. Throws Error if a file cannot be read.
 inline std::size_t count_rows(const RowFiles& part) {
   std::size_t count = 0;
   for (const fs::path& file : part.files) count += detail::count_rows(file, part.format);
   return std::min(count - std::min(part.first_row, count), part.max_rows);
 }
 
-/// The files of each term of `source.split`, such as "train[:10%]+test", and which of their rows. Throws Error, see
-/// data_files.
+/// The files of each term of `source.split`, such as "train[:10%]+test", and which of their rows to read. Throws Error;
+/// see data_files.
 inline std::vector<RowFiles> row_files(const DataSource& source) {
   std::vector<RowFiles> out;
   for (const detail::SplitSlice& slice : detail::parse_split(source.split)) {
@@ -44,9 +44,9 @@ inline std::vector<RowFiles> row_files(const DataSource& source) {
   return out;
 }
 
-/// Reads the rows of `parts`, one after another, into the trainer's order: the rows as they stand, or of each thousand
-/// pairs the chosen rows and then the rejected ones. A byte-order mark, blank lines and CRLF are fine. Throws one Error
-/// for all malformed rows: file, line, column or key, and what was expected; the first ten in full.
+/// Reads the rows of `parts` in the trainer's order: unpaired rows as they are; of each thousand pairs, first the
+/// chosen rows and then the rejected ones. Accepts a byte-order mark, blank lines and CRLF. Throws one Error for all
+/// malformed rows, with file, line, column or key, and what was expected; the first ten in full.
 inline RowSet read_rows(std::vector<RowFiles> parts, std::string_view where) {
   std::vector<Row> rows;
   detail::RowReader reader(std::move(parts), [&](std::vector<Row> block) {
@@ -57,7 +57,7 @@ inline RowSet read_rows(std::vector<RowFiles> parts, std::string_view where) {
   return set;
 }
 
-/// What the rows of `parts`, which come from `path`, are called in messages.
+/// The name in messages for the rows of `parts`, which come from `path`.
 inline std::string rows_name(const std::vector<RowFiles>& parts, const fs::path& path) {
   const bool is_one_file = parts.size() == 1 && parts[0].files.size() == 1;
   return (is_one_file ? parts[0].files[0] : path).string();
@@ -75,11 +75,10 @@ inline RowSet read_rows(const fs::path& path, const std::string& split = "train"
   return read_rows(DataSource{.path = path, .split = split});
 }
 
-/// The rows of a data set block by block, for sets that are larger than memory: a thread reads at most two blocks
-/// ahead.
+/// Streams the rows of a data set in blocks, for sets larger than memory. A thread reads at most two blocks ahead.
 class RowBlocks {
  public:
-  /// See read_rows; with `stop_at_problem` a malformed row is an Error when it is reached, not before.
+  /// See read_rows. With `stop_at_problem`, a malformed row is an Error only when it is reached.
   RowBlocks(std::vector<RowFiles> parts, std::string where, bool stop_at_problem = false)
       : reader_(
             std::move(parts), [this](std::vector<Row> block) { put(std::move(block)); }, stop_at_problem),
@@ -92,7 +91,7 @@ class RowBlocks {
     changed_.notify_all();
   }
 
-  /// The next rows; none at the end. Throws the Error of what was read.
+  /// The next rows; empty at the end. Throws the Error that reading met.
   std::vector<Row> next() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return !blocks_.empty() || ended_; });
@@ -107,7 +106,7 @@ class RowBlocks {
   }
 
   const std::vector<std::string>& files() const { return reader_.files(); }
-  double share() const { return reader_.share(); }                      ///< of the files, that is read, from 0 to 1
+  double share() const { return reader_.share(); }                      ///< read so far, from 0 to 1
   const std::vector<std::string>& notes() const { return set_.notes; }  ///< complete at the end
 
  private:
@@ -126,7 +125,7 @@ class RowBlocks {
     std::exception_ptr failure;
     try {
       set = reader_.run(where);
-    } catch (const Stopped&) {  // NOLINT(bugprone-empty-catch): the rows are no longer wanted
+    } catch (const Stopped&) {  // NOLINT(bugprone-empty-catch): the reader has been destroyed
     } catch (...) {
       failure = std::current_exception();
     }
@@ -144,7 +143,7 @@ class RowBlocks {
   std::exception_ptr failure_;
   bool stopped_ = false, ended_ = false;
   detail::RowReader reader_;
-  std::jthread thread_;  // last: joined before what it uses is gone
+  std::jthread thread_;  // last, so that it is joined before what it uses is destroyed
 };
 
 }  // namespace kto

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is kept of a prompt and a completion that are too long together. Applied to each (prompt, completion) when a
-// batch is made, for a KL pair has another completion after its prompt.
+// Truncation of a prompt and a completion that are too long together. Applied to each (prompt, completion) when a batch
+// is made, because in a KL pair a prompt is followed by another completion.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ namespace kto {
 struct TokenPair {
   std::span<const std::int32_t> prompt;
   std::span<const std::int32_t> completion;
-  std::optional<std::int32_t> bos = std::nullopt;  ///< stands before the prompt, and is part of it
-  std::optional<std::int32_t> eos = std::nullopt;  ///< stands after the completion, and is part of it
+  std::optional<std::int32_t> bos = std::nullopt;  ///< precedes the prompt and is part of it
+  std::optional<std::int32_t> eos = std::nullopt;  ///< follows the completion and is part of it
 
   std::size_t prompt_size() const { return prompt.size() + (bos ? 1 : 0); }
   std::size_t completion_size() const { return completion.size() + (eos ? 1 : 0); }
@@ -34,19 +34,19 @@ struct TokenPair {
   }
 };
 
-/// Which end of a prompt that is cut is kept.
+/// Which end of a truncated prompt is kept.
 enum class TruncationMode { keep_end, keep_start };
 
-/// KTOTrainer's rule up to TRL 0.22, for rows that are encoded for it (RowEncoder::older). Every prompt begins with
-/// BOS, where the tokenizer has one, and every completion ends with EOS; those that are to be added are held back of
-/// max_length. Where prompt and completion are longer, the prompt is cut to max_prompt_length tokens; where they are
-/// still too long, the completion to max_length - max_prompt_length. Below 0 that counts from the completion's end, as
-/// Python's slices do, and a row may stay longer than max_length. The completion of a KL pair comes whole, after the
-/// prompt as its own row has it, which may then be cut once more.
+/// KTOTrainer's rule up to TRL 0.22, for rows encoded for it (RowEncoder::older). Every prompt begins with BOS, if the
+/// tokenizer has one, and every completion ends with EOS; room for those still to be added is reserved within
+/// max_length. If prompt and completion are too long, the prompt is truncated to max_prompt_length tokens; if they are
+/// still too long, the completion is truncated to max_length - max_prompt_length. If that is negative, it counts from
+/// the completion's end, as in Python's slices, and a row may stay longer than max_length. In a KL pair, the whole
+/// completion follows the prompt as truncated in its own row, which may then be truncated again.
 struct PartTruncation {
   TruncationMode mode = TruncationMode::keep_end;
-  std::int64_t max_prompt_length = 512;                              ///< tokens of a prompt that has to be cut
-  std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens of any completion; no rule of TRL's
+  std::int64_t max_prompt_length = 512;                              ///< tokens kept of a truncated prompt
+  std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens of any completion; not a rule of TRL
   std::optional<std::int32_t> bos_id = std::nullopt;
   std::optional<std::int32_t> eos_id = std::nullopt;
 
@@ -57,7 +57,7 @@ struct PartTruncation {
     const auto begins = [&] { return pair.bos || (!pair.prompt.empty() && pair.prompt.front() == bos_id); };
     const auto ends = [&] { return !pair.completion.empty() && pair.completion.back() == eos_id; };
     if (max_completion_length && static_cast<std::int64_t>(pair.completion.size()) > *max_completion_length)
-      cut(pair.completion, *max_completion_length - 1);  // EOS is one of them
+      cut(pair.completion, *max_completion_length - 1);  // EOS counts
     if (max_length) {
       const std::int64_t limit =
           *max_length - (pair.prompt_size() > 0 && !begins() ? 1 : 0) - (!pair.completion.empty() && !ends() ? 1 : 0);
@@ -81,8 +81,8 @@ struct PartTruncation {
   }
 };
 
-/// How rows are cut. Without `parts` as TRL 1.16 does it: everything after max_length tokens is left out, and
-/// encode_rows drops rows whose prompt fills it.
+/// How rows are truncated. Without `parts`, as in TRL 1.16: everything after max_length tokens is dropped, and
+/// encode_rows drops rows whose prompt fills max_length.
 struct Truncation {
   std::optional<std::int64_t> max_length = 1024;  ///< tokens of prompt and completion
   std::optional<PartTruncation> parts = std::nullopt;
@@ -97,7 +97,7 @@ struct Truncation {
     return pair;
   }
 
-  /// The tokens that are kept of `row`'s prompt and the completion of another row.
+  /// The tokens kept of `row`'s prompt and the completion of another row.
   TokenPair mismatched(TokenPair row, std::span<const std::int32_t> completion) const {
     if (parts) row = (*this)(row);
     row.completion = completion;
@@ -105,7 +105,7 @@ struct Truncation {
     return (*this)(row);
   }
 
-  /// In words, for the key of a cache: two that cut differently differ.
+  /// A description for cache keys: different rules have different descriptions.
   std::string describe() const {
     const auto number = [](auto n) { return n ? std::to_string(*n) : "none"; };
     if (!parts) return "max_length " + number(max_length);
@@ -116,7 +116,7 @@ struct Truncation {
   }
 };
 
-/// Throws UsageError when a rule would leave a row without prompt or completion tokens.
+/// Throws UsageError if a rule would leave a row without prompt or completion tokens.
 inline void check_truncation(const Truncation& rule) {
   const auto require = [](bool holds, const auto&... parts) {
     if (!holds) throw UsageError(concat(parts...));
@@ -129,7 +129,7 @@ inline void check_truncation(const Truncation& rule) {
           rule.parts->max_completion_length.value_or(0), "; expected 1 or more");
 }
 
-/// What to know of `rows` under `rule`: how many prompts and completions are cut. Empty when none is.
+/// A note on how many prompts and completions of `rows` are truncated by `rule`; empty if none.
 inline std::string truncation_note(std::span<const Example> rows, const Truncation& rule) {
   std::size_t prompts = 0, completions = 0, long_rows = 0;
   for (const Example& row : rows) {
@@ -140,10 +140,10 @@ inline std::string truncation_note(std::span<const Example> rows, const Truncati
   }
   if (prompts + completions == 0) return "";
   std::string out = concat("of ", rows.size(), " rows ", prompts, " prompts and ", completions,
-                           " completions are cut (", rule.describe(), ")");
+                           " completions are truncated (", rule.describe(), ")");
   if (long_rows > 0)
     out +=
-        concat(", and ", long_rows, " stay longer than max_length: max_prompt_length is too near to it, or above it");
+        concat(", and ", long_rows, " stay longer than max_length: max_prompt_length is too close to it, or above it");
   return out;
 }
 

@@ -141,7 +141,7 @@ TEST_CASE("parquet: a column of any type may stand beside those that rows use", 
   columns.insert(columns.end(), others.begin(), others.end());
   const auto set = kto::read_rows(write(folder, columns));
   CHECK(set.rows.at(1).completion == "d");
-  CHECK(set.notes == std::vector<std::string>{"columns that are not used: blob, created_at, day, images, map, price"});
+  CHECK(set.notes == std::vector<std::string>{"unused columns: blob, created_at, day, images, map, price"});
   CHECK(kto::detail::count_rows(folder.path() / "rows.parquet") == 2);
   columns[8].values = R"([[], ["x"]])";
   CHECK_THAT(error_of([&] { kto::read_rows(write(folder, columns)); }),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a row must look like: which columns it has, and what may stand in them. Each check throws an Error that names
-// the column or key and what was expected; the reader of rows puts file and line before it.
+// Checks the shape of a row: which columns it has and what they hold. Each check throws an Error that names the column
+// or key and what was expected; the reader of rows prepends file and line.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@
 
 namespace kto::detail {
 
-/// "the string "yes"", "the number 3", "a list": what stands where something else was expected.
+/// Describes an unexpected value: "the string "yes"", "the number 3", "a list".
 inline std::string describe_value(const Json& value) {
   constexpr std::size_t max_shown = 40;
   if (value.is_object()) return "an object";
@@ -27,7 +27,7 @@ inline std::string describe_value(const Json& value) {
   return "the string " + Json(shortened(value.get_ref<const std::string&>(), max_shown)).dump();
 }
 
-/// The value of a column or key; null when it is absent or null.
+/// The value of a column or key; null if it is absent or null.
 inline const Json* find_value(const Json& object, std::string_view key) {
   const auto found = object.find(std::string(key));
   return found == object.end() || found->is_null() ? nullptr : &*found;
@@ -51,10 +51,10 @@ inline void check_part(const Json& part, const std::string& name) {
   check(kind != "text" || has_text, name, ".text is missing; expected a string");
   for (const std::string_view medium : {"image", "video", "audio"})
     check(kind.find(medium) == std::string::npos, name, " is of type ", kind,
-          "; only text can be trained on: remove the rows that have other media");
+          "; only text is supported: remove rows with other media");
 }
 
-/// What a tool gave back, as JSON: a template writes it as it is. A list of nothing but text and media is one of parts.
+/// Whether content is a tool's result as JSON, which a template prints as is, and not a list of text and media parts.
 inline bool is_tool_result(std::string_view role, const Json& content) {
   constexpr std::array<std::string_view, 3> tools{"tool", "ipython", "function"};
   constexpr std::array<std::string_view, 6> media{"image", "image_url", "video", "video_url", "audio", "audio_url"};
@@ -69,14 +69,14 @@ inline bool is_tool_result(std::string_view role, const Json& content) {
   return content.is_object() || (content.is_array() && !std::ranges::all_of(content, is_part));
 }
 
-/// A message: a role, and a content (a string, or a list of parts; of a tool any JSON list or object) unless tool calls
-/// or a reasoning stand in its place.
+/// Checks a message: it has a role, and content (a string or a list of parts; for a tool, any JSON list or object)
+/// unless it has tool calls or reasoning instead.
 inline void check_message(const Json& message, const std::string& name) {
   check(message.is_object(), name, " is ", describe_value(message), "; expected a message with role and content");
   const bool share_gpt = message.contains("from") && message.contains("value");
   const Json& role =
       need_value(message, "role", name + ".role",
-                 share_gpt ? "the keys role and content in place of from and value" : "a string such as user");
+                 share_gpt ? "the keys role and content instead of from and value" : "a string such as user");
   check(role.is_string() && !role.get_ref<const std::string&>().empty(), name, ".role is ", describe_value(role),
         "; expected a string such as user");
   for (const char* key : {"tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"})
@@ -106,31 +106,31 @@ inline void check_same_turns(bool a_conversational, std::string_view a, bool b_c
         kind(b_conversational), "; expected both to be strings, or both lists of messages");
 }
 
-/// What a label says: true or false, or the number 1 or 0 for it; none for anything else.
+/// The value of a label: true or false, or 1 or 0; empty for anything else.
 inline std::optional<bool> label_of(const Json& label) {
   if (label.is_boolean()) return label.get<bool>();
   if (label.is_number() && (label == 0 || label == 1)) return label == 1;
   return {};
 }
 
-/// Columns that rows are made of, and those that a chat template takes.
+/// The columns of rows, and those passed to a chat template.
 inline const std::set<std::string> pair_columns{"prompt", "chosen", "rejected"},
     row_columns{"prompt", "completion", "label"},
     id_columns{"completion_input_ids", "completion_labels", "completion_attention_mask", "label"},
     template_columns{"tools", "chat_template_kwargs"};
 
-/// Those that this row is made of, by what else it has.
+/// The columns that make up this row, depending on which it has.
 inline const std::set<std::string>& used_columns(const Json& row) {
   if (find_value(row, "completion_input_ids")) return id_columns;
   return find_value(row, "chosen") || find_value(row, "rejected") ? pair_columns : row_columns;
 }
 
-/// Checks the columns of an unpaired row or a pair, and says which it is. Of a tokenized row the ids are not looked at.
+/// Checks the columns of an unpaired row or a pair, and returns which it is. Does not check the ids of a tokenized row.
 inline RowKind check_columns(const Json& row) {
   check(row.is_object(), "a row is ", describe_value(row), "; expected an object with prompt, completion and label");
   for (const std::string column : {"image", "images"})
     if (const Json* media = find_value(row, column); media && !media->empty())
-      fail('"', column, "\" holds media; only text can be trained on: remove the column or the row");
+      fail('"', column, "\" holds media; only text is supported: remove the column or the row");
 
   if (find_value(row, "completion_input_ids")) {
     const Json& label = need_value(row, "label", "\"label\"", "true or false");
@@ -165,11 +165,11 @@ inline RowKind check_columns(const Json& row) {
   return {RowFormat::Paired, conversational};
 }
 
-/// The tools of a row: a list of JSON schemas, or that list as a JSON string.
+/// The tools of a row: a list of JSON schemas, or such a list as a JSON string.
 inline Json check_tools(const Json& row) {
   const Json* column = find_value(row, "tools");
   if (!column) return {};
-  constexpr std::string_view expected = "; expected a list of JSON schemas, or that list as a JSON string";
+  constexpr std::string_view expected = "; expected a list of JSON schemas, or such a list as a JSON string";
   Json tools = *column;
   if (column->is_string()) {
     const auto& text = column->get_ref<const std::string&>();
@@ -184,7 +184,7 @@ inline Json check_tools(const Json& row) {
   return tools;
 }
 
-/// Variables for the chat template. Those that steer the tokenizer, or that the trainer sets, are refused by name.
+/// Variables for the chat template. Those that control the tokenizer, or that the trainer sets, are refused by name.
 inline Json check_template_variables(const Json& row) {
   const Json* column = find_value(row, "chat_template_kwargs");
   if (!column) return Json::object();

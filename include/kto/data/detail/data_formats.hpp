@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kind of data file a name implies, and which kind of a folder's files is read.
+// The format of a data file, from its name, and which format to read in a folder that has several.
 #pragma once
 
 #include <algorithm>
@@ -16,11 +16,11 @@
 
 namespace kto {
 
-/// How rows are written down. JSON is one object a line, objects one after another, or an array of them.
+/// File formats of rows. JSON is one object per line, objects in a row, or an array of them.
 enum class DataFormat : std::uint8_t { json, csv, tsv, parquet, arrow };
 
-/// Endings of data files; text may be compressed, with another ending after it (compressed_endings). Where a folder has
-/// as many files of one ending as of another, the one that stands first here is read: the order of datasets.
+/// Endings of data files; text may be compressed, with another ending after it (compressed_endings). If a folder has
+/// equally many files of two formats, the first one here is read, as in datasets.
 struct DataEnding {
   std::string_view ending;
   DataFormat format;
@@ -40,7 +40,7 @@ namespace detail {
 inline constexpr std::string_view known_data_files =
     ".jsonl, .json, .csv, .ndjson or .tsv (also followed by .gz, .zst, .bz2 or .xz), .parquet or .arrow";
 
-/// Which of data_endings a file's name has, but for that of a compressed file; none for other files.
+/// The entry of data_endings that matches a file's name, ignoring a compression ending; none for other files.
 inline std::optional<std::size_t> ending_of(const fs::path& path) {
   const std::string ending = (is_compressed(path) ? path.stem() : path).extension().string();
   const auto found = std::ranges::find(data_endings, ending, &DataEnding::ending);
@@ -53,7 +53,7 @@ inline std::optional<DataFormat> format_of(const fs::path& path) {
   return ending ? std::optional(data_endings[*ending].format) : std::nullopt;
 }
 
-/// Archives, which datasets unpacks: a folder's rows would be fewer without one.
+/// Archives, which datasets would unpack. Skipping one silently would lose rows.
 inline bool is_archive(const fs::path& path) {
   const std::string ending = path.extension().string();
   if (ending == ".zip") return true;
@@ -62,14 +62,13 @@ inline bool is_archive(const fs::path& path) {
 
 inline bool is_data_file(const fs::path& path) { return ending_of(path) || is_archive(path); }
 
-/// "datasets reads one format of a folder": that of the ending which most of `files` have. Takes the others out, and
-/// returns them.
+/// Like datasets, keeps one format: the most common one in `files`. Removes the other files and returns them.
 inline std::vector<fs::path> keep_one_format(std::vector<fs::path>& files) {
-  std::map<std::size_t, std::size_t> count;  // by ending
+  std::map<std::size_t, std::size_t> count;  // per ending
   for (const fs::path& file : files)
     if (const auto ending = ending_of(file)) ++count[*ending];
   if (count.size() < 2) return {};
-  const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };  // of equals the first is kept
+  const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };  // the first of equals wins
   const DataFormat kept = data_endings[std::ranges::max_element(count, fewer)->first].format;
   const auto is_other = [&](const fs::path& file) { return !is_archive(file) && format_of(file) != kept; };
   std::vector<fs::path> others;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The configurations of a data set that its README.md names: in YAML before the text, as Hugging Face's datasets reads
-// it (datasets/utils/metadata.py).
+// The configurations of a data set, from the YAML at the top of its README.md, as Hugging Face's datasets reads them
+// (datasets/utils/metadata.py).
 //   configs:
 //   - config_name: en
 //     default: true
@@ -24,14 +24,14 @@
 
 namespace kto {
 
-/// The files of a split: names, or patterns of them.
+/// The files of a split: names or patterns.
 struct SplitPatterns {
   std::string split;
   std::vector<std::string> patterns;
 };
 
-/// Reads what `data_files` holds in a README.md and for load_dataset: a text or a list of texts, which are the split
-/// train; {split: texts}; or a list of {split, path: texts}. Throws Error that opens with `where`.
+/// Parses `data_files` of a README.md or of load_dataset: a string or a list of strings (the split train), {split:
+/// strings}, or a list of {split, path: strings}. Throws Error starting with `where`.
 inline std::vector<SplitPatterns> parse_data_files(const Json& value, std::string_view where) {
   const auto expect = [&](bool holds) {
     check(holds, where,
@@ -74,11 +74,11 @@ struct DataConfig {
   std::string name;
   bool is_default = false;
   fs::path data_dir = {};
-  std::vector<SplitPatterns> data_files = {};  ///< those that names of files imply where it has none
-  std::string ignored = {};                    ///< names of other settings, of how files are read
+  std::vector<SplitPatterns> data_files = {};  ///< if empty, the names of the files decide
+  std::string ignored = {};                    ///< names of other settings, about how to read files
 };
 
-/// The YAML before the text of a README.md, and the number of its first line; empty when there is none.
+/// The YAML at the top of a README.md, and the number of its first line; empty if there is none.
 inline std::pair<std::string, int> front_matter(std::string_view text_of_file) {
   std::string lines;  // ending with LF
   for (std::size_t at = 0; at < text_of_file.size(); ++at)
@@ -108,8 +108,7 @@ inline std::pair<std::string, int> front_matter(std::string_view text_of_file) {
   return {};
 }
 
-/// The configurations that `folder`/README.md names, or .huggingface.yaml, which takes precedence; none when neither
-/// does.
+/// The configurations named by `folder`/.huggingface.yaml, or else by README.md; empty if neither names any.
 inline std::vector<DataConfig> read_configs(const fs::path& folder) {
   std::vector<DataConfig> out;
   for (const char* name : {".huggingface.yaml", "README.md"}) {
@@ -117,13 +116,13 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
     if (std::error_code none; !fs::is_regular_file(file, none)) continue;
     std::pair<std::string, int> yaml{read_file(file), 1};
     if (file.extension() == ".md") yaml = front_matter(yaml.first);
-    if (yaml.first.find("configs") == std::string::npos) continue;  // also where there is no yaml-cpp
+    if (yaml.first.find("configs") == std::string::npos) continue;  // works without yaml-cpp, too
     const std::string where = file.string();
     const Json card = parse_yaml(yaml.first, where, yaml.second);
     const auto list = card.is_object() ? card.find("configs") : card.end();
     if (!card.is_object() || list == card.end() || list->is_null() || list->empty()) continue;
     check(list->is_array(), where, ": configs: expected a list of mappings with config_name and data_files");
-    std::unordered_map<std::string, std::size_t> last;  // of those with one name the last counts
+    std::unordered_map<std::string, std::size_t> last;  // of those with the same name, the last wins
     for (std::size_t i = 0; i < list->size(); ++i)
       if (const Json& item = (*list)[i]; item.is_object() && item.contains("config_name"))
         last[json_as<std::string>(item["config_name"]).value_or("")] = i;
@@ -132,7 +131,7 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
       const auto text = [&](const std::string& key) {
         const auto found = item.find(key);
         if (found == item.end() || found->is_null()) return std::string();
-        check(found->is_string(), where, ": configs: ", key, ": expected a text");
+        check(found->is_string(), where, ": configs: ", key, ": expected a string");
         return found->get<std::string>();
       };
       check(item.is_object() && !text("config_name").empty(), where,
@@ -155,8 +154,8 @@ inline std::vector<DataConfig> read_configs(const fs::path& folder) {
   return out;
 }
 
-/// That of `configs` (there are some) which `name` asks for; for an empty name the default: the only one, or the one
-/// that is marked or called so. Throws Error with the names.
+/// The configuration called `name`; for an empty name the default: the only one, or the one marked or called default.
+/// Throws Error listing the names.
 inline const DataConfig& choose_config(const std::vector<DataConfig>& configs, const std::string& name,
                                        std::string_view folder) {
   std::string names;

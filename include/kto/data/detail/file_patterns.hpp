@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files under a folder, and files that a pattern matches, as fsspec finds them for Hugging Face's datasets.
+// Lists the files under a folder and the files that match a pattern, as fsspec does for Hugging Face's datasets.
 #pragma once
 
 #include <fnmatch.h>
@@ -18,8 +18,8 @@ namespace kto::detail {
 
 inline bool is_pattern(std::string_view path) { return path.find_first_of("*?[") != std::string_view::npos; }
 
-/// Files about a data set, as datasets leaves them out, and those that a training run leaves (an output folder may lie
-/// in the data's, and train_results.json has a word of a split). A pattern may name one.
+/// Files to skip unless a pattern names them: files about a data set, as in datasets, and files of a training run (an
+/// output folder may be inside the data folder, and train_results.json contains the name of a split).
 inline bool is_about_data(const fs::path& path) {
   constexpr std::array<std::string_view, 12> names{"README.md",          "config.json",        "dataset_info.json",
                                                    "dataset_infos.json", "dataset_dict.json",  "dummy_data.zip",
@@ -28,24 +28,24 @@ inline bool is_about_data(const fs::path& path) {
   return std::ranges::find(names, path.filename().string()) != names.end();
 }
 
-/// Hidden files and folders, and folders such as __pycache__, are found only where a pattern names them.
+/// Hidden files and folders, and folders such as __pycache__, are found only if a pattern names them.
 inline bool is_special(const fs::directory_entry& entry) {
   std::error_code none;
   const std::string name = entry.path().filename().string();
   return name.starts_with('.') || (name.starts_with("__") && entry.is_directory(none));
 }
 
-/// Why `path` cannot be read as a file or a folder; empty when it can: a link may lead nowhere, or to itself.
+/// Why `path` cannot be read as a file or a folder, such as a link to nothing or to itself; empty if it can.
 inline std::string problem_of(const fs::path& path) {
   std::error_code problem;
   const fs::file_status status = fs::status(path, problem);
   if (fs::is_regular_file(status) || fs::is_directory(status)) return {};
-  if (fs::exists(status)) return "is not a file but a FIFO, a device or a socket";
+  if (fs::exists(status)) return "is not a file but a FIFO, device or socket";
   const bool is_link = fs::is_symlink(fs::symlink_status(path, problem));
-  return is_link ? "is a symbolic link that leads to no file" : "is no file";
+  return is_link ? "is a broken symbolic link" : "is not a file";
 }
 
-/// What is right in `folder`. Throws Error when that is not clear.
+/// The entries of `folder` itself. Throws Error if it cannot be read.
 inline std::vector<fs::directory_entry> entries_of(const fs::path& folder) {
   std::error_code problem;
   fs::directory_iterator at(folder, problem);
@@ -64,8 +64,8 @@ void visit_folders(const fs::path& folder, const Visit& visit) {
     if (entry.is_directory(none) && !entry.is_symlink(none) && !is_special(entry)) visit_folders(entry.path(), visit);
 }
 
-/// Adds the files under `folder` that the names from `part` on match, also those with a problem_of their own; ** stands
-/// for any folders, also for none.
+/// Adds the files under `folder` that match the rest of the pattern from `part` on, including those with a problem_of.
+/// ** matches any number of folders, including none.
 inline void find_matches(const fs::path& folder, fs::path::const_iterator part, fs::path::const_iterator end,
                          std::set<std::string>& found) {
   const std::string name = part->string();
@@ -92,11 +92,11 @@ inline void find_matches(const fs::path& folder, fs::path::const_iterator part, 
   }
 }
 
-/// Files that `pattern`, a path with *, ?, [...] or **, stands for under `folder`, sorted by path. Throws Error when **
-/// does not stand alone.
+/// The files under `folder` that match `pattern`, a path with *, ?, [...] or **, sorted by path. Throws Error if ** is
+/// only a part of a name.
 inline std::vector<fs::path> matching_files(const fs::path& folder, const fs::path& pattern) {
   for (const fs::path& part : pattern)
-    check(part == "**" || part.string().find("**") == std::string::npos, pattern.string(), ": ** stands beside \"",
+    check(part == "**" || part.string().find("**") == std::string::npos, pattern.string(), ": ** is next to \"",
           part.string(), "\"; expected it alone between slashes, as in folder/**/*.jsonl");
   std::set<std::string> found;
   find_matches(pattern.is_absolute() ? fs::path() : folder, pattern.begin(), pattern.end(), found);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Splits a data file into the JSON texts of its rows, so that each is parsed, and complained about, on its own.
+// Splits a data file into the JSON texts of its rows, so that each row is parsed, and reported, on its own.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace kto::detail {
 
-/// One row's text and the place of its first byte in the file, counted from 1.
+/// One row's text and the position of its first byte in the file, counted from 1.
 struct JsonText {
   std::string_view text;
   std::size_t line = 1;
@@ -25,15 +25,15 @@ struct JsonText {
 inline constexpr std::string_view json_spaces = " \t\r\n";
 inline bool is_json_space(char c) { return json_spaces.find(c) != std::string_view::npos; }
 
-/// Where in its file a piece of text begins, from piece to piece.
+/// The position in the file at which the current piece of text begins.
 struct TextPlace {
   std::size_t line = 1;
-  std::ptrdiff_t line_start = 0;  ///< from the piece's begin
+  std::ptrdiff_t line_start = 0;  ///< relative to the beginning of the piece
   enum { before, first, element, after } in_array = before;
 };
 
-/// Calls visit(JsonText) for each line that is not blank. Returns how many bytes are done: all where the piece is the
-/// last one, else up to the last line break.
+/// Calls visit(JsonText) for each non-blank line. Returns how many bytes are consumed: all if the piece is the last
+/// one, else up to the last line break.
 template <class Visit>
 std::size_t split_lines(std::string_view content, bool is_last, TextPlace& place, const Visit& visit) {
   std::size_t begin = 0;
@@ -48,13 +48,13 @@ std::size_t split_lines(std::string_view content, bool is_last, TextPlace& place
   return begin;
 }
 
-/// Goes through a piece of text, and keeps where in the file it is.
+/// Walks through a piece of text and tracks the position in the file.
 struct TextCursor {
   std::string_view content;
   TextPlace& place;
   std::string_view where;
   std::size_t at = 0;
-  bool in_string = false;  ///< where pass_value found no end
+  bool in_string = false;  ///< when pass_value found no end
 
   bool ends() const { return at == content.size(); }
   void step() {
@@ -69,15 +69,15 @@ struct TextCursor {
     return static_cast<std::size_t>(static_cast<std::ptrdiff_t>(at) - place.line_start + 1);
   }
   std::string here() const { return concat(where, ": line ", place.line, ", column ", column(), ": "); }
-  /// How many bytes are done, for what split_... returns.
+  /// How many bytes are consumed: the return value of split_...
   std::size_t done() const {
     place.line_start -= static_cast<std::ptrdiff_t>(at);
     return at;
   }
 
-  /// Goes to the end of the value that begins here: behind the bracket that closes it, or where the comma or bracket
-  /// stands that ends it in an array. Goes nowhere, and says so by false, where the end is in the next piece. Throws
-  /// Error, which ends with `otherwise`, where there is no end.
+  /// Moves to the end of the value that begins here: after its closing bracket, or to the comma or bracket that ends it
+  /// in an array. If the end is in the next piece, does not move and returns false. Throws Error, ending with
+  /// `otherwise`, if there is no end.
   bool pass_value(bool is_last, bool in_array, std::string_view otherwise) {
     const TextPlace start = place;
     const std::size_t begin = at, first_column = column();
@@ -105,9 +105,9 @@ struct TextCursor {
   }
 };
 
-/// Calls visit(JsonText) for each object of those that stand one after another, over as many lines as they like.
-/// Returns how many bytes are done: all where the piece is the last one, else up to the last object's end. Throws Error
-/// when something else stands there.
+/// Calls visit(JsonText) for each object in a sequence of objects, which may span lines. Returns how many bytes are
+/// consumed: all if the piece is the last one, else up to the last object's end. Throws Error if it finds anything
+/// else.
 template <class Visit>
 std::size_t split_objects(std::string_view content, bool is_last, TextPlace& place, std::string_view where,
                           const Visit& visit) {
@@ -123,9 +123,9 @@ std::size_t split_objects(std::string_view content, bool is_last, TextPlace& pla
   }
 }
 
-/// Calls visit(JsonText) for each element of the array that a file is. Returns how many bytes are done: all where the
-/// piece is the last one, else up to the last element's comma. Throws Error when the array itself is broken; what
-/// stands in an element is the visitor's business.
+/// Calls visit(JsonText) for each element of a file that is an array. Returns how many bytes are consumed: all if the
+/// piece is the last one, else up to the last element's comma. Throws Error if the array itself is broken; the visitor
+/// checks the elements.
 template <class Visit>
 std::size_t split_array(std::string_view content, bool is_last, TextPlace& place, std::string_view where,
                         const Visit& visit) {
@@ -156,8 +156,8 @@ std::size_t split_array(std::string_view content, bool is_last, TextPlace& place
   }
 }
 
-/// `text` with `digit` in place of each NaN, Infinity and -Infinity, and spaces up to their length; none when it has
-/// none. Python's json writes them, and no JSON has them.
+/// `text` with each NaN, Infinity and -Infinity replaced by `digit` and padded with spaces; empty if it has none. They
+/// are not JSON, but Python's json writes them.
 inline std::optional<std::string> without_nonfinite(std::string_view text, char digit) {
   std::optional<std::string> out;
   bool in_string = false;
@@ -180,7 +180,7 @@ inline std::optional<std::string> without_nonfinite(std::string_view text, char 
   return out;
 }
 
-/// Where two values that are alike but for numbers first differ: "", "[0].score".
+/// Where two values that differ only in numbers first differ: "", "[0].score".
 inline std::string first_difference(const Json& a, const Json& b) {
   if (a.is_structured() && a.size() == b.size())
     for (auto i = a.begin(), j = b.begin(); i != a.end(); ++i, ++j)
@@ -191,14 +191,14 @@ inline std::string first_difference(const Json& a, const Json& b) {
   return {};
 }
 
-/// A row, and by column where it holds NaN or an infinity, for which the row has a 0.
+/// A row, and for each column where it holds NaN or an infinity (the row has a 0 there).
 struct ParsedRow {
   Json row;
   std::map<std::string, std::string> nonfinite = {};
 };
 
-/// Parses one row. Throws Error that opens with `file`, line and column when it is not UTF-8, nested absurdly deep (a
-/// parsed value is walked recursively), or not JSON.
+/// Parses one row. Throws Error starting with `file`, line and column if it is not UTF-8, too deeply nested (parsed
+/// values are walked recursively), or not JSON.
 inline ParsedRow parse_row(const JsonText& row, std::string_view file) {
   const auto place = [&](std::size_t at) {
     const auto before = row.text.substr(0, at);
@@ -214,7 +214,7 @@ inline ParsedRow parse_row(const JsonText& row, std::string_view file) {
   }
   if (const std::size_t deep = find_too_deep(row.text); deep != std::string_view::npos)
     fail(place(deep), "lists and objects are nested more than ", max_json_depth, " deep");
-  constexpr std::size_t max_padding = 1 << 20;  // spaces put the row at its column for the message
+  constexpr std::size_t max_padding = 1 << 20;  // spaces shift the row to its column, for the message
   const auto parse = [&](std::string_view text) {
     return parse_json(std::string(std::min(row.column - 1, max_padding), ' ').append(text), file, row.line);
   };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collects what is wrong with the rows of a data set, so that one Error reports all of it.
+// Collects the problems of the rows of a data set, so that one Error reports them all.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,11 @@
 
 namespace kto::detail {
 
-/// Bytes that a message has for one row: it never quotes all of it.
+/// How many bytes a message spends on one row: it never quotes a whole long row.
 inline constexpr std::size_t max_row_message = 500;
 
-/// Problems by position; the first ten by position are kept in full, the others counted, in whatever order they come.
+/// Problems by position. The first ten by position are kept in full and the others counted, in whatever order they are
+/// added.
 class Problems {
  public:
   static constexpr std::size_t num_kept = 10;
@@ -28,7 +29,7 @@ class Problems {
   }
   bool empty() const { return count_ == 0; }
 
-  /// Throws Error when there are any: the problem itself, or a list under "`count` `headline`".
+  /// Throws Error if there are any: the problem itself, or a list under "`count` `headline`".
   void raise(std::string_view headline) const {
     if (count_ == 0) return;
     if (count_ == 1) fail(first_.begin()->second);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Takes rows out of files, checks them one by one, and hands them on in blocks, so that no more of a data set need be
-// in memory than its reader wants.
+// Reads rows from files, checks them one by one, and passes them on in blocks, so that the caller decides how much of a
+// data set is in memory.
 #pragma once
 
 #include <algorithm>
@@ -24,8 +24,8 @@
 
 namespace kto::detail {
 
-/// Calls its last argument for each row of a Parquet or Arrow file, with what is read so far of it (0 to 1), until that
-/// returns false. Of a column that is not used it only says whether there is something. Null in a program that does not
+/// Calls its last argument for each row of a Parquet or Arrow file, with the share of the file read so far (0 to 1),
+/// until that returns false. For unused columns, only says whether they hold something. Null in a program that does not
 /// include kto/data/parquet.hpp.
 using TableReader = void (*)(const fs::path&, DataFormat, const std::function<bool(const std::string& column)>& is_used,
                              const std::function<bool(Json row, double share)>&);
@@ -42,16 +42,16 @@ inline void read_table(const fs::path& path, DataFormat format, const std::funct
   table_reader(path, format, is_used, visit);
 }
 
-/// Takes the rows of all files in turn. The first row that has a known format sets that of the data set.
+/// Reads the rows of all files in turn. The first row with a known format determines the format of the data set.
 class RowReader {
  public:
   using Sink = std::function<void(std::vector<Row>)>;
-  static constexpr std::size_t block_rows = 8192;       ///< rows that are handed on together
-  static constexpr std::size_t block_bytes = 16 << 20;  ///< or fewer where they are long
-  static constexpr std::size_t stream_share = 16;       ///< of a stream one such part, so that little is read ahead
+  static constexpr std::size_t block_rows = 8192;       ///< rows passed on together
+  static constexpr std::size_t block_bytes = 16 << 20;  ///< or fewer if they are long
+  static constexpr std::size_t stream_share = 16;       ///< blocks of a stream are this much smaller
 
-  /// With `stop_at_problem`, for a stream, a malformed row is an Error when it is reached; otherwise all of them are
-  /// one Error in the end, and no row is handed on after the first.
+  /// With `stop_at_problem` (for streams), a malformed row is an Error as soon as it is read. Otherwise all malformed
+  /// rows are reported in one Error at the end, and no rows are passed on after the first.
   RowReader(std::vector<RowFiles> parts, Sink sink, bool stop_at_problem = false)
       : parts_(std::move(parts)), sink_(std::move(sink)), stop_at_problem_(stop_at_problem) {
     for (const RowFiles& part : parts_)
@@ -64,10 +64,10 @@ class RowReader {
   }
 
   const std::vector<std::string>& files() const { return files_; }
-  /// How much of the files is read, from 0 to 1; may be asked by another thread.
+  /// The share of the files read so far, from 0 to 1. Any thread may call it.
   double share() const { return share_; }
 
-  /// Reads everything. Returns the set without its rows. `where` names it in messages.
+  /// Reads everything and returns the set without its rows. `where` names it in messages.
   RowSet run(std::string_view where) {
     for (const RowFiles& part : parts_) {
       part_ = &part;
@@ -81,12 +81,12 @@ class RowReader {
         ++file_;
       }
       for (const std::string& column : part.columns)
-        check(seen_columns_.contains(column), part.files.front().string(), ": no row has the column ", column,
-              ", which is to be taken");
+        check(seen_columns_.contains(column), part.files.front().string(), ": no row has the requested column ",
+              column);
     }
     for (const RowFiles& part : parts_)
       check(!kind_ || kind_->format == RowFormat::Tokenized || part.label_pad_token_id == default_label_pad_token_id,
-            where, ": label_pad_token_id says what completion_labels of tokenized rows hold, and these are ",
+            where, ": label_pad_token_id only applies to completion_labels of tokenized rows, and these are ",
             describe(kind_.value_or(RowKind{})), "; leave it out");
     problems_.raise(concat("malformed rows of ", number_, " in ", where));
     check(number_ > 0, where, ": no rows; expected ", expected_rows());
@@ -95,17 +95,18 @@ class RowReader {
     for (const RowFiles& part : parts_) set.notes.insert(set.notes.end(), part.notes.begin(), part.notes.end());
     if (prompt_column_unused_)
       set.notes.push_back(
-          "\"prompt\" is plain text while chosen and rejected are conversations: the prompt is taken from the messages "
-          "that both begin with, and the column is not used");
+          "\"prompt\" is plain text but chosen and rejected are conversations: the messages that both begin with "
+          "become "
+          "the prompt, and the column is ignored");
     if (kind_->format != RowFormat::Unpaired && unused_columns_.erase("label") > 0)
-      set.notes.push_back("pairs have a column \"label\", which is not used: chosen is desirable, rejected is not");
+      set.notes.push_back("pairs have a column \"label\", which is ignored: chosen is desirable, rejected is not");
     constexpr std::size_t max_named = 20;
     std::string unused;
     std::size_t num_named = 0;
     for (const auto& column : unused_columns_)
       if (num_named++ < max_named) unused += (unused.empty() ? "" : ", ") + shortened(column, 60);
     if (num_named > max_named) unused += concat(" and ", num_named - max_named, " more");
-    if (!unused.empty()) set.notes.push_back("columns that are not used: " + unused);
+    if (!unused.empty()) set.notes.push_back("unused columns: " + unused);
     return set;
   }
 
@@ -113,7 +114,7 @@ class RowReader {
   const std::string& file() const { return files_[file_]; }
   std::string expected_rows() const {
     const RowFiles* part = parts_.empty() ? nullptr : &parts_.front();
-    if (part != nullptr && part->first_row > 0) return concat("more than the ", part->first_row, " that are skipped");
+    if (part != nullptr && part->first_row > 0) return concat("more than the ", part->first_row, " skipped ones");
     const auto format = part == nullptr || part->files.empty() ? std::nullopt
                         : part->format                         ? part->format
                                                                : format_of(part->files.front());
@@ -122,7 +123,7 @@ class RowReader {
                   ", with prompt, completion and label");
   }
   bool has_enough() const { return num_of_part_ >= part_->max_rows; }
-  /// Whether the row that was reached is one of those that the part takes.
+  /// Whether the part includes the current row.
   bool is_wanted() { return num_seen_++ >= part_->first_row && !has_enough(); }
   void note_share(double of_file) {
     std::error_code none;
@@ -203,7 +204,7 @@ class RowReader {
     take_checked(source, [&] { take(std::move(parsed.row), source, parsed.nonfinite); });
   }
 
-  /// Calls take_row(). What is wrong with the row is a problem of it.
+  /// Calls take_row(), and records its Error as a problem of the row.
   template <class TakeRow>
   void take_checked(RowSource source, const TakeRow& take_row) {
     try {
@@ -216,8 +217,7 @@ class RowReader {
     if (full && pairs_.size() % unpair_chunk == 0) flush();
   }
 
-  /// `nonfinite` says in which columns the row has NaN or an infinity, and where: in those that are used it is an
-  /// error.
+  /// `nonfinite` says where the row has NaN or an infinity, by column. In columns that are used this is an error.
   void take(Json row, RowSource source, const std::map<std::string, std::string>& nonfinite = {}) {
     if (!part_->columns.empty() && row.is_object()) {
       Json kept = Json::object();
@@ -231,7 +231,7 @@ class RowReader {
     const auto check_finite = [&](const std::set<std::string>& columns) {
       for (const auto& [column, at] : nonfinite)
         check(!columns.contains(column) || !row.contains(column), column, shortened(at, 100),
-              " is NaN or an infinity, which is no JSON; expected a value");
+              " is NaN or an infinity, which is not JSON; expected a value");
     };
     check_finite(row.is_object() ? used_columns(row) : row_columns);
     const RowKind kind = check_columns(row);
@@ -240,7 +240,7 @@ class RowReader {
       kind_ = kind;
       kind_from_ = concat(file(), ": line ", source.line);
     }
-    check(kind == *kind_, "expected ", describe(*kind_), ", as ", kind_from_, " has; this row is of the kind ",
+    check(kind == *kind_, "expected ", describe(*kind_), ", like ", kind_from_, "; this row is one of ",
           describe(kind));
     RowContext context{.prompt = {},
                        .tokenized = kind.format == RowFormat::Tokenized,
@@ -287,9 +287,9 @@ class RowReader {
   double num_bytes_ = 0, bytes_before_ = 0;
   std::atomic<double> share_ = 0;
   const RowFiles* part_ = nullptr;
-  std::size_t file_ = 0;         ///< the one that is read
-  std::size_t num_of_part_ = 0;  ///< rows taken of it so far
-  std::size_t num_seen_ = 0;     ///< those and the ones before its first row
+  std::size_t file_ = 0;         ///< the current one
+  std::size_t num_of_part_ = 0;  ///< rows taken from it so far
+  std::size_t num_seen_ = 0;     ///< these and the skipped ones before its first row
   std::size_t bytes_ = 0;        ///< of the block's rows
   std::vector<Row> rows_;
   std::vector<Pair> pairs_;
@@ -301,7 +301,7 @@ class RowReader {
   bool prompt_column_unused_ = false;
 };
 
-/// How many rows a file has, without looking at them. Throws Error when it cannot be read.
+/// The number of rows of a file, without checking them. Throws Error if it cannot be read.
 inline std::size_t count_rows(const fs::path& path, std::optional<DataFormat> format = {}) {
   std::size_t count = 0;
   const DataFormat kind = format.value_or(format_of(path).value_or(DataFormat::json));

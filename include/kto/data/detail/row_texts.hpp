@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The text of a data file piece by piece, and its rows' texts in them: lines of JSON, JSON objects one after another,
-// elements of a JSON array, or records of CSV. No more of the file is in memory than a piece, or the longest row.
+// Reads a data file piece by piece and finds the texts of its rows: lines of JSON, a sequence of JSON objects, elements
+// of a JSON array, or records of CSV. Only one piece, or the longest row, is in memory at a time.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +16,14 @@
 
 namespace kto::detail {
 
-/// More than this is no row, but a file that unpacks to nothing of use: parsed, it takes many times its size in memory.
+/// The limit on the size of a row. Anything larger is a broken or hostile file, and parsing takes many times its size.
 inline constexpr std::size_t max_row_bytes = 64 << 20;
 
 inline constexpr std::size_t read_enough = SIZE_MAX;
 
-/// Calls take(text, is_last), which returns how many bytes it has done, until it has had the whole file or returns
-/// read_enough; what it has not done comes again, with more behind it. note(share) gets the share of the file that is
-/// done, from 0 to 1. Throws Error where a row is too large.
+/// Calls take(text, is_last), which returns how many bytes it consumed, until the end of the file or until it returns
+/// read_enough. Unconsumed text is passed again, with more text appended. Calls note(share) with the share of the file
+/// that is done, from 0 to 1. Throws Error if a row is too large.
 template <class Take, class Note>
 void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
   const auto read = [&](auto file) {
@@ -35,7 +35,7 @@ void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
       const std::size_t done = take(std::string_view(held), last);
       if (done == read_enough) return;
       check(done > 0 || last || wanted <= max_row_bytes, path.string(), ": holds a row of more than ",
-            max_row_bytes >> 20, " MiB", is_compressed(path) ? " when it is unpacked" : "");
+            max_row_bytes >> 20, " MiB", is_compressed(path) ? " when unpacked" : "");
       wanted = done > 0 ? piece : 2 * wanted;
       held.erase(0, done);
       note(file.share());
@@ -45,7 +45,7 @@ void read_in_pieces(const fs::path& path, const Take& take, const Note& note) {
   read(FileReader(path));
 }
 
-/// Finds the rows in the pieces of one file.
+/// Finds the rows in the pieces of a file.
 class RowTexts {
  public:
   RowTexts(const fs::path& path, DataFormat format)
@@ -53,11 +53,11 @@ class RowTexts {
         kind_(format == DataFormat::csv || format == DataFormat::tsv ? Kind::csv : Kind::unknown),
         separator_(format == DataFormat::tsv ? '\t' : ',') {}
 
-  /// Whether rows end at their brackets, not with their lines.
+  /// Whether rows end at their brackets instead of at line ends.
   bool has_brackets() const { return kind_ == Kind::array || kind_ == Kind::objects; }
 
-  /// Calls json(JsonText) or csv(CsvRecord) for each row that is whole in `text`; returns how many bytes are done.
-  /// Throws Error when the file is no list of rows.
+  /// Calls json(JsonText) or csv(CsvRecord) for each complete row in `text`; returns how many bytes are consumed.
+  /// Throws Error if the file is not a list of rows.
   template <class VisitJson, class VisitCsv>
   std::size_t operator()(std::string_view text, bool is_last, const VisitJson& json, const VisitCsv& csv) {
     std::size_t mark = 0;
@@ -79,8 +79,8 @@ class RowTexts {
  private:
   enum class Kind { unknown, lines, objects, array, csv };
 
-  /// What a file of JSON is by its begin; unknown while there is none but spaces, or no whole line. Objects whose first
-  /// runs past its line, or that share a line, are split by their brackets.
+  /// Detects the layout of a JSON file from its beginning; unknown until there is a whole line that is not blank. If
+  /// the first object spans lines or shares its line with another, objects are split by their brackets.
   static Kind kind_of(std::string_view content, bool is_last) {
     const std::size_t first = content.find_first_not_of(json_spaces);
     if (first == std::string_view::npos) return Kind::unknown;

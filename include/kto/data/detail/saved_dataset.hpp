@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Folders that datasets' save_to_disk writes: Arrow files, named in order by state.json; of a DatasetDict one such
-// folder for each split that dataset_dict.json names.
+// Folders written by datasets' save_to_disk: Arrow files, which state.json lists in order. A DatasetDict has one such
+// folder for each split in dataset_dict.json.
 #pragma once
 
 #include <algorithm>
@@ -18,11 +18,14 @@ inline bool is_saved_dataset(const fs::path& folder) {
          (fs::is_regular_file(folder / "state.json", none) && fs::is_regular_file(folder / "dataset_info.json", none));
 }
 
-/// The files of one Dataset. With a `split` it must be of that one: train, unless it says of which it is. Throws Error.
+/// The files of one Dataset. If `split` is given, the set must be that split; without a name of its own it is train.
+/// Throws Error.
 inline std::vector<fs::path> saved_files(const fs::path& folder, const std::optional<std::string>& split) {
   const fs::path file = folder / "state.json";
   const Json state = read_json(file);
-  const auto bad = [&] { fail(file.string(), ": not as datasets' save_to_disk writes it; save the data set again"); };
+  const auto bad = [&] {
+    fail(file.string(), ": not in the format of datasets' save_to_disk; save the data set again");
+  };
   if (!state.is_object() || !state.contains("_data_files") || !state["_data_files"].is_array()) bad();
   const auto own = json_value<std::string>(state, "_split", "", file.string());
   const bool is_named = !own.empty() && own.find_first_of("[+") == std::string::npos;
@@ -43,7 +46,7 @@ inline std::vector<fs::path> saved_split(const fs::path& folder, const std::stri
   const fs::path dict = folder / "dataset_dict.json";
   if (!fs::exists(dict)) return saved_files(folder, split);
   const Json about = read_json(dict);
-  check(about.is_object(), dict.string(), ": expected {\"splits\": [...]}, as datasets' save_to_disk writes it");
+  check(about.is_object(), dict.string(), ": expected {\"splits\": [...]}, the format of datasets' save_to_disk");
   const auto splits = json_value<std::vector<std::string>>(about, "splits", {}, dict.string());
   std::string names;
   for (const std::string& name : splits) names += (names.empty() ? "" : ", ") + name;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which of a folder's files are a split's: the rules of Hugging Face's datasets (datasets/data_files.py), in its order.
-// Unlike there, a file is of one split alone, the one that its name ends on: train_test.csv is not trained on too.
+// Which files of a folder belong to a split, by the rules of Hugging Face's datasets (datasets/data_files.py), in the
+// same order. Unlike there, a file belongs to one split only, the one named last: train_test.csv is not also in train.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 
 namespace kto::detail {
 
-/// A word in the name of a file or folder, and the split that such files are of.
+/// A word in the name of a file or folder, and the split it stands for.
 struct SplitWord {
   std::string_view word, split;
 };
@@ -33,15 +33,15 @@ inline constexpr std::array<SplitWord, 10> split_words{{{"train", "train"},
                                                         {"eval", "test"},
                                                         {"evaluation", "test"}}};
 
-/// Where a word stands in a name.
+/// A word found in a name.
 struct WordPlace {
-  std::size_t word = 0;    ///< index of those looked for
-  bool is_inner = false;   ///< something stands before it
-  bool is_longer = false;  ///< something stands behind it
+  std::size_t word = 0;    ///< index into the list of words
+  bool is_inner = false;   ///< something precedes it
+  bool is_longer = false;  ///< something follows it
   std::size_t begin = 0;
 };
 
-/// The last place in `name` where one of `words` stands with "-._ 0123456789" or an end of the name around it.
+/// The last occurrence in `name` of one of `words`, delimited by "-._ 0123456789" or the ends of the name.
 inline std::optional<WordPlace> last_word(std::string_view name, const std::vector<SplitWord>& words) {
   const auto is_free = [&](std::size_t at) { return std::string_view("-._ 0123456789").find(name[at]) < SIZE_MAX; };
   std::optional<WordPlace> found;
@@ -55,7 +55,7 @@ inline std::optional<WordPlace> last_word(std::string_view name, const std::vect
   return found;
 }
 
-/// NAME of a file NAME-00000-of-00001.parquet, one of those that hold the split NAME; none for other files.
+/// The NAME in a file name like NAME-00000-of-00001.parquet, a shard of the split NAME; empty for other files.
 inline std::optional<std::string> shard_name(const fs::path& file) {
   constexpr std::string_view form = "-00000-of-00000";
   const std::string name = file.filename().string();
@@ -67,7 +67,7 @@ inline std::optional<std::string> shard_name(const fs::path& file) {
   return {};
 }
 
-/// The data files of a folder and of the folders in it, by split.
+/// The data files in a folder and its subfolders, by split.
 class SplitFiles {
  public:
   explicit SplitFiles(const fs::path& folder) : folder_(folder), data_(folder / "data") {
@@ -85,12 +85,12 @@ class SplitFiles {
     std::ranges::sort(files_, {}, &fs::path::native);
   }
 
-  /// All of them, sorted, also those with a problem_of their own.
+  /// All data files, sorted, including those with a problem_of.
   const std::vector<fs::path>& all() const { return files_; }
 
-  /// The files of `split` by the first rule that gives any: the shards data/SPLIT-00000-of-00001.*; those in a folder
-  /// that has a word of the split in its name; others that have one in their own. Where there is neither shard nor
-  /// word, all files are train.
+  /// The files of `split` by the first rule that finds any: shards data/SPLIT-00000-of-00001.*; files in a folder with
+  /// a word for the split in its name; other files with such a word in their own name. If there are neither shards nor
+  /// words anywhere, all files are train.
   std::vector<fs::path> of(std::string_view split) const {
     std::vector<SplitWord> words(split_words.begin(), split_words.end());
     if (std::ranges::find(words, split, &SplitWord::split) == words.end()) words = {{split, split}};
@@ -121,7 +121,7 @@ class SplitFiles {
  private:
   bool is_shard(const fs::path& file) const { return file.parent_path() == data_ && shard_name(file); }
 
-  /// Of the innermost folder that has a word.
+  /// The word in the innermost folder that has one.
   std::optional<WordPlace> folder_word(const fs::path& file, const std::vector<SplitWord>& words) const {
     std::optional<WordPlace> found;
     for (const fs::path& part : file.parent_path().lexically_relative(folder_))
@@ -129,18 +129,18 @@ class SplitFiles {
     return found;
   }
 
-  /// A shard's name ends on the word: train_prefs-00000-of-00001.parquet is not of the split train. A file in a folder
-  /// of some split is not looked at, nor a shard in data/, which is of the split that it names.
+  /// The word in a file's own name. A shard's name must end with the word: train_prefs-00000-of-00001.parquet is not in
+  /// train. Skips files in the folder of a split, and shards in data/, which belong to the split they name.
   std::optional<WordPlace> file_word(const fs::path& file, const std::vector<SplitWord>& words) const {
     if (is_shard(file) || folder_word(file, {split_words.begin(), split_words.end()})) return {};
     const auto shard = shard_name(file);
     auto found = last_word(shard.value_or(file.filename()), words);
     if (shard && found && found->is_longer) return {};
-    if (found) found->is_longer = false;  // by its ending, as every file's
+    if (found) found->is_longer = false;  // only its ending follows, as with every file
     return found;
   }
 
-  /// Files whose word is of `split`, in the order of datasets: by word, by its place, by path.
+  /// Files whose word stands for `split`, in the order of datasets: by word, by its position, by path.
   template <class WordOf>
   std::vector<fs::path> by_place(std::string_view split, const std::vector<SplitWord>& words,
                                  const WordOf& word_of) const {

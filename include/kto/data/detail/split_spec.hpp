@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which rows of which splits a text such as "train[:10%]+test[-5:]" stands for: the split strings of datasets.
+// Parses split strings of datasets, such as "train[:10%]+test[-5:]".
 #pragma once
 
 #include <algorithm>
@@ -16,17 +16,17 @@
 
 namespace kto::detail {
 
-/// Rows of one split: all, or a slice by number or by percent, where a negative bound counts from the end.
+/// Rows of one split: all, or a slice by number or percent. Negative bounds count from the end.
 struct SplitSlice {
   std::string split;
   std::optional<std::int64_t> from = {}, to = {};
   bool percent = false;
-  bool whole_percents = false;  ///< a percent is a hundredth of the rows rounded down
+  bool whole_percents = false;  ///< one percent is a hundredth of the rows, rounded down
 
   /// Whether bounds depend on the number of rows.
   bool needs_count() const { return percent || from.value_or(0) < 0 || to.value_or(0) < 0; }
 
-  /// The rows [first, second) of `count`.
+  /// The range [first, second) of the `count` rows.
   std::pair<std::size_t, std::size_t> range(std::size_t count) const {
     const auto n = static_cast<std::int64_t>(count);
     const auto place = [&](std::optional<std::int64_t> bound, std::int64_t otherwise) {
@@ -41,7 +41,7 @@ struct SplitSlice {
   }
 };
 
-/// Reads one term, such as "train[10%:50%]". Throws Error.
+/// Parses one term, such as "train[10%:50%]". Throws Error.
 inline SplitSlice parse_slice(std::string_view term, std::string_view whole) {
   const auto expect = [&](bool holds, const auto&... why) {
     check(holds, "the split \"", whole, "\": ", why...,
@@ -57,7 +57,7 @@ inline SplitSlice parse_slice(std::string_view term, std::string_view whole) {
       if (text.ends_with('%')) {
         out.percent = true;
         text.remove_suffix(1);
-        expect(!text.empty(), "a bound is no integer");
+        expect(!text.empty(), "a bound is not an integer");
       }
       if (text.empty()) return {};
       std::string digits(text);
@@ -66,23 +66,23 @@ inline SplitSlice parse_slice(std::string_view term, std::string_view whole) {
       const char* end = digits.data() + digits.size();
       const auto read = std::from_chars(digits.data(), end, value);
       expect(read.ec == std::errc() && read.ptr == end && std::abs(value) <= std::int64_t{1} << 53, "the bound ", text,
-             " is no integer, or too large");
+             " is not an integer, or is too large");
       return value;
     };
     out.from = bound(term.substr(1, colon - 1));
     out.to = bound(term.substr(colon + 1, close - colon - 1));
     for (const auto& value : {out.from, out.to})
-      expect(!out.percent || std::abs(value.value_or(0)) <= 100, "a percentage goes from -100 to 100");
+      expect(!out.percent || std::abs(value.value_or(0)) <= 100, "percentages are from -100 to 100");
     term.remove_prefix(close + 1);
   }
   if (term.empty()) return out;
-  expect(term == "(closest)" || term == "(pct1_dropremainder)", "what follows the slice is not known");
+  expect(term == "(closest)" || term == "(pct1_dropremainder)", "the suffix after the slice is unknown");
   expect(out.percent, "only percentages are rounded");
   out.whole_percents = term != "(closest)";
   return out;
 }
 
-/// Reads all terms. Throws Error that quotes `text` and says what was expected.
+/// Parses all terms. Throws Error that quotes `text` and says what was expected.
 inline std::vector<SplitSlice> parse_split(std::string_view text) {
   std::vector<SplitSlice> out;
   for (std::string_view rest = text;;) {
