@@ -164,12 +164,12 @@ TEST_CASE("what an adapter file asks for and is not supported is refused by name
       {{{"bias", "some"}}, "\"bias\" is \"some\""},
       {{{"layers_to_transform", "1"}}, "layers_to_transform"},
       {{{"layers_pattern", "layers"}}, "layers_pattern needs layers_to_transform"},
-      {{{"layers_to_transform", 1}, {"target_modules", "q.*"}}, "need a list of names"},
+      {{{"layers_to_transform", 1}, {"target_modules", "q.*"}}, "to be a list of names"},
       {{{"lora_bias", true}, {"use_dora", true}}, "lora_bias and use_dora"},
       {{{"lora_bias", true}, {"init_lora_weights", "olora"}}, "lora_bias needs init_lora_weights"},
       {{{"init_lora_weights", "corda"}}, "path_initial_model_for_weight_conversion"},
       {{{"init_lora_weights", "loftq"}}, "quantizes"},
-      {{{"init_lora_weights", "magic"}}, "\"magic\" is not known"},
+      {{{"init_lora_weights", "magic"}}, "\"magic\" is unknown"},
       {{{"trainable_token_indices", {"a"}}}, "trainable_token_indices"},
       {{{"a_key_of_tomorrow", 3}}, "a_key_of_tomorrow"},
       {{{"r", 0}}, "\"r\" is 0"},
@@ -321,8 +321,8 @@ TEST_CASE("what cannot be one adapter is refused") {
       {{.target_modules = {"q_proj"}, .exclude_pattern = ".*"}, "no module is left to adapt"},
       {{.target_modules = {"q_proj"}, .layers_to_transform = {7}}, "no module is left to adapt"},
       {{.target_modules = {"q_proj"}, .modules_to_save = {"_proj"}}, "also among target_modules"},
-      {{.target_modules = {"q_proj"}, .modules_to_save = {"layers"}}, "a list of modules"},
-      {{.target_modules = {"q_proj"}, .modules_to_save = {"mlp", "up_proj"}}, "part of"},
+      {{.target_modules = {"q_proj"}, .modules_to_save = {"layers"}}, "is a list"},
+      {{.target_modules = {"q_proj"}, .modules_to_save = {"mlp", "up_proj"}}, "contains it"},
       {{.target_modules = {"embed_tokens"}, .lora_bias = true}, "embedding has no bias"},
       {{.target_modules = {"embed_tokens"}, .use_dora = true, .ensure_weight_tying = true},
        "use_dora is not supported"},
@@ -368,7 +368,7 @@ TEST_CASE("an adapter's file may hold weights of its base, and names of targets 
   tensors.back().second = tensors.back().second + 1;
   kto::save_checkpoint(folder, tensors, kto::default_shard_size, "adapter_model");
   CHECK_THROWS_WITH(kto::load_adapter(base, folder),
-                    KTO_CONTAINS("base_model.model.model.embed_tokens.weight is not what the base model has"));
+                    KTO_CONTAINS("base_model.model.model.embed_tokens.weight differs from the base model"));
   kto::fs::remove_all(folder);
 }
 

@@ -98,7 +98,7 @@ TEST_CASE("every weight that is missing, unexpected or misshapen is named, ten a
     change(changed);
     save_checkpoint(source, changed);
   };
-  const auto start = KTO_CONTAINS(source.string() + ": the weights are not those of the llama model");
+  const auto start = KTO_CONTAINS(source.string() + ": the weights do not match the llama model");
   const auto erase = [](Tensors& t, const std::string& name) {
     std::erase_if(t, [&](const auto& item) { return item.first == name; });
   };
@@ -112,7 +112,7 @@ TEST_CASE("every weight that is missing, unexpected or misshapen is named, ten a
                     start && KTO_CONTAINS("missing: model.layers.1.mlp.up_proj.weight") &&
                         KTO_CONTAINS("unexpected: model.layers.0.self_attn.q_proj.bias") &&
                         KTO_CONTAINS("model.layers.0.self_attn.k_proj.weight has shape [5, 32], expected [16, 32]") &&
-                        KTO_CONTAINS("model.layers.0.self_attn.v_proj.weight is of type Char"));
+                        KTO_CONTAINS("model.layers.0.self_attn.v_proj.weight has type Char"));
   with([&](Tensors& t) { t.erase(t.begin() + 1, t.begin() + 13); });
   CHECK_THROWS_WITH(load_pretrained(source), start && KTO_CONTAINS("and 2 more"));
   with([&](Tensors& t) { erase(t, "lm_head.weight"); });

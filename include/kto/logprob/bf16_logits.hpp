@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The head's product for bfloat16 states with its sums left in float32, on processors that have such products.
-// LibTorch's rounds the logits to bfloat16, by up to 1/16 at a logit of 20, and leaves each tile to be widened again.
+// The head's product for bfloat16 states with float32 results, on processors with such instructions. LibTorch's product
+// rounds the logits to bfloat16, by up to 1/16 at a logit of 20, and each tile must then be widened again.
 #pragma once
 
 #include <algorithm>
@@ -11,15 +11,15 @@ namespace kto::detail {
 
 // Shapes: c tokens, v rows of the weight, D width.
 
-/// Whether bf16_logits takes states and weights like these.
+/// Whether bf16_logits accepts such states and weights.
 inline bool takes_bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
   return hidden_cD.is_cpu() && hidden_cD.scalar_type() == at::kBFloat16 && takes_vectorized(weight_vD) &&
          hidden_cD.size(1) % 32 == 0 && has_bf16_product();
 }
 
-/// hidden_cD weight_vD^T in float32, of weights rounded to bfloat16.
+/// hidden_cD weight_vD^T in float32, with the weights rounded to bfloat16.
 inline Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
-  constexpr std::int64_t B = 64, R = 32;  // columns that are made together; rows that a product takes
+  constexpr std::int64_t B = 64, R = 32;  // columns computed together; rows of one product
   const std::int64_t tokens = hidden_cD.size(0), columns = weight_vD.size(0), width = hidden_cD.size(1),
                      whole = tokens / R * R;
   const Tensor held_cD = hidden_cD.contiguous(), held_vD = weight_vD.contiguous();
@@ -36,7 +36,7 @@ inline Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
         at::BFloat16* rest = scratch.halves(R * width);
         float* sums = scratch.floats(R * B);
         turn_pairs(weight + first * width, count, width, pairs, B);
-        // rows [begin, begin + size) of the states, which lie at `rows`
+        // rows [begin, begin + size) of the states, stored at `rows`
         const auto through_scratch = [&](const at::BFloat16* rows, std::int64_t begin, std::int64_t size) {
           bf16_product(R, B, width, rows, width, pairs, B, sums, B, false);
           for (std::int64_t i = 0; i < size; ++i)

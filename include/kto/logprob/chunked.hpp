@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Log-probs of the scored tokens without ever holding their [C, V] logits: the head is applied tile by tile (a block of
-// tokens, a slice of the vocabulary) with a running logsumexp, and once more in the backward pass, where the gradient
-// of each tile is made in place of its logits:
+// tokens, a slice of the vocabulary) with a running logsumexp, and again in the backward pass, where each tile of
+// logits is overwritten by its gradient:
 //   logp_c = z_ct - logsumexp_v z_cv,   d logp_c / d z_cv = 1[v = t] - softmax(z)_cv
 // Peak memory is a few tiles instead of several times C x V, and each row of the head's gradient is written once.
 // The oracle is full_token_scores.
@@ -18,8 +18,8 @@ namespace kto {
 // Shapes: C scored tokens, V vocabulary, D width; c a block of C, v a slice of V.
 
 struct ChunkedOptions {
-  std::int64_t block_tokens = 4096;                    ///< tokens in one tile at most
-  std::int64_t tile_elements = std::int64_t{1} << 21;  ///< logits in one tile: 8 MiB in float32
+  std::int64_t block_tokens = 4096;                    ///< at most this many tokens per tile
+  std::int64_t tile_elements = std::int64_t{1} << 21;  ///< logits per tile: 8 MiB in float32
 };
 
 namespace detail {
@@ -44,13 +44,13 @@ inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, cons
   return {num_tokens, vocabulary, block, std::clamp<std::int64_t>(options.tile_elements / block, 1, vocabulary)};
 }
 
-/// The head of some tokens, in the dtype of their states; logits come in float32 or wider. Where that dtype is narrower
-/// and the product rounds them, by up to 1/16 at a logit of 20, the targets' logits, on which log-prob and log-ratio
-/// rest, are made once more in float32.
+/// The head for a set of tokens, in the dtype of their states; logits are float32 or wider. If the dtype is narrower
+/// and the product rounds the logits (by up to 1/16 at a logit of 20), the targets' logits, which matter most for
+/// log-probs and log-ratios, are computed again in float32.
 struct TileHead {
   Tensor weight_VD, bias_V;
   at::ScalarType type;
-  bool keeps_sums;  ///< the product is bf16_logits, in both passes whatever the weight is cast to in one
+  bool keeps_sums;  ///< use bf16_logits, in both passes, whatever the weight is cast to
   double scale, soft_cap;
 
   TileHead(const Tensor& hidden_CD, const Tensor& weight, const Tensor& bias, double scale_in, double soft_cap_in)
@@ -61,17 +61,17 @@ struct TileHead {
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
-  /// The slice [begin, begin + size) of the weight, as it is held.
+  /// The slice [begin, begin + size) of the weight, in its own type.
   Tensor slice(std::int64_t begin, std::int64_t size) const { return weight_VD.narrow(0, begin, size); }
 
-  /// What logits() takes of a block's targets: undefined where nothing is rounded.
+  /// The targets' exact logits for logits(); undefined if nothing is rounded.
   Tensor exact_targets(const Tensor& hidden_cD, const Tensor& target_c) const {
     if (type == wide(hidden_cD) || keeps_sums) return {};
     const Tensor logit_c = target_logits(hidden_cD, weight_VD, target_c);
     return bias_V.defined() ? logit_c.add_(bias_V.index_select(0, target_c)) : logit_c;
   }
 
-  /// The logits of a block, over the slice `weight_vD`, in any type, that begins at `begin`.
+  /// The logits of a block over the slice `weight_vD` (of any type) that starts at `begin`.
   Tensor logits(const Tensor& hidden_cD, const Tensor& target_c, const Tensor& exact_c, const Tensor& weight_vD,
                 std::int64_t begin) const {
     const Tensor bias_v = bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V;
@@ -188,8 +188,8 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
 
 }  // namespace detail
 
-/// Scores of the tokens `target_C` (int64) from the states hidden_CD that predict them; `statistics` asks for entropy
-/// and mean logit. Gradients flow to hidden_CD and to the head's weight and bias.
+/// Scores the tokens `target_C` (int64) from the states hidden_CD that predict them. With `statistics`, also computes
+/// entropy and mean logit. Gradients flow to hidden_CD and to the head's weight and bias.
 inline TokenScores chunked_token_scores(const Tensor& hidden_CD, const Head& head, const Tensor& target_C,
                                         bool statistics, const ChunkedOptions& options = {}) {
   const auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), options);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The door of the log-prob room: the log-prob of each completion of a batch, for any model policy.
+// The entry point of the log-prob room: the log-prob of each completion of a batch, for any model policy.
 #pragma once
 
 #include "kto/logprob/chunked.hpp"
@@ -11,7 +11,7 @@ namespace kto {
 
 struct CompletionScores {
   Tensor logp_B;        ///< sum of the log-probs of each completion's tokens, float64; carries the gradient
-  Tensor num_scored_B;  ///< scored tokens of each completion, float64; undefined unless statistics were asked for
+  Tensor num_scored_B;  ///< scored tokens of each completion, float64; undefined without statistics
   Tensor entropy_B;     ///< sum of entropies over the scored tokens, likewise
   Tensor mean_logit_B;  ///< sum of mean logits over the scored tokens, likewise
 };
@@ -20,12 +20,12 @@ namespace detail {
 
 inline void check_vocabulary(const Sequences& sequences, std::int64_t vocabulary) {
   check(sequences.max_id < vocabulary, "the batch holds token id ", sequences.max_id,
-        ", and the model's vocabulary has ", vocabulary, " tokens: tokenizer and model do not belong together");
+        ", but the model's vocabulary has ", vocabulary, " tokens: tokenizer and model do not match");
 }
 
 }  // namespace detail
 
-/// Logits [C, V] of the scored tokens, whole: for metrics and oracles.
+/// The full logits [C, V] of the scored tokens, for metrics and oracles.
 template <ModelPolicy Model>
 Tensor completion_logits(const Model& model, const Sequences& sequences) {
   if constexpr (GivesHidden<Model>)
@@ -50,7 +50,7 @@ inline CompletionScores sum_by_row(const TokenScores& scores, const Sequences& s
   return out;
 }
 
-/// Scores from the states [N, D] that `sequences.predict_C` counts.
+/// Scores from the states [N, D], at the positions `sequences.predict_C`.
 template <GivesHidden Model>
 CompletionScores score_hidden(const Model& model, const Tensor& hidden_ND, const Sequences& sequences,
                               bool statistics) {
@@ -71,7 +71,7 @@ Tensor checked_hidden(const Model& model, const Sequences& sequences, auto... ke
 
 }  // namespace detail
 
-/// Scores the completions of `sequences`. Throws Error when the model's output has an unexpected shape or dtype.
+/// Scores the completions of `sequences`. Throws Error if the model's output has an unexpected shape or dtype.
 template <ModelPolicy Model>
 CompletionScores score_completions(const Model& model, const Sequences& sequences, bool statistics = false) {
   if constexpr (GivesHidden<Model>) {
@@ -88,14 +88,14 @@ CompletionScores score_completions(const Model& model, const Sequences& sequence
   }
 }
 
-/// The scores of a batch's rows, and the log-probs of its KL pairs, without gradient.
+/// The scores of a batch's rows, and the log-probs of its KL pairs (without gradient).
 struct BatchScores {
   CompletionScores rows;
-  Tensor kl_logp_B;  ///< undefined where the batch has none or they were not asked for
+  Tensor kl_logp_B;  ///< undefined if the batch has none or they were not requested
 };
 
-/// Scores `batch`, and its KL pairs where `with_kl`. A model that can encodes each prompt once: the KL pairs'
-/// completions then run on the keys and values that the rows' pass made.
+/// Scores `batch`, and its KL pairs if `with_kl`. If the model supports it, each prompt is encoded once: the
+/// completions of the KL pairs reuse the keys and values from the pass over the rows.
 template <ModelPolicy Model>
 BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bool statistics = false) {
   if constexpr (KeepsPrefix<Model>) {
@@ -109,7 +109,7 @@ BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bo
       if (!with_kl || !kl_tails) return out;
       const at::NoGradGuard no_grad;
       Tensor states_ND = hidden_ND.detach();
-      if (kl_tails->ids_N.numel() > 0)  // none where prompts alone take all the room
+      if (kl_tails->ids_N.numel() > 0)  // empty if the prompts fill max_length
         states_ND = at::cat({states_ND, model.hidden(*kl_tails, prefix)});
       out.kl_logp_B = detail::score_hidden(model, states_ND, *kl_tails, /*statistics=*/false).logp_B;
       return out;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What chunked.hpp does with one tile of logits, in one pass over it each: a kernel for float32 on the CPU, and the
-// same from LibTorch's operators, its oracle and the way on other devices.
+// The two operations of chunked.hpp on a tile of logits, each in one pass: a kernel for float32 on the CPU, and the
+// same with LibTorch's operators, which is its oracle and serves other devices.
 #pragma once
 
 #include <cmath>
@@ -14,11 +14,11 @@ namespace kto::detail {
 
 // Shapes: c tokens of a block, v columns of a vocabulary slice that begins at column `first`.
 
-/// What is known of a block's distributions after some slices, one number a token.
+/// The running statistics of a block's distributions after some slices, one number per token.
 struct RunningScores {
-  Tensor target_logit_c;    ///< 0 until the target's slice has come
+  Tensor target_logit_c;    ///< 0 until the target's slice is reached
   Tensor max_c, exp_sum_c;  ///< maximum m, and sum of exp(z - m)
-  Tensor exp_logit_sum_c;   ///< sum of exp(z - m) z; undefined unless statistics are wanted
+  Tensor exp_logit_sum_c;   ///< sum of exp(z - m) z; undefined without statistics
   Tensor logit_sum_c;       ///< sum of z; likewise
 
   RunningScores(std::int64_t size, bool statistics, const at::TensorOptions& options)
@@ -29,7 +29,7 @@ struct RunningScores {
         logit_sum_c(statistics ? at::zeros({size}, options) : Tensor()) {}
 };
 
-/// Where the targets of a block lie in a vocabulary slice: column (0 where outside) and whether inside.
+/// Where the targets of a block are in a vocabulary slice: the column (0 if outside) and whether it is inside.
 struct TargetsInSlice {
   Tensor column_c1, inside_c;
   TargetsInSlice(const Tensor& target_c, std::int64_t first, std::int64_t width) {
@@ -39,8 +39,8 @@ struct TargetsInSlice {
   }
 };
 
-/// The logits of the targets, before scale and soft cap, in float32 or wider whatever the type of the states, which the
-/// weights are rounded to.
+/// The logits of the targets, before scale and soft cap, in float32 or wider. The weights are first rounded to the type
+/// of the states.
 inline Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, const Tensor& target_c) {
   const auto type = hidden_cD.scalar_type(), weight_type = weight_VD.scalar_type();
   if (!takes_vectorized(hidden_cD) || (weight_type != type && weight_type != at::kFloat))
@@ -69,7 +69,7 @@ inline Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, co
 /// Writes `logit_c` to the targets' columns of a slice of logits.
 inline void set_targets(const Tensor& logits_cv, const Tensor& logit_c, const Tensor& target_c, std::int64_t first) {
   const TargetsInSlice at(target_c, first, logits_cv.size(1));
-  const Tensor kept_c = logits_cv.select(-1, 0);  // where the target is elsewhere, column 0 is written as it is
+  const Tensor kept_c = logits_cv.select(-1, 0);  // if the target is elsewhere, column 0 keeps its value
   logits_cv.scatter_(-1, at.column_c1, at::where(at.inside_c, logit_c, kept_c).unsqueeze(-1));
 }
 
@@ -88,7 +88,7 @@ inline void add_tile_composed(RunningScores& scores, const Tensor& logits_cv, co
   scores.max_c.copy_(max_c);
 }
 
-/// Takes the slice [first, first + v) of a block's logits into its scores.
+/// Adds the slice [first, first + v) of a block's logits to its scores.
 inline void add_tile(RunningScores& scores, const Tensor& logits_cv, const Tensor& target_c, std::int64_t first) {
   if (!logits_cv.is_cpu() || logits_cv.scalar_type() != at::kFloat)
     return add_tile_composed(scores, logits_cv, target_c, first);

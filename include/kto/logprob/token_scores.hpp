@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is taken from the next-token distributions at the scored positions, and the full-softmax form of it: the oracle
-// of chunked.hpp, and the way for models that give plain logits.
+// The scores taken from next-token distributions, and their full-softmax computation: the oracle of chunked.hpp, also
+// used for models that return plain logits.
 #pragma once
 
 #include "kto/nn/affine.hpp"
@@ -12,13 +12,13 @@ namespace kto {
 
 struct TokenScores {
   Tensor logp_C;        ///< log-prob of each scored token, float32 or wider; carries the gradient
-  Tensor entropy_C;     ///< entropy of the distribution in nats, no gradient; undefined unless asked for
-  Tensor mean_logit_C;  ///< mean of the logits over the vocabulary, no gradient; undefined unless asked for
+  Tensor entropy_C;     ///< entropy of the distribution in nats, no gradient; undefined without statistics
+  Tensor mean_logit_C;  ///< mean logit over the vocabulary, no gradient; undefined without statistics
 };
 
 namespace detail {
 
-/// float32, or float64 where `tensor` is: the type that log-probs are computed in.
+/// The type for log-probs: float64 if `tensor` is float64, else float32.
 inline at::ScalarType wide(const Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
@@ -34,7 +34,7 @@ inline Tensor head_logits(const Tensor& hidden_CD, const Head& head) {
   return logits_CV;
 }
 
-/// Scores from whole logits. `target_C`: int64 token ids; `statistics` asks for entropy and mean logit.
+/// Scores from full logits. `target_C`: int64 token ids. With `statistics`, also computes entropy and mean logit.
 inline TokenScores full_token_scores(const Tensor& logits_CV, const Tensor& target_C, bool statistics) {
   const Tensor wide_CV = logits_CV.to(detail::wide(logits_CV));
   const Tensor log_softmax_CV = at::log_softmax(wide_CV, -1);

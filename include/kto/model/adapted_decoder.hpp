@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decoders with a LoRA adapter: made and merged. The policy is a decoder that shares the frozen weights of its base and
-// has the adapter's beside them; the reference of a new adapter is the base itself, which keeps the biases that it had,
-// that of a loaded one live_reference(policy), which copies what is trained alone.
+// Adds LoRA adapters to decoders and merges them. The policy shares the frozen weights of its base and has the
+// adapter's weights beside them. The reference of a new adapter is the base itself, which keeps its original biases;
+// the reference of a loaded adapter is live_reference(policy), which copies only what is trained.
 #pragma once
 
 #include <set>
@@ -18,19 +18,19 @@ struct AdaptedDecoder {
   LoraConfig config;
 };
 
-/// Takes the gradient from every parameter: a base that adapters share.
+/// Turns gradients off for every parameter: for a base that adapters share.
 inline Decoder freeze(Decoder decoder) {
   visit_parameters(decoder, [](const std::string&, Tensor& tensor, const auto&) { tensor.set_requires_grad(false); });
   return decoder;
 }
 
-/// The target modules that PEFT takes for these families when none are named.
+/// PEFT's default target modules for these families.
 inline std::vector<std::string> default_lora_targets() { return {"q_proj", "v_proj"}; }
 
 namespace detail {
 
-/// Calls visit(name in an adapter's file, tensor) for the parameters of the base that are trained beside its matrices:
-/// modules_to_save, and biases.
+/// Calls visit(name in an adapter's file, tensor) for the base's parameters that are trained along with the matrices:
+/// modules_to_save and biases.
 template <class Visit>
 void visit_trained_base(Decoder& policy, const LoraConfig& config, const Visit& visit) {
   std::set<std::string> adapted;
@@ -49,7 +49,7 @@ void visit_trained_base(Decoder& policy, const LoraConfig& config, const Visit& 
   });
 }
 
-/// `base` with the adapter that `config` describes, at its start.
+/// `base` with a newly initialised adapter as `config` describes.
 inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std::uint64_t seed) {
   const at::NoGradGuard no_grad;
   Decoder policy = freeze(base);
@@ -60,7 +60,7 @@ inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std
   check(config.lora_alpha != 0, "lora_alpha is 0: the adapter would change nothing");
 
   if (policy.spec.tie_word_embeddings && !tied.saved && (config.saves(head_path) || config.saves(embedding_path))) {
-    policy.spec.tie_word_embeddings = false;  // one of the two moves on, the other stays
+    policy.spec.tie_word_embeddings = false;  // one is trained, the other is not
     policy.lm_head.weight_VD = policy.embed_tokens.weight_VD;
   }
   auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
@@ -89,34 +89,34 @@ inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std
 
 }  // namespace detail
 
-/// `base` with a new adapter, which starts as config.init_lora_weights says: by default A is drawn as torch.nn.Linear
-/// draws its weight and B is zero, so that the policy starts as the base. Weights of `base` are shared and lose their
-/// gradient; those that are trained are copied. Throws Error with near names when a target matches no module.
+/// `base` with a new adapter, initialised by config.init_lora_weights: by default A is random like the weight of a
+/// torch.nn.Linear and B is zero, so the policy starts equal to the base. Weights of `base` are shared and no longer
+/// require a gradient; those to be trained are copied. Throws Error with similar names if a target matches no module.
 inline AdaptedDecoder with_adapter(const Decoder& base, LoraConfig config, std::uint64_t seed = 42) {
   for (const char* init : {"eva", "lora_ga"})
     check(config.init_lora_weights != init, "init_lora_weights ", init,
-          " needs data at the start; it is supported in saved adapters only");
+          " needs data to initialise; it is only supported in saved adapters");
   return detail::put_adapter_on(base, std::move(config), seed);
 }
 
-/// Takes the dropout from a decoder's adapters, as TRL's disable_dropout does; their config keeps it.
+/// Turns off dropout in a decoder's adapters, as TRL's disable_dropout does; their config keeps the value.
 inline void disable_dropout(Decoder& decoder) {
   detail::visit_adaptable(decoder, [](const std::string&, const detail::AdaptablePlace& place) {
     if (place.lora) place.lora->dropout = 0;
   });
 }
 
-/// Throws Error where an adapter has a bias and its layer none, so that nothing plain is the same.
+/// Throws Error if an adapter has a bias but its layer has none: no plain layer is equivalent.
 inline void check_mergeable(Decoder policy) {
   detail::visit_adaptable(policy, [](const std::string& path, const detail::AdaptablePlace& place) {
     const bool has_bias = place.bias_O != nullptr && place.bias_O->defined();
     check(!place.lora || !place.lora->b_bias_O.defined() || has_bias, path,
-          ": lora_bias cannot be merged into a layer without a bias: leave merge_and_unload out");
+          ": lora_bias cannot be merged into a layer without a bias: omit merge_and_unload");
   });
 }
 
-/// The policy as a plain decoder: every adapter worked into its weight and bias, in the base's type; a head that is no
-/// longer the embedding is untied. Throws Error where check_mergeable does.
+/// The policy as a plain decoder: every adapter is merged into its weight and bias, in the base's type, and a head that
+/// no longer equals the embedding is untied. Throws Error if check_mergeable does.
 inline Decoder merge_and_unload(const Decoder& policy) {
   const at::NoGradGuard no_grad;
   check_mergeable(policy);

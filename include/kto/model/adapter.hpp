@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adapters in PEFT's folders: adapter_config.json and adapter_model.safetensors.
+// Loads and saves adapters in PEFT's format: adapter_config.json and adapter_model.safetensors.
 #pragma once
 
 #include <limits>
@@ -16,15 +16,15 @@ namespace kto {
 
 namespace detail {
 
-/// Calls visit(PEFT's name, tensor) for all that an adapter's file holds and a policy trains: its matrices, and the
-/// parameters of the base that are trained beside them.
+/// Calls visit(PEFT's name, tensor) for everything that is trained and stored in an adapter's file: its matrices, and
+/// the base's parameters that are trained along with them.
 template <class Visit>
 void visit_adapter_tensors(Decoder& policy, const LoraConfig& config, const Visit& visit) {
   visit_loras(policy, visit);
   visit_trained_base(policy, config, visit);
 }
 
-/// What PEFT writes a second time, under the name of the head that ensure_weight_tying ties.
+/// The tensors that PEFT writes a second time, under the name of the head that ensure_weight_tying ties.
 inline std::vector<std::pair<std::string, Tensor>> tied_copies(const Decoder& policy, const LoraConfig& config) {
   std::vector<std::pair<std::string, Tensor>> out;
   const std::string head = "base_model.model." + head_path;
@@ -40,8 +40,8 @@ inline std::vector<std::pair<std::string, Tensor>> tied_copies(const Decoder& po
   return out;
 }
 
-/// A file's name of a tensor without the name of its adapter, which the state of a PeftModel has and PEFT's files have
-/// not, and without the names of PEFT's wrappers. Puts the adapter's name into `adapters`.
+/// The name of a stored tensor without PEFT's wrappers and without the adapter's name, which the state of a PeftModel
+/// contains but PEFT's files do not. Adds the adapter's name to `adapters`.
 inline std::string plain_name(const std::string& name, std::set<std::string>& adapters) {
   for (const char* marker : {".lora_A.", ".lora_B.", ".lora_embedding_A.", ".lora_embedding_B.",
                              ".lora_magnitude_vector.", ".trainable_tokens_delta.", ".modules_to_save."}) {
@@ -63,7 +63,7 @@ inline std::string plain_name(const std::string& name, std::set<std::string>& ad
   return name;
 }
 
-/// Each tensor of an adapter's file under its plain name. Throws Error when they are of two adapters.
+/// Maps plain names to the tensors of an adapter's file. Throws Error if they belong to two adapters.
 inline std::map<std::string, std::string> plain_names(const Checkpoint& checkpoint, const fs::path& folder) {
   std::map<std::string, std::string> out;
   std::set<std::string> adapters;
@@ -73,12 +73,12 @@ inline std::map<std::string, std::string> plain_names(const Checkpoint& checkpoi
   }
   check(adapters.size() <= 1, folder.string(), ": has tensors of two adapters, ",
         adapters.empty() ? "" : *adapters.begin(), " and ", adapters.empty() ? "" : *adapters.rbegin(),
-        "; save them in folders of their own");
+        "; save each in a folder of its own");
   return out;
 }
 
-/// The weight of `model` that an adapter's file holds as `name`, as PEFT's do where the vocabulary was resized, the
-/// embedding or the head has an adapter, or a wrapper keeps what it replaces; undefined where it is none.
+/// The weight of `model` that an adapter's file repeats as `name`; undefined if none. PEFT stores such weights when the
+/// vocabulary was resized, the embedding or head has an adapter, or a wrapper keeps what it replaces.
 inline Tensor base_weight(const Decoder& model, std::string name) {
   for (const std::string_view part : {"base_model.model.", ".base_layer", ".original_module"})
     if (const auto at = name.find(part); at != std::string::npos) name.erase(at, part.size());
@@ -88,7 +88,7 @@ inline Tensor base_weight(const Decoder& model, std::string name) {
   return {};
 }
 
-/// Whether a stored tensor is `weight`, or as near to it as another rounding of one decomposition is.
+/// Whether a stored tensor equals `weight`, up to the rounding of the same decomposition on another machine.
 inline bool is_same_weight(const Tensor& stored, const Tensor& weight, bool nearly) {
   if (stored.sizes() != weight.sizes()) return false;
   const Tensor taken = stored.to(weight.options());
@@ -98,11 +98,11 @@ inline bool is_same_weight(const Tensor& stored, const Tensor& weight, bool near
 
 }  // namespace detail
 
-/// `base` with the adapter of a PEFT folder, ready to train on. Throws Error that names what is missing, unexpected,
-/// misshapen, of another base, or not supported.
+/// `base` with the adapter of a PEFT folder, ready to train. Throws Error naming what is missing, unexpected,
+/// misshapen, made for another base, or unsupported.
 inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) {
   const fs::path config_file = folder / "adapter_config.json";
-  check(fs::exists(config_file), folder.string(), ": is no adapter: adapter_config.json is missing");
+  check(fs::exists(config_file), folder.string(), ": is not an adapter: adapter_config.json is missing");
   LoraConfig config = parse_lora_config(read_json(config_file), config_file.string());
   detail::drop_unmatched_names(config, detail::module_paths(base));
   AdaptedDecoder out = detail::put_adapter_on(base, std::move(config), /*seed=*/0);
@@ -115,7 +115,7 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
     const bool is_base_bias = name.ends_with(".bias") && !name.ends_with(".lora_B.bias");
     if (found == names.end()) {
       if (!is_base_bias || out.config.saves(name)) problems.add("missing: ", name);
-      return;  // a bias that an older PEFT did not save is the base's
+      return;  // older PEFTs did not save this bias: keep the base's
     }
     const Tensor stored = checkpoint.tensor(found->second);
     names.erase(found);
@@ -127,7 +127,7 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
     const auto found = names.find(name);
     if (found == names.end()) continue;
     if (!detail::is_same_weight(checkpoint.tensor(found->second), copy, /*nearly=*/false))
-      problems.add(name, " is not what the embedding has, which it is tied to");
+      problems.add(name, " differs from the embedding, to which it is tied");
     names.erase(found);
   }
   for (const auto& [name, stored] : names) {
@@ -136,7 +136,7 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
     if (!weight.defined())
       problems.add("unexpected: ", stored);
     else if (!detail::is_same_weight(checkpoint.tensor(stored), weight, changed))
-      problems.add(stored, " is not what the base model has");
+      problems.add(stored, " differs from the base model");
     else if (changed)
       weight.copy_(checkpoint.tensor(stored));
   }
@@ -144,9 +144,9 @@ inline AdaptedDecoder load_adapter(const Decoder& base, const fs::path& folder) 
   return out;
 }
 
-/// Saves an adapter into `folder` so that PeftModel.from_pretrained reads it: adapter_config.json, the weights, and
-/// copies of the tokenizer files and chat templates of `source`, with a pad token as save_pretrained has it. Where the
-/// config names no base model, that is `source`. Existing files stay until all new ones are written.
+/// Saves an adapter into `folder` for PeftModel.from_pretrained: adapter_config.json, the weights, and copies of the
+/// tokenizer files and chat templates of `source`, with a pad token as in save_pretrained. If the config names no base
+/// model, `source` becomes the base model. Existing files stay until all new ones are written.
 inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, const ModelFiles& source,
                          const NamedTokens& tokens = {}) {
   std::vector<std::pair<std::string, Tensor>> tensors = detail::tied_copies(adapted.policy, adapted.config);
@@ -160,7 +160,7 @@ inline void save_adapter(const AdaptedDecoder& adapted, const fs::path& folder, 
   if (tokens.any()) changed = {{"tokenizer_config.json", aligned_configs(source, tokens).tokenizer_config}};
   make_folder(folder);
   AtomicFiles files;
-  constexpr auto one_file = std::numeric_limits<std::int64_t>::max();  // PEFT reads no shards
+  constexpr auto one_file = std::numeric_limits<std::int64_t>::max();  // PEFT does not read shards
   const auto written = write_checkpoint(files, folder, tensors, one_file, "adapter_model");
   files.add(folder / "adapter_config.json").write(to_json(config).dump(2) + "\n");
   detail::write_companions(files, source, folder, changed);

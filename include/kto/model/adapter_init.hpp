@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the matrices of an adapter start, as PEFT has it: at a random A and B = 0, at random ones that are orthogonal, or
-// at singular or orthogonal vectors of the base's weight (PiSSA, arXiv:2404.02948; OLoRA, arXiv:2406.01775; MiCA,
-// arXiv:2604.01694).
+// Initialises the matrices of an adapter as PEFT does: random A and B = 0, random orthogonal matrices, or singular or
+// orthogonal vectors of the base's weight (PiSSA, arXiv:2404.02948; OLoRA, arXiv:2406.01775; MiCA, arXiv:2604.01694).
 #pragma once
 
 #include <cmath>
@@ -16,10 +15,10 @@ namespace kto::detail {
 
 struct LoraStart {
   Tensor a_RI, b_OR;
-  Tensor weight_OI = {};  ///< what is left of the base's weight, where the start is taken out of it
+  Tensor weight_OI = {};  ///< the rest of the base's weight, if the start is subtracted from it
 };
 
-/// The start of an adapter of rank R on weight_OI, in float32 or wider, with the factor `scaling` on B A.
+/// Initialises an adapter of rank R on weight_OI, in float32 or wider, with the factor `scaling` on B A.
 inline LoraStart start_lora(const Tensor& weight_OI, std::int64_t R, double scaling, const std::string& init,
                             bool of_embedding, at::Generator generator) {
   const std::int64_t O = weight_OI.size(0), I = weight_OI.size(1);
@@ -32,7 +31,7 @@ inline LoraStart start_lora(const Tensor& weight_OI, std::int64_t R, double scal
   const auto normal = [&](std::int64_t rows, std::int64_t columns, double deviation = 1) {
     return empty(rows, columns).normal_(0, deviation, generator).to(options.device());
   };
-  /// As torch.nn.Linear draws a weight.
+  /// The distribution of torch.nn.Linear's weight.
   const auto uniform = [&](std::int64_t rows, std::int64_t columns) {
     const double bound = 1 / std::sqrt(static_cast<double>(columns));
     return empty(rows, columns).uniform_(-bound, bound, generator).to(options.device());
@@ -42,7 +41,7 @@ inline LoraStart start_lora(const Tensor& weight_OI, std::int64_t R, double scal
           shape_text(weight_OI.sizes()), ", got ", R);
   };
 
-  if (init == "mica") {  // the least singular vectors
+  if (init == "mica") {  // the vectors of the smallest singular values
     check_rank(std::min(O, I));
     const Tensor u_OK = std::get<0>(at::linalg_svd(weight_OI.to(type), /*full_matrices=*/false));
     return {zeros(R, I), u_OK.slice(1, u_OK.size(1) - R).contiguous()};
@@ -58,7 +57,7 @@ inline LoraStart start_lora(const Tensor& weight_OI, std::int64_t R, double scal
     return {at::matmul(normal(I, R / 2), every_other(0)).t().contiguous() / 10,
             at::matmul(normal(O, R / 2), every_other(1)) / 10};
   }
-  if (init.starts_with("pissa")) {  // PEFT's pissa_niter_N comes near this one
+  if (init.starts_with("pissa")) {  // PEFT's pissa_niter_N approximates this one
     check_rank(std::min(O, I));
     const auto [u_OK, s_K, v_KI] = at::linalg_svd(weight_OI.to(type), /*full_matrices=*/false);
     const Tensor root_R = (s_K.slice(0, 0, R) / scaling).sqrt();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which modules of a decoder an adapter's configuration means: what it may be on, what is trained whole, and what the
-// embedding and a tied head share. What PEFT would refuse, or could not read back, is refused.
+// Resolves the modules that an adapter's configuration names: where it may be, which modules are trained whole, and
+// what the embedding and a tied head share. Refuses what PEFT would refuse or could not read back.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace kto::detail {
 
-/// A copy of a weight as it is trained: with a gradient, in float32 or wider.
+/// A trainable copy of a weight: requires a gradient, in float32 or wider.
 inline Tensor trained_copy(const Tensor& weight) {
   return weight.detach().to(wide_type(weight.scalar_type()), /*non_blocking=*/false, /*copy=*/true).requires_grad_();
 }
@@ -24,14 +24,14 @@ inline const std::string embedding_path = "model.embed_tokens", head_path = "lm_
 /// A module that an adapter may be on: a linear layer or the embedding.
 struct AdaptablePlace {
   Tensor& weight;
-  Tensor* bias_O;  ///< null for the embedding and the head, which have none
+  Tensor* bias_O;  ///< null for the embedding and the head, which have no bias
   std::optional<LoraWeights>& lora;
   bool is_embedding = false;
 
   Tensor weight_OI() const { return is_embedding ? weight.t() : weight; }
 };
 
-/// Calls visit(path, AdaptablePlace) for all of them.
+/// Calls visit(path, AdaptablePlace) for all such modules.
 template <class Visit>
 void visit_adaptable(Decoder& decoder, const Visit& visit) {
   visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape&) {
@@ -49,7 +49,7 @@ void visit_adaptable(Decoder& decoder, const Visit& visit) {
 
 struct ModulePaths {
   std::set<std::string> adaptable;
-  std::set<std::string> all;  ///< that have parameters, themselves or in them
+  std::set<std::string> all;  ///< modules with parameters, and the modules that contain them
 };
 
 inline ModulePaths module_paths(Decoder decoder) {
@@ -82,7 +82,7 @@ inline bool any_saved_as(const std::set<std::string>& paths, const std::string& 
   return std::ranges::any_of(paths, [&](const std::string& path) { return path.ends_with(name); });
 }
 
-/// Throws Error unless every named target and saved module is there, and nothing is to be two things.
+/// Throws Error if a named target or saved module is missing, or if a module has two conflicting roles.
 inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
   for (const std::string& name : config.target_modules)
     if (!any_ends_in(paths.adaptable, name)) refuse_name("target_modules", name, paths.adaptable);
@@ -91,10 +91,10 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
   for (const std::string& path : paths.all) {
     const auto is = [&](const std::string& name) { return path.ends_with(name); };
     if (std::ranges::none_of(config.modules_to_save, is)) continue;
-    check(path != "model.layers", "modules_to_save has model.layers, which is a list of modules: name those");
+    check(path != "model.layers", "modules_to_save has model.layers, which is a list: name modules in it");
     const std::size_t dot = path.rfind('.');
     check(dot == path.npos || !config.saves(path.substr(0, dot)), "modules_to_save has ", path,
-          ", and also a module that it is part of");
+          " and also a module that contains it");
   }
 
   bool any = false;
@@ -110,24 +110,24 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
   const bool named = !config.exclude_modules.empty() || !config.exclude_pattern.empty() ||
                      !config.modules_to_save.empty() || !config.layers_to_transform.empty();
   if (!any && !named) refuse_name("target_modules", config.target_pattern, paths.adaptable);
-  check(any, "no module is left to adapt: exclude_modules, modules_to_save or layers_to_transform take all that ",
-        "target_modules names");
+  check(any, "no module is left to adapt: exclude_modules, modules_to_save or layers_to_transform rule out all of ",
+        "target_modules");
 }
 
-/// Takes names that match nothing out of a file's configuration where others do: PEFT passes over them.
+/// Removes names that match nothing from a file's configuration, if others match: PEFT ignores them.
 inline void drop_unmatched_names(LoraConfig& config, const ModulePaths& paths) {
   const auto unmatched = [&](const std::string& name) { return !any_ends_in(paths.adaptable, name); };
   if (!std::ranges::all_of(config.target_modules, unmatched)) std::erase_if(config.target_modules, unmatched);
   std::erase_if(config.modules_to_save, [&](const std::string& name) { return !any_saved_as(paths.all, name); });
 }
 
-/// What the head shares with the embedding beside its weight.
+/// Parts of an adapter that the head shares with the embedding besides its weight.
 struct TiedParts {
   bool lora = false, saved = false;
 };
 
-/// With ensure_weight_tying on a model whose head is the embedding: what names one of them names the embedding, and the
-/// head has the same.
+/// With ensure_weight_tying on a model whose head is the embedding: naming either of them names the embedding, and the
+/// head shares its adapter.
 inline TiedParts tie_targets(LoraConfig& config, const Decoder& base) {
   if (!config.ensure_weight_tying || !base.spec.tie_word_embeddings) return {};
   const auto is_either = [](const std::string& name) {
@@ -153,13 +153,13 @@ inline TiedParts tie_targets(LoraConfig& config, const Decoder& base) {
   return {.lora = true};
 }
 
-/// The trained rows of the embedding and the head; a head that is tied has the embedding's where it has none itself.
+/// Sets up the trained rows of the embedding and the head; a tied head without rows of its own uses the embedding's.
 inline void add_trained_rows(Decoder& policy, const LoraConfig& config, const ModulePaths& paths) {
   const auto add = [&](const std::string& path, const Tensor& weight_VD, const std::vector<std::int64_t>& ids,
                        std::optional<TrainedRows>& rows) {
     const std::int64_t V = weight_VD.size(0);
     for (const std::int64_t id : ids)
-      check(id >= 0 && id < V, "trainable_token_indices: ", path, " has ", V, " tokens, and no ", id);
+      check(id >= 0 && id < V, "trainable_token_indices: ", path, " has ", V, " tokens, but not ", id);
     check(std::set(ids.begin(), ids.end()).size() == ids.size(), "trainable_token_indices: ", path,
           " has a token twice");
     check(!config.saves(path) && !config.targets(path), "trainable_token_indices: ", path,

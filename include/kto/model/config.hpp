@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// From config.json to the description of a decoder: the list of families, and what is refused in all of them. Absent
-// keys take the defaults of transformers 5.24; anything that would change numbers and is not supported is refused by
-// name. Free of LibTorch.
+// From config.json to the description of a decoder: the list of families, and what all of them refuse. Absent keys have
+// the defaults of transformers 5.24. Any unsupported key that would change numbers is refused by name. Free of
+// LibTorch.
 #pragma once
 
 #include <string>
@@ -25,7 +25,7 @@ inline constexpr const char* common_defaults =
     R"({"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "hidden_act": "silu",
         "rms_norm_eps": 1e-6, "max_window_layers": 28})";
 
-/// Keys that change numbers in every family and are not supported.
+/// Refuses unsupported keys that would change numbers in every family.
 inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("quantization_config"), config.where,
         ": \"quantization_config\": quantized weights are not supported; save the model dequantized first");
@@ -35,8 +35,8 @@ inline void refuse_unsupported(const ConfigReader& config) {
 
 }  // namespace detail
 
-/// Reads the content of a config.json; `where` (its path) opens the message of the Error thrown when the model is of an
-/// unknown family, asks for something unsupported, or contradicts itself.
+/// Reads the content of a config.json. Throws Error, starting with `where` (its path), if the family is unknown, or the
+/// config is unsupported or contradicts itself.
 inline ModelSpec parse_model_config(Json json, const std::string& where) {
   check(json.is_object(), where, ": expected an object");
   const detail::ConfigReader config{json, where};

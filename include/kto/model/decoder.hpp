@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder: what its ModelSpec says, with weights. One forward serves padded and packed rows, shared prompts and
-// generation: it works on tokens in one row, and only the attention knows their segments.
+// A decoder: a ModelSpec with weights. One forward serves padded and packed rows, shared prompts and generation: it
+// works on a single row of tokens, and only the attention knows their segments.
 #pragma once
 
 #include <cmath>
@@ -18,38 +18,38 @@ namespace kto {
 
 // Shapes: N tokens of a batch in one row, D width, V vocabulary.
 
-/// A handle: copies share their tensors, so a copy is trained with its original (frozen_copy makes one that is not).
+/// A handle: copies share their tensors, so training a copy trains the original (frozen_copy makes an independent one).
 struct Decoder {
   ModelSpec spec;
   Embedding embed_tokens;
   std::vector<DecoderLayer> layers;
   Norm norm;
   OutputHead lm_head;
-  /// Where the head has the embedding's adapter, transposed, as it has its weight: the factor on it there.
+  /// If the head is tied and so has the embedding's adapter, transposed: the factor on it in the head.
   std::optional<double> tied_lora_scaling = std::nullopt;
 
-  /// Type of matrix products and attention: float32, float64, bfloat16 or float16. With the last two it is torch's
-  /// autocast: the parameters keep their type (float32 masters) and are cast for each product; residual stream, norms,
-  /// rotary tables and the softmax stay in float32. Parameters of any floating type work with any of the four; training
-  /// in float16 needs a scaled loss (TrainConfig::fp16).
+  /// The type of matrix products and attention: float32, float64, bfloat16 or float16. The last two work like torch's
+  /// autocast: parameters keep their type (float32 masters) and are cast for each product; the residual stream, norms,
+  /// rotary tables and softmax stay in float32. Parameters may have any floating type; training in float16 needs a
+  /// scaled loss (TrainConfig::fp16).
   at::ScalarType compute = at::kFloat;
-  /// Keep only each layer's input for the backward pass and compute the rest once more there.
+  /// Gradient checkpointing: keep only each layer's input for the backward pass and recompute the rest there.
   bool recompute = false;
-  /// NEFTune (arXiv:2310.05914): where a gradient is asked for, uniform noise of at most alpha / sqrt(T * D) is added
-  /// to the embeddings of a sequence of T tokens; 0: none.
+  /// NEFTune (arXiv:2310.05914): when gradients are computed, adds uniform noise of at most alpha / sqrt(T * D) to the
+  /// embeddings of a sequence of T tokens. 0: none.
   double neftune_noise_alpha = 0;
 
-  /// What a row leaves for tokens that follow its own: each layer's keys and values.
+  /// The key/value cache of a row, for tokens that follow it: each layer's keys and values.
   using Prefix = std::vector<KeysValues>;
 
-  /// States [N, D] after the final norm, of type `compute`. Segments' prefixes are of the row that `before` was kept
-  /// of, or of this one where it is empty. `kept` gets this row's keys and values where it is given.
+  /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
+  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's keys and values.
   Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr) const;
-  /// Each token sees the same keys and values as in a row of its own: dropout would part those with gradient from those
-  /// without, and so would rotary frequencies that depend on the longest sequence of a pass.
+  /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
+  /// passes with and without gradient, nor with rotary frequencies that depend on the longest sequence of a pass.
   bool has_steady_prefix(const SharedPrompts& batch) const;
 
-  /// The embeddings [N, D] of tokens (int64), adapter and all, in float32 or wider.
+  /// The embeddings [N, D] of tokens (int64), including the adapter, in float32 or wider.
   Tensor embedded(const Tensor& ids_N) const;
   Head head() const;
   /// The head's adapter: its own, or the embedding's.
@@ -59,8 +59,8 @@ struct Decoder {
     return lm_head.weight_VD.defined() ? lm_head.weight_VD : embed_tokens.weight_VD;
   }
 
-  /// The live parameters under their names in transformers, a tied head not named, and then those of adapters under
-  /// PEFT's names.
+  /// The live parameters under transformers' names (a tied head is not listed), then those of adapters under PEFT's
+  /// names.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
 };
 
@@ -111,7 +111,7 @@ inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
   if (batch.kl_tails)
     for (const RopeConfig& rope : spec.ropes)
       if (!have_same_angles(rope, batch.rows.longest(), batch.kl_tails->longest())) return false;
-  if (!at::GradMode::is_enabled()) return true;  // nothing drops without gradient
+  if (!at::GradMode::is_enabled()) return true;  // no dropout without gradient
   if (neftune_noise_alpha != 0) return false;
   for (std::size_t i = 0; i < layers.size(); ++i)
     if (detail::drops(spec, spec.layers[i], layers[i])) return false;
@@ -130,7 +130,7 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
   for (std::size_t i = 0; i < layers.size(); ++i) {
     KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const KeysValues prefix = before.empty() ? KeysValues{} : before[i];
-    // All else by value: with recomputation it runs again in the backward pass, and then keeps nothing.
+    // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
     const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix](const Tensor& input_ND,
                                                                                    KeysValues* keeps_now) {
       return layer_forward(*context, of, layer, input_ND, prefix, keeps_now);

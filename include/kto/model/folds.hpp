@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is done with all parameters of a decoder, as folds over its modules: naming, making, freezing, casting,
-// describing.
+// Operations on all parameters of a decoder, as folds over its modules: name, create, freeze, cast, describe.
 #pragma once
 
 #include <string>
@@ -11,8 +10,8 @@
 
 namespace kto {
 
-/// Calls visit(name, tensor, shape) for every parameter that the decoder's spec asks for, with its name in transformers
-/// and a reference to its place in the decoder.
+/// Calls visit(name, tensor, shape) for every parameter in the decoder's spec, with its name in transformers and a
+/// reference to the member that holds it.
 template <class AnyDecoder, class Visit>
 void visit_parameters(AnyDecoder& decoder, const Visit& visit) {
   visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape& shape) {
@@ -30,7 +29,7 @@ void visit_loras(AnyDecoder& decoder, const Visit& visit) {
   });
 }
 
-/// A decoder whose parameters are make(name, shape).
+/// Builds a decoder whose parameters are make(name, shape).
 template <class Make>
 Decoder make_decoder(const ModelSpec& spec, const Make& make) {
   Decoder decoder;
@@ -50,7 +49,7 @@ inline std::vector<std::pair<std::string, Tensor>> Decoder::named_parameters() c
   return out;
 }
 
-/// A copy without gradient: what is trained is copied, what is frozen is shared, since it does not change.
+/// A copy without gradient. Copies trained parameters and shares frozen ones, which do not change.
 inline Decoder frozen_copy(const Decoder& decoder) {
   const at::NoGradGuard no_grad;
   Decoder copy = decoder;
@@ -62,9 +61,9 @@ inline Decoder frozen_copy(const Decoder& decoder) {
   return copy;
 }
 
-/// A frozen decoder with the weights of its products held in `compute`, which they are cast to anyway, where that is
-/// the narrower type: the same numbers from half the memory, and no cast at each step. Norms and the embedding, which
-/// are used in float32, keep their type, and so do weights beside an adapter.
+/// Casts the weights of a frozen decoder to `compute` if that is the narrower type. They are cast for each product
+/// anyway, so the numbers are the same, with half the memory and no casts in each step. Norms and the embedding, which
+/// are used in float32, keep their type, and so do weights with an adapter.
 inline Decoder held_in_compute_type(Decoder decoder) {
   const auto narrowed = [&](const Tensor& weight) {
     const bool narrows = weight.defined() && c10::elementSize(decoder.compute) < c10::elementSize(weight.scalar_type());
@@ -83,7 +82,7 @@ inline Decoder held_in_compute_type(Decoder decoder) {
   return decoder;
 }
 
-/// All that a decoder's numbers depend on beside its parameters, as text.
+/// Everything besides the parameters that a decoder's numbers depend on, as text.
 inline std::string describe(const Decoder& decoder) {
   std::string out = concat(describe(decoder.spec), ", compute ", decoder.compute);
   visit_modules(decoder, [&](const std::string& path, const auto& module, const ModuleShape&) {

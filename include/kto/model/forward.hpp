@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The forward pass of one layer, as its LayerSpec says.
+// The forward pass of one layer, driven by its LayerSpec.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,7 @@ namespace kto {
 
 // Shapes: N tokens of a batch in one row, D width, H heads, K key/value heads, d head dimension.
 
-/// What all layers of a decoder share in one forward pass.
+/// State shared by all layers of a decoder during one forward pass.
 struct LayerContext {
   double norm_eps;
   at::ScalarType compute;
@@ -23,8 +23,8 @@ struct LayerContext {
   std::vector<Segment> segments;
 };
 
-/// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes are of `prefix`, or of the row
-/// itself when that is empty. Where `kept` is given, it gets the row's keys and values, without gradient.
+/// One layer: states [N, D] to states [N, D], in float32 or wider. Prefixes of segments are in `prefix`, or in the row
+/// itself if that is empty. If given, `kept` receives the row's keys and values, without gradient.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
                             const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
   const AttentionSpec& attention = spec.attention;
@@ -51,7 +51,7 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
 
 namespace detail {
 
-/// Whether a layer's output is drawn at random where a gradient is asked for.
+/// Whether a layer's output is random when gradients are computed (dropout).
 inline bool drops(const ModelSpec& spec, const LayerSpec& of, const DecoderLayer& layer) {
   bool out = false;
   visit_layer_modules(spec, of, layer, "", [&](const std::string&, const auto& module, const ModuleShape&) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a LoRA adapter is (arXiv:2106.09685; rsLoRA arXiv:2312.03732; DoRA arXiv:2402.09353) and which modules it is on,
-// after PEFT's rules. Free of LibTorch.
+// The configuration of a LoRA adapter (arXiv:2106.09685; rsLoRA arXiv:2312.03732; DoRA arXiv:2402.09353) and PEFT's
+// rules for the modules it applies to. Free of LibTorch.
 #pragma once
 
 #include <algorithm>
@@ -16,11 +16,11 @@
 
 namespace kto {
 
-/// Values for the modules whose path ends in a key, a regular expression; the first key that matches counts.
+/// Values by module: each key is a regular expression for the end of a module's path; the first match wins.
 template <class Value>
 using ModulePatterns = std::vector<std::pair<std::string, Value>>;
 
-/// Which biases of the base are trained and saved beside the matrices.
+/// Which biases of the base are trained and saved along with the matrices.
 enum class LoraBias { none, all, lora_only };
 
 struct LoraConfig {
@@ -28,23 +28,23 @@ struct LoraConfig {
   double lora_alpha = 32;
   double lora_dropout = 0.05;
   std::vector<std::string> target_modules = {};  ///< names: the last parts of module paths
-  std::string target_pattern = "";               ///< in place of names: "all-linear", or a regular expression of a path
+  std::string target_pattern = "";               ///< instead of names: "all-linear", or a regular expression for a path
   std::vector<std::string> exclude_modules = {};  ///< names
-  std::string exclude_pattern = "";               ///< in place of names: a regular expression of a path
-  std::vector<std::string> modules_to_save = {};  ///< trained whole, beside the adapter: modules and all in them
+  std::string exclude_pattern = "";               ///< instead of names: a regular expression for a path
+  std::vector<std::string> modules_to_save = {};  ///< modules trained whole, including all inside them
   LoraBias bias = LoraBias::none;
   bool lora_bias = false;  ///< B has a bias
   bool use_rslora = false;
   bool use_dora = false;
-  std::vector<std::int64_t> layers_to_transform = {};  ///< of modules that a name's end matches; empty: all
+  std::vector<std::int64_t> layers_to_transform = {};  ///< layers of modules matched by name; empty: all
   std::vector<std::string> layers_pattern = {};        ///< names before a layer's number; empty: any
-  ModulePatterns<std::int64_t> rank_pattern = {};      ///< in place of r
-  ModulePatterns<double> alpha_pattern = {};           ///< in place of lora_alpha
-  /// Rows of the embedding or the head that are trained, by the end of the module's path.
+  ModulePatterns<std::int64_t> rank_pattern = {};      ///< instead of r
+  ModulePatterns<double> alpha_pattern = {};           ///< instead of lora_alpha
+  /// Rows of the embedding or head to train, by the end of the module's path.
   ModulePatterns<std::vector<std::int64_t>> trainable_token_indices = {};
-  bool ensure_weight_tying = false;  ///< where embedding and head are one weight, what is trained of one is of both
-  /// How A and B start, as PEFT has it: true, false, gaussian, orthogonal, mica, pissa, olora. The last two take their
-  /// start out of the base's weight, each time that the adapter is put on it.
+  bool ensure_weight_tying = false;  ///< if embedding and head are one weight, they share what is trained
+  /// How A and B are initialised, as in PEFT: true, false, gaussian, orthogonal, mica, pissa, olora. The last two
+  /// subtract the start from the base's weight, each time the adapter is added to it.
   std::string init_lora_weights = "true";
   std::string task_type = "CAUSAL_LM";
   std::string base_model_name_or_path = "";
@@ -55,7 +55,7 @@ struct LoraConfig {
     const auto rank = static_cast<double>(rank_of(module));
     return pattern_value(alpha_pattern, module, lora_alpha) / (use_rslora ? std::sqrt(rank) : rank);
   }
-  /// Whether a linear layer or the embedding gets an adapter; `module` is its path ("model.layers.0.mlp.up_proj").
+  /// Whether a linear layer or the embedding gets an adapter. `module` is its path ("model.layers.0.mlp.up_proj").
   bool targets(const std::string& module) const {
     if (excludes(module)) return false;
     if (target_pattern == "all-linear") return module != "lm_head" && !ends_in(module, "embed_tokens");
@@ -63,7 +63,7 @@ struct LoraConfig {
     if (std::ranges::find(target_modules, module) != target_modules.end()) return true;
     return names_end(target_modules, module) && in_layers(module);
   }
-  /// Whether a module is trained whole, itself or as part of another. As in PEFT the names need not begin at a dot.
+  /// Whether a module is trained whole, itself or as part of another. As in PEFT, names need not begin at a dot.
   bool saves(const std::string& module) const {
     for (std::size_t end = module.find('.');; end = module.find('.', end + 1)) {
       const std::string_view part = std::string_view(module).substr(0, end);
@@ -72,7 +72,7 @@ struct LoraConfig {
       if (end == std::string::npos) return false;
     }
   }
-  /// Whether the adapter's start is taken out of the base's weight.
+  /// Whether the adapter's start is subtracted from the base's weight.
   bool changes_base() const { return init_lora_weights.starts_with("pissa") || init_lora_weights == "olora"; }
 
   bool operator==(const LoraConfig&) const = default;
@@ -89,7 +89,7 @@ struct LoraConfig {
   static bool names_end(const std::vector<std::string>& names, const std::string& module) {
     return std::ranges::any_of(names, [&](const std::string& name) { return ends_in(module, name); });
   }
-  /// Where a match at the beginning of a module's path ends.
+  /// The end of a match at the beginning of a module's path.
   static std::optional<std::size_t> match_end(const std::string& pattern, const std::string& module) {
     std::optional<std::size_t> found;
     tok::Regex(pattern, "LoRA module pattern").for_each_match(module, [&](std::size_t begin, std::size_t end) {
@@ -100,7 +100,7 @@ struct LoraConfig {
   bool excludes(const std::string& module) const {
     if (names_end(exclude_modules, module) || (!exclude_pattern.empty() && matches(exclude_pattern, module)))
       return true;
-    return std::ranges::any_of(modules_to_save, [&](const std::string& name) {  // with all that is in them
+    return std::ranges::any_of(modules_to_save, [&](const std::string& name) {  // including their submodules
       return matches("(?:.*\\.)?(?:" + name + ")(?:\\..*)?", module);
     });
   }

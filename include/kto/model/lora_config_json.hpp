@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// LoraConfig from and to PEFT's adapter_config.json. What PEFT has and this library lacks is refused by name. Free of
-// LibTorch.
+// Converts LoraConfig from and to PEFT's adapter_config.json. Refuses features of PEFT that are missing here, by name.
+// Free of LibTorch.
 #pragma once
 
 #include "kto/io/json.hpp"
@@ -18,7 +18,7 @@ inline bool asks_for_nothing(const Json& value) {
   return value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty());
 }
 
-/// A field of adapter_config.json under its name, null where it is absent.
+/// A field of adapter_config.json by name; null if absent.
 struct LoraReader {
   const Json& json;
   const std::string& where;
@@ -52,7 +52,7 @@ struct LoraReader {
     else
       names = value(key, names);
   }
-  /// A list, or one item in its place.
+  /// A list, or a single item instead of one.
   template <class T>
   std::vector<T> list(const char* key) const {
     if (const auto one = json_as<T>((*this)[key])) return {*one};
@@ -70,7 +70,7 @@ inline std::string read_init(const LoraReader& file) {
           "; save the adapter with PEFT's path_initial_model_for_weight_conversion");
   const bool known = name == "gaussian" || name == "orthogonal" || name == "mica" || name == "olora" ||
                      name == "pissa" || name.starts_with("pissa_niter_") || name == "eva" || name == "lora_ga";
-  check(known, file.where, ": \"init_lora_weights\": \"", name, "\" is not known");
+  check(known, file.where, ": \"init_lora_weights\": \"", name, "\" is unknown");
   return name;
 }
 
@@ -91,17 +91,17 @@ inline void check_lora_config(const LoraConfig& config, const std::string& where
         "; expected a number from 0 to below 1");
   const bool by_layer = !config.layers_to_transform.empty() || !config.layers_pattern.empty();
   check(!by_layer || config.target_pattern.empty(), where,
-        ": layers_to_transform and layers_pattern need a list of names as target_modules");
+        ": layers_to_transform and layers_pattern need target_modules to be a list of names");
   check(config.layers_pattern.empty() || !config.layers_to_transform.empty(), where,
         ": layers_pattern needs layers_to_transform");
-  check(!config.lora_bias || !config.use_dora, where, ": lora_bias and use_dora do not go together");
+  check(!config.lora_bias || !config.use_dora, where, ": lora_bias and use_dora cannot be combined");
   check(!config.lora_bias || config.init_lora_weights == "true" || config.init_lora_weights == "false", where,
         ": lora_bias needs init_lora_weights true or false, not ", config.init_lora_weights);
   check(config.init_lora_weights != "mica" || !config.use_dora, where,
-        ": init_lora_weights mica and use_dora do not go together");
+        ": init_lora_weights mica and use_dora cannot be combined");
 }
 
-/// The list that is for the embedding, or lists by the end of a module's path.
+/// A list for the embedding, or lists by the end of a module's path.
 inline ModulePatterns<std::vector<std::int64_t>> read_tokens(const LoraReader& file) {
   using Indices = std::vector<std::int64_t>;
   const char* key = "trainable_token_indices";
@@ -116,8 +116,8 @@ inline ModulePatterns<std::vector<std::int64_t>> read_tokens(const LoraReader& f
 
 }  // namespace detail
 
-/// Reads adapter_config.json's content; `where` (its path) opens messages. Throws Error that names what is malformed or
-/// not supported.
+/// Reads the content of adapter_config.json. Throws Error, starting with `where` (its path), naming what is malformed
+/// or unsupported.
 inline LoraConfig parse_lora_config(const Json& json, const std::string& where) {
   check(json.is_object(), where, ": expected an object");
   const detail::LoraReader file{json, where};
@@ -158,7 +158,7 @@ inline LoraConfig parse_lora_config(const Json& json, const std::string& where) 
   return out;
 }
 
-/// adapter_config.json, with the fields that PEFT writes.
+/// The content of adapter_config.json, with the fields that PEFT writes.
 inline Json to_json(const LoraConfig& config) {
   const auto object = [](const auto& pairs) {
     Json out = Json::object();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The files around a model's weights, held as they were when the model was loaded: a run saves what it was trained
-// with, whatever has become of the folder since.
+// The files around a model's weights, kept in memory as they were when the model was loaded: a run saves the files it
+// was trained with, even if the folder has changed since.
 #pragma once
 
 #include <concepts>
@@ -12,11 +12,11 @@
 
 namespace kto {
 
-/// config.json, generation_config.json, tokenizer files and chat templates of a folder, those that exist.
+/// The existing config.json, generation_config.json, tokenizer files and chat templates of a folder.
 class ModelFiles {
  public:
   ModelFiles() = default;
-  /// A folder, as a path or text, stands for its files as they are now.
+  /// Reads the files of a folder. Implicit, so that a path can be passed for its current files.
   template <std::convertible_to<fs::path> Folder>
   ModelFiles(const Folder& path) : folder_(path) {
     for (const char* name : {"config.json", "generation_config.json"})
@@ -26,10 +26,10 @@ class ModelFiles {
 
   const fs::path& folder() const { return folder_; }
   bool has(const std::string& name) const { return texts_.contains(name); }
-  /// Content by name, relative to the folder.
+  /// Contents by name, relative to the folder.
   const std::map<std::string, std::string>& texts() const { return texts_; }
 
-  /// The object in a file of JSON. Throws Error naming the file when it is absent or malformed.
+  /// The object in a JSON file. Throws Error naming the file if it is absent or malformed.
   Json object(const std::string& name) const {
     const std::string where = (folder_ / name).string();
     check(has(name), where, ": is missing");

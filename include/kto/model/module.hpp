@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Models of the user's own: any torch::nn::Module, or a function of parameters, that maps ids [B, T] and a mask [B, T]
-// to logits [B, T, V]. Rows are padded on the right; the mask is true on real tokens. This header includes no
-// torch/nn: whoever has a module includes it, before or after.
+// The user's own models: any torch::nn::Module, or a function of parameters, that maps ids [B, T] and a mask [B, T] to
+// logits [B, T, V]. Rows are padded on the right; the mask is true on real tokens. This header does not include
+// torch/nn: code that has a module includes it, before or after.
 #pragma once
 
 #include <concepts>
@@ -57,7 +57,8 @@ inline constexpr bool is_cloneable_base = false;
 template <class Derived>
 inline constexpr bool is_cloneable_base<torch::nn::Cloneable<Derived>> = true;
 
-/// Whether clone() makes a `Module`: torch::nn::Module's own throws, and the Cloneable of a base class makes that base.
+/// Whether clone() returns a `Module`: torch::nn::Module's own throws, and the Cloneable of a base class returns that
+/// base.
 template <class Module>
 constexpr bool makes_clones() {
   if constexpr (std::is_base_of_v<torch::nn::Cloneable<Module>, Module>) {
@@ -66,7 +67,7 @@ constexpr bool makes_clones() {
     using Class = typename DeclaredIn<decltype(&Module::clone)>::type;
     return !std::same_as<Class, torch::nn::Module> && !is_cloneable_base<Class>;
   } else {
-    return true;  // overloads of its own
+    return true;  // it has its own overloads
   }
 }
 
@@ -77,10 +78,10 @@ concept MapsIdsToLogits = requires(Module& module, const Tensor& tensor) {
 
 }  // namespace detail
 
-/// A torch::nn::Module with `Tensor forward(Tensor ids_BT, Tensor mask_BT)`; of a holder that TORCH_MODULE makes, take
-/// ptr(). It is shared, not copied; where it has dropout, call its eval(), as TRL does. A live_reference is made with
-/// clone(): for that derive the module from torch::nn::Cloneable<YourModule> and register what it has in reset(), which
-/// clone() calls.
+/// A torch::nn::Module with `Tensor forward(Tensor ids_BT, Tensor mask_BT)`; for a holder made by TORCH_MODULE, pass
+/// ptr(). The module is shared, not copied. If it has dropout, call its eval(), as TRL does. live_reference uses
+/// clone(): derive the module from torch::nn::Cloneable<YourModule> and register its members in reset(), which clone()
+/// calls.
 template <class Module>
 struct ModuleModel {
   static constexpr BatchParts needs{.padded_rows = true};
@@ -92,14 +93,14 @@ struct ModuleModel {
     return out;
   }
 
-  /// [N, V]. Throws Error naming the shape when the module returns another.
+  /// Logits [N, V]. Throws Error if the module returns another shape.
   Tensor logits(const Sequences& sequences) const {
     const auto in = detail::padded_input(sequences);
     if constexpr (detail::MapsIdsToLogits<Module>)
       return detail::flat_logits(module->forward(in.ids_BT, in.mask_BT), in.ids_BT);
     else
       static_assert(detail::MapsIdsToLogits<Module>,
-                    "kto: write `at::Tensor forward(at::Tensor ids_BT, at::Tensor mask_BT)`, which gives logits "
+                    "kto: write `at::Tensor forward(at::Tensor ids_BT, at::Tensor mask_BT)`, which returns logits "
                     "[B, T, vocabulary], in your module; see kto/model/module.hpp");
   }
 
@@ -107,26 +108,26 @@ struct ModuleModel {
     static_assert(
         detail::makes_clones<Module>(),
         "kto: a live reference is a clone of your module: derive it from torch::nn::Cloneable<YourModule> and "
-        "register what it has in reset(); see kto/model/module.hpp");
+        "register its members in reset(); see kto/model/module.hpp");
     auto copy = std::dynamic_pointer_cast<Module>(model.module->clone());
-    check(copy != nullptr, "the module's clone() is not of the module's type");
+    check(copy != nullptr, "the module's clone() has another type than the module");
     for (const auto& item : copy->named_parameters()) item.value().set_requires_grad(false);
     copy->eval();
     return {std::move(copy)};
   }
 };
 
-/// A function of parameters: `function(parameters, ids_BT, mask_BT)` gives logits [B, T, V], where `parameters` are the
-/// tensors of the field, in its order.
+/// A function of parameters: `function(parameters, ids_BT, mask_BT)` returns logits [B, T, V]. It receives the tensors
+/// of the field `parameters`, in order.
 template <class Function>
 struct FunctionModel {
   static constexpr BatchParts needs{.padded_rows = true};
-  NamedTensors parameters;  ///< with requires_grad where they are to be trained
+  NamedTensors parameters;  ///< with requires_grad on those to be trained
   Function function;
 
   NamedTensors named_parameters() const { return parameters; }
 
-  /// [N, V]. Throws Error naming the shape when the function returns another.
+  /// Logits [N, V]. Throws Error if the function returns another shape.
   Tensor logits(const Sequences& sequences) const {
     const auto in = detail::padded_input(sequences);
     return detail::flat_logits(function(parameters, in.ids_BT, in.mask_BT), in.ids_BT);

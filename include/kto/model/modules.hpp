@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The modules of a decoder that have parameters, under transformers' names, and the one walk over them. Parameters,
-// adapters, freezing, casting, merging and saving are folds over that walk (folds.hpp).
+// The modules of a decoder that have parameters, under transformers' names, and the one traversal of them. Naming,
+// adapters, freezing, casting, merging and saving are folds over this traversal (folds.hpp).
 #pragma once
 
 #include <optional>
@@ -19,14 +19,14 @@ struct Norm {
   Tensor weight_D;
 };
 
-/// The table of the tokens' embeddings.
+/// The embedding table.
 struct Embedding {
   Tensor weight_VD;
   std::optional<LoraWeights> lora = std::nullopt;
-  std::optional<TrainedRows> rows = std::nullopt;  ///< also the head's where it is tied and has none itself
+  std::optional<TrainedRows> rows = std::nullopt;  ///< also used by a tied head without rows of its own
 };
 
-/// The head. A tied one has no weight of its own, but where it is held in another type than the embedding.
+/// The output head. A tied head has no weight of its own, unless it is held in another type than the embedding.
 struct OutputHead {
   Tensor weight_VD;
   std::optional<LoraWeights> lora = std::nullopt;
@@ -40,7 +40,7 @@ struct DecoderLayer {
   Norm input_layernorm, post_attention_layernorm;
 };
 
-/// What the parameters of a module look like.
+/// The shapes of a module's parameters.
 struct ModuleShape {
   std::vector<std::int64_t> weight;
   bool has_bias = false;
@@ -86,7 +86,7 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
   }
 }
 
-/// Calls visit(name, tensor) for what an adapter has on the module at `path`, under PEFT's names.
+/// Calls visit(name, tensor) for the adapter tensors on the module at `path`, under PEFT's names.
 template <class Module, class Visit>
 void visit_module_lora(const std::string& path, Module& module, const Visit& visit) {
   if constexpr (!is_a<Module, Norm>) {
@@ -105,8 +105,8 @@ void visit_module_lora(const std::string& path, Module& module, const Visit& vis
 
 }  // namespace detail
 
-/// Calls visit(path, module, ModuleShape) for all modules of a decoder that have parameters: the Embedding, each
-/// layer's, the last Norm, the OutputHead. The one list of them.
+/// Calls visit(path, module, ModuleShape) for all modules of a decoder that have parameters: the Embedding, those of
+/// each layer, the final Norm, the OutputHead. This is the only list of them.
 template <class AnyDecoder, class Visit>
 void visit_modules(AnyDecoder& decoder, const Visit& visit) {
   const ModelSpec& spec = decoder.spec;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decoders from and to model folders as transformers has them: config.json, safetensors, and the files around them.
+// Loads and saves decoders in transformers' model folders: config.json, safetensors, and the files around them.
 #pragma once
 
 #include <map>
@@ -19,12 +19,12 @@ namespace kto {
 
 namespace detail {
 
-/// What transformers leaves out of a checkpoint without a word: rotary buffers that old versions saved.
+/// Tensors that transformers silently ignores: rotary buffers saved by old versions.
 inline bool is_ignored_weight(std::string_view name) {
   return name.find("rotary_emb.inv_freq") != std::string_view::npos;
 }
 
-/// Name in the checkpoint of each parameter: its own, or without "model." where a bare backbone was saved.
+/// The name of a parameter in the checkpoint: its own, or without "model." if a bare backbone was saved.
 inline std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
   constexpr std::string_view prefix = "model.";
   const bool bare = name.starts_with(prefix) && !checkpoint.contains(name);
@@ -34,7 +34,7 @@ inline std::string stored_name(const Checkpoint& checkpoint, const std::string& 
 inline constexpr const char* embedding_name = "model.embed_tokens.weight";
 inline constexpr const char* head_name = "lm_head.weight";
 
-/// As transformers ties: a checkpoint with both weights, and different ones, is not tied, whatever its config says.
+/// Whether to tie, as in transformers: a checkpoint with two different weights is not tied, whatever its config says.
 inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   if (!config.tie_word_embeddings) return false;
   const std::string embedding = stored_name(checkpoint, embedding_name);
@@ -42,7 +42,7 @@ inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head_name));
 }
 
-/// Collects what does not fit, for one message.
+/// Collects mismatches for one message.
 class WeightProblems {
  public:
   template <class... Parts>
@@ -52,7 +52,7 @@ class WeightProblems {
   void raise(const fs::path& folder, const std::string& model_type) const {
     if (count_ == 0) return;
     const std::string more = count_ > shown ? concat("\n  and ", count_ - shown, " more") : "";
-    fail(folder.string(), ": the weights are not those of the ", model_type, " model in config.json:", text_, more);
+    fail(folder.string(), ": the weights do not match the ", model_type, " model in config.json:", text_, more);
   }
 
  private:
@@ -74,10 +74,10 @@ inline std::string_view dtype_name(at::ScalarType type) {
   }
 }
 
-/// Files that are not copied as they are, by name.
+/// Files with changed contents, by name.
 using ChangedFiles = std::map<std::string, Json>;
 
-/// Writes a file of `source` into `folder`: as it is, unless `changed` has another content for it.
+/// Writes a file of `source` into `folder`, with the content in `changed` if it is there.
 inline void write_companion(AtomicFiles& files, const ModelFiles& source, const fs::path& folder,
                             const std::string& name, const ChangedFiles& changed) {
   const auto other = changed.find(name);
@@ -90,7 +90,7 @@ inline void write_companion(AtomicFiles& files, const ModelFiles& source, const 
   }
 }
 
-/// The same of all that the tokenizer and the chat template are.
+/// The same for all files of the tokenizer and the chat template.
 inline void write_companions(AtomicFiles& files, const ModelFiles& source, const fs::path& folder,
                              const ChangedFiles& changed) {
   std::set<std::string> names;
@@ -102,8 +102,8 @@ inline void write_companions(AtomicFiles& files, const ModelFiles& source, const
 
 }  // namespace detail
 
-/// The type that a folder's weights are stored in, as transformers' dtype="auto" reads it: config.json's, or that of
-/// the first floating tensor.
+/// The type of a folder's weights, by the rule of transformers' dtype="auto": from config.json, or else that of the
+/// first floating-point tensor.
 inline at::ScalarType stored_dtype(const fs::path& folder) {
   const Json config = read_json(folder / "config.json");
   for (const char* key : {"dtype", "torch_dtype"})
@@ -116,11 +116,11 @@ inline at::ScalarType stored_dtype(const fs::path& folder) {
   return at::kFloat;
 }
 
-/// Loads a model folder. The parameters are read out of the files as `dtype` (float32 masters unless asked otherwise)
-/// and require a gradient. Throws Error that names what is missing, unexpected, misshapen or unsupported.
+/// Loads a model folder. Parameters are read as `dtype` (by default float32 masters) and require a gradient. Throws
+/// Error naming what is missing, unexpected, misshapen or unsupported.
 inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at::kFloat,
                                at::Device device = at::kCPU) {
-  check(at::isFloatingType(dtype), "parameters must be of a floating type, not ", dtype);
+  check(at::isFloatingType(dtype), "parameters must have a floating-point type, not ", dtype);
   ModelSpec config = read_model_config(folder);
   const Checkpoint checkpoint(folder);
   const bool tied = detail::is_tied(checkpoint, config);
@@ -138,7 +138,7 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     if (weight.sizes() != shape)
       return problems.add(stored, " has shape ", weight.sizes(), ", expected ", at::IntArrayRef(shape)), Tensor();
     if (!weight.is_floating_point())
-      return problems.add(stored, " is of type ", weight.scalar_type(), ", expected a floating one"), Tensor();
+      return problems.add(stored, " has type ", weight.scalar_type(), ", expected a floating-point type"), Tensor();
     return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
   });
   for (const std::string& name : checkpoint.names())
@@ -148,11 +148,10 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
   return decoder;
 }
 
-/// Saves a model into `folder` (made where there is none) so that load_pretrained and transformers read it: weights in
-/// the parameters' type, config.json of `source` with "dtype" brought up to date, and copies of the generation config,
-/// tokenizer files and chat templates of `source`. With `tokens` (Processor::named_tokens) these name the special
-/// tokens of the tokenizer, so that generate() stops where trained completions end. Files that are there stay as they
-/// are until all new ones are written.
+/// Saves a model into `folder`, which is created if missing, for load_pretrained and transformers: weights in the
+/// parameters' type, config.json of `source` with the new "dtype", and copies of the generation config, tokenizer files
+/// and chat templates of `source`. With `tokens` (Processor::named_tokens) these files name the tokenizer's special
+/// tokens, so that generate() stops where trained completions end. Existing files stay until all new ones are written.
 inline void save_pretrained(const Decoder& decoder, const fs::path& folder, const ModelFiles& source,
                             const NamedTokens& tokens = {}, std::int64_t max_shard_size = default_shard_size) {
   Json config = source.object("config.json");

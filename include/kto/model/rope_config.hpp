@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rotary position embeddings as config.json describes them, in either spelling: "rope_theta" + "rope_scaling", or
+// Reads the rotary position embeddings of a config.json, in either form: "rope_theta" + "rope_scaling", or
 // "rope_parameters". Free of LibTorch.
 #pragma once
 
@@ -33,7 +33,7 @@ inline double longrope_attention_scaling(double factor, double original_max_posi
 
 }  // namespace detail
 
-/// Reads the rotary embedding of a config.json, with transformers' defaults. Throws Error for what is not supported.
+/// Reads the rotary embedding of a config.json, with transformers' defaults. Throws Error for anything unsupported.
 inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int64_t head_dim) {
   const auto filled = [&](const char* key) { return config.has(key) && !config.json.at(key).empty(); };
   const std::string key = filled("rope_scaling") ? "rope_scaling" : "rope_parameters";

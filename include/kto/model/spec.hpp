@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a decoder computes, as data: the description that a family (families/) reads from config.json and the forward
-// pass follows. As JSON it is the model's identity for resumption and caches. Free of LibTorch.
+// A decoder's computation as data: a family (families/) reads this description from config.json, and the forward pass
+// follows it. As JSON it is the model's identity for resumption and caches. Free of LibTorch.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,13 @@
 
 namespace kto {
 
-/// Causal attention with rotary positions. Queries, keys and values have projections of their own.
+/// Causal attention with rotary positions and separate projections for queries, keys and values.
 struct AttentionSpec {
   std::int64_t num_heads = 0;
-  std::int64_t num_kv_heads = 0;  ///< num_heads is a multiple
+  std::int64_t num_kv_heads = 0;  ///< divides num_heads
   std::int64_t head_dim = 0;
-  double scale = 1;                                   ///< of the scores
-  std::optional<std::int64_t> window = std::nullopt;  ///< how many tokens a token sees, itself included
+  double scale = 1;                                   ///< factor on the scores
+  std::optional<std::int64_t> window = std::nullopt;  ///< how many tokens a token sees, including itself
   std::size_t rope = 0;                               ///< which of ModelSpec::ropes
   bool qk_norm = false;                               ///< queries and keys are normalised per head
   bool qkv_bias = false;
@@ -35,7 +35,7 @@ struct MlpSpec {
   bool bias = false;
 };
 
-/// x + attention(norm(x)), and then the same of the feed-forward part.
+/// x + attention(norm(x)), then the same with the feed-forward part.
 struct LayerSpec {
   AttentionSpec attention;
   MlpSpec mlp;
@@ -45,16 +45,16 @@ struct ModelSpec {
   std::string model_type;
   std::int64_t vocab_size = 0;
   std::int64_t hidden_size = 0;
-  double norm_eps = 1e-6;  ///< of the root mean square norms
+  double norm_eps = 1e-6;  ///< of the RMS norms
   std::vector<LayerSpec> layers;
   std::vector<RopeConfig> ropes;
   bool tie_word_embeddings = false;
   std::optional<std::int64_t> pad_token_id =
       std::nullopt;              ///< its embedding gets no gradient, as in torch.nn.Embedding
-  double attention_dropout = 0;  ///< as the file says; never applied
+  double attention_dropout = 0;  ///< as in the file; never applied
 };
 
-/// A description as JSON: an array of the members' values, so that none can be left out.
+/// A description as JSON: an array of all members' values, so none can be forgotten.
 template <class T>
 Json spec_json(const T& value) {
   if constexpr (requires { value.has_value(); }) {
@@ -73,7 +73,7 @@ Json spec_json(const T& value) {
   }
 }
 
-/// All that the numbers of a decoder of this description depend on beside its parameters, as text.
+/// Everything besides the parameters that the numbers of such a decoder depend on, as text.
 inline std::string describe(const ModelSpec& spec) { return spec_json(spec).dump(); }
 
 }  // namespace kto

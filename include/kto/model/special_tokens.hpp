@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The special tokens that config.json, generation_config.json and tokenizer_config.json name, brought in line with the
-// tokenizer that a model is trained with, as transformers' Trainer (5.24) and TRL's KTOTrainer do it. In files that
-// stay as they were, generate() may run past the token with which every trained completion ends.
+// Aligns the special tokens in config.json, generation_config.json and tokenizer_config.json with the tokenizer that a
+// model is trained with, as transformers' Trainer (5.24) and TRL's KTOTrainer do. Otherwise generate() may run past the
+// token that ends every trained completion.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace kto {
 /// The files of a model folder that name special tokens.
 struct TokenConfigs {
   Json config = Json::object();            ///< config.json
-  Json generation = Json::object();        ///< generation_config.json; without one, what transformers takes its place
+  Json generation = Json::object();        ///< generation_config.json, or transformers' substitute if it is missing
   Json tokenizer_config = Json::object();  ///< tokenizer_config.json
 };
 
@@ -43,14 +43,14 @@ inline Json value_or_null(const Json& object, const std::string& key) {
   return found == object.end() ? Json() : *found;
 }
 
-/// What a model has where config.json has no such key.
+/// Defaults for keys missing in config.json.
 inline Json class_token_id(const Json& config, const std::string& key) {
   const Json type = value_or_null(config, "model_type");
   if (type != "llama" && type != "mistral") return nullptr;
   return key == "bos_token_id" ? Json(1) : key == "eos_token_id" ? Json(2) : Json();
 }
 
-/// Ids of which several may hold (`several`) are only added to: one that a file lists may be right.
+/// Sets an id. If several ids are allowed (`several`), adds to the list, since the ids in the file may be right, too.
 inline void align_token(TokenConfigs& configs, const std::string& key, const std::optional<NamedToken>& token,
                         bool several) {
   if (!token) return;
@@ -72,8 +72,8 @@ inline void align_token(TokenConfigs& configs, const std::string& key, const std
 
 }  // namespace detail
 
-/// Writes the ids of `tokens` into the configs, and the pad token's text where tokenizer_config.json has none. What the
-/// tokenizer does not name stays as it is.
+/// Writes the ids of `tokens` into the configs, and the pad token's text if tokenizer_config.json has none. Tokens that
+/// the tokenizer does not name stay unchanged.
 inline void align_special_tokens(TokenConfigs& configs, const NamedTokens& tokens) {
   for (const char* key : {"bos_token_id", "eos_token_id"})
     if (const Json id = detail::class_token_id(configs.config, key); !configs.config.contains(key) && !id.is_null())
@@ -85,15 +85,14 @@ inline void align_special_tokens(TokenConfigs& configs, const NamedTokens& token
     configs.tokenizer_config["pad_token"] = tokens.pad->text;
 }
 
-/// The configs of a folder, aligned.
+/// The aligned configs of a folder.
 inline TokenConfigs aligned_configs(const ModelFiles& files, const NamedTokens& tokens) {
   TokenConfigs configs = read_token_configs(files);
   if (tokens.any()) align_special_tokens(configs, tokens);
   return configs;
 }
 
-/// What aligning changes in `files`, in words; empty when nothing. Of an adapter's files it is the
-/// tokenizer's alone.
+/// Describes what aligning changes in `files`; empty if nothing. For an adapter, only the tokenizer's files count.
 inline std::string alignment_note(const ModelFiles& files, const NamedTokens& tokens, bool is_adapter) {
   const TokenConfigs old = read_token_configs(files), now = aligned_configs(files, tokens);
   std::string out;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Precomputed reference log-probs on disk, one file a key. The key is made of all that the numbers depend on: the
-// token ids of every row and its KL partner, max_length, the reference's weights and what else it says of itself, and
-// the precision it computes in. A changed row, template, tokenizer, weight, config or option is another key, so nothing
-// stale is ever read.
+// Precomputed reference log-probs on disk, one file per key. The key covers everything that the numbers depend on: the
+// token ids of every row and its KL partner, max_length, the reference's weights and description, and its precision. A
+// changed row, template, tokenizer, weight, config or option gives another key, so nothing stale is ever read.
 #pragma once
 
 #include <optional>
@@ -47,8 +46,8 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
   return hash.hex();
 }
 
-/// The log-probs stored under `key` in `folder`; nothing if there are none. Throws Error, which says why, when the
-/// file is damaged or is no cache of this key.
+/// The log-probs stored under `key` in `folder`, or nothing. Throws Error if the file is damaged or belongs to another
+/// key.
 inline std::optional<std::vector<RowLogps>> read_reference_cache(const fs::path& folder, const std::string& key,
                                                                  std::size_t num_rows) {
   const auto kept = read_cache(folder, key, detail::reference_cache_format());
@@ -63,7 +62,7 @@ inline std::optional<std::vector<RowLogps>> read_reference_cache(const fs::path&
   return out;
 }
 
-/// Stores log-probs under `key`, whole or not at all. `folder` is made where there is none.
+/// Stores log-probs under `key` atomically. Creates `folder` if it is missing.
 inline void write_reference_cache(const fs::path& folder, const std::string& key, std::span<const RowLogps> logps) {
   const auto column = [&](double RowLogps::* field) {
     Tensor values = at::empty({static_cast<std::int64_t>(logps.size())}, at::kDouble);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Live reference: a frozen model beside the policy, asked at every batch. Use it for full fine-tuning; the default.
+// Live reference: a frozen model beside the policy, evaluated on every batch. The default, for full fine-tuning.
 #pragma once
 
 #include <utility>
@@ -10,8 +10,8 @@ namespace kto {
 
 template <ModelPolicy Model>
 struct LiveReference {
-  Model model;  ///< may differ from the policy's architecture, never from its vocabulary
-  /// The policy starts as this reference: the trainer checks that their first log-probs are the same.
+  Model model;  ///< may have another architecture than the policy, but the same vocabulary
+  /// The policy starts equal to this reference: the trainer checks that their first log-probs agree.
   bool starts_as_policy = false;
 
   template <class Policy>
@@ -22,7 +22,7 @@ struct LiveReference {
   }
 };
 
-/// A reference that is `policy` as it is now: a deep copy without gradient, made by the model's own frozen_copy.
+/// A reference equal to the current `policy`: a deep copy without gradient, made by the model's frozen_copy.
 template <ModelPolicy Model>
 LiveReference<Model> live_reference(const Model& policy) {
   return {.model = frozen_copy(policy), .starts_as_policy = true};

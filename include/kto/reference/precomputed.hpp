@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Precomputed reference: its log-probs of all rows and of their KL pairs, taken in one pass before training, so that
-// the reference model need not be held. A row's KL partner is then fixed, whatever the order in which rows are visited:
-// it is the one that sequential visiting gives it. Rows that were not precomputed are asked of a new one.
-// Use it for long runs where memory is short, and for several runs over the same rows (see cache.hpp).
+// Precomputed reference: the log-probs of all rows and their KL pairs are computed in one pass before training, so the
+// reference model need not stay in memory. A row's KL partner is then fixed, whatever the order of visits: it is the
+// one from sequential order. For rows that were not precomputed, the reference is loaded again. Use it for long runs
+// with little memory, and for several runs over the same rows (see cache.hpp).
 #pragma once
 
 #include <functional>
@@ -21,20 +21,20 @@ namespace kto {
 /// Log-probs of one row under the reference, in nats.
 struct RowLogps {
   double logp = 0;
-  double kl_logp = 0;  ///< of its prompt with its partner's completion; 0 where the loss needs none
+  double kl_logp = 0;  ///< of its prompt with its partner's completion; 0 if the loss needs none
 };
 
 template <ModelPolicy Model>
 struct PrecomputedReference {
   static constexpr bool fixes_kl_pairs = true;
 
-  /// Makes the reference, for rows that have no entry yet; it is let go again after the call that needed it.
+  /// Creates the reference, for rows without an entry; it is freed after the call that needed it.
   std::function<LiveReference<Model>()> make_reference;
   std::shared_ptr<std::unordered_map<const Example*, RowLogps>> table =
       std::make_shared<std::unordered_map<const Example*, RowLogps>>();
 
-  /// The log-probs of `batches` of picks, in their order; `progress(done, total)` is called after each batch. Throws
-  /// Interrupted between batches.
+  /// The log-probs of `batches` of picks, in order. Calls `progress(done, total)` after each batch. Throws Interrupted
+  /// between batches.
   template <CollatorPolicy Collator>
   std::vector<RowLogps> compute(std::span<const std::vector<Pick>> batches, const Collator& collator, bool with_kl,
                                 const std::function<void(std::int64_t, std::int64_t)>& progress = nullptr) const {
@@ -54,7 +54,7 @@ struct PrecomputedReference {
     return out;
   }
 
-  /// Takes the log-probs of `batches`, as compute() gave them. The rows must stay in their place in memory.
+  /// Adds the log-probs of `batches` from compute(). The rows must not move in memory.
   void fill(std::span<const std::vector<Pick>> batches, std::span<const RowLogps> logps) const {
     std::size_t at = 0;
     for (const auto& batch : batches)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // References that follow the policy: moved towards it every few updates (TR-DPO, arXiv:2404.09656, equation 5), or an
-// exponential moving average of it. Use them when one fixed reference holds a long run back. With an adapter the
-// adapter's matrices are what moves; the base is shared and stays.
+// exponential moving average of it. Use them when a fixed reference holds a long run back. With an adapter, only the
+// adapter's matrices move; the base is shared and fixed.
 #pragma once
 
 #include <map>
@@ -14,7 +14,7 @@
 
 namespace kto {
 
-/// Pairs of a parameter of the reference and the one of the policy that it follows, for all that the policy trains.
+/// Pairs of a reference's parameter and the policy's parameter that it follows, for everything the policy trains.
 /// Throws Error unless the two have the same parameters, by name and shape.
 template <ModelPolicy Model>
 std::vector<std::pair<Tensor, Tensor>> followed_parameters(const Model& reference, const Model& policy) {
@@ -25,12 +25,12 @@ std::vector<std::pair<Tensor, Tensor>> followed_parameters(const Model& referenc
     const auto found = held.find(name);
     check(found != held.end() && found->second.sizes() == tensor.sizes(),
           "the reference cannot follow the policy: it has no ", name, " of shape ", shape_text(tensor.sizes()),
-          "; make it with frozen_copy(policy), or take a model of the same parameters");
+          "; make it with frozen_copy(policy), or use a model with the same parameters");
     if (tensor.requires_grad()) out.emplace_back(found->second, tensor);
     held.erase(found);
   }
   check(held.empty(), "the reference cannot follow the policy, which has no ", held.empty() ? "" : held.begin()->first,
-        "; make it with frozen_copy(policy), or take a model of the same parameters");
+        "; make it with frozen_copy(policy), or use a model with the same parameters");
   return out;
 }
 
@@ -62,7 +62,7 @@ void visit_followers(Archive& archive, const Model& reference, const Model& poli
 /// Every `every` updates: reference = alpha * policy + (1 - alpha) * reference.
 template <ModelPolicy Model>
 struct SyncedReference {
-  Model model;               ///< frozen_copy(policy), or another model of the same parameters
+  Model model;               ///< frozen_copy(policy), or another model with the same parameters
   double alpha = 0.6;        ///< TRL's ref_model_mixup_alpha
   std::int64_t every = 512;  ///< TRL's ref_model_sync_steps
 
@@ -81,7 +81,7 @@ struct SyncedReference {
 /// After every update: reference = decay * reference + (1 - decay) * policy.
 template <ModelPolicy Model>
 struct EmaReference {
-  Model model;  ///< frozen_copy(policy), or another model of the same parameters
+  Model model;  ///< frozen_copy(policy), or another model with the same parameters
   double decay = 0.99;
 
   ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Typed access to the keys of config.json. A key that is absent or null takes the default, or is an Error where there
-// is none; a value of another type is an Error that names key and value.
+// Typed access to the keys of config.json. An absent or null key has the default, or is an Error if there is none. A
+// value of the wrong type is an Error naming key and value.
 #pragma once
 
 #include <algorithm>
@@ -17,14 +17,14 @@
 
 namespace kto::detail {
 
-/// A value for a message: whole when it is a single one, else only what it is.
+/// A value for a message: in full if it is a scalar, else only its type and size.
 inline std::string shown(const Json& value) {
   return value.is_structured() ? concat("an ", value.type_name(), " of ", value.size()) : value.dump();
 }
 
 struct ConfigReader {
   const Json& json;
-  std::string where;  ///< opens every message
+  std::string where;  ///< starts every message
 
   bool has(const std::string& key) const {
     const auto found = json.find(key);
@@ -79,7 +79,7 @@ struct ConfigReader {
     return list.get<std::vector<std::string>>();
   }
 
-  /// The value that `table` (pairs of name and value) has for `name`; an Error that lists the names otherwise.
+  /// The value for `name` in `table` (pairs of name and value). Throws Error listing the names if there is none.
   template <class Table>
   auto choice(const std::string& key, std::string_view name, const Table& table) const {
     std::string names;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a family is: a model_type, what transformers 5.24 assumes where config.json has no such key, and a function from
+// A model family: its model_type, transformers 5.24's defaults for keys missing in config.json, and a function from
 // config.json to the description. Free of LibTorch.
 #pragma once
 
@@ -23,7 +23,7 @@ struct Family {
   ModelSpec (*read)(const ConfigReader& config);
 };
 
-/// The keys that decoders after llama share. What a family has of its own it puts into the layers afterwards.
+/// Reads the keys that llama-like decoders share. A family then adds its own features to the layers.
 inline ModelSpec read_decoder(const ConfigReader& config) {
   ModelSpec out;
   out.model_type = config.text("model_type");
@@ -31,7 +31,7 @@ inline ModelSpec read_decoder(const ConfigReader& config) {
   out.hidden_size = config.positive("hidden_size");
   MlpSpec mlp{.intermediate_size = config.positive("intermediate_size")};
   const std::int64_t num_layers = config.positive("num_hidden_layers");
-  constexpr std::int64_t max_layers = 10'000;  // memory is taken for each
+  constexpr std::int64_t max_layers = 10'000;  // each takes memory
   check(num_layers <= max_layers, config.where, ": \"num_hidden_layers\" is ", num_layers, "; expected at most ",
         max_layers);
   AttentionSpec attention{.num_heads = config.positive("num_attention_heads")};
@@ -60,7 +60,7 @@ inline ModelSpec read_decoder(const ConfigReader& config) {
   return out;
 }
 
-/// Gives every layer the window that `sliding_window` says, or none. Throws Error where layer_types says otherwise.
+/// Gives every layer the window `sliding_window`, or none. Throws Error if layer_types contradicts that.
 inline void read_window_of_all(const ConfigReader& config, ModelSpec& spec, bool slides) {
   if (slides && config.has("sliding_window"))
     for (LayerSpec& layer : spec.layers) layer.attention.window = config.positive("sliding_window");
@@ -68,11 +68,11 @@ inline void read_window_of_all(const ConfigReader& config, ModelSpec& spec, bool
   const auto types = config.layer_types(spec.layers.size());
   for (std::size_t i = 0; i < types.size(); ++i)
     check(types[i].slides == spec.layers[i].attention.window.has_value(), config.where, ": layer_types entry \"",
-          types[i].name, "\" differs from what this model_type does in every layer");
+          types[i].name, "\" contradicts this model_type, whose layers are all alike");
 }
 
-/// Gives those layers a window that layer_types names, or that follow max_window_layers, where use_sliding_window is
-/// true.
+/// If use_sliding_window is true, gives a window to the layers that layer_types names, or that follow
+/// max_window_layers.
 inline void read_windows_by_layer(const ConfigReader& config, ModelSpec& spec) {
   std::optional<std::int64_t> window;
   if (config.flag("use_sliding_window", false) && config.has("sliding_window"))
@@ -87,7 +87,7 @@ inline void read_windows_by_layer(const ConfigReader& config, ModelSpec& spec) {
   for (std::size_t i = 0; i < types.size(); ++i) {
     if (!types[i].slides) continue;
     check(window.has_value(), config.where,
-          ": layer_types has sliding_attention, but there is no window: needs use_sliding_window true and "
+          ": layer_types has sliding_attention, but there is no window; it needs use_sliding_window true and "
           "sliding_window");
     spec.layers[i].attention.window = window;
   }
