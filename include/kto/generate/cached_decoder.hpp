@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder's pass over new tokens that follow earlier ones, whose keys and values are kept: what generating token by
-// token needs. The earlier tokens are the prefix of the new ones, so this is Decoder::hidden.
+// Runs a decoder on new tokens with a cache of the keys and values of earlier ones, for generation. The earlier tokens
+// are a prefix of the new ones, so this is a call of Decoder::hidden.
 #pragma once
 
 #include <algorithm>
@@ -14,16 +14,16 @@ namespace kto {
 
 // Shapes: L new tokens after P earlier ones, D width, K key/value heads, d head dimension.
 
-/// The tokens seen so far, with their keys and values per layer in buffers that grow by doubling.
+/// The tokens seen so far, and their keys and values per layer, in buffers that grow by doubling.
 class KvCache {
  public:
   std::int64_t length() const { return static_cast<std::int64_t>(ids_.size()); }
   const std::vector<std::int32_t>& ids() const { return ids_; }
 
-  /// Forgets all tokens after the first `length`.
+  /// Drops all tokens after the first `length`.
   void truncate(std::int64_t length) { ids_.resize(static_cast<std::size_t>(length)); }
 
-  /// Keys and values of the tokens seen, [P, K, d] each; they share the cache's memory. Empty before the first token.
+  /// Keys and values of the tokens seen, [P, K, d] each, as views of the cache. Empty before the first token.
   Decoder::Prefix prefix() const {
     if (ids_.empty()) return {};
     Decoder::Prefix out;
@@ -32,7 +32,7 @@ class KvCache {
     return out;
   }
 
-  /// Takes in `ids`, whose keys and values are `kept`.
+  /// Appends `ids`, whose keys and values are `kept`.
   void append(std::span<const std::int32_t> ids, const Decoder::Prefix& kept) {
     layers_.resize(kept.size());
     for (std::size_t i = 0; i < kept.size(); ++i) {
@@ -59,12 +59,12 @@ class KvCache {
   std::vector<std::int32_t> ids_;
 };
 
-/// The states [L, D] after the final norm of the tokens `ids`, which follow those in `cache` and are added to it. As in
-/// transformers, rotary tables that depend on the length take the length so far. Throws Error for an id that the model
-/// does not know.
+/// The states [L, D], after the final norm, of the tokens `ids`, which follow those in `cache` and are appended to it.
+/// As in transformers, rotary tables that depend on the length use the length so far. Throws Error for an id outside
+/// the vocabulary.
 inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<const std::int32_t> ids) {
   const at::NoGradGuard no_grad;
-  check(!ids.empty(), "no tokens to go on from");
+  check(!ids.empty(), "no tokens to continue from");
   const std::vector<std::int64_t> wide(ids.begin(), ids.end());
   for (const std::int64_t id : wide)
     check(id >= 0 && id < decoder.spec.vocab_size, "the token id ", id, " is not in the model's vocabulary of ",

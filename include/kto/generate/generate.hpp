@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text from a trained decoder, token by token: greedy, or drawn with temperature, top-k and top-p as transformers'
-// generate does it.
+// Generates text from a trained decoder, token by token: greedily, or by sampling with temperature, top-k and top-p as
+// in transformers' generate.
 #pragma once
 
 #include <algorithm>
@@ -23,15 +23,15 @@ namespace kto {
 
 struct GenerationConfig {
   std::int64_t max_new_tokens = 256;
-  double temperature = 0;         ///< 0: always the likeliest token
-  std::int64_t top_k = 0;         ///< draw among the k likeliest tokens; 0: all
-  double top_p = 1;               ///< draw among the likeliest tokens that together have this probability
-  double repetition_penalty = 1;  ///< above 1: tokens that are in the text already become less likely
+  double temperature = 0;         ///< 0: always the most likely token
+  std::int64_t top_k = 0;         ///< sample from the k most likely tokens; 0: all
+  double top_p = 1;               ///< sample from the most likely tokens that together have this probability
+  double repetition_penalty = 1;  ///< above 1: tokens already in the text become less likely
   std::uint64_t seed = 42;
   std::vector<std::int64_t> eos_token_ids = {};  ///< tokens that end the text
 };
 
-/// The end-of-text tokens that a model's config.json names.
+/// The end-of-text tokens in a model's config.json.
 inline std::vector<std::int64_t> eos_token_ids(const ModelFiles& files) {
   std::vector<std::int64_t> out;
   const Json named = detail::value_or_null(read_token_configs(files).config, "eos_token_id");
@@ -40,9 +40,9 @@ inline std::vector<std::int64_t> eos_token_ids(const ModelFiles& files) {
   return out;
 }
 
-/// The generation settings of a model's files: those of generation_config.json (its end-of-text tokens take precedence
-/// over those of config.json), without sampling unless it asks for that. With `tokens`, those that a model saved with
-/// them gets. Throws Error naming the file when it is malformed.
+/// The generation settings in a model's files: those of generation_config.json (its end-of-text tokens take precedence
+/// over config.json's), greedy unless it requests sampling. With `tokens`, the settings that save_pretrained would
+/// write for them. Throws Error naming the file if it is malformed.
 inline GenerationConfig read_generation_config(const ModelFiles& files, const NamedTokens& tokens = {}) {
   GenerationConfig out;
   out.eos_token_ids = eos_token_ids(files);
@@ -66,14 +66,14 @@ inline void validate(const GenerationConfig& config) {
     if (!holds) throw UsageError(message);
   };
   require(config.max_new_tokens > 0, "max_new_tokens: expected an integer above 0");
-  const bool divides = config.temperature >= 1.2e-38 && std::isfinite(config.temperature);  // as a float is not 0
+  const bool divides = config.temperature >= 1.2e-38 && std::isfinite(config.temperature);  // not 0 as a float
   require(config.temperature == 0 || divides, "temperature: expected 0, or a number of 1.2e-38 or more");
   require(config.top_k >= 0, "top_k: expected 0 (all) or more");
   require(config.top_p > 0 && config.top_p <= 1, "top_p: expected a number above 0 and at most 1");
   require(config.repetition_penalty > 0, "repetition_penalty: expected a number above 0");
 }
 
-/// Draws or chooses the next token from `logits_V`. `earlier` are the tokens of the text so far.
+/// Samples or picks the next token from `logits_V`. `earlier` are the tokens of the text so far.
 inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> earlier, const GenerationConfig& config,
                                at::Generator& generator) {
   const at::NoGradGuard no_grad;
@@ -87,19 +87,19 @@ inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> ea
   }
   check(at::isfinite(logits_V).all().item<bool>(), "the model's logits are not finite: its weights are damaged");
   if (config.temperature == 0) return static_cast<std::int32_t>(logits_V.argmax().item<std::int64_t>());
-  logits_V = (logits_V - logits_V.max()) / config.temperature;  // however small that is, the largest stays finite
+  logits_V = (logits_V - logits_V.max()) / config.temperature;  // the largest is 0, so any temperature is fine
   const std::int64_t V = logits_V.size(0), k = config.top_k == 0 ? V : std::min(config.top_k, V);
-  const auto [logits_k, ids_k] = logits_V.topk(k);  // falling
+  const auto [logits_k, ids_k] = logits_V.topk(k);  // in descending order
   Tensor probabilities_k = at::softmax(logits_k, -1);
-  if (config.top_p < 1)  // a token stays while those before it have less than top_p
+  if (config.top_p < 1)  // keep a token if those before it have less than top_p
     probabilities_k = probabilities_k.masked_fill((probabilities_k.cumsum(-1) - probabilities_k) >= config.top_p, 0);
   const Tensor drawn = at::multinomial(probabilities_k, 1, false, generator);
   return static_cast<std::int32_t>(ids_k[drawn.item<std::int64_t>()].item<std::int64_t>());
 }
 
-/// Goes on from `prompt_ids` and returns the new tokens, an end-of-text token included. `on_token` sees each one as it
-/// comes; false ends the text there. What `cache` holds of the prompt's beginning is not computed again, so that the
-/// turns of a conversation share theirs. Throws Interrupted between tokens.
+/// Continues `prompt_ids` and returns the new tokens, including an end-of-text token. Calls `on_token` for each one; if
+/// it returns false, the text ends there. Reuses the beginning of the prompt that is in `cache`, so the turns of a
+/// conversation share their work. Throws Interrupted between tokens.
 inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache,
                                           std::span<const std::int32_t> prompt_ids, const GenerationConfig& config,
                                           at::Generator& generator,
@@ -122,7 +122,7 @@ inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache
   return {text.begin() + static_cast<std::ptrdiff_t>(prompt_ids.size()), text.end()};
 }
 
-/// The same without a cache to keep.
+/// The same without a cache.
 inline std::vector<std::int32_t> generate(const Decoder& decoder, std::span<const std::int32_t> prompt_ids,
                                           const GenerationConfig& config = {}) {
   KvCache cache;

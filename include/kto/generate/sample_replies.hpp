@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Replies of policy and reference to a few prompts, side by side, for the log of an evaluation: what the numbers of a
-// run look like as text.
+// Replies of policy and reference to a few prompts, side by side, for the log of an evaluation.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +12,7 @@
 
 namespace kto {
 
-/// The first `count` prompts of `rows` that differ; rows without a prompt are passed over.
+/// The first `count` distinct prompts of `rows`, skipping rows without a prompt.
 inline std::vector<std::vector<std::int32_t>> first_prompts(std::span<const Example> rows, std::size_t count) {
   std::vector<std::vector<std::int32_t>> out;
   for (const Example& row : rows) {
@@ -23,9 +22,9 @@ inline std::vector<std::vector<std::int32_t>> first_prompts(std::span<const Exam
   return out;
 }
 
-/// [{"prompt", "policy", "reference"}, ...]: the texts of `prompts` and of the replies to them, without special tokens;
-/// no "reference" where it is null. The draw of a prompt depends on config.seed and its place alone, so that what
-/// changes from one evaluation to the next is the model.
+/// [{"prompt", "policy", "reference"}, ...]: the texts of `prompts` and of the replies, without special tokens; without
+/// "reference" if that is null. The random numbers for a prompt depend only on config.seed and its position, so any
+/// change between evaluations comes from the model.
 inline Json sample_replies(const Decoder& policy, const Decoder* reference, const Tokenizer& tokenizer,
                            std::span<const std::vector<std::int32_t>> prompts, GenerationConfig config) {
   const auto text = [&](const std::vector<std::int32_t>& ids) { return tokenizer.decode(ids, true); };

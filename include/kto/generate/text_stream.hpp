@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens to text while they come: only whole characters are given out, and a token that changes what stood before it (a
-// joined space) is waited for.
+// Decodes tokens to text as they arrive. Only whole characters are returned, and text that the next token may still
+// change (a joined space) is held back.
 #pragma once
 
 #include <string>
@@ -14,17 +14,17 @@ class TextStream {
  public:
   explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  /// The text that `id` adds; maybe none yet.
+  /// The text that `id` adds; may be empty for now.
   std::string add(std::int32_t id) {
     ids_.push_back(id);
     std::string out = pending();
-    if (out.ends_with("\xef\xbf\xbd")) return "";  // a part of a character, so far
+    if (out.ends_with("\xef\xbf\xbd")) return "";  // an incomplete character
     context_ = given_;
     given_ = ids_.size();
     return out;
   }
 
-  /// What was held back.
+  /// The text that was held back.
   std::string finish() {
     std::string out = pending();
     ids_.clear();
@@ -33,7 +33,7 @@ class TextStream {
   }
 
  private:
-  /// The text of the ids that were not given out, decoded behind some that were: a first token may lose its space.
+  /// The text of the pending ids, decoded after some earlier ones, because a first token may lose its space.
   std::string pending() const {
     const auto decode = [&](std::size_t end) {
       const auto at = [&](std::size_t i) { return ids_.begin() + static_cast<std::ptrdiff_t>(i); };
@@ -45,7 +45,7 @@ class TextStream {
 
   const Tokenizer& tokenizer_;
   std::vector<std::int32_t> ids_;
-  std::size_t context_ = 0, given_ = 0;  ///< ids before given_ were given out; those from context_ on are decoded again
+  std::size_t context_ = 0, given_ = 0;  ///< ids before given_ are done; ids from context_ on are decoded again
 };
 
 }  // namespace kto

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adafactor (arXiv:1804.04235) as transformers' Trainer runs it: the learning rate is the schedule's, not its own
-// (scale_parameter and relative_step off). The squares of a matrix's gradient are kept as a row and a column.
+// Adafactor (arXiv:1804.04235) as transformers' Trainer configures it: with the schedule's learning rate instead of its
+// own (scale_parameter and relative_step off). A matrix's squared gradients are stored as one row and one column.
 #pragma once
 
 #include <cmath>
@@ -14,13 +14,13 @@ namespace kto {
 
 struct Adafactor {
   double epsilon = 1e-30;     ///< added to squares
-  double clip_threshold = 1;  ///< updates whose root mean square is larger are scaled down to it
-  double decay_rate = -0.8;   ///< step^decay_rate is what the average of squares forgets
+  double clip_threshold = 1;  ///< updates with a larger RMS are scaled down to it
+  double decay_rate = -0.8;   ///< step^decay_rate is the weight of the newest squares
   double weight_decay = 0;
 
   struct Squares {
-    Tensor row_R, column_C;  ///< float32 or wider, of a matrix
-    Tensor all_n;            ///< of anything else
+    Tensor row_R, column_C;  ///< of a matrix; float32 or wider
+    Tensor all_n;            ///< of any other shape
 
     template <class Archive>
     void visit_state(Archive& archive) {
@@ -29,7 +29,7 @@ struct Adafactor {
       archive("all_n", all_n);
     }
   };
-  std::vector<Squares> squares = {};  ///< one a parameter
+  std::vector<Squares> squares = {};  ///< one per parameter
   std::int64_t num_steps = 0;
 
   template <class Archive>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adagrad, as torch.optim.Adagrad: gradients over the root of the sum of all their squares.
+// Adagrad, as torch.optim.Adagrad: gradients divided by the root of the sum of all their squares.
 #pragma once
 
 #include <vector>
@@ -13,7 +13,7 @@ struct Adagrad {
   double epsilon = 1e-10;
   double weight_decay = 0;
 
-  std::vector<Tensor> square_sums = {};  ///< one a parameter
+  std::vector<Tensor> square_sums = {};  ///< one per parameter
   std::int64_t num_steps = 0;
 
   template <class Archive>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW (arXiv:1711.05101) as LibTorch's fused kernel. Moments have the dtype of their parameters.
+// AdamW (arXiv:1711.05101) with LibTorch's fused kernel. Moments have the dtype of their parameters.
 #pragma once
 
 #include <vector>
@@ -16,7 +16,7 @@ struct AdamW {
 
   struct Moments {
     Tensor first, second;
-    Tensor num_steps;  ///< float32 without dimensions: steps in which the parameter had a gradient
+    Tensor num_steps;  ///< float32 scalar: steps in which the parameter had a gradient
 
     template <class Archive>
     void visit_state(Archive& archive) {
@@ -25,7 +25,7 @@ struct AdamW {
       archive("num_steps", num_steps);
     }
   };
-  std::vector<Moments> moments = {};  ///< one a parameter
+  std::vector<Moments> moments = {};  ///< one per parameter
 
   template <class Archive>
   void visit_state(Archive& archive) {
@@ -51,7 +51,7 @@ struct AdamW {
       for (const FlatSlice& slice : group.slices) {
         const Moments& own = moments[next++];
         if (!slice.parameter.grad().defined()) continue;
-        own.num_steps.add_(1);  // the kernel wants the number of this step; 0 would divide by zero
+        own.num_steps.add_(1);  // the kernel expects the number of this step; 0 would divide by zero
         values.push_back(slice.view(group.values));
         grads.push_back(slice.parameter.grad().contiguous());
         first.push_back(own.first);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW with moments in 8 bits (arXiv:2110.02861), 2 bytes a parameter in place of 8: blocks of 256 numbers with one
-// scale, the largest magnitude among them, and codes of dynamic quantization. As in bitsandbytes small parameters keep
-// their moments in float32. Other than there, second moments are rounded at random (kto/optim/compact_adamw.hpp) and
-// none above zero becomes zero.
+// AdamW with 8-bit moments (arXiv:2110.02861), 2 bytes per parameter instead of 8: blocks of 256 numbers share a scale,
+// their largest magnitude, and are stored as codes of dynamic quantization. As in bitsandbytes, small parameters keep
+// float32 moments. Unlike there, second moments are rounded stochastically (kto/optim/compact_adamw.hpp), and a
+// positive one never becomes zero.
 #pragma once
 
 #include "kto/optim/compact_adamw.hpp"
@@ -15,7 +15,7 @@ namespace kto {
 struct Moments8Bit {
   static constexpr std::string_view name = "adamw_8bit";
   static constexpr std::int64_t block = 256;
-  static constexpr std::int64_t smallest = 4096;  ///< elements of a parameter whose moments are in 8 bits
+  static constexpr std::int64_t smallest = 4096;  ///< parameters with fewer elements keep float32 moments
 
   Tensor first_n, second_n;              ///< uint8 codes; float32 for a small parameter
   Tensor first_scale_b, second_scale_b;  ///< float32; undefined for a small parameter
@@ -45,7 +45,7 @@ struct Moments8Bit {
   }
 
  private:
-  /// The largest magnitude of a block, or 0 where its inverse would be too large.
+  /// The largest magnitude of a block, or 0 if its inverse would overflow.
   static float scale_of(float largest) { return largest > 1e-30F ? largest : 0; }
 
   template <class T>

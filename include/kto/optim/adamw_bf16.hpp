@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW with moments in bfloat16, 4 bytes a parameter in place of 8: the first rounded to the nearest, the second up or
-// down at random.
+// AdamW with moments in bfloat16, 4 bytes per parameter instead of 8: the first moment is rounded to nearest, the
+// second stochastically.
 #pragma once
 
 #include "kto/optim/compact_adamw.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An optimizer chosen at run time, for programs: one trainer to compile in place of seven.
+// An optimizer chosen at run time, for programs: one trainer to compile instead of seven.
 #pragma once
 
 #include <variant>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW (arXiv:1711.05101) whose moments are held in fewer bits than the parameters. One loop a parameter reads
-// moments, gradient and value, and writes moments and value: nothing of a parameter's size is held beside them. How
-// moments are held is a policy: kto/optim/adamw_bf16.hpp, kto/optim/adamw_8bit.hpp.
+// AdamW (arXiv:1711.05101) whose moments have fewer bits than the parameters. One loop per parameter reads moments,
+// gradient and value, and writes moments and value, without temporary tensors. The storage of moments is a policy:
+// kto/optim/adamw_bf16.hpp, kto/optim/adamw_8bit.hpp.
 //
-// A second moment moves by 1 - beta2, a thousandth of itself, in a step, which is less than half the distance of two
-// numbers in so few bits: rounded to the nearest it would never move. So it is rounded up or down at random, with the
-// chances that make the mean right. The random bits are a hash of step, parameter and element: a run is repeated, and
-// resumed, to the last bit.
+// In a step a second moment changes by about 1 - beta2, a thousandth of itself. That is less than half the distance
+// between two numbers in so few bits, so with rounding to nearest it would never change. Instead it is rounded up or
+// down at random, with probabilities that make it right on average (stochastic rounding). The random bits are a hash of
+// step, parameter and element, so runs repeat and resume to the last bit.
 #pragma once
 
 #include <cmath>
@@ -22,15 +22,15 @@ namespace kto {
 
 /// One step of one number, in float32.
 struct AdamWStep {
-  float kept = 1;               ///< what weight decay leaves of the value
-  float first_share = 0.1F;     ///< of the gradient in the first moment, 1 - beta1
-  float second_share = 0.001F;  ///< of its square in the second, 1 - beta2
-  float rate = 0;               ///< learning rate, the first moment's bias corrected
-  float root_correction = 1;    ///< on the root of the second moment
+  float kept = 1;               ///< the value's factor after weight decay
+  float first_share = 0.1F;     ///< weight of the gradient in the first moment, 1 - beta1
+  float second_share = 0.001F;  ///< weight of its square in the second moment, 1 - beta2
+  float rate = 0;               ///< learning rate, with the first moment's bias correction
+  float root_correction = 1;    ///< factor on the root of the second moment
   float epsilon = 1e-8F;
   float grad_factor = 1;
 
-  /// The new value; the moments are moved.
+  /// The new value; updates the moments.
   float operator()(float value, float grad, float& first, float& second) const {
     grad *= grad_factor;
     first += first_share * (grad - first);
@@ -46,7 +46,7 @@ struct CompactAdamW {
   double epsilon = 1e-8;
   double weight_decay = 0;
 
-  std::vector<Moments> moments = {};  ///< one a parameter
+  std::vector<Moments> moments = {};  ///< one per parameter
   std::int64_t num_steps = 0;
 
   template <class Archive>
@@ -84,7 +84,7 @@ struct CompactAdamW {
   }
 
  private:
-  /// What the random bits of a parameter begin with in this step.
+  /// The seed of a parameter's random bits in this step.
   std::uint32_t salt(std::string_view name) const {
     std::uint32_t hash = detail::hashed_bits(static_cast<std::uint32_t>(num_steps));
     for (const char c : name) hash = detail::hashed_bits(hash + static_cast<unsigned char>(c));

@@ -9,14 +9,14 @@
 
 namespace kto {
 
-/// What one update is given.
+/// The arguments of one update.
 struct Update {
   double learning_rate = 0;
-  Tensor grad_divisor;  ///< float32 without dimensions; gradients are divided by it (clipping); undefined for 1
+  Tensor grad_divisor;  ///< float32 scalar; gradients are divided by it (clipping); undefined for 1
 };
 
-/// Calls visit(i, group, slice, value) for each parameter that has a gradient, slice.parameter.grad(), the i-th of all;
-/// `value` is the parameter without autograd. As in torch, one without a gradient is left as it is.
+/// Calls visit(i, group, slice, value) for each parameter that has a gradient, slice.parameter.grad(). `i` counts all
+/// parameters, `value` is the parameter without autograd. As in torch, parameters without a gradient stay unchanged.
 template <class Visit>
 void visit_gradients(const FlatParameters& parameters, const Visit& visit) {
   std::size_t next = 0;
@@ -27,8 +27,8 @@ void visit_gradients(const FlatParameters& parameters, const Visit& visit) {
     }
 }
 
-/// The gradient that an update without a fused kernel works on: divided in place by the divisor, plus the decayed value
-/// (in a new tensor) where the group decays.
+/// The gradient for an update without a fused kernel: divided in place by the divisor, plus, in groups with decay, the
+/// decay term (in a new tensor).
 inline Tensor prepared_gradient(const FlatGroup& group, const FlatSlice& slice, const Update& update,
                                 double weight_decay) {
   const Tensor& grad = slice.parameter.grad();
@@ -42,8 +42,8 @@ concept UpdatesParameters = requires(Optimizer& optimizer, FlatParameters& param
   { optimizer.step(parameters, update) } -> std::same_as<void>;
 };
 
-/// Optional: `optimizer.prepare(parameters)` makes the state that step() needs where it is not there yet. The trainer
-/// calls it before the first step, so that what stays does not lie between what a step frees.
+/// Optional: `optimizer.prepare(parameters)` creates missing state for step(). The trainer calls it before the first
+/// step, so that this permanent memory is not allocated between temporary blocks of a step.
 template <class Optimizer>
 concept PreparesState = requires(Optimizer& optimizer, const FlatParameters& parameters) {
   { optimizer.prepare(parameters) } -> std::same_as<void>;
@@ -55,12 +55,12 @@ struct OptimizerHooks {
 };
 }  // namespace detail
 
-/// An optimizer has a member of that name: it must match the contract above.
+/// An optimizer that has a member called prepare. It must match the contract above.
 template <class Optimizer>
 concept NamesPrepare =
     detail::CanBeBase<Optimizer> && !requires { &detail::WithNames<Optimizer, detail::OptimizerHooks>::prepare; };
 
-/// Optional: `optimizer.visit_state(archive)` lists what a checkpoint must hold; see kto/io/state.hpp. Without it a run
+/// Optional: `optimizer.visit_state(archive)` lists the state for checkpoints; see kto/io/state.hpp. Without it a run
 /// cannot be saved.
 template <class Optimizer>
 concept OptimizerPolicy = UpdatesParameters<Optimizer>;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Numbers of [-1, 1] in 8 bits by dynamic quantization (arXiv:2110.02861, section 1.3): seven decades, the topmost
-// [0.1, 1], each cut into equal bins twice as many as those of the decade below it; a code stands for the middle of a
-// bin. Beside them there are 0 and 1.
+// Numbers in [-1, 1] as 8-bit codes, by dynamic quantization (arXiv:2110.02861, section 1.3): seven decades, the
+// highest being [0.1, 1], each divided into equal bins, with twice as many bins as the decade below. A code stands for
+// the middle of a bin. 0 and 1 have codes of their own.
 #pragma once
 
 #include <array>
@@ -12,8 +12,8 @@ namespace kto::detail {
 inline constexpr int num_decades = 7;
 inline constexpr std::array<float, num_decades> decade_tops{1e-6F, 1e-5F, 1e-4F, 1e-3F, 1e-2F, 1e-1F, 1.0F};
 
-/// Decades of first, 2 first, 4 first, ... bins. Their magnitudes are numbered: 0 is zero, then come the bins, the last
-/// is one. Decade i has first * 2^i bins, and as many magnitudes are below it, or with first 2 one less.
+/// Decades of first, 2 first, 4 first, ... bins. Magnitudes are numbered: 0 is zero, then come the bins, and the last
+/// is one. Decade i has first * 2^i bins, and as many magnitudes are below it, or one less if first is 2.
 template <int first>
 struct DynamicMagnitudes {
   static constexpr int bins(int decade) { return first << decade; }
@@ -35,7 +35,7 @@ struct DynamicMagnitudes {
     return out;
   }();
 
-  /// Half-way between a decade's first magnitude and the one before it.
+  /// Halfway between a decade's first magnitude and the one below it.
   static constexpr float middle(int decade) {
     const auto i = static_cast<std::size_t>(begin(decade));
     return (values[i - 1] + values[i]) / 2;
@@ -43,8 +43,8 @@ struct DynamicMagnitudes {
   static constexpr float highest_middle = (values[one - 1] + values[one]) / 2;
 };
 
-/// Codes of [-1, 1], each number rounded to the nearest: 127 is zero, above it are positive magnitudes, below it
-/// negative ones, which have no one.
+/// Signed codes for [-1, 1], rounded to nearest: 127 is zero, positive magnitudes are above it and negative ones below.
+/// -1 has no code.
 struct SignedCode {
   using Magnitudes = DynamicMagnitudes<1>;
   static constexpr std::uint8_t zero = 127;
@@ -68,18 +68,18 @@ struct SignedCode {
       per_bin = above ? 1 / Magnitudes::width(decade) : per_bin;
       bins = above ? Magnitudes::bins(decade) : bins;
     }
-    int bin = static_cast<int>((size - low) * per_bin);  // towards zero: a little below a decade is its first bin
+    int bin = static_cast<int>((size - low) * per_bin);  // truncation maps numbers just below a decade to its first bin
     bin = bin < bins ? bin : bins - 1;
-    int level = bins + bin;  // a decade begins where it has as many bins
+    int level = bins + bin;  // a decade's first level equals its number of bins
     level = size < Magnitudes::middle(0) ? 0 : level;
     level = x >= Magnitudes::highest_middle ? Magnitudes::one : level;
     return static_cast<std::uint8_t>(x < 0 ? zero - level : zero + level);
   }
 };
 
-/// Codes of [0, 1] in which the sign's bit is one more for the bins. A number between two codes becomes the upper one
-/// where `draw`, of [0, 1), says so: as often as it is nearer to it. Zero and one are exact, and nothing else becomes
-/// zero: it is what a moment is divided by.
+/// Unsigned codes for [0, 1], which use the sign bit for more bins. A number between two codes is rounded up or down by
+/// `draw` in [0, 1), with probabilities by distance (stochastic rounding). Zero and one are exact, and nothing else
+/// becomes zero, because updates are divided by the root of this moment.
 struct UnsignedCode {
   using Magnitudes = DynamicMagnitudes<2>;
   static constexpr std::uint8_t zero = 0;
@@ -94,7 +94,7 @@ struct UnsignedCode {
       per_bin = above ? 1 / Magnitudes::width(decade) : per_bin;
       bins = above ? Magnitudes::bins(decade) : bins;
     }
-    // Bins from the one before the decade's on, so that what is truncated is not negative.
+    // Counts bins from the one below the decade, so that the truncated number is not negative.
     int level = bins - 2 + static_cast<int>((x - low) * per_bin + 0.5F + draw);
     level = level < 1 ? 1 : level;
     constexpr float last = Magnitudes::values[Magnitudes::one - 1];  // half a bin below one

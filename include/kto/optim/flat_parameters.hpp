@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every trained parameter of a model as a view into a few flat buffers. Gradients are the parameters' own, made in the
-// backward pass and gone after the update: their memory is that of activations the backward pass is done with.
+// Every trained parameter of a model as a view into a few flat buffers. Gradients stay separate tensors: the backward
+// pass creates them, in memory of activations that it no longer needs, and the update frees them.
 #pragma once
 
 #include <algorithm>
@@ -15,28 +15,28 @@
 
 namespace kto {
 
-/// One parameter's place in a flat buffer.
+/// One parameter's slice of a flat buffer.
 struct FlatSlice {
   std::int64_t begin = 0;
   std::vector<std::int64_t> sizes;
   std::int64_t numel = 0;
   std::string name = "";  ///< in the model
-  Tensor parameter = {};  ///< the model's own, a view of `values`
+  Tensor parameter = {};  ///< the model's tensor, a view of `values`
 
-  /// The parameter's part of `flat_n`, in its shape.
+  /// This parameter's part of `flat_n`, in its shape.
   Tensor view(const Tensor& flat_n) const { return flat_n.narrow(0, begin, numel).view(sizes); }
 };
 
 /// Parameters of one dtype and device, with or without weight decay.
 struct FlatGroup {
-  Tensor values;  ///< [n], the parameters one after another, each padded with zeros to a multiple of `alignment`
+  Tensor values;  ///< [n], the parameters in order, each padded with zeros to a multiple of `alignment`
   bool decay = true;
   std::vector<FlatSlice> slices = {};  ///< the parameters, in order
 };
 
 struct FlatParameters {
-  static constexpr std::int64_t alignment = 64;  ///< elements; keeps every parameter on a cache line of its own
-  static constexpr std::int64_t run = 4096;      ///< elements whose squares are summed in the parameter's own dtype
+  static constexpr std::int64_t alignment = 64;  ///< in elements: each parameter starts on its own cache line
+  static constexpr std::int64_t run = 4096;      ///< elements whose squares are summed in the parameter's dtype
 
   std::vector<FlatGroup> groups;
 
@@ -46,14 +46,14 @@ struct FlatParameters {
     return count;
   }
 
-  /// Forgets all gradients, as torch's zero_grad does.
+  /// Drops all gradients, as torch's zero_grad does.
   void zero_grad() {
     for (const FlatGroup& group : groups)
       for (const FlatSlice& slice : group.slices) slice.parameter.mutable_grad() = Tensor();
   }
 
-  /// Euclidean norm of all gradients, a float64 tensor without dimensions. Runs of 4096 elements are reduced in their
-  /// own dtype and then summed in float64: over 10^8 elements a float32 sum is off by a percent.
+  /// The Euclidean norm of all gradients, a float64 scalar tensor. Runs of 4096 elements are summed in their own dtype,
+  /// and the runs in float64: over 10^8 elements a float32 sum would be off by a percent.
   Tensor grad_norm() const {
     Tensor sum;
     const auto add = [&](const Tensor& squares) { sum = sum.defined() ? sum + squares.to(sum.device()) : squares; };
@@ -72,7 +72,7 @@ struct FlatParameters {
     return sum.defined() ? sum.sqrt() : at::zeros({}, at::kDouble);
   }
 
-  /// The sum that grad_norm() is the root of, of one gradient.
+  /// The sum of squares of one gradient.
   static Tensor sum_of_squares(const Tensor& grad) {
     const Tensor grads_n = grad.reshape(-1);
     const std::int64_t whole = grads_n.numel() / run * run, rest = grads_n.numel() - whole;
@@ -84,9 +84,9 @@ struct FlatParameters {
   }
 };
 
-/// transformers' rule, by name: weight decay skips what has "bias", "layernorm" or "rmsnorm" in it, or a part between
-/// dots that is "norm" or ends in "_norm", in capitals or not. (transformers also skips torch's LayerNorm under other
-/// names, which a name does not show; flatten_parameters takes a rule of your own.)
+/// transformers' rule for weight decay, by name: no decay if the name contains "bias", "layernorm" or "rmsnorm", or has
+/// a part between dots that is "norm" or ends in "_norm", ignoring case. (transformers also skips torch's LayerNorm
+/// under other names, which a name cannot show; flatten_parameters accepts your own rule.)
 inline bool takes_weight_decay(std::string_view name) {
   std::string lower(name);
   for (char& c : lower)
@@ -102,9 +102,8 @@ inline bool takes_weight_decay(std::string_view name) {
   return true;
 }
 
-/// Moves the parameters that require a gradient into flat buffers; the model's tensors become views of them, without
-/// gradient, so the model must not be asked for its parameters' old storage afterwards. Throws Error when there is
-/// nothing to train.
+/// Moves the parameters that require a gradient into flat buffers. The model's tensors become views of the buffers,
+/// without gradients; do not use their old storage afterwards. Throws Error if there is nothing to train.
 template <HasParameters Model>
 FlatParameters flatten_parameters(const Model& model,
                                   const std::function<bool(std::string_view)>& decay = takes_weight_decay) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Learning rates that follow the evaluations: lowered when a metric stops improving (torch's ReduceLROnPlateau), or
+// Learning rates that follow the evaluations: lowered when a metric stops improving (torch's ReduceLROnPlateau), and
 // also raised while it improves (transformers' GreedyLR, arXiv:2512.14527).
 #pragma once
 
@@ -15,7 +15,7 @@ namespace kto {
 struct Improvement {
   bool maximize = false;
   double threshold = 1e-4;
-  bool relative = true;  ///< the threshold is a share of the best value
+  bool relative = true;  ///< the threshold is relative to the best value
 
   double worst() const {
     return maximize ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
@@ -29,13 +29,13 @@ struct Improvement {
 
 /// ReduceLROnPlateau. Defaults are torch's.
 struct PlateauRate {
-  double rate = 0;  ///< now; begin with the peak
+  double rate = 0;  ///< the current rate; initially the peak
   Improvement improves = {};
   double factor = 0.1;
-  std::int64_t patience = 10;  ///< evaluations without improvement that are borne
+  std::int64_t patience = 10;  ///< evaluations without improvement before a reduction
   std::int64_t cooldown = 0;   ///< evaluations after a reduction that do not count
   double min_lr = 0;
-  double eps = 1e-8;  ///< smaller changes are not made
+  double eps = 1e-8;  ///< smaller changes are skipped
 
   double best = improves.worst();
   std::int64_t num_bad = 0;
@@ -49,7 +49,7 @@ struct PlateauRate {
     archive("cooling", cooling);
   }
 
-  /// Takes an evaluation's metric.
+  /// Processes the metric of an evaluation.
   void observe(double metric) {
     if (improves(metric, best)) {
       best = metric;
@@ -71,17 +71,17 @@ struct PlateauRate {
 
 /// GreedyLR. Defaults are transformers'.
 struct GreedyRate {
-  double rate = 0;  ///< now; begin with the peak
+  double rate = 0;  ///< the current rate; initially the peak
   Improvement improves = {.threshold = 1e-6, .relative = false};
   double factor = 0.95;
-  std::int64_t patience = 10;  ///< evaluations in a row, all better or all worse, before the rate is changed
+  std::int64_t patience = 10;  ///< evaluations in a row, all better or all worse, before the rate changes
   std::int64_t cooldown = 0;   ///< evaluations after a reduction that do not count
-  std::int64_t warmup = 0;     ///< the same after a raise
+  std::int64_t warmup = 0;     ///< the same after an increase
   double min_lr = 1e-3;
   double max_lr = 1;
   double eps = 1e-8;
-  std::int64_t window_size = 1;    ///< evaluations that the metric is averaged over
-  std::int64_t reset_start = 500;  ///< reductions asked for at min_lr before everything starts over
+  std::int64_t window_size = 1;    ///< the metric is averaged over this many evaluations
+  std::int64_t reset_start = 500;  ///< reductions due at min_lr before everything resets
 
   double first_rate = rate;
   double best = improves.worst();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RMSprop, as torch.optim.RMSprop: gradients over the root of a moving average of their squares.
+// RMSprop, as torch.optim.RMSprop: gradients divided by the root of a moving average of their squares.
 #pragma once
 
 #include <vector>
@@ -12,11 +12,11 @@ struct RmsProp {
   double alpha = 0.99;  ///< decay of the average
   double epsilon = 1e-8;
   double momentum = 0;
-  bool centered = false;  ///< squares are taken around the gradient's own average
+  bool centered = false;  ///< use the variance: squares around the gradient's average
   double weight_decay = 0;
 
   struct Averages {
-    Tensor square, gradient, velocity;  ///< the last two only where they are used
+    Tensor square, gradient, velocity;  ///< the last two only if used
 
     template <class Archive>
     void visit_state(Archive& archive) {
@@ -25,7 +25,7 @@ struct RmsProp {
       archive("velocity", velocity);
     }
   };
-  std::vector<Averages> averages = {};  ///< one a parameter
+  std::vector<Averages> averages = {};  ///< one per parameter
 
   template <class Archive>
   void visit_state(Archive& archive) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Learning-rate schedules: the factor on the peak rate at a step, as transformers' get_scheduler computes it. Those
-// that follow the evaluations instead of the step are in kto/optim/plateau.hpp.
+// Learning-rate schedules: the factor on the peak rate at a step, as in transformers' get_scheduler. Schedules that
+// follow the evaluations instead are in kto/optim/plateau.hpp.
 #pragma once
 
 #include <algorithm>
@@ -26,27 +26,27 @@ enum class LrSchedulerType {
   greedy
 };
 
-/// Whether the rate follows the evaluations (kto/optim/plateau.hpp) and not the step.
+/// Whether the rate follows the evaluations (kto/optim/plateau.hpp) instead of the step.
 inline bool follows_evaluations(LrSchedulerType type) {
   return type == LrSchedulerType::reduce_lr_on_plateau || type == LrSchedulerType::greedy;
 }
 
-/// Whether the rate rises to its peak first, where that is asked for.
+/// Whether the schedule supports a warm-up.
 inline bool has_warmup(LrSchedulerType type) { return type != LrSchedulerType::constant && !follows_evaluations(type); }
 
-/// The course of a warm-up or a decay: "linear", "cosine", "1-sqrt".
+/// The shape of a warm-up or decay: "linear", "cosine", "1-sqrt".
 enum class RampType { linear, cosine, one_minus_sqrt };
 
-/// What some schedules have beside warm-up and length; rates are relative to the peak.
+/// Further parameters of some schedules. Rates are relative to the peak.
 struct ScheduleShape {
-  std::optional<double> num_cycles = std::nullopt;  ///< of the cosine types; 0.5 (with restarts: 1) when absent
+  std::optional<double> num_cycles = std::nullopt;  ///< cosine types; default 0.5 (with restarts: 1)
   double power = 1;                                 ///< polynomial
-  double end = 0;                                   ///< polynomial: the last rate
-  double floor = 0;  ///< cosine_with_min_lr, cosine_warmup_with_min_lr, wsd: the least rate
-  std::optional<double> warmup_start = std::nullopt;     ///< cosine_warmup_with_min_lr: the first rate
-  std::optional<std::int64_t> timescale = std::nullopt;  ///< inverse_sqrt: num_warmup_steps, or 10000 when that is 0
-  std::int64_t num_decay_steps = 0;                      ///< warmup_stable_decay
-  std::optional<std::int64_t> num_stable_steps = std::nullopt;  ///< warmup_stable_decay: what is left, when absent
+  double end = 0;                                   ///< polynomial: the final rate
+  double floor = 0;  ///< cosine_with_min_lr, cosine_warmup_with_min_lr, wsd: the minimum rate
+  std::optional<double> warmup_start = std::nullopt;            ///< cosine_warmup_with_min_lr: the first rate
+  std::optional<std::int64_t> timescale = std::nullopt;         ///< inverse_sqrt; default num_warmup_steps, or 10000
+  std::int64_t num_decay_steps = 0;                             ///< warmup_stable_decay
+  std::optional<std::int64_t> num_stable_steps = std::nullopt;  ///< warmup_stable_decay; default: the rest
   RampType warmup_type = RampType::linear;                      ///< warmup_stable_decay
   RampType decay_type = RampType::cosine;                       ///< warmup_stable_decay
 };
@@ -63,7 +63,7 @@ struct Schedule {
     const double after = std::max(1.0, static_cast<double>(num_steps - num_warmup_steps));
     if (!has_warmup(type)) return 1;
     if (type == LrSchedulerType::warmup_stable_decay) return stable_decay(step);
-    if (type == LrSchedulerType::cosine_warmup_with_min_lr) {  // begins and ends a step earlier than the others
+    if (type == LrSchedulerType::cosine_warmup_with_min_lr) {  // starts and ends one step earlier than the others
       if (step >= num_warmup_steps) return std::max(0.0, floored(wave((at - warmup + 1) / after, 0.5)));
       if (!shape.warmup_start) return (at + 1) / std::max(1.0, warmup);
       return *shape.warmup_start + (1 - *shape.warmup_start) * at / std::max(1.0, warmup - 1);

@@ -15,7 +15,7 @@ struct Sgd {
   double weight_decay = 0;
 
   struct Motion {
-    Tensor velocity;  ///< the first gradient, to begin with
+    Tensor velocity;  ///< starts as the first gradient
     bool has_begun = false;
 
     template <class Archive>
@@ -24,7 +24,7 @@ struct Sgd {
       archive("has_begun", has_begun);
     }
   };
-  std::vector<Motion> motions = {};  ///< one a parameter, where there is momentum
+  std::vector<Motion> motions = {};  ///< one per parameter, if momentum is used
 
   template <class Archive>
   void visit_state(Archive& archive) {
