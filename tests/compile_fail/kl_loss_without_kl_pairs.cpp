@@ -1,4 +1,4 @@
-// expects: your loss needs KL pairs and your collator makes none
+// expects: your loss needs KL pairs but your collator makes none
 // SPDX-License-Identifier: Apache-2.0
 #include "policies.hpp"
 

@@ -1,4 +1,4 @@
-// expects: your model needs padded rows: take `kto::PaddedCollator`
+// expects: your model needs padded rows: use `kto::PaddedCollator`
 // SPDX-License-Identifier: Apache-2.0
 #include "policies.hpp"
 

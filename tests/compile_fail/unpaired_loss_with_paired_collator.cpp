@@ -1,4 +1,4 @@
-// expects: any other loss with an unpaired one
+// expects: any other loss an unpaired one
 // SPDX-License-Identifier: Apache-2.0
 #include "policies.hpp"
 

@@ -63,7 +63,7 @@ with tempfile.TemporaryDirectory() as tmp:
     from_short = ["--resume_from_checkpoint", runs.at("short", "checkpoint-4")]
     result = runs.run("resumed", *flags, *from_short)
     runs.same("more steps: the longer run", "resumed", "whole")
-    runs.case("and it is told", 'note: the run goes on from step 4 with other settings: max_steps is "7" and was "4"' in result.stdout, result.stdout[-600:])
+    runs.case("and it is reported", 'note: the run resumes at step 4 with different settings: max_steps is "7" and was "4"' in result.stdout, result.stdout[-600:])
     shutil.copy(runs.at("data", "test.jsonl"), runs.at("code.jsonl"))
     other = ["--eval_strategy", "steps", "--eval_steps", "2", "--eval_datasets", json.dumps({"chat": "test", "code": runs.at("code.jsonl")}), "--do_eval",
              "--metric_for_best_model", "eval_code_loss", "--load_best_model_at_end", "--early_stopping_patience", "9", "--save_steps", "2", "--logging_steps", "1",
@@ -109,8 +109,8 @@ with tempfile.TemporaryDirectory() as tmp:
     other = [*rows[:13], rows[13].replace("true", "TRUE").replace("false", "true").replace("TRUE", "false"), *rows[14:]]
     for name, now, step, want in (("a changed row", other, 7, r"train-1.jsonl.gz: row 14 has changed since the checkpoint"),
                                   ("a row less", rows[1:], 2, r"train-0.jsonl: row 1 has changed since the checkpoint"),
-                                  ("fewer rows", rows[:7], 2, r"train-0.jsonl: ends after 7 rows, and the run was trained on 8"),
-                                  ("a shorter second file", rows[:20], 6, r"train-1.jsonl.gz: ends after 20 rows, and the run was trained on 24")):
+                                  ("fewer rows", rows[:7], 2, r"train-0.jsonl: ends after 7 rows, but the run was trained on 8"),
+                                  ("a shorter second file", rows[:20], 6, r"train-1.jsonl.gz: ends after 20 rows, but the run was trained on 24")):
         write(now)
         result = resumed(step)
         runs.case(f"a stream with {name} since", result.returncode == 1 and want in result.stderr and "ignore_data_skip" in result.stderr, result.stderr[-400:])

@@ -31,10 +31,10 @@ with tempfile.TemporaryDirectory() as tmp:
     case("unbalanced rows: counts and both ranges, once", result.returncode == 0 and told.count(
         "18 desirable and 6 undesirable rows") == 1 and "desirable_weight in [0.33, 0.44]" in told and "undesirable_weight in [2.26, 3]" in told, told[-800:])
     case("learning rate and rows an update out of range, once each", told.count("is outside 5e-7 to 5e-6") == 1 and
-         told.count("an update is made of 4 rows") == 1, told[-800:])
+         told.count("an update has 4 rows") == 1, told[-800:])
     result = runs.run("calm", *flags, "--learning_rate", "1e-6", "--gradient_accumulation_steps", "4", "--undesirable_weight", "2.5", data=at("unbalanced"))
     told = result.stdout + result.stderr
-    case("weights and settings in range: no advice", result.returncode == 0 and not re.search("desirable rows|is outside|an update is made", told), told[-500:])
+    case("weights and settings in range: no advice", result.returncode == 0 and not re.search("desirable rows|is outside|an update has", told), told[-500:])
 
     # Model card
     card = open(at("out", "README.md"), encoding="utf-8").read()

@@ -146,7 +146,7 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK(noted({"--bf16_full_eval"}) == "bf16_full_eval ");
   CHECK(noted({"--fp16_full_eval", "--do_eval"}) == "");
   CHECK_THAT(refusal({"--fp16_full_eval", "--bf16_full_eval", "--do_eval"}), KTO_CONTAINS("give one of them"));
-  CHECK_THAT(refusal({"--fp16", "--bf16"}), KTO_CONTAINS("give one of them"));
+  CHECK_THAT(refusal({"--fp16", "--bf16"}), KTO_CONTAINS("use one of them"));
   CHECK_THAT(refusal({"--fp16", "--dtype", "bfloat16"}), KTO_CONTAINS("fp16 trains parameters of float32"));
   CHECK(run({"--fp16"}).train.fp16);
   CHECK(run({"--model_init_kwargs", R"({"dtype": "bfloat16", "revision": "main"})"}).script.dtype ==

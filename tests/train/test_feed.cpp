@@ -128,7 +128,7 @@ TEST_CASE("rows of a stream that have changed since the checkpoint end the run b
     }
     CHECK(resumed({rows.begin() + 1, rows.end()}, checkpoint(step)) != "");
     CHECK_THAT(resumed({rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(passed) - 1}, checkpoint(step)),
-               KTO_CONTAINS(kto::concat("ends after ", passed - 1, " rows, and the run was trained on ", passed)));
+               KTO_CONTAINS(kto::concat("ends after ", passed - 1, " rows, but the run was trained on ", passed)));
     auto grown = rows;
     grown.insert(grown.end(), 7, rows[0]);
     CHECK(resumed(grown, checkpoint(step)) == "");
@@ -180,7 +180,7 @@ TEST_CASE("few marks know where any number of rows has changed") {
                                                " to ", begin + 8, " has changed")));
   }
   rows.resize(4990);
-  CHECK_THAT(failure(rows).first, KTO_CONTAINS("b.jsonl: ends after 4990 rows, and the run was trained on 5000"));
+  CHECK_THAT(failure(rows).first, KTO_CONTAINS("b.jsonl: ends after 4990 rows, but the run was trained on 5000"));
 
   kto::RowMarker shorter, other;
   for (std::size_t i = 0; i < 1500; ++i) shorter.add(rows[i]), other.add(rows[i + 1]);
@@ -207,6 +207,6 @@ TEST_CASE("what needs all rows is refused for a stream, and an empty one is an e
              KTO_CONTAINS("train_sampling_strategy"));
   CHECK_THAT(refusal({.dataloader_num_workers = 1, .max_steps = 1}), KTO_CONTAINS("dataloader_num_workers"));
   CHECK_THAT(refusal({.max_steps = 1}, 0), KTO_CONTAINS("no rows"));
-  CHECK_THAT(refusal({.dataloader_drop_last = true, .max_steps = 1}, 5), KTO_CONTAINS("no rows that make a batch"));
+  CHECK_THAT(refusal({.dataloader_drop_last = true, .max_steps = 1}, 5), KTO_CONTAINS("too few rows for a batch"));
   CHECK(refusal({.max_steps = 3}) == "");
 }

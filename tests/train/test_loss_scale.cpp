@@ -157,8 +157,8 @@ TEST_CASE("float16 and loss scaling go together, over parameters of float32") {
   };
   CHECK(refusal(Computes{model.parameters, at::kHalf}, true).empty());
   CHECK(refusal(Computes{model.parameters, at::kFloat}, false).empty());
-  CHECK_THAT(refusal(Computes{model.parameters, at::kHalf}, false), KTO_CONTAINS("computes in Half, and fp16 is off"));
-  CHECK_THAT(refusal(Computes{model.parameters, at::kFloat}, true), KTO_CONTAINS("computes in Float, and fp16 is on"));
+  CHECK_THAT(refusal(Computes{model.parameters, at::kHalf}, false), KTO_CONTAINS("computes in Half, but fp16 is off"));
+  CHECK_THAT(refusal(Computes{model.parameters, at::kFloat}, true), KTO_CONTAINS("computes in Float, but fp16 is on"));
   model.parameters[0].second = model.parameters[0].second.detach().to(at::kBFloat16).requires_grad_(true);
   CHECK_THAT(refusal(model, true), KTO_CONTAINS("fp16 trains table, which is BFloat16; expected float32"));
 }

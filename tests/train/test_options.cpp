@@ -190,9 +190,9 @@ TEST_CASE("options that cannot change a number are taken with a note, and their 
     return notes;
   };
   CHECK(notes_of("log_level", "info") ==
-        "run.json: log_level is taken without effect: there is one level: errors, notes, and the log");
+        "run.json: log_level is taken without effect: there is only one level: errors, notes, and the log");
   for (const Json& value : {Json{{"use_reentrant", false}}, Json(R"({"use_reentrant": true})")})
-    CHECK_THAT(notes_of("gradient_checkpointing_kwargs", value), KTO_CONTAINS("recomputing layer by layer"));
+    CHECK_THAT(notes_of("gradient_checkpointing_kwargs", value), KTO_CONTAINS("layers are recomputed in one way"));
   CHECK_THAT(notes_of("label_names", Json{"labels", "more"}), KTO_CONTAINS("taken without effect"));
   for (const auto& row : train_options())
     if (row.has_no_effect())
@@ -278,10 +278,10 @@ TEST_CASE("validate checks fields set in code, and fields against each other") {
                c.eval_strategy = IntervalStrategy::steps;
              }),
              KTO_CONTAINS("eval_steps"));
-  CHECK_THAT(invalid([](auto& c) { c.bf16 = c.fp16 = true; }), KTO_CONTAINS("give one of them"));
+  CHECK_THAT(invalid([](auto& c) { c.bf16 = c.fp16 = true; }), KTO_CONTAINS("use one of them"));
   CHECK_THAT(invalid([](auto& c) { c.desirable_weight = c.undesirable_weight = 0; }), KTO_CONTAINS("both 0"));
   const auto plateau = [](auto& c) { c.lr_scheduler_type = LrSchedulerType::reduce_lr_on_plateau; };
-  CHECK_THAT(invalid(plateau), KTO_CONTAINS("needs some: set eval_strategy"));
+  CHECK_THAT(invalid(plateau), KTO_CONTAINS("needs evaluations: set eval_strategy"));
   CHECK(invalid([&](auto& c) { plateau(c), c.eval_strategy = IntervalStrategy::epoch; }) == "");
   CHECK_THAT(invalid([](auto& c) { c.lr_scheduler_kwargs = {{"num_cycles", 2}}; }),
              KTO_CONTAINS("linear has no argument"));

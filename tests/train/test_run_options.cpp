@@ -101,7 +101,7 @@ TEST_CASE("dataloader_drop_last leaves out an evaluation's last batch that is no
   config.per_device_eval_batch_size = 7;
   CHECK(kto::eval_picks(rows, config).size() == 1);
   config.per_device_eval_batch_size = 8;
-  CHECK_THROWS_WITH(kto::eval_picks(rows, config), KTO_CONTAINS("7 rows to evaluate on make no whole batch of 8"));
+  CHECK_THROWS_WITH(kto::eval_picks(rows, config), KTO_CONTAINS("7 rows to evaluate on do not fill a batch of 8"));
   config.dataloader_drop_last = false;
   CHECK(kto::eval_picks(rows, config).size() == 1);
 }
@@ -233,10 +233,9 @@ TEST_CASE("several sets are evaluated by name, one log entry each, and one of th
 
   trainer.config.metric_for_best_model.reset();
   CHECK_THROWS_WITH(trainer.train(rows, {{"chat", chat}, {"code", code}}),
-                    KTO_CONTAINS("eval_loss is no metric of the evaluation sets; name one such as eval_chat_loss, "
+                    KTO_CONTAINS("eval_loss is not a metric of the evaluation sets; name one such as eval_chat_loss, "
                                  "eval_code_loss"));
-  CHECK_THROWS_WITH(trainer.train(rows, {{"chat", chat}, {"chat", code}}),
-                    KTO_CONTAINS("the name chat is there twice"));
+  CHECK_THROWS_WITH(trainer.train(rows, {{"chat", chat}, {"chat", code}}), KTO_CONTAINS("the name chat occurs twice"));
   CHECK_THROWS_WITH(trainer.train(rows, {{"chat", chat}, {"", code}}), KTO_CONTAINS("a set has no name"));
   CHECK_THROWS_WITH(trainer.train(rows, {{"chat", {}}}), KTO_CONTAINS("chat has no rows"));
 }

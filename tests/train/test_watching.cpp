@@ -25,8 +25,8 @@ TEST_CASE("settings outside the usual ranges get a sentence each, others none") 
   using C = kto::TrainConfig;
   only([](C& c) { c.learning_rate = 5.1e-6; }, "learning_rate 5.1e-06 is outside 5e-7 to 5e-6");
   only([](C& c) { c.learning_rate = 4e-7; }, "learning_rate 4e-07");
-  only([](C& c) { c.gradient_accumulation_steps = 33; }, "an update is made of 132 rows");
-  only([](C& c) { c.gradient_accumulation_steps = 3; }, "an update is made of 12 rows");
+  only([](C& c) { c.gradient_accumulation_steps = 33; }, "an update has 132 rows");
+  only([](C& c) { c.gradient_accumulation_steps = 3; }, "an update has 12 rows");
   only([](C& c) { c.per_device_train_batch_size = 3; }, "per_device_train_batch_size 3 is below 4");
   kto::TrainConfig window = usual;
   window.per_device_train_batch_size = 1, window.kl_scope = kto::KlScope::window;
@@ -51,7 +51,7 @@ TEST_CASE("collapsing rewards are told once: kl at 0 and a falling margin, sever
   watch.on_log(state, {{"eval_loss", 0.5}}, control);  // an entry of another kind does not count
   log(0, 0.3);
   REQUIRE(told.size() == 1);
-  CHECK_THAT(told[0], KTO_CONTAINS("step 10: the rewards collapse"));
+  CHECK_THAT(told[0], KTO_CONTAINS("step 10: the rewards are collapsing"));
   log(0, 0.2), log(0, 0.1), log(0, 0.05), log(0, 0.01);
   CHECK(told.size() == 1);
 }
@@ -83,7 +83,7 @@ TEST_CASE("a batch that is not finite is told by step and rows, and no weight is
                        .reference = kto::live_reference(toy::bigram_model()),
                        .config = {.per_device_train_batch_size = 4, .max_steps = 3, .learning_rate = 0.1}};
   CHECK_THROWS_WITH(trainer.train(poisoned.rows),
-                    KTO_CONTAINS("step 2: the loss is not finite for the rows 5, 7; no weight was changed"));
+                    KTO_CONTAINS("step 2: the loss is not finite for the rows 5, 7; this step changed no weight"));
   CHECK(at::isfinite(poisoned.model.parameters[0].second).all().item<bool>());
 }
 

@@ -10,7 +10,7 @@
 
 namespace kto {
 
-/// "eval_loss" and the like; empty when `config` asks for no best model.
+/// The metric to compare, such as "eval_loss"; empty if `config` needs no best model.
 inline std::string best_metric_name(const TrainConfig& config) {
   const bool needed = config.load_best_model_at_end || config.early_stopping_patience ||
                       config.save_strategy == SaveStrategy::best || follows_evaluations(config.lr_scheduler_type);
@@ -19,7 +19,7 @@ inline std::string best_metric_name(const TrainConfig& config) {
   return name.starts_with("eval_") ? name : "eval_" + name;
 }
 
-/// Throws UsageError where the metric that `config` looks at is of none of several evaluation sets.
+/// Throws UsageError if there are several evaluation sets and none has the metric that `config` compares.
 inline void check_best_metric(const TrainConfig& config, const EvaluationSets& sets) {
   const std::string name = best_metric_name(config);
   if (config.eval_strategy == IntervalStrategy::no || name.empty() || !sets.has_names()) return;
@@ -29,7 +29,7 @@ inline void check_best_metric(const TrainConfig& config, const EvaluationSets& s
     known += concat(known.empty() ? "" : ", ", "eval_", set.prefix(), "loss");
   }
   throw UsageError(
-      concat("metric_for_best_model: ", name, " is no metric of the evaluation sets; name one such as ", known));
+      concat("metric_for_best_model: ", name, " is not a metric of the evaluation sets; name one such as ", known));
 }
 
 struct Judgement {

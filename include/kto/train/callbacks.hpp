@@ -11,11 +11,11 @@
 
 namespace kto {
 
-/// What a hook may ask for. It is read after each step.
+/// What a hook may request. Read after each step.
 struct Control {
   bool should_stop = false;  ///< end the run after this step
   bool should_save = false;  ///< save a checkpoint after this step
-  bool interrupted = false;  ///< with should_stop: the run is to go on another day, so it gets no closing log entry
+  bool interrupted = false;  ///< with should_stop: the run will be resumed, so it gets no closing log entry
 };
 
 struct Callback {
@@ -24,12 +24,12 @@ struct Callback {
   std::function<void(const TrainerState&, Control&)> on_step_end = {};
   std::function<void(const TrainerState&, const Json& entry, Control&)> on_log = {};
   std::function<void(const TrainerState&, const Json& metrics, Control&)> on_evaluate = {};
-  /// Batches done and in all, while an evaluation goes on.
+  /// Batches done and total, during an evaluation.
   std::function<void(std::int64_t done, std::int64_t total)> on_evaluate_batch = {};
   /// A checkpoint is complete at `folder`.
   std::function<void(const TrainerState&, const fs::path& folder)> on_save = {};
   std::function<void(const TrainerState&)> on_train_end = {};
-  /// Something the user should know of the run, a sentence, said once.
+  /// A message for the user, reported once.
   std::function<void(const std::string&)> on_note = {};
 };
 

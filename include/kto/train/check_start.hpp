@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks before a run changes anything: a wrong reference trains without a word and is the field's worst silent
-// failure.
+// Checks before a run changes anything. A wrong reference would silently train something useless.
 #pragma once
 
 #include <map>
@@ -13,7 +12,7 @@ namespace kto {
 
 // Shapes: B examples of a micro-batch.
 
-/// Throws Error when a reference that holds a model shares a trained tensor with the policy (it would move along), or
+/// Throws Error if a reference that holds a model shares a trained tensor with the policy (it would change, too), or
 /// records gradients.
 template <class Model, class Reference>
 void check_reference(const Model& policy, const Reference& reference) {
@@ -25,25 +24,25 @@ void check_reference(const Model& policy, const Reference& reference) {
       const auto shared = tensor.numel() > 0 ? trained.find(tensor.const_data_ptr()) : trained.end();
       check(shared == trained.end(), "the reference is the policy itself: they share ",
             shared == trained.end() ? "" : shared->second,
-            ", which is trained; make it with kto::live_reference(model)");
+            ", which is trained; create it with kto::live_reference(model)");
       check(!tensor.requires_grad(), "the reference records gradients (", name,
-            "); make it with kto::live_reference(model), or freeze it");
+            "); create it with kto::live_reference(model), or freeze it");
     }
   }
 }
 
-/// Throws Error when float16 and loss scaling do not come together: products in one need the other.
+/// Throws Error if only one of float16 products and loss scaling is on: each needs the other.
 template <class Model>
 void check_precision(const Model& policy, bool scales_loss) {
   if constexpr (requires { policy.compute == at::kHalf; })
-    check((policy.compute == at::kHalf) == scales_loss, "the model computes in ", policy.compute, ", and fp16 is ",
+    check((policy.compute == at::kHalf) == scales_loss, "the model computes in ", policy.compute, ", but fp16 is ",
           scales_loss ? "on" : "off", "; set config.fp16 and model.compute = at::kHalf together");
   for (const auto& [name, tensor] : policy.named_parameters())
     check(!scales_loss || !tensor.requires_grad() || c10::elementSize(tensor.scalar_type()) >= 4, "fp16 trains ", name,
           ", which is ", tensor.scalar_type(), "; expected float32");
 }
 
-/// Throws Error when policy and reference differ on the first micro-batch although the one was made from the other.
+/// Throws Error if policy and reference differ on the first micro-batch although one was made from the other.
 template <class Reference>
 void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) {
   if constexpr (requires { reference.starts_as_policy; }) {
@@ -51,15 +50,16 @@ void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) 
     const Tensor policy_B = in.policy_logp_B.detach();
     const double gap =
         ((policy_B - in.reference_logp_B).abs() / (in.reference_logp_B.abs() + 1)).max().template item<double>();
-    check(!(gap >= 1e-3),  // NaN is reported elsewhere, with its rows
-          "policy and reference give other log-probs for the first rows (", policy_B[0].template item<double>(),
-          " and ", in.reference_logp_B[0].template item<double>(),
-          "), although the reference was made from the policy: one of them was changed since, they compute in other "
-          "precisions, or the model has dropout (a module's eval() turns it off, as TRL does)");
+    check(
+        !(gap >= 1e-3),  // NaN is reported elsewhere, with its rows
+        "policy and reference give different log-probs for the first rows (", policy_B[0].template item<double>(),
+        " and ", in.reference_logp_B[0].template item<double>(),
+        "), although the reference was made from the policy: one of them has changed since, they compute in different "
+        "precisions, or the model has dropout (a module's eval() turns it off, as TRL does)");
   }
 }
 
-/// Throws Error when a loss makes something useless of its first micro-batch.
+/// Throws Error if a loss returns something useless for its first micro-batch.
 inline void check_first_loss(const LossTerms<Tensor>& terms) {
   check(terms.loss_B.requires_grad(), "the loss returned a loss_B without gradient: it must depend on policy_logp_B");
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contracts of the slots, checked together. Each requirement is one static_assert whose text says what to write and
-// which file holds the contract; it is the first and only error a compiler gives.
+// Checks the contracts of the slots and how they fit together. Each requirement is one static_assert whose text says
+// what to write and which file has the contract; it is the first and only error of the compiler.
 #pragma once
 
 #include "kto/collate/concept.hpp"
@@ -39,15 +39,16 @@ struct TrainerContract {
                 "kto: write `void step(kto::FlatParameters&, const kto::Update&)` in your optimizer; "
                 "see kto/optim/concept.hpp");
   static_assert(FeedsKlPairs<Collator, Loss>,
-                "kto: your loss needs KL pairs and your collator makes none: write `provides{.kl_pairs = true}` and "
-                "fill Batch::kl_rows, or take kto::PackedCollator; see kto/collate/concept.hpp");
-  static_assert(FeedsPairs<Collator, Loss>,
-                "kto: your loss and your collator disagree on pairs: a loss with `needs{.chosen_rejected = true}` goes "
-                "with kto::PairedCollator, any other loss with an unpaired one; see kto/collate/concept.hpp");
+                "kto: your loss needs KL pairs but your collator makes none: write `provides{.kl_pairs = true}` and "
+                "fill Batch::kl_rows, or use kto::PackedCollator; see kto/collate/concept.hpp");
+  static_assert(
+      FeedsPairs<Collator, Loss>,
+      "kto: your loss and your collator disagree on pairs: a loss with `needs{.chosen_rejected = true}` needs "
+      "kto::PairedCollator, any other loss an unpaired one; see kto/collate/concept.hpp");
   static_assert(FeedsModel<Collator, Model>,
-                "kto: your model needs padded rows: take `kto::PaddedCollator`; see kto/collate/concept.hpp");
+                "kto: your model needs padded rows: use `kto::PaddedCollator`; see kto/collate/concept.hpp");
 
-  // Optional parts that would be ignored
+  // Optional parts with a wrong signature, which would be ignored
   static_assert(!NamesObserve<Loss> || Observes<Loss, Tensor>,
                 "kto: your loss has another `observe` than `template <class Array> void observe(const "
                 "kto::LossInput<Array>&)`, and it would never be called; see kto/loss/concept.hpp");

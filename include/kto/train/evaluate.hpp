@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Evaluation: the mean loss and the metrics of some rows, without gradient, and metrics of the user's own.
+// Evaluation: the mean loss and metrics over a set of rows, without gradient, and the user's own metrics.
 #pragma once
 
 #include <chrono>
@@ -19,28 +19,28 @@ namespace kto {
 
 // Shapes: B all rows of the evaluation, C their scored tokens, V vocabulary.
 
-/// What compute_metrics is given, on the CPU.
+/// The argument of compute_metrics, on the CPU.
 struct EvalPrediction {
   Tensor policy_logp_B, reference_logp_B, reward_B;
   Tensor label_B;      ///< bool, true for desirable (chosen)
-  Tensor predictions;  ///< what preprocess_logits_for_metrics returned, one micro-batch after another; else undefined
+  Tensor predictions;  ///< results of preprocess_logits_for_metrics, concatenated; undefined without it
   Tensor target_C, row_C;
 };
 
 struct EvaluationHooks {
-  /// Metrics of the user's own, logged under the evaluation's prefix.
+  /// The user's own metrics, logged under the evaluation's prefix.
   std::function<Json(const EvalPrediction&)> compute_metrics = {};
-  /// Called with the logits [C, V] of each micro-batch and the ids they are to predict; what it returns is gathered
-  /// into EvalPrediction::predictions. Costs the whole logits of a micro-batch: without it they are never made.
+  /// Called with the logits [C, V] of each micro-batch and the ids to predict; its results are collected in
+  /// EvalPrediction::predictions. Needs memory for the full logits of a micro-batch, which otherwise never exist.
   std::function<Tensor(const Tensor& logits_CV, const Tensor& target_C)> preprocess_logits_for_metrics = {};
-  /// What the model writes to prompts of these rows, logged as `prefix` + "samples": a list of objects of texts
+  /// Sample replies to prompts of these rows, logged as `prefix` + "samples": a list of objects of texts
   /// (kto/generate/sample_replies.hpp).
   std::function<Json(std::span<const Example> rows)> samples = {};
 };
 
 namespace detail {
 
-/// Gathers an EvalPrediction.
+/// Collects an EvalPrediction.
 class Predictions {
  public:
   template <class Model>
@@ -69,7 +69,7 @@ class Predictions {
   std::int64_t num_rows_ = 0;
 };
 
-/// The mean over rows of the batches' mean losses; with `filter` over those of finite batches, where there are some.
+/// The mean of the batches' mean losses, weighted by rows. With `filter`, only over finite batches, if there are any.
 inline double mean_loss(const std::vector<Tensor>& mean_of_batch, const std::vector<Picks>& batches, bool filter) {
   const Tensor means = at::stack(mean_of_batch).to(at::kCPU, at::kDouble);
   const auto mean = means.accessor<double, 1>();
@@ -101,7 +101,7 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
   const bool has_metrics = hooks.compute_metrics && !config.prediction_loss_only;
   MetricWindow metrics;
   detail::Predictions predictions;
-  std::vector<Tensor> losses;  // without dimensions, one a batch
+  std::vector<Tensor> losses;  // scalars, one per batch
   for (std::size_t i = 0; i < batches.size(); ++i) {
     check_interrupt();
     std::vector<Batch> single;

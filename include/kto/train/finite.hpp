@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// An update whose loss or gradient is not finite is found before it reaches the weights, and reported with its rows.
+// Detects a loss or gradient that is not finite before it reaches the weights, and reports it with its rows.
 #pragma once
 
 #include <cmath>
@@ -15,13 +15,13 @@ namespace kto {
 
 // Shapes: B examples of a micro-batch.
 
-/// What is not finite in a window.
+/// Describes what is not finite in a window.
 struct NotFinite {
   std::string what;     ///< for a message
-  bool is_loss = true;  ///< else the gradient alone
+  bool is_loss = true;  ///< else only the gradient
 };
 
-/// Looks for it; nothing when all is well. `losses` has the loss_B of each micro-batch. Waits for the device.
+/// Checks a window; empty if all is finite. `losses` has the loss_B of each micro-batch. Waits for the device.
 inline std::optional<NotFinite> not_finite(std::span<const PreparedBatch> window, std::span<const Tensor> losses,
                                            const Tensor& grad_norm) {
   const at::NoGradGuard no_grad;
@@ -42,23 +42,23 @@ inline std::optional<NotFinite> not_finite(std::span<const PreparedBatch> window
                           count > 10 ? concat(" and ", count - 10, " more") : "")};
 }
 
-/// Finds what an update has left not finite before it is saved over what was finite.
+/// Detects weights that an update made non-finite, before they overwrite a good save.
 class WeightWatch {
  public:
-  /// Takes note of parameters that are not finite from the start, such as rows of a vocabulary that nothing uses.
+  /// Records parameters that are not finite at the start, such as unused rows of a vocabulary.
   template <HasParameters Model>
   explicit WeightWatch(const Model& model) {
     for (const auto& [name, tensor] : model.named_parameters())
       if (!is_finite(tensor)) were_not_.insert(name);
   }
-  /// Throws Error naming a trained parameter that update `step` left not finite.
+  /// Throws Error naming a trained parameter that update `step` made non-finite.
   template <HasParameters Model>
   void check_after(const Model& model, std::int64_t step) const {
     for (const auto& [name, tensor] : model.named_parameters())
       check(!tensor.requires_grad() || were_not_.contains(name) || is_finite(tensor), "step ", step,
             ": the update left ", name,
-            " with values that are not finite; they are not saved. Lower learning_rate; a "
-            "checkpoint of an earlier step is as it was");
+            " with values that are not finite; they are not saved. Lower learning_rate; "
+            "checkpoints of earlier steps are intact");
   }
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Floating-point operations of training, as transformers estimates them (total_flos): 6 for each input token and each
-// parameter beside the embeddings.
+// Floating-point operations of training, by transformers' estimate (total_flos): 6 per input token and non-embedding
+// parameter.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 
 namespace kto {
 
-/// Of one micro-batch. Tokens are counted as transformers counts them, padded to the longest row, whatever the collator
-/// makes of padding: so runs compare, with TRL's too. KL pairs, the reference and shared prompts are not looked at.
+/// The estimate for one micro-batch. As in transformers, rows count as padded to the longest one, whatever the collator
+/// does, so runs are comparable, also with TRL. Ignores KL pairs, the reference and shared prompts.
 template <HasParameters Model>
 double estimated_flos(const Model& model, const Sequences& rows) {
   std::int64_t longest = 0, num_parameters = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether KL pairs can be made: a row pairs with another one of its group, which is its micro-batch or its whole
+// Whether KL pairs are possible: a row pairs with another row of its group, which is its micro-batch or its whole
 // update.
 #pragma once
 
@@ -16,14 +16,14 @@ inline constexpr std::string_view lone_rows =
     "learnt";
 }
 
-/// Whether a row has another one to make a KL pair with.
+/// Whether a row has another row for a KL pair.
 inline bool has_kl_partners(const TrainConfig& config) {
   return config.per_device_train_batch_size > 1 ||
          (config.kl_scope == KlScope::window && config.gradient_accumulation_steps > 1);
 }
 
-/// Throws UsageError where a loss that needs KL pairs would get none but of a row with itself. TRL refuses a batch size
-/// of 1, too.
+/// Throws UsageError if every row would pair with itself and the loss needs KL pairs. TRL also refuses a batch size of
+/// 1.
 inline void check_kl_group(const TrainConfig& config) {
   if (has_kl_partners(config)) return;
   const bool window = config.kl_scope == KlScope::window;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dynamic loss scaling for products in float16 (arXiv:1710.03740), whose small gradients would be zero: the loss is
-// multiplied by a scale before the backward pass, the gradients are divided by it before anything looks at them. A step
-// whose gradients overflow is left out and the scale halved; after many good ones it is doubled. As torch's GradScaler.
+// Dynamic loss scaling for float16 products (arXiv:1710.03740), whose small gradients would underflow to zero: the loss
+// is multiplied by a scale before the backward pass, and the gradients are divided by it before they are used. A step
+// whose gradients overflow is skipped and the scale halved; after many good steps it is doubled. Like torch's
+// GradScaler.
 #pragma once
 
 #include <cmath>
@@ -15,18 +16,18 @@ class LossScale {
  public:
   static constexpr double first = 65536, growth = 2, backoff = 0.5;
   static constexpr std::int64_t growth_interval = 2000;  ///< good steps in a row before the scale grows
-  static constexpr double least = 1.0 / 1024;            ///< what overflows below is no matter of the scale
+  static constexpr double least = 1.0 / 1024;            ///< an overflow below this is not due to the scale
 
   explicit LossScale(bool on = false) : is_on_(on), scale_(on ? first : 1) {}
 
   bool is_on() const { return is_on_; }
   double value() const { return scale_; }
-  /// Steps that were left out. The learning rate counts them, as in transformers with its fused AdamW.
+  /// The number of skipped steps. The learning rate counts them, as in transformers with its fused AdamW.
   std::int64_t num_skipped() const { return num_skipped_; }
 
   Tensor scaled(const Tensor& loss) const { return is_on_ ? loss * scale_ : loss; }
 
-  /// After step `step`: follows whether its gradients were finite. Throws Error where no scale helps.
+  /// Updates the scale after step `step`, by whether its gradients were finite. Throws Error if no scale helps.
   void follow(bool finite, std::int64_t step) {
     if (!is_on_) return;
     if (!finite) {
@@ -54,8 +55,8 @@ class LossScale {
   std::int64_t num_good_ = 0, num_skipped_ = 0;
 };
 
-/// What gradients, scaled by `scale` and else of length `grad_norm`, are divided by: the scale, times norm / most where
-/// the norm is larger than `most`, which is above 0. Undefined for 1.
+/// The divisor for gradients that are scaled by `scale` and otherwise have the norm `grad_norm`: the scale, times norm
+/// / most if the norm exceeds `most`, which is positive. Undefined for 1.
 inline Tensor grad_divisor(const Tensor& grad_norm, double scale, double most) {
   if (most <= 0 && scale == 1) return {};
   const Tensor clip = most > 0 ? ((grad_norm + 1e-6) / most).clamp_min(1) : at::ones_like(grad_norm);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is logged beside the loss: gathered on the device for each micro-batch, brought to the host and averaged when a
-// log entry is due. Names and means are those of TRL 1.16; the `_sum` and `count/` entries are KTOTrainer's older ones.
+// The logged metrics besides the loss: collected on the device for each micro-batch, copied to the host and averaged
+// when a log entry is due. Names and means are TRL 1.16's; the `_sum` and `count/` entries are from older KTOTrainers.
 #pragma once
 
 #include <map>
@@ -32,19 +32,19 @@ class MetricWindow {
 
   /// Micro-batches added since the last take().
   std::size_t size() const { return values_.size(); }
-  /// Forgets all but the first `count` micro-batches.
+  /// Drops all but the first `count` micro-batches.
   void resize(std::size_t count) {
     values_.resize(count), num_chosen_.resize(count), num_rejected_.resize(count);
     for (auto& [name, values] : own_) values.resize(std::min(count, values.size()));
   }
 
-  /// Adds scalars of the loss's own.
+  /// Adds the loss's own scalars.
   void add(const NamedScalars<Tensor>& named) {
     for (const auto& [name, value] : named) own_[name].push_back(value.detach().to(at::kDouble).reshape({}));
   }
 
-  /// Means over the micro-batches added since the last call, under `prefix` + TRL's names, and forgets them. A mean
-  /// over chosen rows is taken over the micro-batches that have some. `num_tokens` is the run's count so far.
+  /// Returns means over the micro-batches added since the last call, under `prefix` + TRL's names, and resets. A mean
+  /// over chosen rows covers only micro-batches that have some. `num_tokens` is the run's count so far.
   Json take(const std::string& prefix, std::int64_t num_tokens) {
     enum : std::int64_t { reward, logp, logit, scored, entropy, per_side };
     struct Mean {

@@ -12,19 +12,19 @@
 namespace kto {
 
 struct ModelCard {
-  std::string model_name;                     ///< of the trained model
-  std::string base_model;                     ///< its name on the hub, its folder, or empty
-  bool base_is_folder = false;                ///< then the front matter names it for an adapter alone, as PEFT does
-  std::string dataset;                        ///< the same of the rows
-  std::string library_name = "transformers";  ///< "peft" for an adapter
-  std::vector<std::string> tags = {"trl", "kto"};  ///< beside generated_from_trainer: those of TRL's cards
+  std::string model_name;                          ///< of the trained model
+  std::string base_model;                          ///< its name on the hub, its folder, or empty
+  bool base_is_folder = false;                     ///< then the front matter names it only for an adapter, as PEFT does
+  std::string dataset;                             ///< its name on the hub, its path, or empty
+  std::string library_name = "transformers";       ///< "peft" for an adapter
+  std::vector<std::string> tags = {"trl", "kto"};  ///< in addition to generated_from_trainer, as in TRL's cards
   std::string method = "KTO";                      ///< how it was trained
   std::string paper_title = "KTO: Model Alignment as Prospect Theoretic Optimization";
   std::string paper_id = "2402.01306";  ///< on arXiv
   std::string version;                  ///< of this library
 };
 
-/// Whether `name` can be one on the hub: "owner/name".
+/// Whether `name` has the form of a hub name: "owner/name".
 inline bool is_hub_name(std::string_view name) {
   const auto slash = name.find('/');
   return slash != std::string_view::npos && slash > 0 && slash + 1 < name.size() &&
@@ -58,7 +58,7 @@ inline std::string to_markdown(const ModelCard& card) {
   if (is_adapter) line("pipeline_tag", "text-generation");
   out += "tags:\n- generated_from_trainer\n";
   for (const std::string& tag : card.tags) out += "- " + tag + "\n";
-  if (is_adapter) {  // those of PEFT's cards
+  if (is_adapter) {  // as in PEFT's cards
     if (!card.base_model.empty()) out += "- " + detail::yaml_text("base_model:adapter:" + card.base_model) + "\n";
     out += "- lora\n- transformers\n";
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many steps a run has, as transformers' Trainer counts them.
+// The number of steps of a run, counted as in transformers' Trainer.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ struct Plan {
   std::int64_t batches_per_epoch = 0;  ///< micro-batches
   std::int64_t steps_per_epoch = 0;    ///< optimizer updates
   std::int64_t num_steps = 0;
-  std::int64_t num_epochs = 0;  ///< begun, the last one maybe not finished
+  std::int64_t num_epochs = 0;  ///< started; the last one may be incomplete
   std::int64_t num_warmup_steps = 0;
   std::int64_t logging_steps = 0;  ///< 0: never by steps
   std::int64_t eval_steps = 0;     ///< 0: never by steps
@@ -25,15 +25,15 @@ struct Plan {
 
 namespace detail {
 
-/// A count of steps, or below 1 a fraction of the whole run.
+/// A number of steps, or below 1 a fraction of the whole run.
 inline std::int64_t resolve_steps(double steps, std::int64_t num_steps) {
   return static_cast<std::int64_t>(steps < 1 ? std::ceil(static_cast<double>(num_steps) * steps) : steps);
 }
 
 }  // namespace detail
 
-/// Throws Error when `num_rows` rows make no batch. `num_batches` says how many micro-batches an epoch has where they
-/// are not all of one size (max_tokens_per_batch): Plan's are those of the first then.
+/// Throws Error if `num_rows` rows do not make a batch. `num_batches` gives the number of micro-batches of an epoch if
+/// their sizes vary (max_tokens_per_batch); Plan then describes the first epoch.
 inline Plan make_plan(const TrainConfig& config, std::int64_t num_rows,
                       const std::function<std::int64_t(std::int64_t epoch)>& num_batches = {}) {
   Plan plan;

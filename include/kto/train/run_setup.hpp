@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run begins with: its optimizer, and what it sets for its process while it lasts, deterministic kernels and the
-// start of its memory metrics.
+// The set-up of a run: its optimizer, and process-wide settings for its duration (deterministic kernels, the start of
+// its memory metrics).
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 
 namespace kto {
 
-/// The optimizer that `config` describes.
+/// Creates the optimizer that `config` describes.
 template <class Optimizer>
 Optimizer make_optimizer(const TrainConfig& config) {
   if constexpr (std::is_same_v<Optimizer, AdamW>)
@@ -35,8 +35,8 @@ class RunSetup {
   RunSetup& operator=(const RunSetup&) = delete;
   ~RunSetup() { at::globalContext().setDeterministicAlgorithms(was_deterministic_, /*warn_only=*/false); }
 
-  /// Bytes under transformers' names: how much more is held now than at the start, and how much more than either was
-  /// held in between. Empty where they are not asked for.
+  /// Bytes under transformers' names: the increase since the start, and how far the peak in between exceeded both.
+  /// Empty if not requested.
   Json memory_metrics() const {
     if (!measures_memory_) return Json::object();
     const MemoryUse end = memory_use();

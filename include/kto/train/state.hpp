@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a run stands, and its log: written as transformers' TrainerState, so that tools which read trainer_state.json
-// read ours.
+// The progress of a run and its log, in the format of transformers' TrainerState, so that tools for trainer_state.json
+// can read it.
 #pragma once
 
 #include <optional>
@@ -16,13 +16,13 @@ struct TrainerState {
   std::int64_t global_step = 0;  ///< updates made
   double epoch = 0;
   std::int64_t num_tokens = 0;             ///< tokens of the rows trained on so far, without KL pairs and padding
-  std::int64_t num_input_tokens_seen = 0;  ///< as include_num_input_tokens_seen counts; 0 when it does not
+  std::int64_t num_input_tokens_seen = 0;  ///< as include_num_input_tokens_seen counts; 0 if it is off
   double total_flos = 0;                   ///< see estimated_flos
   Json log_history = Json::array();
   double train_loss = 0;     ///< mean loss over all steps
   double train_runtime = 0;  ///< seconds
-  bool interrupted = false;  ///< the run was stopped to go on another day
-  /// The evaluation after the last step was broken off: a run that goes on begins with it.
+  bool interrupted = false;  ///< the run was stopped and can be resumed
+  /// The evaluation after the last step was interrupted: a resumed run starts with it.
   bool evaluation_due = false;
 
   std::optional<double> best_metric = std::nullopt;
@@ -37,7 +37,7 @@ struct TrainerState {
   }
 };
 
-/// Rows that a run over `num_rows` rows has visited, as transformers counts them: its share of the whole schedule's.
+/// The number of rows a run over `num_rows` rows has visited, by transformers' count: its share of the whole schedule.
 inline double num_samples(const TrainConfig& config, const TrainerState& state, const Plan& plan,
                           std::size_t num_rows) {
   const auto rows = static_cast<double>(num_rows), steps = static_cast<double>(state.global_step);
@@ -89,11 +89,11 @@ inline Json to_json(const TrainerState& state, const Plan& plan, const TrainConf
           {"trial_params", nullptr}};
 }
 
-/// What to_json wrote; num_tokens is none of it, since transformers refuses keys that it does not know. Throws Error,
-/// which begins with `where` (a path), when something is missing or no number.
+/// The inverse of to_json. num_tokens is not included, since transformers refuses unknown keys. Throws Error, starting
+/// with `where` (a path), if something is missing or not a number.
 inline TrainerState trainer_state_from_json(const Json& object, const std::string& where) {
   check(object.is_object() && object.contains("log_history") && object["log_history"].is_array(), where,
-        ": is no trainer state: it has no log_history");
+        ": is not a trainer state: it has no log_history");
   TrainerState state;
   state.global_step = json_value<std::int64_t>(object, "global_step", 0, where);
   state.epoch = json_value<double>(object, "epoch", 0, where);

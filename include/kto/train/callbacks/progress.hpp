@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A callback that shows how a run goes: a bar with rate and time left on a terminal, plain lines elsewhere, and the log
-// dictionary at each log entry.
+// A callback that shows the progress of a run: a bar with rate and time left on a terminal, plain lines elsewhere, and
+// a line for each log entry.
 #pragma once
 
 #include <unistd.h>
@@ -34,7 +34,7 @@ inline std::string entry_text(const Json& entry) {
   std::string out = "{";
   for (const auto& [key, value] : entry.items()) {
     if (value.is_array() || key.ends_with("_sum") || key.find("count/") != std::string::npos || key == "total_flos")
-      continue;  // they are in trainer_state.json
+      continue;  // too long; trainer_state.json has them
     char number[32];
     if (value.is_number_float())
       std::snprintf(number, sizeof number, "%.4g", value.get<double>());
@@ -46,7 +46,7 @@ inline std::string entry_text(const Json& entry) {
   return out + "}";
 }
 
-/// The texts of an evaluation's samples, a line each (line breaks as \\n); empty without samples.
+/// The samples of an evaluation, one line each (line breaks as \\n); empty without samples.
 inline std::string samples_text(const Json& entry) {
   std::string out;
   for (const auto& [key, samples] : entry.items())
@@ -67,7 +67,7 @@ class ProgressBar {
 
   void restart() { start_ = std::chrono::steady_clock::now(); }
 
-  /// Draws `done` of `total`; does nothing where the stream is no terminal.
+  /// Draws `done` of `total`; does nothing if the stream is not a terminal.
   void draw(const char* what, std::int64_t done, std::int64_t total, const std::string& after = "") {
     if (!on_terminal_ || total <= 0) return;
     constexpr int width = 28;
@@ -104,7 +104,7 @@ class ProgressBar {
 
 }  // namespace detail
 
-/// Shows a run on `stream`; without `bar`, log entries alone.
+/// Shows a run on `stream`; without `bar`, only log entries.
 inline Callback show_progress(std::FILE* stream = stdout, bool bar = true) {
   struct Shown {
     detail::ProgressBar steps, evaluation;

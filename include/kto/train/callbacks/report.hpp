@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Callbacks that write the log of a run while it goes on: as lines of JSON, or for TensorBoard.
+// Callbacks that write the log during a run: as JSON Lines, or for TensorBoard.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace kto {
 
-/// Appends each log entry to `path` as a line of JSON, with `run_name` in front unless that is empty.
+/// Appends each log entry to `path` as a line of JSON, starting with `run_name` unless that is empty.
 inline Callback report_jsonl(const fs::path& path, const std::string& run_name = "") {
   Callback out;
   const auto file = std::make_shared<std::optional<FileHandle>>();
@@ -28,7 +28,7 @@ inline Callback report_jsonl(const fs::path& path, const std::string& run_name =
 }
 
 /// Writes each number of a log entry into an event file in `folder`, under transformers' names (train/loss, eval/loss),
-/// and `settings` as a text.
+/// and `settings` as text.
 inline Callback report_tensorboard(const fs::path& folder, const Json& settings = Json::object()) {
   Callback out;
   const auto file = std::make_shared<EventFile>(folder);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SIGINT and SIGTERM in a training program: the first asks for an end, the second ends the program at once. A run then
-// finishes its step, breaks an evaluation off, saves and returns (TrainerState::interrupted); other long work throws
-// Interrupted. A library does not choose for its user: a program makes one of these.
+// SIGINT and SIGTERM in a training program: the first requests a stop, the second ends the program at once. On the
+// first a run finishes its step (or interrupts its evaluation), saves and returns (TrainerState::interrupted); other
+// long work throws Interrupted. A library should not install handlers unasked, so the program creates one of these.
 #pragma once
 
 #include <unistd.h>
@@ -32,14 +32,14 @@ class StopSignals {
     ask_to_stop(false);
   }
 
-  /// 128 + the signal's number, as shells report it; 0 while none has come.
+  /// 128 + the signal's number, as shells report it; 0 before any signal.
   static int exit_status() { return signal_ == 0 ? 0 : 128 + signal_; }
 
  private:
   static void receive(int number) {
     if (signal_.exchange(number) != 0) ::_exit(128 + number);
     ask_to_stop();
-    constexpr char text[] = "\nstopping, once what was trained is saved; a second signal ends the program at once\n";
+    constexpr char text[] = "\nstopping after saving the trained state; a second signal ends the program at once\n";
     [[maybe_unused]] const auto put = ::write(STDERR_FILENO, text, sizeof text - 1);
   }
 

@@ -29,7 +29,7 @@ struct RowStream {
   using Open = std::function<std::function<std::vector<Example>()>()>;
   explicit RowStream(Open how) : open(std::move(how)) {}  // not an aggregate: train({}) is about rows
   Open open;
-  /// The file that a row of the pass begun last is of, by its Example::row, for messages; may be empty.
+  /// The file of a row in the latest pass, by its Example::row, for messages; may be empty.
   std::function<std::string(std::size_t row)> file = {};
 };
 
@@ -37,7 +37,7 @@ struct RowStream {
 struct Position {
   std::int64_t epoch = 0;
   std::int64_t batch = 0;  ///< micro-batch of the epoch
-  Json stream = nullptr;   ///< what Feed::passed said of a stream
+  Json stream = nullptr;   ///< the result of Feed::passed, for a stream
 
   template <class Archive>
   void visit_state(Archive& archive) {
@@ -47,30 +47,31 @@ struct Position {
   }
 };
 
-/// Windows of micro-batches, epoch by epoch. Called once a window, so its virtual functions cost nothing that counts.
+/// Windows of micro-batches, epoch by epoch. Called once per window, so the cost of its virtual functions is
+/// negligible.
 struct Feed {
   Feed() = default;
   Feed(const Feed&) = delete;
   Feed& operator=(const Feed&) = delete;
   virtual ~Feed() = default;
-  /// Goes to `position`. Throws Error where rows that it passes on its way are not those that they were.
+  /// Moves to `position`. Throws Error if skipped rows have changed.
   virtual void begin(const Position& position) = 0;
-  /// What a run that goes on here has to know of the rows; null where they are compared before it begins.
+  /// Information to check the rows when a run resumes here; null if they are compared before it starts.
   virtual Json passed() const { return nullptr; }
   /// Whether the epoch has another window.
   virtual bool has_next() = 0;
-  /// Its micro-batches; the rows that they refer to stay in place until the next call.
+  /// The next window's micro-batches. The rows they refer to stay valid until the next call.
   virtual std::vector<Batch> next(at::Device device) = 0;
-  /// Micro-batches of the epoch that was begun, as the log counts them.
+  /// The micro-batches in the current epoch, as the log counts them.
   virtual std::int64_t num_batches() const = 0;
-  /// Rows (or pairs) of each micro-batch of `epoch`; of a stream only that of one.
+  /// The number of rows (or pairs) of each micro-batch of `epoch`; for a stream, of one.
   virtual std::vector<std::size_t> batch_sizes(std::int64_t epoch) const = 0;
 };
 
 template <class Collator>
 class MemoryFeed final : public Feed {
  public:
-  /// Throws UsageError where max_tokens_per_batch is given and the collator does not count tokens.
+  /// Throws UsageError if max_tokens_per_batch is set but the collator does not count tokens.
   MemoryFeed(std::span<const Example> rows, const Collator& collator, const TrainConfig& config, PickRules rules,
              bool with_kl)
       : rows_(rows), collator_(collator), config_(config), rules_(std::move(rules)), with_kl_(with_kl) {
@@ -79,7 +80,7 @@ class MemoryFeed final : public Feed {
       rules_.num_tokens = [this](const Example& row) { return collator_.num_tokens(row); };
     else
       throw UsageError(
-          "max_tokens_per_batch: this collator does not say how many tokens it makes of a row: take "
+          "max_tokens_per_batch: this collator does not count the tokens of a row: use "
           "kto::PackedCollator, or write `std::int64_t num_tokens(const kto::Example&) const` in yours");
   }
 
@@ -123,13 +124,13 @@ class StreamFeed final : public Feed {
     const auto refuse = [](bool given, const char* name, const char* why) {
       if (given) throw UsageError(concat(name, ": a stream of rows ", why));
     };
-    refuse(config.max_steps < 1, "max_steps", "has no known end: say how many updates to make");
+    refuse(config.max_steps < 1, "max_steps", "has no known end: set the number of updates");
     refuse(config.train_sampling_strategy != SamplingStrategy::sequential, "train_sampling_strategy",
-           "is visited in its own order, not shuffled or grouped: shuffle the files, or hold the rows in memory");
+           "is visited in its own order, not shuffled or grouped: shuffle the files, or load the rows into memory");
     refuse(config.max_tokens_per_batch.has_value(), "max_tokens_per_batch",
-           "goes on at a row that is counted in batches of one size: use per_device_train_batch_size");
+           "resumes by counting batches of one size: use per_device_train_batch_size");
     refuse(config.dataloader_num_workers > 0, "dataloader_num_workers",
-           "is read ahead by a thread of its own; leave it at 0");
+           "is read ahead by its own thread; leave it at 0");
   }
 
   /// A pass that goes on from a checkpoint is compared with what that knows, beyond its place too: with the rows of the
@@ -150,13 +151,13 @@ class StreamFeed final : public Feed {
     next_rows_ = stream_.open();
     for (std::size_t left = skipped; left > 0;) {
       fill(1);
-      check(!rows_.empty(), "the stream of rows ends before the place where the run is to go on");
+      check(!rows_.empty(), "the stream of rows ends before the point where the run resumes");
       const std::size_t some = std::min(left, num_usable());
       for (std::size_t i = 0; i < some; ++i) visited_.add(rows_[i]);
       rows_.erase(rows_.begin(), rows_.begin() + static_cast<std::ptrdiff_t>(some));
       left -= some;
     }
-    check(skipped > 0 || has_next(), "the stream gives no rows that make a batch");
+    check(skipped > 0 || has_next(), "the stream has too few rows for a batch");
   }
   Json passed() const override { return {{"visited", visited_.count()}, {"known", known().to_json()}}; }
   bool has_next() override {
@@ -165,7 +166,7 @@ class StreamFeed final : public Feed {
   }
   std::vector<Batch> next(at::Device device) override {
     const auto accumulate = static_cast<std::size_t>(config_.gradient_accumulation_steps);
-    fill(batch_rows() * (accumulate + 1));  // with the begin of the next window: has_next() then reads nothing
+    fill(batch_rows() * (accumulate + 1));  // including the start of the next window, so that has_next() need not read
     std::size_t count = std::min(rows_.size(), batch_rows() * accumulate);
     if (config_.dataloader_drop_last) count = count / batch_rows() * batch_rows();
     const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);
@@ -189,7 +190,7 @@ class StreamFeed final : public Feed {
   std::size_t batch_rows() const {
     return static_cast<std::size_t>(config_.per_device_train_batch_size) * (paired_ ? 2 : 1);
   }
-  /// Reads until `count` rows may be used, or the pass ends.
+  /// Reads until `count` rows are available, or the pass ends.
   void fill(std::size_t count) {
     while (num_usable() < count && !ended_) {
       std::vector<Example> more = next_rows_();
@@ -200,12 +201,12 @@ class StreamFeed final : public Feed {
       rows_.insert(rows_.end(), std::move_iterator(more.begin()), std::move_iterator(more.end()));
     }
   }
-  /// How many of `rows_` are new, or found to be what they were.
+  /// How many of `rows_` are new, or verified to be unchanged.
   std::size_t num_usable() const {
     const std::int64_t good = again_ ? again_->num_good() : INT64_MAX;
     return good == INT64_MAX ? rows_.size() : static_cast<std::size_t>(good - visited_.count());
   }
-  /// The rows of this pass, or those of the pass before it where that went farther over the same ones.
+  /// Marks for the rows of this pass, or of the previous pass if it got further over the same rows.
   RowMarks known() const {
     RowMarks now = visited_.marks();
     return known_.count > now.count && agree(known_, now) ? known_ : now;
@@ -216,22 +217,22 @@ class StreamFeed final : public Feed {
   const TrainConfig& config_;
   bool paired_, with_kl_;
   std::function<std::vector<Example>()> next_rows_;
-  std::deque<Example> rows_;  ///< read, not visited
+  std::deque<Example> rows_;  ///< read but not yet visited
   RowMarker visited_;         ///< rows of this pass
-  RowMarks known_;            ///< rows of the pass before it
+  RowMarks known_;            ///< rows of the previous pass
   std::optional<RowCheck> again_;
-  std::vector<Example> window_;  ///< those that the last window refers to
+  std::vector<Example> window_;  ///< the rows of the last window
   bool ended_ = false;
 };
 
-/// How many steps a run over `num_units` rows (or pairs) has.
+/// The number of steps of a run over `num_units` rows (or pairs).
 inline Plan plan_of(const TrainConfig& config, const Feed& feed, std::int64_t num_units) {
   if (!config.max_tokens_per_batch) return make_plan(config, num_units);
   return make_plan(config, num_units,
                    [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
 }
 
-/// The beginning of the epoch at `position`, or of the next one where that is done.
+/// The beginning of the epoch at `position`, or of the next one if that epoch is finished.
 inline Position epoch_begun(const TrainConfig& config, const Feed& feed, const Plan& plan, const Position& position) {
   const std::int64_t num_batches = config.max_tokens_per_batch
                                        ? static_cast<std::int64_t>(feed.batch_sizes(position.epoch).size())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which rows an epoch visits, in which order, and which row lends its completion to which: the picks of every
-// micro-batch, from (config, epoch) alone.
+// The picks of every micro-batch of an epoch: which rows it visits, in which order, and whose completion each KL pair
+// uses. Depends only on (config, epoch).
 #pragma once
 
 #include <functional>
@@ -21,8 +21,8 @@ using Picks = std::vector<Pick>;
 
 namespace detail {
 
-/// Micro-batches of `sizes` units in `order`, with the unit that lends its completion to each. A unit is a row, or
-/// where `paired` the rows 2u (chosen) and 2u + 1 (rejected): a micro-batch then has all its chosen rows first.
+/// Micro-batches of `sizes` units in `order`, each unit with the one whose completion its KL pair uses. A unit is a
+/// row, or if `paired` the rows 2u (chosen) and 2u + 1 (rejected); a micro-batch then has all its chosen rows first.
 inline std::vector<Picks> make_picks(std::span<const Example> rows, const std::vector<std::size_t>& order,
                                      std::span<const std::size_t> sizes, const std::vector<std::size_t>& partners,
                                      bool paired) {
@@ -55,7 +55,7 @@ inline std::vector<std::size_t> kl_groups(const TrainConfig& config, const std::
   return out;
 }
 
-/// How many units `rows` make. Throws Error when pairs are asked of an odd number of rows.
+/// The number of units in `rows`. Throws Error for pairs with an odd number of rows.
 inline std::size_t num_units(std::span<const Example> rows, bool paired) {
   check(!paired || rows.size() % 2 == 0, "expected pairs of rows (chosen, rejected), got an odd number: ", rows.size());
   return paired ? rows.size() / 2 : rows.size();
@@ -63,11 +63,11 @@ inline std::size_t num_units(std::span<const Example> rows, bool paired) {
 
 }  // namespace detail
 
-/// How picks are made: as the loss and the reference need it.
+/// How picks are made, as required by the loss and the reference.
 struct PickRules {
-  bool paired = false;    ///< the loss is one of pairs
-  bool fixed_kl = false;  ///< a row's KL partner is that of sequential visiting, in any order
-  /// Tokens of a row in a batch; needed with max_tokens_per_batch.
+  bool paired = false;    ///< for a loss of pairs
+  bool fixed_kl = false;  ///< in any order, a row's KL partner is the one from sequential order
+  /// The tokens of a row in a batch; needed for max_tokens_per_batch.
   std::function<std::int64_t(const Example&)> num_tokens = {};
 };
 
@@ -86,7 +86,7 @@ inline EpochLayout epoch_layout(std::span<const Example> rows, const TrainConfig
     for (std::size_t i = 0; i < rows.size(); ++i) lengths[rules.paired ? i / 2 : i] += num_tokens(rows[i]);
     return lengths;
   };
-  std::vector<std::int64_t> lengths;  // as they are in a batch
+  std::vector<std::int64_t> lengths;  // after truncation
   std::size_t usual_size = batch_size;
   if (config.max_tokens_per_batch) {
     lengths = lengths_by(rules.num_tokens);
@@ -128,23 +128,23 @@ inline std::vector<Picks> train_picks(std::span<const Example> rows, const Train
   return detail::make_picks(rows, order, sizes, partners, rules.paired);
 }
 
-/// Throws UsageError where each group of rows that pair up, made of micro-batches of `sizes` rows, is a single row.
+/// Throws UsageError if every group of rows that pair up, with micro-batches of `sizes` rows, is a single row.
 inline void check_kl_groups(const TrainConfig& config, const std::vector<std::size_t>& sizes) {
   check_kl_group(config);
   const auto groups = detail::kl_groups(config, sizes);
   if (config.max_tokens_per_batch && groups.size() > 1 && std::ranges::max(groups) == 1)
     throw UsageError(concat("max_tokens_per_batch ", *config.max_tokens_per_batch, detail::lone_rows, "; raise it",
-                            config.kl_scope == KlScope::window ? "" : ", or take kl_scope window"));
+                            config.kl_scope == KlScope::window ? "" : ", or use kl_scope window"));
 }
 
-/// What to know of KL pairs where micro-batches of an epoch have `sizes` rows, of those that a run visits after `step`:
-/// one of one row has no other row to pair with. Empty when there is none such.
+/// A note on single-row micro-batches that a run visits after `step`, with micro-batches of `sizes` rows per epoch:
+/// such a row has no other row to pair with. Empty if there are none.
 inline std::string lone_row_note(const TrainConfig& config, const std::vector<std::size_t>& sizes, const Plan& plan,
                                  std::int64_t step) {
   if (config.kl_scope == KlScope::window || sizes.empty()) return "";
   const std::int64_t each = plan.steps_per_epoch, accumulate = config.gradient_accumulation_steps;
   auto begin = sizes.begin(), end = sizes.end();
-  if (step / each == plan.num_steps / each) {  // no epoch is finished
+  if (step / each == plan.num_steps / each) {  // the run finishes no epoch
     const auto at = [&](std::int64_t of) {
       return sizes.begin() + std::min(std::ssize(sizes), of % each * accumulate);
     };
@@ -155,12 +155,12 @@ inline std::string lone_row_note(const TrainConfig& config, const std::vector<st
   return concat(lone > 1            ? concat(lone, " of the ", sizes.size(), " micro-batches of an epoch: each")
                 : sizes.back() == 1 ? "the last micro-batch of an epoch"
                                     : "a micro-batch of an epoch",
-                " is a single row, whose KL pair is itself: its baseline is its own log-ratio, so its loss tells "
-                "nothing of what was learnt; kl_scope window draws pairs across the update");
+                " is a single row, whose KL pair is itself: its baseline is its own log-ratio, so its loss says "
+                "nothing about learning; kl_scope window draws pairs across the update");
 }
 
-/// All rows once in their order, in batches of `batch_size`, with the KL partners of sequential visiting: what a
-/// precomputed reference is asked for.
+/// All rows once, in order, in batches of `batch_size`, with the KL partners of sequential order: the batches for a
+/// precomputed reference.
 inline std::vector<Picks> reference_picks(std::span<const Example> rows, const TrainConfig& config,
                                           std::int64_t batch_size, bool paired = false) {
   const auto order = sequential_order(detail::num_units(rows, paired));
@@ -168,15 +168,15 @@ inline std::vector<Picks> reference_picks(std::span<const Example> rows, const T
                             kl_partners(order, detail::kl_group(config)), paired);
 }
 
-/// The micro-batches of an evaluation, in the order of the rows; with dataloader_drop_last without a last one that is
-/// not full, as in transformers. KL pairs are drawn as in training, so that eval_kl does not depend on the evaluation's
-/// batch size. Throws UsageError where no batch is left.
+/// The micro-batches of an evaluation, in the order of the rows. As in transformers, dataloader_drop_last drops an
+/// incomplete last one. KL pairs are drawn as in training, so eval_kl does not depend on the evaluation's batch size.
+/// Throws UsageError if no batch is left.
 inline std::vector<Picks> eval_picks(std::span<const Example> rows, const TrainConfig& config, bool paired = false) {
   auto out = reference_picks(rows, config, config.per_device_eval_batch_size, paired);
   const auto size = static_cast<std::size_t>(config.per_device_eval_batch_size);
   if (config.dataloader_drop_last && detail::num_units(rows, paired) % size != 0) {
     if (out.size() == 1)
-      throw UsageError(concat("dataloader_drop_last: ", rows.size(), " rows to evaluate on make no whole batch of ",
+      throw UsageError(concat("dataloader_drop_last: ", rows.size(), " rows to evaluate on do not fill a batch of ",
                               size, "; lower per_device_eval_batch_size"));
     out.pop_back();
   }

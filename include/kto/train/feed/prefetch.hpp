@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Batches one after another, collated by threads ahead of their use (dataloader_num_workers). Which batches come, and
-// in which order, does not depend on the number of threads.
+// Batches in order, collated ahead of time by threads (dataloader_num_workers). The batches and their order do not
+// depend on the number of threads.
 #pragma once
 
 #include <condition_variable>
@@ -21,7 +21,7 @@ namespace kto {
 template <class Collator>
 class BatchSource {
  public:
-  /// Without workers a batch is made when it is asked for; each worker is `prefetch_factor` batches ahead at most.
+  /// Without workers, batches are made on demand. Each worker is at most `prefetch_factor` batches ahead.
   BatchSource(const Collator& collator, std::span<const Picks> picks, bool with_kl, std::int64_t num_workers,
               std::int64_t prefetch_factor = 2)
       : collator_(collator),
@@ -30,7 +30,7 @@ class BatchSource {
         made_(static_cast<std::size_t>(num_workers * prefetch_factor)) {
     try {
       for (std::int64_t i = 0; i < num_workers; ++i) workers_.emplace_back([this] { work(); });
-    } catch (...) {  // the system gives no more threads: those there are wait for the stop
+    } catch (...) {  // no more threads available: stop those already started
       stop();
       throw;
     }
@@ -39,7 +39,7 @@ class BatchSource {
   BatchSource& operator=(const BatchSource&) = delete;
   ~BatchSource() { stop(); }
 
-  /// The next batch. Rethrows what the collator threw for it.
+  /// The next batch. Rethrows the collator's exception for it.
   Batch next() {
     if (workers_.empty()) return collator_(picks_[num_taken_++], with_kl_);
     std::unique_lock lock(mutex_);
@@ -80,7 +80,7 @@ class BatchSource {
         made.failure = std::current_exception();
       }
       lock.lock();
-      place_of(i) = std::move(made);  // allocates nothing: an exception here would end the program
+      place_of(i) = std::move(made);  // must not allocate: an exception here would end the program
       changed_.notify_all();
     }
   }
@@ -90,10 +90,10 @@ class BatchSource {
   bool with_kl_;
   std::size_t num_taken_ = 0, num_begun_ = 0;
   bool stopped_ = false;
-  std::vector<std::optional<Made>> made_;  // those ahead of their use, batch i at i % size
+  std::vector<std::optional<Made>> made_;  // batches made ahead, batch i at i % size
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<std::jthread> workers_;  // last: joined before what they use is gone
+  std::vector<std::jthread> workers_;  // last, so that they are joined before what they use is destroyed
 };
 
 }  // namespace kto

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a pass over a stream has given, as hashes: a checkpoint keeps them, and the run that goes on compares them with
-// the rows that it reads again. Token ids and labels count, as they do of rows in memory; how a file spells them does
-// not. Flow: rows -> here, in feed.
+// Hashes of the rows that a pass over a stream has read. A checkpoint keeps them, and a resumed run compares them with
+// the rows it reads again. As for rows in memory, token ids and labels count, not the text of the file. Used by
+// feed.hpp.
 #pragma once
 
 #include <algorithm>
@@ -28,24 +28,24 @@ inline void add_row(ContentHash& hash, const Example& row) {
 
 }  // namespace detail
 
-/// Hashes of the first `every` rows of a pass, of the first 2 * `every` and so on, and of all its `count` rows. Few,
-/// however many rows there are.
+/// Hashes of the first `every` rows of a pass, of the first 2 * `every` and so on, and of all its `count` rows. Their
+/// number is bounded, however many rows there are.
 struct RowMarks {
-  static constexpr std::size_t digits = 16;  ///< of a hash
+  static constexpr std::size_t digits = 16;  ///< per hash
   static constexpr std::size_t most = 1024;
 
   std::int64_t count = 0, every = 1;
-  std::string hashes;  ///< one after another
-  std::string last;    ///< of all
+  std::string hashes;  ///< concatenated
+  std::string last;    ///< of all rows
 
-  /// The hash of the first `rows` rows; empty where it is not known.
+  /// The hash of the first `rows` rows; empty if unknown.
   std::string_view after(std::int64_t rows) const {
     if (rows == count) return last;
     if (rows % every != 0 || rows > count) return {};
     return std::string_view(hashes).substr(static_cast<std::size_t>(rows / every - 1) * digits, digits);
   }
 
-  /// Throws Error, which begins with `where`, for what to_json did not write.
+  /// Throws Error, starting with `where`, for anything that to_json cannot have written.
   static RowMarks from_json(const Json& json, const std::string& where) {
     RowMarks out{.count = json_value<std::int64_t>(json, "count", -1, where),
                  .every = json_value<std::int64_t>(json, "every", 0, where),
@@ -59,7 +59,7 @@ struct RowMarks {
   Json to_json() const { return {{"count", count}, {"every", every}, {"hashes", hashes}, {"last", last}}; }
 };
 
-/// Whether both are of the same rows, as far as both know.
+/// Whether both describe the same rows, as far as both go.
 inline bool agree(const RowMarks& a, const RowMarks& b) {
   const std::int64_t both = std::min(a.count, b.count), every = std::max(a.every, b.every);  // one divides the other
   for (std::int64_t rows = every; rows <= both; rows += every)
@@ -67,7 +67,7 @@ inline bool agree(const RowMarks& a, const RowMarks& b) {
   return true;
 }
 
-/// Makes the marks of rows that come one after another.
+/// Computes the marks of a sequence of rows.
 class RowMarker {
  public:
   void add(const Example& row) {
@@ -94,17 +94,17 @@ class RowMarker {
   RowMarks marks_;
 };
 
-/// Compares rows that are read again with those that a checkpoint's run was trained on.
+/// Compares rows with those that the run of a checkpoint was trained on.
 class RowCheck {
  public:
-  /// `file` says which file the row of a number is of; it may be empty.
+  /// `file` maps the number of a row to its file; it may be empty.
   RowCheck(RowMarks known, std::function<std::string(std::size_t)> file)
       : known_(std::move(known)), file_(std::move(file)) {}
 
-  /// How many rows of the pass may be used: those that are found to be the same; any number where no more are known.
+  /// How many rows of the pass may be used: those verified to be the same; unlimited after the last known row.
   std::int64_t num_good() const { return good_ < known_.count ? good_ : INT64_MAX; }
 
-  /// The next row. Throws Error where it, or one shortly before it, is another than it was.
+  /// Adds the next row. Throws Error if it, or one shortly before it, has changed.
   void add(const Example& row) {
     if (num_good() == INT64_MAX) return;
     detail::add_row(hash_, row);
@@ -115,25 +115,24 @@ class RowCheck {
     if (expected.empty()) return;
     if (hash_.hex().substr(0, RowMarks::digits) != expected)
       fail(where(low_, high_), low_ == high_ ? concat("row ", low_) : concat("one of the rows ", low_, " to ", high_),
-           " has changed since the checkpoint: the run was trained on other token ids or another label there (the "
-           "file, the tokenizer or the chat template is another)",
+           " has changed since the checkpoint: the run was trained on different token ids or labels there (the "
+           "file, the tokenizer or the chat template has changed)",
            advice);
     good_ = count_;
     last_ = high_;
     low_ = SIZE_MAX, high_ = 0;
   }
 
-  /// Throws Error where there should be more rows.
+  /// Throws Error if there should be more rows.
   void end() const {
     if (num_good() == INT64_MAX) return;
     const std::size_t last = std::max(last_, high_);
-    fail(where(last, last), "ends after ", count_, " rows, and the run was trained on ", known_.count,
-         ": rows have gone since the checkpoint", advice);
+    fail(where(last, last), "ends after ", count_, " rows, but the run was trained on ", known_.count,
+         ": rows have been removed since the checkpoint", advice);
   }
 
  private:
-  static constexpr const char* advice =
-      "; give the rows as they were, or begin at the first row again with ignore_data_skip";
+  static constexpr const char* advice = "; restore the rows, or start at the first row again with ignore_data_skip";
 
   /// The files of the rows `from` to `to`.
   std::string where(std::size_t from, std::size_t to) const {
@@ -147,7 +146,7 @@ class RowCheck {
   ContentHash hash_;
   std::int64_t count_ = 0, good_ = 0;
   std::size_t low_ = SIZE_MAX, high_ = 0;  ///< numbers of the rows after the last mark
-  std::size_t last_ = 0;                   ///< the highest up to there
+  std::size_t last_ = 0;                   ///< the highest before that mark
 };
 
 }  // namespace kto

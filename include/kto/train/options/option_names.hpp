@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the values of TrainConfig's enumerations are spelled, and under which headings options are shown.
+// The spelling of TrainConfig's enum values, and the headings of options in --help.
 #pragma once
 
 #include "kto/options/option.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The options of KTOConfig as a table over TrainConfig: what each means, which values it takes, which names and values
-// are refused and why. Those that choose a policy (loss_type, beta, max_length, optim ...) belong to the program that
-// chooses it; its table is kto/cli/arguments.hpp.
+// The options of KTOConfig as a table over TrainConfig: the meaning and values of each, and which names and values are
+// refused and why. Options that choose a policy (loss_type, beta, max_length, optim ...) belong to the program; its
+// table is kto/cli/arguments.hpp.
 #pragma once
 
 #include <cmath>
@@ -17,7 +17,7 @@ namespace kto {
 
 namespace detail {
 
-/// Says of which options the value changes nothing, and beside which others.
+/// Marks options that have no effect with certain values of others.
 inline void add_unused_train_options(Options<TrainConfig>& rows) {
   using C = TrainConfig;
   set_unused(rows, {"eval_delay", "metric_for_best_model", "greater_is_better"}, "eval_strategy is no",
@@ -40,7 +40,7 @@ inline void add_unused_train_options(Options<TrainConfig>& rows) {
 
 }  // namespace detail
 
-/// The table, in the order in which it is shown.
+/// The table, in display order.
 inline const Options<TrainConfig>& train_options() {
   using C = TrainConfig;
   using detail::with_refused;
@@ -51,21 +51,22 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::undesirable_weight, "undesirable_weight", group::kto, "weight of the loss of undesirable rows",
                detail::at_least_zero()),
         option(&C::kl_scope, "kl_scope", group::kto,
-               "rows that share a KL baseline and a mean: those of a micro-batch, as in TRL, or of the whole update"),
+               "rows that share a KL baseline and a mean: a micro-batch, as in TRL, or the whole update"),
 
-        option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows a micro-batch",
+        option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows per micro-batch",
                detail::count(1)),
         {.name = "per_gpu_train_batch_size", .alias_of = "per_device_train_batch_size"},
-        option(&C::max_tokens_per_batch, "max_tokens_per_batch", group::length,
-               "a micro-batch takes rows until the next would pass this many tokens (prompt and completion as cut, KL "
-               "pairs not counted), one row at least, and per_device_train_batch_size at most where that is given; "
-               "of packed rows",
-               detail::count(1)),
-        option(&C::gradient_accumulation_steps, "gradient_accumulation_steps", group::length, "micro-batches an update",
-               detail::count(1)),
-        option(&C::num_train_epochs, "num_train_epochs", group::length, "passes over the rows, maybe a fraction",
+        option(
+            &C::max_tokens_per_batch, "max_tokens_per_batch", group::length,
+            "a micro-batch takes rows while they fit in this many tokens (prompt and completion after truncation, KL "
+            "pairs not counted), at least one row, and at most per_device_train_batch_size if that is given; "
+            "for packed rows",
+            detail::count(1)),
+        option(&C::gradient_accumulation_steps, "gradient_accumulation_steps", group::length,
+               "micro-batches per update", detail::count(1)),
+        option(&C::num_train_epochs, "num_train_epochs", group::length, "passes over the rows; may be a fraction",
                {"a number > 0 and at most 1000000", [](double x) { return x > 0 && x <= 1e6; }}),
-        option(&C::max_steps, "max_steps", group::length, "updates to make, in place of num_train_epochs unless -1",
+        option(&C::max_steps, "max_steps", group::length, "number of updates; overrides num_train_epochs unless -1",
                {"-1 or an integer from 1 to 1000000000", [](double x) { return x == -1 || (x >= 1 && x <= 1e9); }}),
         option(&C::train_sampling_strategy, "train_sampling_strategy", group::length, "order of the rows"),
         {.name = "group_by_length",
@@ -73,40 +74,41 @@ inline const Options<TrainConfig>& train_options() {
          .alias_of = "train_sampling_strategy",
          .alias_value = "group_by_length"},
         option(&C::dataloader_drop_last, "dataloader_drop_last", group::length,
-               "leave out the last micro-batch of an epoch when it is short"),
+               "drop the last micro-batch of an epoch if it is incomplete"),
         option(&C::dataloader_num_workers, "dataloader_num_workers", group::length,
-               "threads that put batches together ahead of their use; the result is the same for any number",
+               "threads that prepare batches ahead of time; the number does not change the result",
                {"an integer from 0 to 256", [](double x) { return x >= 0 && x <= 256; }}),
         option(&C::dataloader_prefetch_factor, "dataloader_prefetch_factor", group::length,
-               "batches that each of those threads is ahead; None: 2", detail::count(1)),
+               "batches that each of these threads prepares ahead; None: 2", detail::count(1)),
 
         option(&C::learning_rate, "learning_rate", group::optimization, "peak learning rate",
                detail::at_least_zero(1e300)),
         detail::named(option(&C::lr_scheduler_type, "lr_scheduler_type", group::optimization,
-                             "course of the learning rate after the warm-up: linear, cosine, cosine_with_restarts, "
+                             "schedule of the learning rate after the warm-up: linear, cosine, cosine_with_restarts, "
                              "polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "
                              "cosine_with_min_lr, cosine_warmup_with_min_lr, warmup_stable_decay, greedy"),
                       "NAME"),
         option(&C::lr_scheduler_kwargs, "lr_scheduler_kwargs", group::optimization,
-               "what that course has beside the warm-up, such as {\"num_cycles\": 2}"),
+               "further arguments of the schedule, such as {\"num_cycles\": 2}"),
         option(&C::warmup_steps, "warmup_steps", group::optimization,
-               "updates in which the learning rate rises from 0; below 1: a fraction of the run",
+               "updates during which the learning rate rises from 0; below 1: a fraction of the run",
                detail::steps("0, ", true)),
         option(&C::warmup_ratio, "warmup_ratio", group::optimization,
-               "the same as a fraction of the run, used while warmup_steps is 0",
+               "the same as a fraction of the run, used if warmup_steps is 0",
                detail::fraction("a number from 0 to 1", true)),
-        option(&C::weight_decay, "weight_decay", group::optimization, "decay of weights, not of biases and norms",
+        option(&C::weight_decay, "weight_decay", group::optimization, "weight decay, not for biases and norms",
                detail::at_least_zero()),
         option(&C::adam_beta1, "adam_beta1", group::optimization, "decay of AdamW's first moment",
                detail::fraction("a number >= 0 and < 1", false)),
         option(&C::adam_beta2, "adam_beta2", group::optimization, "decay of AdamW's second moment",
                detail::fraction("a number >= 0 and < 1", false)),
         option(&C::adam_epsilon, "adam_epsilon", group::optimization, "AdamW's epsilon", detail::above_zero()),
-        option(&C::max_grad_norm, "max_grad_norm", group::optimization,
-               "gradients longer than this are scaled down; 0: never", detail::at_least_zero()),
-        option(&C::optim_in_backward, "optim_in_backward", group::optimization,
-               "update each weight in the backward pass, as soon as its gradient is there: gradients are never held "
-               "together; needs max_grad_norm 0 and gradient_accumulation_steps 1"),
+        option(&C::max_grad_norm, "max_grad_norm", group::optimization, "clip gradients to this norm; 0: never",
+               detail::at_least_zero()),
+        option(
+            &C::optim_in_backward, "optim_in_backward", group::optimization,
+            "update each weight in the backward pass, as soon as its gradient is complete: all gradients never exist "
+            "at once; needs max_grad_norm 0 and gradient_accumulation_steps 1"),
 
         option(&C::eval_strategy, "eval_strategy", group::evaluation,
                "when to evaluate: never, every eval_steps, or after each epoch"),
@@ -117,82 +119,81 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::eval_delay, "eval_delay", group::evaluation,
                "updates, or with eval_strategy epoch epochs, before the first evaluation", detail::at_least_zero()),
         option(&C::prediction_loss_only, "prediction_loss_only", group::evaluation,
-               "leave metrics of your own (compute_metrics) out of evaluations"),
-        option(&C::eval_on_start, "eval_on_start", group::evaluation, "evaluate before the first update, too"),
+               "skip your own metrics (compute_metrics) in evaluations"),
+        option(&C::eval_on_start, "eval_on_start", group::evaluation, "also evaluate before the first update"),
         option(&C::per_device_eval_batch_size, "per_device_eval_batch_size", group::evaluation,
-               "rows a batch of an evaluation", detail::count(1)),
+               "rows per batch of an evaluation", detail::count(1)),
         {.name = "per_gpu_eval_batch_size", .alias_of = "per_device_eval_batch_size"},
         option(&C::logging_strategy, "logging_strategy", group::evaluation,
                "when to log: never, every logging_steps, or after each epoch"),
         option(&C::logging_steps, "logging_steps", group::evaluation,
                "updates between log entries; below 1: a fraction of the run", detail::steps("0, ", true)),
-        option(&C::logging_first_step, "logging_first_step", group::evaluation, "log the first update, too"),
+        option(&C::logging_first_step, "logging_first_step", group::evaluation, "also log the first update"),
         option(&C::logging_nan_inf_filter, "logging_nan_inf_filter", group::evaluation,
-               "leave the loss of a skipped step (nonfinite_loss), and of a batch of an evaluation, out of the logged "
-               "loss where it is not finite; False: it shows there as nan, in JSON as null"),
+               "exclude losses that are not finite, of skipped steps (nonfinite_loss) and batches of evaluations, from "
+               "the logged loss; False: it shows as nan, in JSON as null"),
         detail::flag_also(option(&C::include_num_input_tokens_seen, "include_num_input_tokens_seen", group::evaluation,
-                                 "log how many tokens were trained on; all counts padding, too"),
+                                 "log how many tokens were trained on; all includes padding"),
                           "all", "no"),
         {.name = "include_tokens_per_second",
          .is_flag = true,
          .alias_of = "include_num_input_tokens_seen",
          .alias_value = "non_padding"},
         option(&C::skip_memory_metrics, "skip_memory_metrics", group::evaluation,
-               "leave the memory that training took out of the last log entry"),
+               "do not report the memory used for training in the last log entry"),
 
         option(&C::output_dir, "output_dir", group::output, "folder of the trained model and the log"),
         option(
             &C::overwrite_output_dir, "overwrite_output_dir", group::output,
-            "write into output_dir though it is not empty: model, log and metrics.jsonl are replaced, checkpoints of "
-            "this program (those with kto_checkpoint.json) make way for new ones, all else stays"),
+            "write into output_dir even if it is not empty: model, log and metrics.jsonl are replaced, checkpoints of "
+            "this program (with kto_checkpoint.json) are replaced by new ones, everything else stays"),
         option(&C::save_strategy, "save_strategy", group::output,
                "when to save checkpoints; the trained model is always saved"),
         option(&C::save_steps, "save_steps", group::output,
                "updates between checkpoints; below 1: a fraction of the run", detail::steps("", false)),
         option(&C::save_total_limit, "save_total_limit", group::output,
-               "checkpoints to keep; the newest and the best are never removed, but a run that has ended leaves the "
-               "best alone where this is 1",
+               "checkpoints to keep; the newest and the best are never removed, but if this is 1, a finished run keeps "
+               "only the best",
                detail::count(1)),
         option(&C::save_only_model, "save_only_model", group::output,
-               "checkpoints without what resuming needs (optimizer and so on)"),
+               "save checkpoints without the state needed to resume (optimizer and so on)"),
         option(&C::load_best_model_at_end, "load_best_model_at_end", group::output,
-               "end with the best checkpoint's weights, not the last"),
+               "end with the weights of the best checkpoint instead of the last"),
         option(&C::metric_for_best_model, "metric_for_best_model", group::output,
-               "metric of the evaluation that says which is best; None: loss where one is needed"),
+               "metric of the evaluation that decides which is best; None: loss, if one is needed"),
         option(&C::greater_is_better, "greater_is_better", group::output,
-               "whether more of it is better; None: unless its name ends in loss"),
+               "whether higher is better; None: unless its name ends in loss"),
         option(&C::early_stopping_patience, "early_stopping_patience", group::output,
-               "stop after so many evaluations without a better metric (EarlyStoppingCallback)", detail::count(1)),
+               "stop after this many evaluations without a better metric (EarlyStoppingCallback)", detail::count(1)),
         option(&C::early_stopping_threshold, "early_stopping_threshold", group::output,
-               "a change smaller than this is not better", detail::at_least_zero()),
+               "a smaller change is no improvement", detail::at_least_zero()),
         detail::resume_option(option(&C::resume_from_checkpoint, "resume_from_checkpoint", group::output,
-                                     "checkpoint to go on from; True: the newest in output_dir")),
+                                     "checkpoint to resume from; True: the newest in output_dir")),
         option(&C::ignore_data_skip, "ignore_data_skip", group::output,
-               "resume at the first row of the epoch, not where the run was left; streamed rows are then not compared "
-               "with those "
-               "that the run was trained on"),
+               "resume at the first row of the epoch instead of where the run stopped; streamed rows are then not "
+               "compared with those the run was trained on"),
         option(&C::nonfinite_loss, "nonfinite_loss", group::output,
-               "an update whose loss is not finite: stop the run before it, or skip it"),
+               "if the loss of an update is not finite: stop the run before it, or skip it"),
 
-        option(&C::seed, "seed", group::machine, "of everything random", detail::seeds("", 4294967295.0)),
-        option(&C::data_seed, "data_seed", group::machine, "of the order of rows; None: seed",
+        option(&C::seed, "seed", group::machine, "seed of everything random", detail::seeds("", 4294967295.0)),
+        option(&C::data_seed, "data_seed", group::machine, "seed of the order of rows; None: seed",
                detail::seeds("None or ", 9007199254740992.0)),
         detail::with_trl_default(
             option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"), "True"),
         option(&C::fp16, "fp16", group::machine,
-               "matrix products in float16, parameters in float32, and dynamic loss scaling as torch's GradScaler; for "
-               "devices without bfloat16 (on the CPU it is slower than float32)"),
+               "matrix products in float16, parameters in float32, dynamic loss scaling like torch's GradScaler; for "
+               "devices without bfloat16 (slower than float32 on the CPU)"),
         detail::with_trl_default(option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
                                         "recompute activations in the backward pass: less memory, more time"),
                                  "True"),
         option(&C::full_determinism, "full_determinism", group::machine,
-               "end with an error where an operation has no kernel that gives the same bits each time (on the CPU all "
+               "fail if an operation has no deterministic kernel (on the CPU all "
                "do)"),
         option(&C::neftune_noise_alpha, "neftune_noise_alpha", group::optimization,
-               "noise on the embeddings in training (NEFTune), none in the reference and the KL baseline; 5 is common",
+               "noise on the embeddings in training (NEFTune), not in the reference and the KL baseline; 5 is common",
                detail::at_least_zero(1e6)),
         option(&C::torch_empty_cache_steps, "torch_empty_cache_steps", group::machine,
-               "updates between giving unused cached memory back to the system; None: never", detail::count(1)),
+               "updates between releases of unused cached memory to the system; None: never", detail::count(1)),
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
     };
     detail::add_unused_train_options(rows);
@@ -203,19 +204,18 @@ inline const Options<TrainConfig>& train_options() {
   return table;
 }
 
-/// Every field and its value, as training_args.json holds them.
+/// Every field and its value, as in training_args.json.
 inline Json to_json(const TrainConfig& config) { return to_json(train_options(), config); }
 
-/// The config that to_json describes; fields that are not named keep their defaults. Throws UsageError, which begins
-/// with `where`, for an unknown or refused name and for a value out of range; `note` hears of those taken without
-/// effect.
+/// The inverse of to_json; missing fields keep their defaults. Throws UsageError, starting with `where`, for an unknown
+/// or refused name and for a value out of range. Calls `note` for options without effect.
 inline TrainConfig train_config_from_json(const Json& object, std::string_view where, const Note& note = {}) {
   TrainConfig config;
   from_json(train_options(), config, object, where, note);
   return config;
 }
 
-/// The learning rate of a run of `num_steps` updates, the first `num_warmup_steps` of which are a warm-up.
+/// The learning rate of a run of `num_steps` updates, the first `num_warmup_steps` of which are warm-up.
 inline LearningRate learning_rate_of(const TrainConfig& config, std::int64_t num_warmup_steps, std::int64_t num_steps) {
   return make_learning_rate({.type = config.lr_scheduler_type,
                              .name = enum_names<LrSchedulerType>[static_cast<std::size_t>(config.lr_scheduler_type)],
@@ -225,7 +225,7 @@ inline LearningRate learning_rate_of(const TrainConfig& config, std::int64_t num
                             config.lr_scheduler_kwargs);
 }
 
-/// Throws UsageError naming the field when one is out of range, is refused, or contradicts another.
+/// Throws UsageError naming the field if one is out of range, refused, or contradicts another.
 inline void validate(const TrainConfig& config) {
   check_fields(train_options(), config, "TrainConfig");
   const auto require = [](bool holds, std::string_view message) {
@@ -238,12 +238,12 @@ inline void validate(const TrainConfig& config) {
   const bool picks_best =
       config.load_best_model_at_end || config.early_stopping_patience || config.save_strategy == SaveStrategy::best;
   require(!picks_best || config.eval_strategy != IntervalStrategy::no,
-          "load_best_model_at_end, early_stopping_patience and save_strategy best look at evaluations: set "
+          "load_best_model_at_end, early_stopping_patience and save_strategy best need evaluations: set "
           "eval_strategy to steps or epoch");
   const bool same = (config.save_strategy == SaveStrategy::steps && config.eval_strategy == IntervalStrategy::steps) ||
                     (config.save_strategy == SaveStrategy::epoch && config.eval_strategy == IntervalStrategy::epoch);
   require(!config.load_best_model_at_end || same || config.save_strategy == SaveStrategy::best,
-          "load_best_model_at_end needs a checkpoint of what was evaluated: give save_strategy and eval_strategy the "
+          "load_best_model_at_end needs a checkpoint at each evaluation: set save_strategy and eval_strategy to the "
           "same value, or set save_strategy to best");
   const double eval_steps = config.eval_steps.value_or(config.logging_steps);
   const double ratio = eval_steps > 0 ? config.save_steps / eval_steps : 1;
@@ -253,9 +253,9 @@ inline void validate(const TrainConfig& config) {
       "load_best_model_at_end needs save_steps to be a multiple of eval_steps");
   require(config.early_stopping_threshold == 0 || config.early_stopping_patience,
           "early_stopping_threshold needs early_stopping_patience");
-  require(!config.bf16 || !config.fp16, "bf16 and fp16 both say what products are computed in: give one of them");
+  require(!config.bf16 || !config.fp16, "bf16 and fp16 both set the type of products: use one of them");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
-          "desirable_weight and undesirable_weight are both 0: there would be nothing to learn");
+          "desirable_weight and undesirable_weight are both 0: there is nothing to learn");
   require(!config.optim_in_backward || config.max_grad_norm == 0,
           "optim_in_backward changes weights before the norm of all gradients is known: set max_grad_norm to 0");
   require(!config.optim_in_backward || !config.fp16,
@@ -264,14 +264,14 @@ inline void validate(const TrainConfig& config) {
           "optim_in_backward changes weights in each backward pass: set gradient_accumulation_steps to 1, and "
           "per_device_train_batch_size to the rows of an update");
   require(!config.max_tokens_per_batch || !config.dataloader_drop_last,
-          "max_tokens_per_batch makes micro-batches of any number of rows, so that none is short: leave out "
+          "max_tokens_per_batch makes micro-batches of any number of rows, so none is incomplete: omit "
           "dataloader_drop_last");
   const bool adaptive = follows_evaluations(config.lr_scheduler_type);
   require(!adaptive || config.eval_strategy != IntervalStrategy::no,
-          "a learning rate that follows the evaluations needs some: set eval_strategy to steps or epoch");
+          "a learning rate that follows the evaluations needs evaluations: set eval_strategy to steps or epoch");
   require(!config.dataloader_prefetch_factor || config.dataloader_num_workers > 0,
           "dataloader_prefetch_factor needs dataloader_num_workers above 0");
-  (void)learning_rate_of(config, 0, 1);  // throws for lr_scheduler_kwargs that do not belong to the type
+  (void)learning_rate_of(config, 0, 1);  // throws for lr_scheduler_kwargs that the type does not have
 }
 
 }  // namespace kto

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Options of KTOConfig and TrainingArguments that are known but refused, by reason, with the default that may be given:
-// another value would change numbers, or is a thing that its user would miss. A name leaves this list when it gets a
-// row of its own.
+// Options of KTOConfig and TrainingArguments that are known but refused, by reason, with the default that is accepted:
+// any other value would change numbers, or request something that is missing here. A name leaves this list when the
+// option is implemented.
 #pragma once
 
 #include <vector>
@@ -21,7 +21,7 @@ inline const std::vector<RefusedOptions>& refused_train_options() {
       {"nothing is sent to a hub", {{"push_to_hub", "False"}}},
       {"a loss or gradient that is not finite ends the run (see nonfinite_loss), and there is no other debugging",
        {{"debug", "|[]|None"}}},
-      {"no family here hands states from batch to batch", {{"past_index", "-1"}}},
+      {"no family here passes states from batch to batch", {{"past_index", "-1"}}},
       {"the families here are decoders", {{"is_encoder_decoder", "None|False"}}},
       {"models are written as safetensors", {{"save_safetensors", "True"}}},
   };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Options of KTOConfig and TrainingArguments, of this release and older ones, that cannot change a number here, by the
-// reason why not: they are taken, with a note. A value that would change one, or that its user would miss, is refused.
-// A name leaves this list when it gets a row of its own.
+// Options of KTOConfig and TrainingArguments, of this release and older ones, that cannot change a number here, by
+// reason: they are accepted with a note. Values that would change a number, or request something that is missing, are
+// refused. A name leaves this list when the option is implemented.
 #pragma once
 
 #include <string_view>
@@ -15,13 +15,13 @@ inline const std::vector<TakenOptions>& taken_train_options() {
   constexpr std::string_view checkpointing = "{use_reentrant,determinism_check,every_n_layers,offload}";
   constexpr std::string_view one_process = "training on several devices is not supported yet";
   static const std::vector<TakenOptions> list{
-      {"recomputing layer by layer has one form here, with the same numbers as all others",
+      {"layers are recomputed in one way here, with the same numbers as in all others",
        {{"activation_checkpointing_kwargs", "None|{}", checkpointing, "other keys may change what is computed"},
         {"gradient_checkpointing_kwargs", "None|{}", checkpointing, "other keys may change what is computed"},
         {"gradient_checkpointing_use_reentrant", "False", "True"}}},
       {"activations stay on the device that computes; gradient_checkpointing saves their memory",
        {{"activation_offloading", "False", "True"}}},
-      {"there is one level: errors, notes, and the log",
+      {"there is only one level: errors, notes, and the log",
        {{"log_level", "passive", "debug|info|warning|error|critical"},
         {"log_level_replica", "warning", "debug|info|error|critical|passive"},
         {"log_on_each_node", "True", "False"}}},
@@ -43,7 +43,7 @@ inline const std::vector<TakenOptions>& taken_train_options() {
         {"split_batches", "None|False", "True"},
         {"tp_size", "0", "1", one_process},
         {"mp_parameters", "|None", "TEXT"}}},
-      {"it is read with fsdp only",
+      {"it only applies with fsdp",
        {{"fsdp_config", "None", "TEXT|JSON"},
         {"fsdp_min_num_params", "0", "N"},
         {"fsdp_transformer_layer_cls_to_wrap", "None", "TEXT"}}},
@@ -57,15 +57,15 @@ inline const std::vector<TakenOptions>& taken_train_options() {
         {"use_ipex", "False", "True"},
         {"use_liger_kernel", "False", "True"},
         {"use_liger_loss", "False", "True"}}},
-      {"products of float32 keep all their bits; bf16 is the faster one", {{"tf32", "None|False", "True"}}},
-      {"it is of a device that is not used here",
+      {"float32 products are exact here; use bf16 for speed", {{"tf32", "None|False", "True"}}},
+      {"it belongs to a device that is not used here",
        {{"tpu_metrics_debug", "False", "True"},
         {"tpu_num_cores", "None", "N"},
         {"xpu_backend", "None", "TEXT"},
         {"fp16_backend", "auto", "cuda_amp|cpu_amp|amp", "fp16 is not Apex's"},
         {"fp16_opt_level", "O1", "O0|O2|O3"},
         {"half_precision_backend", "auto", "cuda_amp|cpu_amp|amp", "fp16 is not Apex's"}}},
-      {"it is read with push_to_hub only",
+      {"it only applies with push_to_hub",
        {{"hub_always_push", "False", "True"},
         {"hub_model_id", "None", "TEXT"},
         {"hub_private_repo", "None|False", "True"},
@@ -75,14 +75,14 @@ inline const std::vector<TakenOptions>& taken_train_options() {
         {"push_to_hub_model_id", "None", "TEXT"},
         {"push_to_hub_organization", "None", "TEXT"},
         {"push_to_hub_token", "None", "TEXT"}}},
-      {"it is of a tracker, which report_to would name",
+      {"it belongs to a tracker that report_to would name",
        {{"project", "huggingface", "TEXT"},
         {"trackio_bucket_id", "None", "TEXT"},
         {"trackio_space_id", "None|trackio", "TEXT"},
         {"trackio_static_space_id", "None|False", "TEXT"}}},
-      {"checkpoints always hold all that a run needs to go on, and SIGTERM saves one",
+      {"checkpoints always hold everything needed to resume, and SIGTERM saves one",
        {{"enable_jit_checkpoint", "False", "True"}, {"restore_callback_states_from_checkpoint", "False", "True"}}},
-      {"batches are put together by threads that keep their order",
+      {"batches are prepared by threads that keep their order",
        {{"dataloader_in_order", "True", "False"},
         {"dataloader_multiprocessing_context", "None", "fork|spawn|forkserver"},
         {"dataloader_persistent_workers", "False", "True"},
@@ -96,8 +96,8 @@ inline const std::vector<TakenOptions>& taken_train_options() {
         {"include_inputs_for_metrics", "False", "True"},
         {"label_names", "None", "TEXT..."},
         {"use_legacy_prediction_loop", "False", "True"}}},
-      {"it is of the optimizers GaLore and APOLLO", {{"optim_target_modules", "None", "TEXT..."}}},
-      {"columns that the trainer does not use are never read", {{"remove_unused_columns", "True", "False"}}},
+      {"it belongs to the optimizers GaLore and APOLLO", {{"optim_target_modules", "None", "TEXT..."}}},
+      {"unused columns are never read", {{"remove_unused_columns", "True", "False"}}},
       {"it is a detail of transformers' Trainer",
        {{"base_model_attribute_name", "model", "TEXT"},
         {"length_column_name", "length", "TEXT"},
