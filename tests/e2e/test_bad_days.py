@@ -123,7 +123,7 @@ with tempfile.TemporaryDirectory() as tmp:
         fails(f"ref_logps_cache {where[:20]}", runs.run("new_cache", *flags, *precompute, at(where)), rf"--ref_logps_cache .*{problem}.*; expected a folder")
     for name, more, pattern in (("logging_dir", ["--report_to", "tensorboard", "--logging_dir", at("file/x")], r"--logging_dir .*file is a file"),
                                 ("dataset_cache", ["--dataset_cache", at("loop")], r"--dataset_cache .*loop is a link"),
-                                ("resume_from_checkpoint", ["--resume_from_checkpoint", at("loop")], r"loop: is no folder"),
+                                ("resume_from_checkpoint", ["--resume_from_checkpoint", at("loop")], r"loop: is not a folder"),
                                 ("ref_model_name_or_path", ["--ref_model_name_or_path", at("loop")], r"loop.*: Too many levels"),
                                 ("adapter_name_or_path", ["--adapter_name_or_path", at("nowhere"), "--model_adapter_name", "x"], r"nowhere: is no folder"),
                                 ("model_name_or_path", [], r"loop.*: Too many levels")):
@@ -186,7 +186,7 @@ with tempfile.TemporaryDirectory() as tmp:
         refused(f"a truncated {name}", edit(name, lambda content: content[:-3]), name.replace(".", r"\."))
         refused(f"a flipped bit in {name}", edit(name, flip), name.replace(".", r"\."))
     refused("a missing file", lambda folder: os.remove(os.path.join(folder, "optimizer.safetensors")), r"optimizer\.safetensors: is missing")
-    refused("a foreign checkpoint", lambda folder: os.remove(os.path.join(folder, "kto_checkpoint.json")), r"no checkpoint of this program")
+    refused("a foreign checkpoint", lambda folder: os.remove(os.path.join(folder, "kto_checkpoint.json")), r"not a checkpoint of this program")
     fails("a checkpoint that is not there", runs.run("new2", *flags, "--resume_from_checkpoint", at("nowhere")), r"nowhere")
     fails("nothing to resume from", runs.run("new2", *flags, *resume), r"no checkpoint-N")
     assert runs.run("only_model", *flags, "--save_only_model").returncode == 0
@@ -206,10 +206,10 @@ with tempfile.TemporaryDirectory() as tmp:
     fails("weights of infinities are not saved", runs.run("hot", *hot), r"step 1: the update left .* not finite")
     case("anywhere", not runs.checkpoints("hot") and not os.path.exists(at("hot", "model.safetensors")))
     other = make_model(at("other_model"), root, seed=2)
-    fails("another model of the same shape", runs.run("new", *flags, *spoiled(keep), model=other), r"other weights")
+    fails("another model of the same shape", runs.run("new", *flags, *spoiled(keep), model=other), r"different weights")
     wider = make_model(at("wider"), root, intermediate_size=32)
-    fails("another model of another shape", runs.run("new", *flags, *spoiled(keep), model=wider), r"other parameters")
-    fails("another reference", runs.run("new", *flags, *spoiled(keep), "--ref_model_name_or_path", other), r"reference is another")
+    fails("another model of another shape", runs.run("new", *flags, *spoiled(keep), model=wider), r"different parameters")
+    fails("another reference", runs.run("new", *flags, *spoiled(keep), "--ref_model_name_or_path", other), r"the reference is different")
     shutil.copytree(at("data"), at("moved"))
     shutil.rmtree(at("new"), ignore_errors=True)
     case("moved rows are the same rows", runs.run("new", *flags, *spoiled(keep), data=at("moved")).returncode == 0)
@@ -229,7 +229,7 @@ with tempfile.TemporaryDirectory() as tmp:
     def remove(out):
         os.rename(at(out), at(out + "_away"))  # as a removed folder, without a race against its writer
 
-    fails("an output folder that is gone", in_mid_run("gone", lambda: remove("gone")), r"gone: is no folder any more")
+    fails("an output folder that is gone", in_mid_run("gone", lambda: remove("gone")), r"gone: is no longer a folder")
     result = in_mid_run("sealed", lambda: os.chmod(at("sealed"), 0o500), preexec_fn=bound_by_permissions)
     os.chmod(at("sealed"), 0o700)
     fails("an output folder that became read-only", result, r"could not be saved: .*[Pp]ermission denied")
@@ -274,10 +274,10 @@ with tempfile.TemporaryDirectory() as tmp:
     poisoned = at("poisoned")
     shutil.copytree(runs.model, poisoned)
     plant(poisoned, b"\x00\x00\xc0\x7f")  # a quiet NaN
-    fails("a NaN in a weight", runs.run("nan", *flags, model=poisoned), r"step 1: the loss is not finite for the rows 1, 2, 3, 4; no weight was changed")
+    fails("a NaN in a weight", runs.run("nan", *flags, model=poisoned), r"step 1: the loss is not finite for the rows 1, 2, 3, 4; this step changed no weight")
     result = runs.run("nan", "--max_steps", "30", "--nonfinite_loss", "skip", "--overwrite_output_dir", model=poisoned)
-    fails("skipping does not go on for ever", result, r"step 10: .*steps before it")
-    case("and is noted once", result.stdout.count("the step is left out") == 1, result.stdout[-300:])
+    fails("skipping does not go on for ever", result, r"step 10: .*steps before")
+    case("and is noted once", result.stdout.count("the step is skipped") == 1, result.stdout[-300:])
 
     # A NaN that only the rows with a certain token meet: row 6, in step 2. (APO-zero has no KL pairs to carry it on.)
     assert make_model(at("untied"), root, tie_word_embeddings=False)
@@ -299,7 +299,7 @@ with tempfile.TemporaryDirectory() as tmp:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     where = dict(model=at("untied"), data=at("one_bad_row"))
     apo = ["--loss_type", "apo_zero_unpaired", "--max_steps", "4", "--logging_steps", "1"]
-    fails("a NaN in a batch", runs.run("nan_batch", *apo, **where), r"step 2: the loss is not finite for row 6; no weight was changed")
+    fails("a NaN in a batch", runs.run("nan_batch", *apo, **where), r"step 2: the loss is not finite for row 6; this step changed no weight")
     case("leaves the checkpoint of the step before", runs.checkpoints("nan_batch") == [1], runs.checkpoints("nan_batch"))
     result = runs.run("nan_batch", *apo, "--nonfinite_loss", "skip", "--overwrite_output_dir", **where)
     steps = [e for e in json.load(open(at("nan_batch", "trainer_state.json")))["log_history"] if "learning_rate" in e] if result.returncode == 0 else []

@@ -147,6 +147,6 @@ with tempfile.TemporaryDirectory() as tmp:
     os.chmod(at("kept", "checkpoint-2"), 0o500)
     result = subprocess.run(runs.command("kept", "--max_steps", "4", *limited, "--resume_from_checkpoint", "True"), capture_output=True, text=True,
                             env=runs.environment, preexec_fn=bound_by_permissions)
-    case("an old checkpoint that cannot be removed is noted", result.returncode == 0 and "checkpoint-2: an old checkpoint that cannot be removed: " in result.stdout,
+    case("an old checkpoint that cannot be removed is noted", result.returncode == 0 and "checkpoint-2: cannot remove this old checkpoint: " in result.stdout,
          (result.stdout[-300:], result.stderr[-300:]))
     sys.exit(runs.report())

@@ -26,12 +26,12 @@ TEST_CASE("a manifest with entries of unexpected kinds is damage") {
       {"/format", 7, "has the format 7, expected \"kto checkpoint 1\""},
       {"/files", 3, "kto_checkpoint.json: is damaged"},
       {"/files", {{"weights", 3}}, "it has no size and hash of weights"},
-      {"/files/weights/size", "10", "weights: has 10 bytes, and had \"10\" when it was saved"},
+      {"/files/weights/size", "10", "weights: has 10 bytes, but had \"10\" when it was saved"},
       {"/files/weights/hash", nullptr, "weights: is damaged"},
       {"/files/gone", {{"size", 1}, {"hash", ""}}, "gone: is missing"},
       {"/values", 3, "kto_checkpoint.json: is damaged"},
-      {"/values", kto::Json::object(), "holds the model alone"},
-      {"/values/log", kto::Json::array({1}), "the values of log are no object"},
+      {"/values", kto::Json::object(), "holds only the model"},
+      {"/values/log", kto::Json::array({1}), "the values of log are not an object"},
   };
   for (const auto& [place, value, message] : changes) {
     kto::Json manifest = good;

@@ -215,7 +215,7 @@ std::string message(bool gradient, kto::NonFiniteLoss how, int from, Tensor& cha
 
 TEST_CASE("optim_in_backward finds a loss that is not finite before any weight changes, and a gradient when it comes") {
   Tensor change;
-  CHECK_THAT(message(false, kto::NonFiniteLoss::stop, 0, change), KTO_CONTAINS("no weight was changed"));
+  CHECK_THAT(message(false, kto::NonFiniteLoss::stop, 0, change), KTO_CONTAINS("this step changed no weight"));
   CHECK(kto::test::largest(change) == 0);
   CHECK(message(false, kto::NonFiniteLoss::skip, 0, change) == "");
   CHECK(kto::test::largest(change) == 0);

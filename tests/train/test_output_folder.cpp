@@ -173,5 +173,5 @@ TEST_CASE("where something else lies in the place of a checkpoint, a run says so
         KTO_CONTAINS("is in the way"));
   CHECK(kto::read_file(out / "checkpoint-4/thesis.txt") == "the user's");
   CHECK(kto::read_file(out / "checkpoint-1") == "a file");
-  CHECK_THROWS_WITH(kto::remove_checkpoint(out / "checkpoint-4"), KTO_CONTAINS("is no checkpoint of this program"));
+  CHECK_THROWS_WITH(kto::remove_checkpoint(out / "checkpoint-4"), KTO_CONTAINS("is not a checkpoint of this program"));
 }

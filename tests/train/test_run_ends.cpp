@@ -88,7 +88,7 @@ TEST_CASE("a best checkpoint that is gone is told and left out; the run ends wit
   CHECK(resumed.state.best_metric == whole.state.best_metric);
   CHECK_FALSE(resumed.state.best_model_checkpoint);
   REQUIRE(resumed.notes.size() == 1);
-  CHECK_THAT(resumed.notes[0], KTO_CONTAINS("checkpoint-1, does not exist any more"));
+  CHECK_THAT(resumed.notes[0], KTO_CONTAINS("checkpoint-1, no longer exists"));
   CHECK(at::equal(resumed.weights, last));
 
   config.output_dir = (folder.path() / "removed").string();  // while the run goes on
@@ -117,7 +117,7 @@ TEST_CASE("a best checkpoint that is gone is told and left out; the run ends wit
     const auto exchanged = run(config, exchange);
     CHECK_FALSE(exchanged.state.best_model_checkpoint);
     REQUIRE(exchanged.notes.size() == 1);
-    CHECK_THAT(exchanged.notes[0], KTO_CONTAINS(of_another_run ? "is a checkpoint of another run" : "of step 2"));
+    CHECK_THAT(exchanged.notes[0], KTO_CONTAINS(of_another_run ? "is a checkpoint of a different run" : "of step 2"));
     CHECK(at::equal(exchanged.weights, last));
     config.overwrite_output_dir = true;
   }

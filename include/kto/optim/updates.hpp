@@ -114,7 +114,7 @@ class Updates {
   void apply(Part& part) {
     const at::NoGradGuard no_grad;
     const std::string& name = part.slice().name;
-    check(!part.is_done, "optim_in_backward: ", name, " was updated when more came to its gradient: it needs one ",
+    check(!part.is_done, "optim_in_backward: ", name, " received more gradient after its update: it needs one ",
           "backward pass in which autograd knows of all uses of a parameter; set optim_in_backward to False");
     const Tensor& parameter = part.slice().parameter;
     if (!parameter.grad().defined()) return;  // no part in the loss

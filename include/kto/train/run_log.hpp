@@ -44,7 +44,7 @@ class RunLog {
   Json take(const TrainerState& state) {
     const double loss_sum = take_loss();
     check(std::isfinite(loss_sum) || (!filter_ && num_skipped_ > 0), "the loss is not finite: step ", state.global_step,
-          " or one since the last log entry; lower learning_rate, or look at the rows of those steps");
+          " or one since the last log entry; lower learning_rate, or check the rows of those steps");
     const std::int64_t num_steps = state.global_step - last_step_, num_updates = num_steps - num_skipped_;
     Json entry = Json::object();
     if (num_losses_ > 0) entry["loss"] = loss_sum / static_cast<double>(num_losses_);

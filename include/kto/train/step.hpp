@@ -18,12 +18,12 @@ namespace kto {
 
 // Shapes: B examples of a micro-batch.
 
-/// A micro-batch with what is known before its forward pass with gradient.
+/// A micro-batch, with what is known before its forward pass with gradient.
 struct PreparedBatch {
   Batch batch;
   Tensor reference_logp_B;
-  Tensor reference_kl_logp_B;  ///< defined where the micro-batch makes its own baseline in its forward pass
-  Tensor baseline;             ///< z0 without dimensions, >= 0; undefined where reference_kl_logp_B is not
+  Tensor reference_kl_logp_B;  ///< defined if the micro-batch computes its own baseline in its forward pass
+  Tensor baseline;             ///< z0, a scalar >= 0; undefined if reference_kl_logp_B is defined
   double row_share = 0;        ///< what one row's weighted loss contributes to the window's mean
 };
 

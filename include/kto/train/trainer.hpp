@@ -101,7 +101,7 @@ struct Trainer {
   TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows,
                    const EvaluationSets& eval_sets) try {
     check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
-          "desirable_weight and undesirable_weight weigh single rows; this loss is of pairs: leave both at 1");
+          "desirable_weight and undesirable_weight apply to single rows, but this loss uses pairs: leave both at 1");
     check_best_metric(config, eval_sets);
     const Plan plan = plan_of(config, feed, num_units);
     if constexpr (Loss::needs.kl_pairs) check_kl_groups(config, feed.batch_sizes(0));
@@ -190,7 +190,7 @@ struct Trainer {
     if constexpr (requires { model.neftune_noise_alpha = 0.0; })
       model.neftune_noise_alpha = config.neftune_noise_alpha.value_or(0);
     else
-      check(!config.neftune_noise_alpha, "neftune_noise_alpha is given, and your model has no such member");
+      check(!config.neftune_noise_alpha, "neftune_noise_alpha is set, but your model has no such member");
   }
 
   at::Device device() const { return model.named_parameters().front().second.device(); }
@@ -246,8 +246,8 @@ struct Trainer {
     if (overflows && scale.num_skipped() == 0)
       detail::call(callbacks, &Callback::on_note,
                    concat("step ", state.global_step, ": the gradient overflows float16 at a loss scale of ",
-                          scale.value(), "; the step is left out and the scale halved. Others may follow without a ",
-                          "note: see loss_scale in the log"));
+                          scale.value(), "; the step is skipped and the scale halved. Later ones are not ",
+                          "noted: see loss_scale in the log"));
     scale.follow(!problem, state.global_step);
     if (scale.is_on()) log.loss_scale = scale.value();
     if (config.torch_empty_cache_steps && state.global_step % *config.torch_empty_cache_steps == 0)
@@ -260,14 +260,14 @@ struct Trainer {
   void skip(const std::string& problem, const TrainerState& state, RunLog& log) {
     constexpr int most = 10;
     check(config.nonfinite_loss == NonFiniteLoss::skip, "step ", state.global_step, ": ", problem,
-          "; no weight was changed by this step. Lower learning_rate, look at those rows, or leave such steps out with "
+          "; this step changed no weight. Lower learning_rate, check those rows, or skip such steps with "
           "nonfinite_loss skip");
     check(log.num_skipped_in_a_row < most, "step ", state.global_step, ": ", problem, ", as in the ", most - 1,
-          " steps before it: the weights are damaged, or learning_rate is far too high");
+          " steps before: the weights are damaged, or learning_rate is far too high");
     if (log.num_skipped_in_all() == 1)
       detail::call(callbacks, &Callback::on_note,
                    concat("step ", state.global_step, ": ", problem,
-                          "; the step is left out. Others may follow without a note: see skipped_steps in the log"));
+                          "; the step is skipped. Later ones are not noted: see skipped_steps in the log"));
   }
 
   /// Logs and evaluates when due; true when a checkpoint is due. Where the evaluation was broken off in an earlier run,

@@ -109,7 +109,7 @@ void restore_parameters(const Model& model, const CheckpointFolder& from) {
     for (const std::string& in_peft :
          {"base_model.model." + name, "base_model.model." + name.substr(0, dot) + ".base_layer" + name.substr(dot)})
       if (!stored.contains(found) && stored.contains(in_peft)) found = in_peft;
-    check(stored.contains(found), folder.string(), ": has no weights of ", name, ", which is trained");
+    check(stored.contains(found), folder.string(), ": has no weights for ", name, ", which is trained");
     const Tensor saved = stored.tensor(found);
     check(saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(), folder.string(), ": ", name,
           " is ", saved.scalar_type(), ' ', shape_text(saved.sizes()), ", expected ", tensor.scalar_type(), ' ',
@@ -124,7 +124,7 @@ void restore_parameters(const Model& model, const CheckpointFolder& from) {
 inline std::string forget_lost_best(TrainerState& state) {
   if (!state.best_model_checkpoint || fs::is_directory(*state.best_model_checkpoint)) return "";
   const std::string lost = *std::exchange(state.best_model_checkpoint, std::nullopt);
-  return concat("the best checkpoint, ", lost, ", does not exist any more; the run goes on without it");
+  return concat("the best checkpoint, ", lost, ", no longer exists; the run continues without it");
 }
 
 /// The folder to resume from, or nothing. Throws Error when there is none, or none in output_dir.
@@ -133,14 +133,14 @@ inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
   if (*config.resume_from_checkpoint != "True" && *config.resume_from_checkpoint != "true") {
     std::error_code none;
     check(fs::is_directory(*config.resume_from_checkpoint, none), *config.resume_from_checkpoint,
-          ": is no folder; expected a checkpoint-N to resume from");
+          ": is not a folder; expected a checkpoint-N to resume from");
     return fs::path(*config.resume_from_checkpoint);
   }
   const auto checkpoints = list_checkpoints(config.output_dir);
   const bool has_others = checkpoints.empty() && !list_checkpoints(config.output_dir, /*own=*/false).empty();
   check(!checkpoints.empty(), config.output_dir, ": has no checkpoint-N ",
         has_others ? concat("of this program (with a ", checkpoint_manifest, ") ") : "",
-        "to resume from; leave out --resume_from_checkpoint to start from the beginning");
+        "to resume from; omit --resume_from_checkpoint to start from the beginning");
   return checkpoints.rbegin()->second;
 }
 
@@ -236,7 +236,7 @@ class Checkpointer {
   fs::path save(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, Rate& rate,
                 LossScale& scale, Log& log, TrainerState& state, Position& position) {
     check(is_on(),
-          "a checkpoint was asked for in a run that can save none: set save_strategy, or give "
+          "a checkpoint was requested in a run that cannot save any: set save_strategy, or give "
           "Trainer::checkpointing a save_model");
     const Uninterrupted to_its_end;
     const fs::path output_dir = config_.output_dir;
@@ -290,8 +290,8 @@ class Checkpointer {
     RunChanges changes = run_changes(saved.manifest.value("identity", Json()), identity_);
     std::string list;
     for (const std::string& each : changes.refused) list += "\n  " + each;
-    check(list.empty(), saved.path.string(), ": is a checkpoint of another run:", list,
-          "\nGive what it was made with, or begin a new run from its weights with --model_name_or_path");
+    check(list.empty(), saved.path.string(), ": is a checkpoint of a different run:", list,
+          "\nUse what it was made with, or start a new run from its weights with --model_name_or_path");
     return changes;
   }
 
@@ -324,7 +324,7 @@ class Checkpointer {
       remove_checkpoint(folder);
     } catch (const fs::filesystem_error& error) {
       if (not_removed_.insert(folder).second)
-        note_(concat(folder.string(), ": an old checkpoint that cannot be removed: ", error.code().message()));
+        note_(concat(folder.string(), ": cannot remove this old checkpoint: ", error.code().message()));
     }
   }
 

@@ -143,14 +143,14 @@ inline std::map<std::int64_t, fs::path> list_checkpoints(const fs::path& output_
 inline void check_checkpoint_place(const fs::path& folder) {
   std::error_code none;
   check(!fs::exists(fs::symlink_status(folder, none)) || is_own_checkpoint(folder), folder.string(),
-        ": is in the way of a checkpoint of this run, and is none of this program (it has no ", checkpoint_manifest,
-        "); move it away, or choose another output_dir");
+        ": is in the way of a checkpoint of this run, and was not written by this program (it has no ",
+        checkpoint_manifest, "); move it away, or choose another output_dir");
 }
 
 /// Removes a checkpoint so that at no moment a part of it has its name.
 inline void remove_checkpoint(const fs::path& folder) {
   const auto step = detail::checkpoint_step(folder.filename().string());
-  check(step && is_own_checkpoint(folder), folder.string(), ": is no checkpoint of this program");
+  check(step && is_own_checkpoint(folder), folder.string(), ": is not a checkpoint of this program");
   const fs::path doomed = folder.parent_path() / concat(detail::unfinished_prefix, *step, detail::removed_suffix);
   detail::remove_unfinished(doomed);
   fs::rename(folder, doomed);
@@ -196,7 +196,7 @@ inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t
   const fs::path folder = output_dir / concat(detail::checkpoint_prefix, step);
   const fs::path unfinished = output_dir / concat(detail::unfinished_prefix, step);
   try {
-    check(fs::is_directory(output_dir), output_dir.string(), ": is no folder any more");
+    check(fs::is_directory(output_dir), output_dir.string(), ": is no longer a folder");
     check_checkpoint_place(folder);
     detail::remove_unfinished(unfinished);
     fs::create_directory(unfinished);
@@ -238,7 +238,8 @@ struct CheckpointFolder {
     if (has(stored)) out.file.emplace(path / stored);
     const Json& values = manifest.at("values");
     if (values.contains(part)) out.values = values.at(part);
-    check(out.values.is_object(), path.string(), ": ", checkpoint_manifest, ": the values of ", part, " are no object");
+    check(out.values.is_object(), path.string(), ": ", checkpoint_manifest, ": the values of ", part,
+          " are not an object");
     return out;
   }
 };
@@ -247,10 +248,10 @@ struct CheckpointFolder {
 /// damaged, has another step in its name than in its content, or has weights that were not saved with it and would be
 /// read for its own.
 inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
-  check(fs::is_directory(folder), folder.string(), ": is no folder; expected a checkpoint-N to resume from");
+  check(fs::is_directory(folder), folder.string(), ": is not a folder; expected a checkpoint-N to resume from");
   const fs::path file = folder / checkpoint_manifest;
   check(fs::exists(file), folder.string(), ": has no ", checkpoint_manifest,
-        ", so it is no checkpoint of this program; a model folder can be the start of a new run as "
+        ", so it is not a checkpoint of this program; to start a new run from a model folder, use "
         "--model_name_or_path");
   Json manifest = read_json(file);
   const auto damaged = [&](const auto&... what) {
@@ -272,20 +273,20 @@ inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
       damaged(file.string(), ": is damaged: it has no size and hash of ", name);
     if (!fs::is_regular_file(path)) damaged(path.string(), ": is missing");
     if (const auto size = fs::file_size(path); Json(size) != want["size"])
-      damaged(path.string(), ": has ", size, " bytes, and had ", want["size"].dump(), " when it was saved");
+      damaged(path.string(), ": has ", size, " bytes, but had ", want["size"].dump(), " when it was saved");
     if (Json(detail::file_hash(path)) != want["hash"]) damaged(path.string(), ": is damaged");
   }
   if (const auto named = detail::checkpoint_step((folder / "").parent_path().filename().string())) {
     const auto step = json_value<std::int64_t>(manifest, "global_step", *named, file.string());
     check(step == *named, folder.string(), ": holds the checkpoint of step ", step,
-          "; give the folder its own name again, or another one");
+          "; restore the folder's original name, or use a new one");
   }
   CheckpointFolder out{folder, std::move(manifest)};
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     const bool is_read = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
     check(!is_read || out.has(name), entry.path().string(), ": was not saved with this checkpoint (",
-          checkpoint_manifest, " does not list it), and would be read for its weights; take the file away");
+          checkpoint_manifest, " does not list it), but would be read as its weights; remove the file");
   }
   return out;
 }
@@ -294,8 +295,8 @@ inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
 inline CheckpointFolder open_checkpoint(const fs::path& folder) {
   CheckpointFolder out = verified_checkpoint(folder);
   check(out.manifest.contains("values") && !out.manifest["values"].empty(), folder.string(),
-        ": holds the model alone (save_only_model): it can be the start of a new run as --model_name_or_path, but "
-        "there is nothing to resume");
+        ": holds only the model (save_only_model): it can start a new run as --model_name_or_path, but there is "
+        "nothing to resume");
   return out;
 }
 

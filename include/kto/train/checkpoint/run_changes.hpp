@@ -139,7 +139,7 @@ inline void compare_rows(const Json& saved, const Json& now, RunChanges& out) {
       }
   }
   if (rows != old_rows && !is_file && !files_alone)
-    out.refused.emplace_back("the train rows are others (their token ids or labels differ)");
+    out.refused.emplace_back("the train rows are different (in token ids or labels)");
 }
 
 /// Evaluation sets by name, that without one as "".
@@ -156,7 +156,8 @@ inline void compare_evaluation(const Json& saved, const Json& now, RunChanges& o
   };
   for (const auto& [name, hash] : sets.items()) {
     if (!old_sets.contains(name))
-      out.taken.push_back(called(name) + (name.empty() ? " are" : " is") + " new: the checkpoint's run had none such");
+      out.taken.push_back(called(name) + (name.empty() ? " are" : " is") +
+                          " new: the checkpoint's run did not have it");
     else if (old_sets[name] != hash)
       out.taken.push_back(called(name) + " differ" + (name.empty() ? "" : "s") + " (token ids or labels)");
     out.best = out.best || (old_sets.contains(name) && old_sets[name] != hash);
@@ -169,16 +170,17 @@ inline void compare_evaluation(const Json& saved, const Json& now, RunChanges& o
 inline void compare_policies(const Json& saved, const Json& now, RunChanges& out) {
   const auto differ = [&](const char* key) { return part(saved, key) != part(now, key); };
   if (differ("parameters"))
-    out.refused.emplace_back("the model has other parameters (names, shapes or types)");
+    out.refused.emplace_back("the model has different parameters (names, shapes or types)");
   else if (differ("weights"))
-    out.refused.emplace_back("the model that the run started from has other weights");
+    out.refused.emplace_back("the model that the run started from has different weights");
   else if (differ("reference"))
-    out.refused.emplace_back("the reference is another one");
+    out.refused.emplace_back("the reference is different");
   else if (saved.is_object() && saved.contains("description"))  // that of an earlier version has none
     for (const char* which : {"model", "reference"})
       if (part(saved["description"], which) != part(now["description"], which))
         out.refused.push_back(
-            concat("the ", which, " computes something else with the same weights (config.json, or the adapter's)"));
+            concat("the ", which,
+                   " computes something else with the same weights (config.json or the adapter's config changed)"));
   if (!out.refused.empty()) return;  // an option has said it, or the other weights do
   const Json policies = part(now, "policies");
   for (const auto& [slot, text] : policies.items())
@@ -187,8 +189,8 @@ inline void compare_policies(const Json& saved, const Json& now, RunChanges& out
   const Json function = part(now, "learning_rate"), old_function = part(saved, "learning_rate");
   if (!old_function.is_null() && function != old_function) {
     out.schedule = out.rate_state = true;
-    out.taken.emplace_back(function == true ? "the learning rate is a function of the program's and was a schedule"
-                                            : "the learning rate is a schedule and was a function of the program's");
+    out.taken.emplace_back(function == true ? "the learning rate is a function in the program and was a schedule"
+                                            : "the learning rate is a schedule and was a function in the program");
   }
 }
 
@@ -210,23 +212,23 @@ inline std::vector<std::string> change_notes(const RunChanges& changes, const Js
   if (!changes.taken.empty()) {
     std::string list;
     for (const std::string& each : changes.taken) list += (list.empty() ? "" : "; ") + each;
-    out.push_back(concat("the run goes on from step ", step, " with other settings: ", list));
+    out.push_back(concat("the run resumes at step ", step, " with different settings: ", list));
   }
   if (changes.schedule)
     out.push_back(concat("from step ", step + 1,
-                         " on the learning rate is what the new settings give that step of a run; transformers would "
+                         " on, the learning rate follows the new settings; transformers would "
                          "keep the checkpoint's learning_rate, and the old schedule for one more step"));
   if (changes.best)
     out.emplace_back(
-        "earlier evaluations do not count for the best model and early stopping any more; transformers would go on "
-        "comparing with them");
+        "earlier evaluations no longer count for the best model and early stopping; transformers would still "
+        "compare with them");
   for (const Json& slot : detail::part(identity, "cannot_tell"))
-    out.push_back(concat("whether the ", detail::value_text(slot),
-                         " is the one that the checkpoint was made with is not known: it has a function, a plain "
+    out.push_back(concat("cannot tell whether the ", detail::value_text(slot),
+                         " is the one the checkpoint was made with: it has a function, a plain "
                          "pointer, private or too many members; write `std::string describe(const T&)` for its type T, "
-                         "and it is compared"));
+                         "to make it comparable"));
   if (detail::part(identity, "learning_rate") == true)
-    out.emplace_back("whether the function learning_rate is the one that the checkpoint was made with is not known");
+    out.emplace_back("cannot tell whether the function learning_rate is the one the checkpoint was made with");
   return out;
 }
 
