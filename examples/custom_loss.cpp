@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A loss of one's own: a hinge on the reward, with a metric of its own. Prints the reward margin on held-out rows
-// before and after training (it rises), and the metric.
+// Your own loss: a hinge on the reward, with its own metric. Prints the reward margin on held-out rows before and after
+// training (it rises), and the metric.
 #include "toy.hpp"
 
 struct Hinge {
   static constexpr kto::BatchParts needs{};
   double beta = 0.1;
-  double aim = 1;  ///< rewards beyond +-aim teach nothing more
+  double aim = 1;  ///< rewards beyond +-aim have no gradient
 
   template <class Array>
   kto::LossTerms<Array> operator()(const kto::LossInput<Array>& in) const {

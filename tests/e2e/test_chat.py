@@ -102,7 +102,7 @@ with tempfile.TemporaryDirectory() as tmp:
             shown += part
     except OSError:
         pass  # the other end is closed
-    case("a terminal", process.wait() == 0 and b"not UTF-8: byte 2; it is left out" in shown and b"\\x1B[31m" in shown and b"\x1b" not in shown, shown)
+    case("a terminal", process.wait() == 0 and b"not UTF-8: byte 2; skipped" in shown and b"\\x1B[31m" in shown and b"\x1b" not in shown, shown)
 
     refused("an unknown flag", "--tmperature", "--model_name_or_path", runs.model, "--tmperature", "1")
     refused("a model that is not there", "nowhere", "--model_name_or_path", at("nowhere"), status=1)
