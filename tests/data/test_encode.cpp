@@ -106,7 +106,7 @@ TEST_CASE("encode: the completion starts where the ids part", "[data]") {
   CHECK(merged.examples[1].completion_ids == std::vector<std::int32_t>{ab, 'c', '$'});
   REQUIRE(merged.notes.size() == 1);
   CHECK_THAT(merged.notes[0],
-             KTO_CONTAINS("in 2 of 3 rows (first: rows.jsonl: line 2, which leaves out the prompt's end \"a\")"));
+             KTO_CONTAINS("in 2 of 3 rows (first: rows.jsonl: line 2, which drops the prompt's end \"a\")"));
 
   const auto opened = encode_rows(chat_rows(R"({"opening": "a:<think>"})"), encoder);
   CHECK(opened.examples[0].prompt_ids == bytes("u:hi;a:"));

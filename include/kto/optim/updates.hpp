@@ -120,8 +120,8 @@ class Updates {
     if (!parameter.grad().defined()) return;  // no part in the loss
     const Tensor squares = FlatParameters::sum_of_squares(parameter.grad());
     check(std::isfinite(squares.item<double>()), "optim_in_backward: the gradient of ", name, " is not finite, and ",
-          "parameters that come later in the model may have been updated: go on from a checkpoint with a lower ",
-          "learning_rate, or set optim_in_backward to False, which looks at all gradients first");
+          "parameters that come later in the model may have been updated: resume from a checkpoint with a lower ",
+          "learning_rate, or set optim_in_backward to False, which checks all gradients first");
     squares_ = squares_.defined() ? squares_ + squares.to(squares_.device()) : squares;
     part.optimizer.step(part.flat, {.learning_rate = learning_rate_, .grad_divisor = {}});
     part.flat.zero_grad();

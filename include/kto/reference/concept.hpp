@@ -13,7 +13,7 @@ namespace kto {
 
 struct ReferenceLogps {
   Tensor logp_B;     ///< [B] of (prompt, completion)
-  Tensor kl_logp_B;  ///< [B] of the mismatched pairs; undefined where the batch has none
+  Tensor kl_logp_B;  ///< [B] of the mismatched pairs; undefined if the batch has none
 };
 
 /// `reference.log_probs(policy, batch)` is const; it is given the policy, since a reference may be the policy itself
@@ -23,7 +23,7 @@ concept GivesReferenceLogps = requires(const Reference& reference, const Model& 
   { reference.log_probs(policy, batch) } -> std::same_as<ReferenceLogps>;
 };
 
-/// A reference says nothing of gradients, or that it tracks none; one that does is no reference.
+/// A reference may declare that it tracks no gradients; one that does track them is not a reference.
 template <class Reference>
 concept HoldsNoGradient = !requires { requires Reference::tracks_gradient; };
 

@@ -303,7 +303,7 @@ class ExpressionParser : protected ParserBase {
     return name;
   }
 
-  /// An unknown filter or test is no error until it is evaluated: it may be in a branch that is not taken.
+  /// An unknown filter or test is not an error until it is evaluated: it may be in a branch that is not taken.
   void report_unknown(Expression* node, std::string_view what, std::string_view name) {
     node->constant =
         keep_text(program_.run, concat("there is no ", what, " named '", name, "', or it is not supported"));
