@@ -4,8 +4,8 @@
 #
 # usage: tests/run.sh [more flags of ctest, such as -R NAME]      (environment: see cmake/setup.sh)
 #   KTO_SLOW_CHECKS=ON     also clang-tidy, sanitizers, and every header alone with the main compiler
-#   KTO_FUZZ_SECONDS=900   fuzzes each parser of files from outside that long, in place of 3 s (tests/fuzz/)
-#   KTO_KILLS=100          kills a run that often, in place of 20 times (tests/e2e/test_kill.py)
+#   KTO_FUZZ_SECONDS=900   fuzzes each parser of files from outside that long, instead of 3 s (tests/fuzz/)
+#   KTO_KILLS=100          kills a run that often, instead of 20 times (tests/e2e/test_kill.py)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . cmake/setup.sh

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Encoding rows with a stand-in tokenizer (a token a byte, except that "ab" is one) and template.
+// Encoding rows with a stand-in tokenizer (one token per byte, except that "ab" is one token) and template.
 #include "catch.hpp"
 #include "kto/data/encode.hpp"
 #include "kto/data/rows.hpp"
@@ -31,7 +31,7 @@ struct ByteTokenizer {
   }
 };
 
-/// "u:hi;a:" for a prompt, "u:hi;a:yes;" for a conversation; `head` stands before it.
+/// "u:hi;a:" for a prompt, "u:hi;a:yes;" for a conversation; `head` precedes it.
 struct ShortTemplate {
   std::string render(const Json& variables, std::time_t) const {
     if (variables.value("refuse", false)) kto::fail("template says no");

@@ -41,7 +41,7 @@ Work reading(
   return [folder, read, file = folder->write(name, content)] { read(file); };
 }
 
-/// A line of JSON Lines with something of its own.
+/// A line of JSON Lines with unique content.
 std::string row(const std::string& own) {
   return R"({"prompt": "what is asked ", "completion": "what is said ", "label": true, "n": )" + own + "}\n";
 }

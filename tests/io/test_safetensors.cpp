@@ -14,7 +14,7 @@ namespace {
 
 using Tensors = std::vector<std::pair<std::string, Tensor>>;
 
-/// A folder of its own, removed in the end.
+/// A temporary folder, removed at the end.
 struct Scratch {
   fs::path path = fs::temp_directory_path() / ("kto_safetensors_" + std::to_string(::getpid()));
   Scratch() {
@@ -31,7 +31,7 @@ std::string raw(const std::string& header, const std::string& data, std::optiona
   return std::string(reinterpret_cast<const char*>(&size), sizeof size) + header + data;
 }
 
-TEST_CASE("every dtype and shape is read as it was written") {
+TEST_CASE("every dtype and shape is read back unchanged") {
   const Scratch scratch;
   const Tensor base = at::arange(12).view({3, 4}) - 3;
   Tensors tensors;
@@ -56,7 +56,7 @@ TEST_CASE("every dtype and shape is read as it was written") {
   CHECK_THROWS_WITH(file.tensor("absent"), KTO_CONTAINS("a.safetensors: has no tensor \"absent\""));
 }
 
-TEST_CASE("a tensor has memory of its own, and is of the file that was opened") {
+TEST_CASE("a tensor has its own memory, and comes from the file that was opened") {
   const Scratch scratch;
   save_safetensors(scratch.path / "a.safetensors", {{"x", at::arange(4)}});
   const SafetensorsFile file(scratch.path / "a.safetensors");
