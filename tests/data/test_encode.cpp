@@ -217,10 +217,10 @@ TEST_CASE("tokenized rows: label_pad_token_id parts prompt and completion; no te
   const auto refusal = [&](const std::string& line, std::int64_t pad = -100) {
     return error_of([&] { (void)encode_line(line, pad); });
   };
-  CHECK_THAT(refusal(row("[-100, -100, -100, -100]")), KTO_CONTAINS("is label_pad_token_id (-100) throughout"));
+  CHECK_THAT(refusal(row("[-100, -100, -100, -100]")), KTO_CONTAINS("is label_pad_token_id (-100) everywhere"));
   CHECK_THAT(refusal(row("[-100, -100, 7, 8]"), -1),
              KTO_CONTAINS("has -100 at 0, where \"completion_input_ids\" has 5"));
-  CHECK_THAT(refusal(row("[-100, 6, -100, 8]")), KTO_CONTAINS("goes on at 3 after label_pad_token_id (-100) at 2"));
+  CHECK_THAT(refusal(row("[-100, 6, -100, 8]")), KTO_CONTAINS("resumes at 3 after label_pad_token_id (-100) at 2"));
   CHECK_THAT(refusal(row("[-100, 7, 8]")), KTO_CONTAINS("has 3 entries, but \"completion_input_ids\" 4"));
   CHECK_THAT(refusal(row("[-100, 6, 7, 8]", R"(, "completion_attention_mask": [1, 1, 0, 1])")),
              KTO_CONTAINS("is 0 at 2, within the row"));

@@ -186,7 +186,7 @@ TEST_CASE("files: the configurations that README.md names", "[data]") {
   CHECK(ask("configs: [{config_name: x, data_dir: 'my [set]'}]\n") == Names{"my [set]/train.jsonl"});
   CHECK(ask("configs: [{config_name: x, data_dir: 'my [set]', data_files: 't*'}]\n") == Names{"my [set]/train.jsonl"});
   CHECK(ask("configs: [{config_name: x, data_files: {train: b.jsonl, test: a.jsonl}}]\n") == Names{"b.jsonl"});
-  CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: none.jsonl}]\n"), KTO_CONTAINS("is no file"));
+  CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: none.jsonl}]\n"), KTO_CONTAINS("is not a file"));
   CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: 'none*'}]\n"),
              KTO_CONTAINS("there is no data file for the split train: none*"));
   CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: 'hf://datasets/x/y/a.jsonl'}]\n"),

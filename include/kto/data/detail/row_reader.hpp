@@ -114,7 +114,7 @@ class RowReader {
   const std::string& file() const { return files_[file_]; }
   std::string expected_rows() const {
     const RowFiles* part = parts_.empty() ? nullptr : &parts_.front();
-    if (part != nullptr && part->first_row > 0) return concat("more than the ", part->first_row, " skipped ones");
+    if (part != nullptr && part->first_row > 0) return concat("more than the ", part->first_row, " skipped rows");
     const auto format = part == nullptr || part->files.empty() ? std::nullopt
                         : part->format                         ? part->format
                                                                : format_of(part->files.front());
@@ -240,7 +240,7 @@ class RowReader {
       kind_ = kind;
       kind_from_ = concat(file(), ": line ", source.line);
     }
-    check(kind == *kind_, "expected ", describe(*kind_), ", like ", kind_from_, "; this row is one of ",
+    check(kind == *kind_, "expected ", describe(*kind_), ", as in ", kind_from_, "; this row is one of ",
           describe(kind));
     RowContext context{.prompt = {},
                        .tokenized = kind.format == RowFormat::Tokenized,
