@@ -118,11 +118,9 @@ void measure(const std::string& side, Tensor (*score)(const Problem&)) {
         for (const Tensor& leaf : {in.hidden_CD, in.head.weight_VD}) leaf.mutable_grad() = at::zeros_like(leaf);
       const at::AutoGradMode mode(backward);
       const auto step = [&] {
+        const kto::InPlaceGradients in_place;
         const Tensor logp_C = score(in);
-        if (backward) {
-          const kto::InPlaceGradients in_place;
-          logp_C.sum().backward();
-        }
+        if (backward) logp_C.sum().backward();
         benchmark::DoNotOptimize(logp_C);
       };
       const std::vector shape{state.range(0), state.range(1)};

@@ -121,6 +121,7 @@ void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded
 }
 
 void run(const Options& options) {
+  kto::enable_parquet();
   const kto::RowSet set =
       kto::read_rows(kto::DataSource{.path = options.data, .split = options.split, .config = options.config});
   const kto::Processor processor(options.model);

@@ -32,6 +32,7 @@ arrow::Status write_rows(const std::string& path) {
 int main() try {
   const auto written = write_rows("rows.parquet");
   kto::check(written.ok(), written.ToString());
+  kto::enable_parquet();
   const auto rows = kto::read_rows("rows.parquet").rows;
   return rows.size() == 2 && rows[1].prompt == "b" && rows[1].completion == "no" && !rows[1].label ? 0 : 1;
 } catch (const std::exception& error) {

@@ -6,15 +6,30 @@
 #include "catch.hpp"
 #include "kto/cli/arguments.hpp"
 #include "kto/io/atomic_file.hpp"
+#include "kto/loss/apo_zero.hpp"
+#include "kto/loss/kto.hpp"
 
 using namespace kto;
 
 namespace {
 
+const cli::LossTable& losses() { return cli::loss_table<Kto, ApoZeroUnpaired>(); }
+const Options<Arguments>& argument_options() {
+  static const auto options = kto::argument_options(losses());
+  return options;
+}
+Json to_json(const Arguments& arguments) { return to_json(argument_options(), arguments); }
+Arguments arguments_from_json(const Json& object) {
+  Arguments arguments;
+  from_json(argument_options(), arguments, object, "a.json");
+  return arguments;
+}
+
 std::optional<Arguments> parse(std::vector<std::string> words, std::ostream& out = std::cout, const Note& note = {}) {
   std::vector<const char*> argv{"train_kto"};
   for (const std::string& word : words) argv.push_back(word.c_str());
-  return parse_arguments(static_cast<int>(argv.size()), argv.data(), "1.2.3", out, note);
+  const Program program{.name = "train_kto", .version = "1.2.3", .usage = "--dataset_name PATH", .summary = "Trains."};
+  return parse_arguments(static_cast<int>(argv.size()), argv.data(), program, losses(), out, note);
 }
 
 /// With the two required flags.
@@ -82,8 +97,8 @@ TEST_CASE("flags are spelled as HfArgumentParser spells them") {
                               "apo_zero_unpaired", "--max_length", "None", "--seed", "1", "--seed", "2"});
   CHECK(some.train.learning_rate == 5e-6);
   CHECK(some.train.max_steps == -1);
-  CHECK(some.script.beta == 0.2);
-  CHECK(some.script.loss_type == LossType::apo_zero_unpaired);
+  CHECK(some.loss.values.at("beta") == 0.2);
+  CHECK(some.loss.type == "apo_zero_unpaired");
   CHECK_FALSE(some.script.max_length);
   CHECK(some.train.seed == 2);
   CHECK(run({"--output_dir=a=b"}).train.output_dir == "a=b");
@@ -454,9 +469,9 @@ TEST_CASE("training_args.json is read back") {
   const Json json = to_json(arguments);
   CHECK(json["dtype"] == "auto");
   CHECK(json["max_length"].is_null());
-  CHECK(to_json(arguments_from_json(parse_json(json.dump(), "a.json"), "a.json")) == json);
-  CHECK_THROWS_AS(arguments_from_json(Json{{"beta", -1}}, "a.json"), UsageError);
-  CHECK_THROWS_AS(arguments_from_json(Json::array(), "a.json"), UsageError);
+  CHECK(to_json(arguments_from_json(parse_json(json.dump(), "a.json"))) == json);
+  CHECK_THROWS_AS(arguments_from_json(Json{{"beta", -1}}), UsageError);
+  CHECK_THROWS_AS(arguments_from_json(Json::array()), UsageError);
 }
 
 TEST_CASE("a table may hold lists") {
@@ -585,7 +600,7 @@ TEST_CASE("eval_datasets: sets by name, from text, YAML or a list of splits") {
   CHECK(sets(R"(["train[:10%]", "v1.0"])").size() == 2);
   CHECK(sets("None").empty());
   CHECK(run_yaml("eval_datasets:\n  chat: a.jsonl\n  code: b\ndo_eval: true\n").script.eval_datasets.size() == 2);
-  CHECK(arguments_from_json(to_json(run({"--do_eval", "--eval_datasets", R"(["a"])"})), "x").script.eval_datasets ==
+  CHECK(arguments_from_json(to_json(run({"--do_eval", "--eval_datasets", R"(["a"])"}))).script.eval_datasets ==
         Json{{"a", {{"split", "a"}}}});
   for (const char* bad :
        {"a.jsonl", "3", R"({"a": 3})", R"({"": "a"})", R"({"a": ""})", R"(["a", "a"])", R"({"a": {"path": "x"}})",
@@ -608,4 +623,68 @@ TEST_CASE("a batch of one row is refused with a KL baseline of its own") {
   CHECK(with({"--kl_scope", "window", "--gradient_accumulation_steps", "4"}) == "");
   CHECK(with({"--loss_type", "apo_zero_unpaired"}) == "");
   CHECK(with({"--no_do_train", "--do_eval"}) == "");
+}
+
+namespace {
+
+struct Hinge {
+  static constexpr BatchParts needs{.chosen_rejected = true};
+  static constexpr std::string_view name = "hinge", also_known_as = "relu";
+  static constexpr auto options() {
+    return std::tuple{LossOption{"beta", &Hinge::beta, beta_help, above(0)},
+                      LossOption{"aim", &Hinge::aim, "the margin to reach", between(0, 5)},
+                      LossOption{"squared", &Hinge::squared, "square it"}};
+  }
+  double beta = 0.5;
+  std::int64_t aim = 1;
+  bool squared = false;
+};
+
+}  // namespace
+
+TEST_CASE("the losses of a program make --loss_type and its flags") {
+  const cli::LossTable& table = cli::loss_table<Kto, Hinge>();
+  const auto read = [&](std::vector<const char*> words, std::ostream& out = std::cout) {
+    words.insert(words.begin(), {"mine", "--model_name_or_path", "model", "--dataset_name", "rows.jsonl"});
+    const Program program{.name = "mine", .version = "1", .usage = "", .summary = ""};
+    return parse_arguments(static_cast<int>(words.size()), words.data(), program, table, out);
+  };
+  const auto refused = [&](std::vector<const char*> words) {
+    try {
+      read(std::move(words));
+    } catch (const UsageError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const auto hinge = [&](std::vector<const char*> words) {
+    const auto args = read(std::move(words)).value();
+    CHECK(table.chosen(args.loss).name == "hinge");
+    return cli::make_loss<Hinge>(args.loss.values);
+  };
+  CHECK(table.chosen(read({}).value().loss).name == "kto");
+  CHECK(cli::make_loss<Kto>(read({"--beta", "0.3"}).value().loss.values).beta == 0.3);
+  CHECK(hinge({"--loss_type", "hinge"}).beta == 0.5);  // its own default
+  CHECK(hinge({"--beta", ".2", "--aim", "4", "--squared", "--loss_type=relu"}).aim == 4);
+  CHECK(hinge({"--loss_type", "hinge", "--beta", "0.2", "--no_squared"}).beta == 0.2);
+  CHECK(refused({"--aim", "3"}) == "--aim: the loss kto has no such option; it has beta");
+  CHECK(refused({"--loss_type", "dpo"}) == "--loss_type: expected one of kto, hinge, got \"dpo\"");
+  CHECK(refused({"--loss_type", "hinge", "--aim", "6"}) == "--aim: expected an integer from 0 to 5, got \"6\"");
+  CHECK(refused({"--beta", "0"}) == "--beta: expected a number > 0 and at most 1e+30, got \"0\"");
+  std::ostringstream help;
+  CHECK_FALSE(read({"--help"}, help));
+  CHECK_THAT(help.str(), KTO_CONTAINS("--loss_type kto|hinge") && KTO_CONTAINS("hinge (also relu)") &&
+                             KTO_CONTAINS("default of hinge: 0.5") && KTO_CONTAINS("of hinge: the margin to reach"));
+
+  const Options<Arguments> options = argument_options(table);
+  const auto json = to_json(options, read({"--loss_type", "hinge", "--aim", "2"}).value());
+  CHECK((json["loss_type"] == "hinge" && json["beta"] == 0.5 && json["aim"] == 2 && json["squared"] == false));
+  Arguments again;
+  from_json(options, again, json, "a.json");
+  CHECK(to_json(options, again) == json);
+  CHECK(to_json(options, read({}).value())["aim"].is_null());  // kto has none
+  struct Clash : Kto {
+    static constexpr auto options() { return std::tuple{LossOption{"seed", &Kto::beta, "taken"}}; }
+  };
+  CHECK_THROWS_WITH(argument_options(cli::loss_table<Clash>()), KTO_CONTAINS("kto has a flag --seed"));
 }

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of a decoder's layers against the composition of LibTorch's operators that each says it is, computed in
-// float64: values and gradients, in float32 and bfloat16, of sizes that fill vectors and threads and that do not.
+// float64: values and gradients, in float32 and bfloat16, of sizes that fill vectors and threads and that do not. And
+// what the scopes around a step do with weights.
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 
 #include <functional>
+#include <thread>
 
 #include "catch.hpp"
 #include "kto/core/bf16_product.hpp"
-#include "kto/logprob/bf16_logits.hpp"
-#include "kto/logprob/tile.hpp"
+#include "kto/logprob/chunked.hpp"
 #include "kto/nn/blocks.hpp"
 #include "kto/nn/embedding.hpp"
+#include "kto/nn/recompute.hpp"
 #include "kto/nn/rotate.hpp"
 
 namespace kto::test {
@@ -185,6 +188,90 @@ TEST_CASE("gradients that are added in place, and weights that are cast once, ar
     CHECK(in_place.back()[2].abs().max().item<double>() == 0);
     CHECK(in_place.back()[3].abs().max().item<double>() > 0);
   }
+}
+
+TEST_CASE("the scopes around a forward pass hold in its backward pass, on whatever thread that runs", "[kernels]") {
+  const auto backward = [](bool recompute, bool elsewhere) {
+    at::manual_seed(7);
+    Tensors leaves = as(block_inputs(33), at::kFloat);
+    const Tensor ids_N = at::randint(7, {33}, at::kLong), targets_N = at::randint(50, {33}, at::kLong);
+    const Tensor table = leaves.emplace_back(exact({7, 24}).to(at::kFloat).requires_grad_(true)),
+                 head = leaves.emplace_back(exact({50, 24}).to(at::kFloat).requires_grad_(true));
+    const Tensors weights(leaves.begin() + 1, leaves.end());
+    const auto layer = [=](const Tensor& hidden_ND) {
+      Tensors in = leaves;
+      in[0] = hidden_ND;
+      Tensor total = at::zeros({});
+      for (const Tensor& out : blocks(in, at::kBFloat16)) total = total + out.to(at::kFloat).square().sum();
+      return total;
+    };
+    int num_gathered = 0;  // gradients that autograd gathers
+    for (const Tensor& weight : weights)
+      weight.register_hook([&](const Tensor& grad) { num_gathered += grad.defined() ? 1 : 0; });
+    const InPlaceGradients in_place;
+    const CastOnce casts;
+    const Tensor hidden_ND = leaves[0] + embed(table, ids_N);
+    const Tensor logp_C =
+        chunked_token_scores(hidden_ND.to(at::kBFloat16), {.weight_VD = head}, targets_N, false).logp_C;
+    const Tensor total = (recompute ? recomputed(layer, hidden_ND, weights) : layer(hidden_ND)) + logp_C.sum();
+    // What is cast once does not see that weights of another type change; they must not, outside of this test.
+    for (const std::size_t i : {2U, 4U, 5U, 6U, 9U})
+      if (elsewhere) leaves[i].variable_data().zero_();
+    if (elsewhere)
+      std::thread([&] { total.backward(); }).join();
+    else
+      total.backward();
+    CHECK(num_gathered == 0);
+    Tensors grads;
+    for (const Tensor& leaf : leaves) grads.push_back(leaf.grad());
+    return grads;
+  };
+  for (const bool recompute : {false, true}) {
+    const Tensors want = backward(recompute, false), got = backward(recompute, true);
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      CAPTURE(recompute, i);
+      REQUIRE(got[i].defined());
+      CHECK(at::equal(got[i], want[i]));
+    }
+  }
+}
+
+TEST_CASE("backward passes in place may run side by side and share weights", "[kernels]") {
+  constexpr int num_threads = 8;
+  const auto small = [](at::IntArrayRef shape) { return at::randint(-2, 3, shape).to(at::kFloat); };  // sums are exact
+  at::manual_seed(11);
+  const Tensors weights{small({30, 40}).requires_grad_(true), small({30}).requires_grad_(true),
+                        small({9, 40}).requires_grad_(true)};
+  Tensors want, losses;
+  const InPlaceGradients in_place;
+  for (int i = 0; i < num_threads; ++i) {
+    const Tensor x_NI = embed(weights[2], at::randint(9, {50}, at::kLong)) + small({50, 40});
+    losses.push_back((affine(x_NI, weights[0], weights[1]) * small({50, 30})).sum());
+    losses.back().backward({}, /*retain_graph=*/true);
+  }
+  for (const Tensor& weight : weights) {
+    want.push_back(weight.grad());
+    weight.mutable_grad() = Tensor();
+  }
+  std::vector<std::thread> threads;
+  for (const Tensor& loss : losses) threads.emplace_back([&loss] { loss.backward(); });
+  for (std::thread& thread : threads) thread.join();
+  for (std::size_t i = 0; i < weights.size(); ++i) CHECK(at::equal(weights[i].grad(), want[i]));
+}
+
+TEST_CASE("a scope that is gone holds no longer, also in a backward pass of what was recorded in it", "[kernels]") {
+  const Tensor x_NI = at::ones({2, 3}).to(at::kBFloat16).requires_grad_(true), w_OI = at::ones({4, 3}).requires_grad_();
+  const auto record = [&] {
+    const InPlaceGradients in_place;
+    const CastOnce casts;
+    return affine(x_NI, w_OI).sum();
+  };
+  const Tensor total = record();
+  w_OI.variable_data().fill_(2);
+  const auto grads = torch::autograd::grad({total}, {x_NI, w_OI});
+  CHECK(at::equal(grads[0], at::full({2, 3}, 8).to(at::kBFloat16)));
+  CHECK(at::equal(grads[1], at::full({4, 3}, 2.0F)));
+  CHECK_FALSE(w_OI.grad().defined());
 }
 
 #if defined(__x86_64__) && defined(__linux__)

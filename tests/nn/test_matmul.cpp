@@ -13,7 +13,7 @@ namespace {
 
 struct BackendGuard {
   MatmulBackend before = matmul_backend();
-  ~BackendGuard() { matmul_backend() = before; }
+  ~BackendGuard() { set_matmul_backend(before); }
 };
 
 TEST_CASE("products and their gradients agree with at::linear on every back end") {
@@ -24,7 +24,7 @@ TEST_CASE("products and their gradients agree with at::linear on every back end"
       WARN("skipped: this LibTorch has no oneDNN");
       continue;
     }
-    matmul_backend() = backend;
+    set_matmul_backend(backend);
     for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf})
       for (const bool with_bias : {false, true})
         for (const std::int64_t rows : {0, 1, 5, 70}) {
@@ -55,7 +55,7 @@ TEST_CASE("a product of numbers that the processor has none of is their float32 
   const auto generator = at::detail::createCPUGenerator(4);
   Tensor x, w;
   const BackendGuard guard;
-  matmul_backend() = MatmulBackend::aten;
+  set_matmul_backend(MatmulBackend::aten);
   for (const auto type : {at::kBFloat16, at::kHalf}) {
     const auto half = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kFloat).to(type); };
     x = half({5, 300}), w = half({7, 300});

@@ -149,12 +149,37 @@ TEST_CASE("a moving average of the policy, in training") {
   CHECK(at::allclose(trainer.reference.model.parameters[0].second, average, 1e-12, 1e-12));
 }
 
+/// References that hold their model under a name of their own, or privately.
+struct Frozen {
+  Model frozen;
+  kto::ReferenceLogps log_probs(const Model& policy, const kto::Batch& batch) const {
+    return kto::LiveReference<Model>{frozen}.log_probs(policy, batch);
+  }
+};
+class Private {
+ public:
+  explicit Private(Model model) : model_(std::move(model)) {}
+  kto::ReferenceLogps log_probs(const Model& policy, const kto::Batch& batch) const {
+    return kto::LiveReference<Model>{model_}.log_probs(policy, batch);
+  }
+  template <class Visit>
+  void visit_models(const Visit& visit) const {
+    visit(model_);
+  }
+
+ private:
+  Model model_;
+};
+
 TEST_CASE("a wrong reference is an error before anything changes") {
   const auto rows = toy::rows(8);
   const kto::TrainConfig config{.per_device_train_batch_size = 4, .max_steps = 2};
   const Model model = double_model();
   CHECK_THROWS_WITH(trained(model, kto::LiveReference<Model>{model}, config, rows),
                     KTO_CONTAINS("the reference is the policy itself"));
+  CHECK_THROWS_WITH(trained(model, Frozen{model}, config, rows), KTO_CONTAINS("the reference is the policy itself"));
+  CHECK_THROWS_WITH(trained(model, Private{model}, config, rows), KTO_CONTAINS("the reference is the policy itself"));
+  trained(double_model(), Frozen{frozen_copy(model)}, config, rows);
   Model other = frozen_copy(model);
   other.parameters[0].second.set_requires_grad(true);
   CHECK_THROWS_WITH(trained(model, kto::LiveReference<Model>{other}, config, rows), KTO_CONTAINS("records gradients"));
@@ -165,6 +190,19 @@ TEST_CASE("a wrong reference is an error before anything changes") {
   }
   CHECK_THROWS_WITH(trained(model, reference, config, rows),
                     KTO_CONTAINS("although the reference was made from the policy"));
+}
+
+TEST_CASE("a second run of the same trainer goes on from trained weights, which its reference no longer equals") {
+  const Model model = double_model();
+  kto::Trainer trainer{.model = model,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::Kto{},
+                       .reference = kto::live_reference(model),
+                       .config = {.per_device_train_batch_size = 4, .max_steps = 2, .learning_rate = 0.5}};
+  trainer.train(toy::rows(8));
+  trainer.train(toy::rows(8));
+  CHECK(trainer.num_updates == 4);
+  CHECK(trainer.reference.starts_as_policy);  // the trainer changes nothing in it
 }
 
 TEST_CASE("cache: what is read is what was kept; another row, pair, weight or option is another key") {

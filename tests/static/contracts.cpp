@@ -20,7 +20,8 @@
 #include "kto/model/module.hpp"
 #include "kto/optim/adamw.hpp"
 #include "kto/optim/schedule.hpp"
-#include "kto/reference/live.hpp"
+#include "kto/reference/precomputed.hpp"
+#include "kto/reference/synced.hpp"
 
 namespace {
 
@@ -52,6 +53,43 @@ struct WrongPrecision {
   kto::LossTerms<Eigen::ArrayXf> operator()(const kto::LossInput<Array>&) const;
 };
 static_assert(!kto::LossPolicy<WrongPrecision>);
+
+// Losses of a command line: a name, and fields as flags
+template <class Loss>
+constexpr bool is_offered = kto::NamesItself<Loss> && kto::ListsOptions<Loss>;
+static_assert(is_offered<kto::Kto> && is_offered<kto::ApoZeroUnpaired> && is_offered<kto::ApoZeroPaired> &&
+              is_offered<kto::ApoDown> && is_offered<kto::Dpo> && is_offered<kto::Ipo> && is_offered<kto::BcoUnpaired>);
+static_assert(!kto::NamesItself<TensorOnly> && !kto::ListsOptions<TensorOnly>);
+
+struct WithoutFlags {
+  static constexpr std::string_view name = "none";
+  static constexpr auto options() { return std::tuple{}; }
+};
+template <class Loss>
+struct WithPart {  // a flag of a part
+  static constexpr const char* name = "with_part";
+  static constexpr auto options() {
+    return std::tuple{kto::LossOption{"beta", [](auto& loss) -> auto& { return loss.part.beta; }, kto::beta_help},
+                      kto::LossOption{"weight", &WithPart::weight, "of the part", kto::at_least(0)}};
+  }
+  Loss part = {};
+  double weight = 1;
+};
+static_assert(is_offered<WithoutFlags> && is_offered<WithPart<kto::Kto>>);
+struct EmptyName {
+  static constexpr std::string_view name = "";
+  static constexpr double options() { return 0; }
+};
+struct OthersFlags {
+  static inline const std::string name = "not constant";
+  static constexpr auto options() { return kto::Kto::options(); }
+};
+struct OneFlag {  // no tuple
+  static constexpr auto options() { return kto::LossOption{"beta", &OneFlag::beta, kto::beta_help}; }
+  double beta = 0.1;
+};
+static_assert(!kto::NamesItself<EmptyName> && !kto::ListsOptions<EmptyName>);
+static_assert(!kto::NamesItself<OthersFlags> && !kto::ListsOptions<OthersFlags> && !kto::ListsOptions<OneFlag>);
 
 // Members of aggregates: what cannot be listed is not guessed
 struct Members {
@@ -110,6 +148,56 @@ static_assert(kto::FeedsModel<kto::PackedCollator, kto::Decoder> && kto::FeedsMo
 static_assert(kto::ReferencePolicy<kto::LiveReference<kto::Decoder>, kto::Decoder>);
 static_assert(kto::ReferencePolicy<kto::LiveReference<Function>, Function>);
 static_assert(!kto::ReferencePolicy<kto::Decoder, kto::Decoder> && !kto::ReferencePolicy<std::nullptr_t, kto::Decoder>);
+
+// Optional parts of models
+static_assert(kto::SaysComputeType<kto::Decoder> && kto::TakesNoise<kto::Decoder> && kto::NamesNoise<kto::Decoder>);
+static_assert(!kto::SaysComputeType<Function> && !kto::TakesNoise<Function> && !kto::NamesNoise<Function>);
+struct OtherParts : kto::Decoder {
+  at::ScalarType compute() const;
+  float neftune_noise_alpha;
+};
+static_assert(!kto::SaysComputeType<OtherParts> && !kto::TakesNoise<OtherParts> && kto::NamesNoise<OtherParts>);
+
+// Optional parts of references
+using Live = kto::LiveReference<kto::Decoder>;
+using Table = kto::PrecomputedReference<kto::Decoder>;
+static_assert(kto::SaysStartsAsPolicy<Live> && !kto::SaysStartsAsPolicy<Table>);
+static_assert(kto::IdentifiesItself<Table> && !kto::IdentifiesItself<Live>);
+static_assert(kto::FixesKlPairs<Table> && !kto::FixesKlPairs<Live>);
+static_assert(kto::FollowsPolicy<kto::EmaReference<kto::Decoder>, kto::Decoder> &&
+              !kto::FollowsPolicy<Live, kto::Decoder>);
+struct Derived : Live {};
+static_assert(kto::ListsModels<Live> && kto::ListsModels<Derived> && kto::ShowsModels<Derived>);
+static_assert(!kto::ListsModels<Table> && kto::ShowsModels<Table> && !kto::NamesVisitModels<Table>);
+class Private {
+ public:
+  template <class Visit>
+  void visit_models(const Visit& visit) const {
+    visit(model_);
+  }
+
+ private:
+  kto::Decoder model_;
+};
+static_assert(kto::ListsModels<Private> && kto::NamesVisitModels<Private>);
+class Hidden {
+ public:
+  explicit Hidden(kto::Decoder model) : model_(std::move(model)) {}
+  kto::ReferenceLogps log_probs(const kto::Decoder&, const kto::Batch&) const;
+
+ private:
+  kto::Decoder model_;
+};
+static_assert(kto::GivesReferenceLogps<Hidden, kto::Decoder> && !kto::ShowsModels<Hidden> &&
+              !kto::ReferencePolicy<Hidden, kto::Decoder>);
+struct WrongParts {
+  int starts_as_policy;
+  std::string identity() const;
+  void visit_models() const;
+};
+static_assert(kto::NamesStartsAsPolicy<WrongParts> && !kto::SaysStartsAsPolicy<WrongParts>);
+static_assert(kto::NamesIdentity<WrongParts> && !kto::IdentifiesItself<WrongParts>);
+static_assert(kto::NamesVisitModels<WrongParts> && !kto::ListsModels<WrongParts>);
 
 // Optimizers
 static_assert(kto::OptimizerPolicy<kto::AdamW> && !kto::OptimizerPolicy<kto::Schedule>);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The arguments of train_kto: one table of all options, and what a command line and its YAML file make of it.
+// The arguments of a training program: one table of all options, and what a command line and its YAML file make of it.
 #pragma once
 
 #include "kto/cli/command_line.hpp"
@@ -42,35 +42,25 @@ inline void reset_lora_options(ScriptConfig& script, const Note& note) {
 
 }  // namespace detail
 
-/// The one table of all options of train_kto.
-inline const Options<Arguments>& argument_options() {
-  static const Options<Arguments> table = [] {
-    Options<Arguments> rows;
-    const auto add = [&](auto part, const auto& options, std::string_view heading) {
-      for (const auto& row : options)
-        if (row.group == heading) rows.push_back(within(part, row));
-    };
-    for (const std::string_view heading : group::all) {
-      const bool script_first = heading == group::kto;
-      if (script_first) add(&Arguments::script, script_options(), heading);
-      add(&Arguments::train, train_options(), heading);
-      if (!script_first) add(&Arguments::script, script_options(), heading);
-    }
-    add(&Arguments::script, script_options(), "");  // aliases and refused names
-    add(&Arguments::train, train_options(), "");
-    return rows;
-  }();
-  return table;
-}
-
-/// All options that work and their values: the content of training_args.json.
-inline Json to_json(const Arguments& arguments) { return to_json(argument_options(), arguments); }
-
-/// What to_json wrote. Throws UsageError, which begins with `where` (a path), for unknown or refused names or values.
-inline Arguments arguments_from_json(const Json& object, std::string_view where) {
-  Arguments arguments;
-  from_json(argument_options(), arguments, object, where);
-  return arguments;
+/// The one table of all options of a program that offers `losses`, which must outlive it.
+inline Options<Arguments> argument_options(const cli::LossTable& losses) {
+  Options<Arguments> rows;
+  const auto add = [&](auto part, const auto& options, std::string_view heading) {
+    for (const auto& row : options)
+      if (row.group == heading) rows.push_back(within(part, row));
+  };
+  for (const std::string_view heading : group::all) {
+    add(&Arguments::loss, losses.options(), heading);
+    add(&Arguments::train, train_options(), heading);
+    add(&Arguments::script, script_options(), heading);
+  }
+  add(&Arguments::script, script_options(), "");  // aliases and refused names
+  add(&Arguments::train, train_options(), "");
+  for (const cli::LossEntry& loss : losses.losses())
+    for (const cli::LossFlag& flag : loss.flags)
+      check(find_option(train_options(), flag.name) == nullptr && find_option(script_options(), flag.name) == nullptr,
+            "the loss ", loss.name, " has a flag --", flag.name, ", which is an option of its own; rename the flag");
+  return rows;
 }
 
 /// The folder of TensorBoard's event files. A run's name is one folder in it: what would lead elsewhere becomes _.
@@ -83,28 +73,26 @@ inline fs::path event_folder(const Arguments& arguments) {
   return fs::path(arguments.train.output_dir) / "runs" / name;
 }
 
-/// The arguments of train_kto; nothing when --help or --version was asked for, and printed to `out`. `note` hears of
-/// values that were taken and change nothing. Throws UsageError with one line for the user; the program then ends with
-/// status 2.
-inline std::optional<Arguments> parse_arguments(int argc, const char* const* argv, std::string_view version,
-                                                std::ostream& out = std::cout, const Note& note = {}) {
-  const Program program{.name = "train_kto",
-                        .version = version,
-                        .usage = "--model_name_or_path DIR --dataset_name PATH [--output_dir DIR] [options]",
-                        .summary = "Trains a language model with KTO (Kahneman-Tversky Optimization)."};
-  const auto line = read_command_line(argument_options(), program, argc, argv, out);
+/// The arguments of `program`, whose options are argument_options(losses); nothing when --help or --version was asked
+/// for, and printed to `out`. `note` hears of values that were taken and change nothing. Throws UsageError with one line
+/// for the user; the program then ends with status 2.
+inline std::optional<Arguments> parse_arguments(int argc, const char* const* argv, const Program& program,
+                                                const cli::LossTable& losses, std::ostream& out = std::cout,
+                                                const Note& note = {}) {
+  const Options<Arguments> options = argument_options(losses);
+  const auto line = read_command_line(options, program, argc, argv, out);
   if (!line) return std::nullopt;
   Arguments first, arguments;  // the first: what is asked for before all others
   first.script.use_peft = true;
-  apply(argument_options(), *line, first);
+  apply(options, *line, first);
   const bool adapter_is_off = !first.script.use_peft;  // it says so, in place of saying nothing
   if (first.script.trl_defaults) {
-    set_trl_defaults(argument_options(), arguments);
+    set_trl_defaults(options, arguments);
     if (first.train.fp16) arguments.train.bf16 = false;  // as in TRL, where bf16 is what fp16 is not
   }
   std::int64_t& batch_size = arguments.train.per_device_train_batch_size;
   const std::int64_t usual_size = std::exchange(batch_size, 0);  // whether it is given
-  apply(argument_options(), *line, arguments, note);
+  apply(options, *line, arguments, note);
   if (batch_size == 0) batch_size = arguments.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
   arguments.script.trl_defaults = false;  // the options have their values
   if (adapter_is_off) detail::reset_lora_options(arguments.script, note);
@@ -120,9 +108,9 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
   detail::apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype", note);
   detail::apply_init_kwargs(arguments.script, arguments.script.ref_model_init_kwargs, "ref_model_init_kwargs",
                             "ref_dtype", note);
-  validate(arguments);
+  validate(arguments, losses);
   if (note)
-    visit_unused(argument_options(), arguments, [&](std::string_view name, std::string_view why) {
+    visit_unused(options, arguments, [&](std::string_view name, std::string_view why) {
       note(concat(name, " is taken without effect: ", why));
     });
   return arguments;

@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 #include <map>
+#include <range/v3/view/drop.hpp>
+#include <range/v3/view/take.hpp>
 #include <utility>
 
 #include "kto/cli/arguments.hpp"
@@ -30,15 +32,20 @@ inline fs::path user_cache_folder() {
   return (problem ? "/tmp" : folder) / ("kto-" + std::to_string(::getuid()));
 }
 
+/// Takes what all files of a run have in common into `parts`. `pairs_for` names the loss, where it is one of pairs.
+inline std::vector<RowFiles> for_run(const ScriptConfig& script, std::string_view pairs_for,
+                                     std::vector<RowFiles> parts) {
+  for (RowFiles& part : parts) {
+    part.label_pad_token_id = script.label_pad_token_id;
+    part.pairs_for = pairs_for;
+  }
+  return parts;
+}
+
 /// The files of `split`; of a mixture, whose only one is train, all.
 inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::string& split) {
-  std::vector<RowFiles> out;
-  if (script.datasets.empty())
-    out = row_files({.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")});
-  else
-    out = mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
-  for (RowFiles& part : out) part.label_pad_token_id = script.label_pad_token_id;
-  return out;
+  if (!script.datasets.empty()) return mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
+  return row_files({.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")});
 }
 
 /// What rows are called in messages.
@@ -55,6 +62,7 @@ inline EncodeOptions encode_options(const ScriptConfig& script) {
 /// and replaced.
 inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<RowFiles>& parts,
                                 const fs::path& model_folder, const Processor& processor, const Note& note) {
+  enable_parquet();
   constexpr std::size_t worth_keeping = 20000;  // rows: fewer are tokenized in the time that looking them up takes
   constexpr double worth_looking = 4e6;         // bytes of their files
   double num_bytes = 0;
@@ -96,9 +104,9 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
 }
 
 /// Rows split in two by a draw of their numbers, so that both rows of a pair stay together: (held out, others), each
-/// shuffled, and pairs in the trainer's order again.
+/// shuffled, and pairs in the trainer's order again: side by side where the loss is `paired`.
 inline std::pair<std::vector<Example>, std::vector<Example>> split_rows(std::vector<Example> rows, double share,
-                                                                        std::uint64_t seed) {
+                                                                        std::uint64_t seed, bool paired) {
   std::map<std::size_t, std::vector<Example>> by_number;
   for (Example& row : rows) by_number[row.row].push_back(std::move(row));
   std::vector<std::vector<Example>*> units;
@@ -106,16 +114,17 @@ inline std::pair<std::vector<Example>, std::vector<Example>> split_rows(std::vec
   const std::size_t n = units.size(), num_out = static_cast<std::size_t>(std::ceil(share * static_cast<double>(n)));
   check(num_out < n, "test_split_size ", share, " of ", n, " rows leaves none to train on");
   const auto order = shuffled_order(n, seed, 0);
-  const auto take = [&](std::size_t begin, std::size_t end) {
+  const auto take = [&](auto&& drawn) {
     std::vector<Example> out;
-    for (std::size_t chunk = begin; chunk < end; chunk += static_cast<std::size_t>(unpair_chunk))
-      for (std::size_t which = 0; which < 2; ++which)
-        for (std::size_t i = chunk; i < std::min(chunk + static_cast<std::size_t>(unpair_chunk), end); ++i)
-          if (units[order[i]]->size() > which) out.push_back(std::move((*units[order[i]])[which]));
+    const auto take_row = [&](std::size_t unit, bool is_first) {
+      const std::size_t which = is_first ? 0 : 1;
+      if (units[unit]->size() > which) out.push_back(std::move((*units[unit])[which]));
+    };
+    visit_unpaired(drawn, take_row, paired ? 1 : unpair_chunk);
     return out;
   };
-  auto held_out = take(0, num_out);
-  return {std::move(held_out), take(num_out, n)};
+  auto held_out = take(order | ranges::views::take(num_out));
+  return {std::move(held_out), take(order | ranges::views::drop(num_out))};
 }
 
 /// What a run trains and is evaluated on.
@@ -161,12 +170,10 @@ inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const 
                        path.has_parent_path() || detail::is_data_file(path) ||
                        (where.is_string() && script.dataset_name.empty());
   try {
-    auto out =
-        !is_path ? row_files({.path = script.dataset_name, .split = text, .config = script.dataset_config.value_or("")})
-        : fs::is_directory(path) ? row_files({.path = path, .split = script.dataset_test_split})
-                                 : row_files({.path = path});
-    for (RowFiles& part : out) part.label_pad_token_id = script.label_pad_token_id;
-    return out;
+    if (!is_path)
+      return row_files({.path = script.dataset_name, .split = text, .config = script.dataset_config.value_or("")});
+    return fs::is_directory(path) ? row_files({.path = path, .split = script.dataset_test_split})
+                                  : row_files({.path = path});
   } catch (const std::exception& error) {
     fail("eval_datasets: ", name, ": ",
          where.is_string() && !is_path ? concat(text, " is no file or folder, and as a split: ") : "",
@@ -179,6 +186,12 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
                                        const std::vector<RowFiles>& parts, const fs::path& model_folder,
                                        const Processor& processor, const Note& note) {
   Encoded encoded = encode_or_recall(script, parts, model_folder, processor, note);
+  if (const std::string& pairs_for = parts.front().pairs_for; !pairs_for.empty()) try {
+      encoded.examples = pair_up(std::move(encoded.examples));
+    } catch (const Error& error) {  // rows with a label, which were read from the cache
+      fail(rows_name(script, parts), ": ", error.what(), ", and ", pairs_for,
+           " compares pairs: expected rows with the columns prompt, chosen and rejected");
+    }
   drop_long_prompts(encoded, encode_options(script).max_length);
   for (const std::string& line : encoded.notes) note(split + ": " + line);
   const Truncation truncation = truncation_of(script, processor.named_tokens());
@@ -187,16 +200,19 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
   return std::move(encoded.examples);
 }
 
-/// Loads what `args` name. `processor` must outlive a stream.
-inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::path& model_folder,
-                            const Processor& processor, const Note& note) {
+/// Loads what `args` name for `loss`: rows, or where it compares pairs, chosen and rejected rows side by side.
+/// `processor` must outlive a stream.
+inline LoadedRows load_rows(const Arguments& args, const cli::LossEntry& loss, bool evaluates,
+                            const fs::path& model_folder, const Processor& processor, const Note& note) {
   const ScriptConfig& script = args.script;
+  const bool paired = loss.needs.chosen_rejected;
+  const std::string pairs_for = paired ? concat("the loss ", loss.name) : "";
   check(!truncation_of(script).parts || processor.named_tokens().eos, model_folder.string(),
         ": the tokenizer names no eos_token, with which max_prompt_length, max_completion_length and truncation_mode "
         "end completions; name it in tokenizer_config.json, or leave these options out");
   const std::string& train = script.dataset_train_split;
   LoadedRows out;
-  const auto parts = row_files(script, train);
+  const auto parts = for_run(script, pairs_for, row_files(script, train));
   for (const RowFiles& part : parts)
     for (const fs::path& file : part.files) out.files[file.string()] = script.dataset_streaming;
   if (script.dataset_streaming) {
@@ -219,13 +235,14 @@ inline LoadedRows load_rows(const Arguments& args, bool evaluates, const fs::pat
   }
   if (script.test_split_size) {
     auto [held_out, others] =
-        split_rows(std::move(out.train), *script.test_split_size, static_cast<std::uint64_t>(args.train.seed));
+        split_rows(std::move(out.train), *script.test_split_size, static_cast<std::uint64_t>(args.train.seed), paired);
     note(concat("test_split_size: ", held_out.size(), " rows held out, ", others.size(), " to train on"));
     out.train = std::move(others);
     out.evaluation.emplace_back("", std::move(held_out));
   } else if (evaluates) {
     const auto load = [&](const std::string& name, const std::string& called, const std::vector<RowFiles>& files) {
-      out.evaluation.emplace_back(name, load_split(script, called, files, model_folder, processor, note));
+      out.evaluation.emplace_back(
+          name, load_split(script, called, for_run(script, pairs_for, files), model_folder, processor, note));
     };
     if (script.eval_datasets.empty()) load("", script.dataset_test_split, row_files(script, script.dataset_test_split));
     for (const auto& [name, where] : script.eval_datasets.items())

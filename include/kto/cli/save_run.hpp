@@ -51,9 +51,9 @@ inline std::string model_card(const Arguments& args, const Policy& policy, std::
                       .version = std::string(version)});
 }
 
-/// Writes what transformers' Trainer leaves in its output folder.
-inline void save_run(const Arguments& args, const Policy& policy, const TrainerState& state, const Plan& plan,
-                     const Json& eval_metrics, std::string_view version) {
+/// Writes what transformers' Trainer leaves in its output folder. `arguments` is the content of training_args.json.
+inline void save_run(const Arguments& args, const Json& arguments, const Policy& policy, const TrainerState& state,
+                     const Plan& plan, const Json& eval_metrics, std::string_view version) {
   const fs::path folder = args.train.output_dir;
   const auto write = [&](const char* name, const Json& content) { write_file(folder / name, content.dump(2) + "\n"); };
   Policy saved = policy;
@@ -71,7 +71,7 @@ inline void save_run(const Arguments& args, const Policy& policy, const TrainerS
     results.update(eval_metrics);
   }
   write("all_results.json", results);
-  write("training_args.json", to_json(args));
+  write("training_args.json", arguments);
   write("trainer_state.json", to_json(state, plan, args.train));
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What train_kto takes beside TrainConfig: TRL's ScriptArguments, ModelConfig and the rest of KTOConfig. It chooses
-// model, rows, loss, collator, optimizer and device.
+// model, rows, collator, optimizer and device. The loss is a LossChoice.
 #pragma once
+
+#include <map>
+#include <string>
 
 #include "kto/data/files.hpp"
 #include "kto/data/truncation.hpp"
@@ -10,15 +13,12 @@
 
 namespace kto {
 
-enum class LossType { kto, apo_zero_unpaired };
 enum class CollatorType { packed, padded };
 enum class MatmulChoice { automatic, aten, onednn };
 enum class ReferenceDtype { float32, bfloat16 };
 enum class Optim { adamw_torch_fused, adamw_torch, adamw_8bit, adamw_bf16, sgd, rmsprop, adagrad, adafactor };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
 
-template <>
-inline constexpr std::array<std::string_view, 2> enum_names<LossType>{"kto", "apo_zero_unpaired"};
 template <>
 inline constexpr std::array<std::string_view, 8> enum_names<Optim>{
     "adamw_torch_fused", "adamw_torch", "adamw_8bit", "adamw_bf16", "sgd", "rmsprop", "adagrad", "adafactor"};
@@ -57,8 +57,6 @@ struct ScriptConfig {
   std::optional<std::int64_t> pad_to_multiple_of = std::nullopt;
   std::int64_t label_pad_token_id = default_label_pad_token_id;  ///< of rows that are tokenized already
   std::optional<std::int64_t> dataset_num_proc = std::nullopt;   ///< threads that tokenize; all cores when absent
-  LossType loss_type = LossType::kto;
-  double beta = 0.1;
   Optim optim = Optim::adamw_torch_fused;
   std::optional<std::string> optim_args = std::nullopt;              ///< "momentum=0.9,nesterov=true"
   std::optional<std::string> ref_model_name_or_path = std::nullopt;  ///< another model as reference
@@ -102,8 +100,15 @@ struct ScriptConfig {
   std::optional<bool> disable_tqdm = std::nullopt;  ///< no progress bar; only on a terminal when absent
 };
 
+/// The loss of --loss_type, and those of its flags that are given.
+struct LossChoice {
+  std::string type = "";  ///< the program's first loss where empty
+  std::map<std::string, Json> values = {};
+};
+
 struct Arguments {
   ScriptConfig script;
+  LossChoice loss;
   TrainConfig train = {.save_strategy = SaveStrategy::steps};  ///< TRL's default; the library saves when asked to
 };
 

@@ -124,8 +124,6 @@ inline const Options<ScriptConfig>& script_options() {
                "threads that tokenize; None: all cores; the result is the same for any number",
                {"None or an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),
         {.name = "preprocessing_num_workers", .alias_of = "dataset_num_proc"},
-        option(&C::loss_type, "loss_type", group::kto, "the loss"),
-        option(&C::beta, "beta", group::kto, "how strongly the policy is held to the reference", detail::above_zero()),
         detail::optim_option(),
         text(option(&C::optim_args, "optim_args", group::optimization,
                     "of sgd: momentum, dampening, nesterov; of rmsprop: alpha, eps, momentum, centered; of adagrad: "

@@ -2,6 +2,7 @@
 // Arguments of train_kto that contradict each other.
 #pragma once
 
+#include "kto/cli/losses.hpp"
 #include "kto/cli/mixture.hpp"
 #include "kto/cli/script_options.hpp"
 #include "kto/train/kl_group.hpp"
@@ -9,8 +10,13 @@
 namespace kto {
 
 /// Throws UsageError when two arguments contradict each other.
-inline void validate(const Arguments& arguments) {
+inline void validate(const Arguments& arguments, const cli::LossTable& losses) {
   validate(arguments.train);
+  losses.check(arguments.loss);
+  const cli::LossEntry& loss = losses.chosen(arguments.loss);
+  if (loss.needs.chosen_rejected && (arguments.train.desirable_weight != 1 || arguments.train.undesirable_weight != 1))
+    throw UsageError(concat("desirable_weight and undesirable_weight weigh rows one by one, and ", loss.name,
+                            " compares pairs: leave both at 1"));
   const bool evaluates = arguments.script.do_eval || arguments.train.eval_strategy != IntervalStrategy::no;
   if (!arguments.script.do_train && !arguments.script.do_eval)
     throw UsageError("do_train False leaves nothing to do: add --do_eval");
@@ -105,7 +111,7 @@ inline void validate(const Arguments& arguments) {
     throw UsageError(
         "generation_num_prompts, generation_max_new_tokens and generation_temperature need "
         "--generate_during_eval");
-  if (script.do_train && script.loss_type == LossType::kto) check_kl_group(arguments.train);
+  if (script.do_train && loss.needs.kl_pairs) check_kl_group(arguments.train);
   if (arguments.train.eval_on_start && !evaluates)
     throw UsageError("eval_on_start needs --do_eval, or --eval_strategy steps or epoch");
 }

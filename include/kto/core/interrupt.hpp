@@ -25,7 +25,8 @@ inline void check_interrupt() {
   if (detail::interrupt_asked.load(std::memory_order_relaxed) && detail::num_uninterrupted == 0) throw Interrupted{};
 }
 
-/// While an instance lives, work of this thread is not interrupted: an update, a save.
+/// While an instance lives, work of this thread is not interrupted: an update, a save. Other threads may still stop;
+/// those that LibTorch runs backward passes on never check.
 class Uninterrupted {
  public:
   Uninterrupted() { ++detail::num_uninterrupted; }

@@ -24,6 +24,7 @@
 #include "kto/core/interrupt.hpp"
 #include "kto/data/detail/problems.hpp"
 #include "kto/data/example.hpp"
+#include "kto/data/pairs.hpp"
 #include "kto/data/render.hpp"
 #include "kto/data/rows.hpp"
 
@@ -267,13 +268,15 @@ Encoded encode_blocks(RowBlocks& rows, const RowEncoder<Tokenizer, Template>& en
 }
 
 /// The rows of a data set tokenized as they are asked for: one pass over them, in their order, with a block of text in
-/// memory at a time. Rows whose prompt fills max_length are left out. Refers to the encoder.
+/// memory at a time. Rows whose prompt fills max_length are left out. Where parts want pairs (RowFiles::pairs_for), they
+/// come as pair_up has them. Refers to the encoder.
 template <EncodesText Tokenizer, RendersChat Template>
 class ExampleStream {
  public:
   ExampleStream(std::vector<RowFiles> parts, std::string where, const RowEncoder<Tokenizer, Template>& encoder,
                 EncodeOptions options)
-      : rows_(std::move(parts), std::move(where), /*stop_at_problem=*/true),
+      : paired_(std::ranges::any_of(parts, [](const RowFiles& part) { return !part.pairs_for.empty(); })),
+        rows_(std::move(parts), std::move(where), /*stop_at_problem=*/true),
         encoder_(encoder),
         options_(std::move(options)) {}
 
@@ -286,6 +289,7 @@ class ExampleStream {
       BlockEncoder blocks(encoder_, options_, rows_.files());
       blocks.add(block, block.size());
       std::vector<Example> examples = std::move(blocks).finish().examples;
+      if (paired_) examples = pair_up(std::move(examples));  // a block has whole pairs
       if (options_.max_length)
         std::erase_if(examples, [&](const Example& row) {
           return row.prompt_ids.size() >= static_cast<std::size_t>(*options_.max_length);
@@ -302,6 +306,7 @@ class ExampleStream {
   }
 
  private:
+  bool paired_;
   RowBlocks rows_;
   const RowEncoder<Tokenizer, Template>& encoder_;
   EncodeOptions options_;

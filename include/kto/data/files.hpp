@@ -40,6 +40,7 @@ struct RowFiles {
   std::int64_t label_pad_token_id = default_label_pad_token_id;
   std::optional<DataFormat> format = {};  ///< of all files; by default, from their names
   std::vector<std::string> notes = {};    ///< messages for the user about the choice of files
+  std::string pairs_for = "";             ///< who compares pairs: "the loss dpo". Other rows are then refused
 };
 
 namespace detail {

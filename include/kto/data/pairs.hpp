@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// For losses of pairs: puts the two rows of each pair side by side again, which reading a paired data set parts.
+// For losses of pairs: puts the two rows of each pair, which reading a paired data set parts, side by side again.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <unordered_map>
 #include <utility>
@@ -12,9 +13,20 @@
 
 namespace kto {
 
-/// Rows as chosen, rejected, chosen, rejected, ..., in the order of the chosen ones; Example::row says which belong
-/// together. A row whose partner is missing (dropped, its prompt fills max_length) is left out. Throws Error when a row
-/// number has two rows of one label, or when no pair is left.
+/// Gives both rows of a pair one prompt: the tokens that theirs begin with alike. A token that belongs to the prompt of
+/// one row alone, since tokens merge across its end in the other, goes to the completion, as in TRL's DPOTrainer.
+inline void share_prompt(Example& chosen, Example& rejected) {
+  const auto [end, unused] = std::ranges::mismatch(chosen.prompt_ids, rejected.prompt_ids);
+  const auto length = end - chosen.prompt_ids.begin();
+  for (Example* row : {&chosen, &rejected}) {
+    row->completion_ids.insert(row->completion_ids.begin(), row->prompt_ids.begin() + length, row->prompt_ids.end());
+    row->prompt_ids.resize(static_cast<std::size_t>(length));
+  }
+}
+
+/// Rows as chosen, rejected, chosen, rejected, ..., in the order of the chosen ones, each pair with one prompt;
+/// Example::row says which belong together. A row whose partner is missing is left out. Throws Error when a row number
+/// has two rows of one label, or when there is no pair.
 inline std::vector<Example> pair_up(std::vector<Example> rows) {
   std::unordered_map<std::size_t, std::size_t> rejected;
   for (std::size_t i = 0; i < rows.size(); ++i)
@@ -27,6 +39,7 @@ inline std::vector<Example> pair_up(std::vector<Example> rows) {
     if (partner == rejected.end()) continue;
     Example& other = rows[partner->second];
     check(!other.completion_ids.empty(), "row ", row.row, " has two chosen completions");
+    share_prompt(row, other);
     out.push_back(std::move(row));
     out.push_back(std::exchange(other, {}));
   }

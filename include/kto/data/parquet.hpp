@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows from Parquet and Arrow files, through Apache Arrow. A program that includes this header and links kto::arrow
-// reads them wherever it reads rows; without Arrow such a file is an Error that says how to get it. Apart from
-// rows.hpp, for Arrow's headers are large.
+// Rows from Parquet and Arrow files, through Apache Arrow: a program that links kto::arrow and calls enable_parquet()
+// reads them wherever it reads rows. Apart from rows.hpp, for Arrow's headers are large.
 #pragma once
 
 #include "kto/data/detail/row_reader.hpp"
@@ -212,7 +211,17 @@ inline void read_table_by_arrow(const fs::path& path, DataFormat format,
   }
 }
 
-inline const bool reads_tables = (table_reader = &read_table_by_arrow, true);
-
 }  // namespace kto::detail
 #endif
+
+namespace kto {
+
+/// From now on this process reads rows of Parquet and Arrow files, too. Call it once, in main. Does nothing in a program
+/// that does not link kto::arrow: such a file is then an Error that says how to read it.
+inline void enable_parquet() {
+#if defined(KTO_HAS_ARROW)
+  detail::table_reader = &detail::read_table_by_arrow;
+#endif
+}
+
+}  // namespace kto

@@ -19,6 +19,9 @@ enum class RowFormat {
   Tokenized,       ///< completion_input_ids, completion_labels, label: ids instead of text
 };
 
+/// Whether each row has two completions.
+inline bool is_paired(RowFormat format) { return format == RowFormat::Paired || format == RowFormat::ImplicitPrompt; }
+
 struct RowKind {
   RowFormat format = RowFormat::Unpaired;
   bool conversational = false;  ///< lists of messages, for a chat template; otherwise plain strings

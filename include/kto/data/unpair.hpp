@@ -79,14 +79,22 @@ inline void extract_prompt(Pair& pair) {
 /// Pairs that one pass of TRL's unpairing takes: their chosen rows come first, then their rejected ones.
 inline constexpr std::ptrdiff_t unpair_chunk = 1000;
 
+/// Calls visit(unit, is_chosen) for both rows of each unit (a pair), in TRL's order: of each `chunk` units the chosen
+/// rows first. With a chunk of 1 the two stay together.
+template <class Units, class Visit>
+void visit_unpaired(const Units& units, const Visit& visit, std::ptrdiff_t chunk = unpair_chunk) {
+  for (auto&& some : units | ranges::views::chunk(chunk))
+    for (const bool is_chosen : {true, false})
+      for (const auto& unit : some) visit(unit, is_chosen);
+}
+
 /// The two rows of each pair, in TRL's order.
 inline std::vector<Row> unpair(const std::vector<Pair>& pairs) {
   std::vector<Row> rows;
   rows.reserve(2 * pairs.size());
-  for (auto&& chunk : pairs | ranges::views::chunk(unpair_chunk))
-    for (const bool label : {true, false})
-      for (const Pair& pair : chunk)
-        rows.push_back({static_cast<const RowContext&>(pair), label ? pair.chosen : pair.rejected, label});
+  visit_unpaired(pairs, [&](const Pair& pair, bool label) {
+    rows.push_back({static_cast<const RowContext&>(pair), label ? pair.chosen : pair.rejected, label});
+  });
   return rows;
 }
 

@@ -115,6 +115,12 @@ class StateReader {
     }
   }
 
+  /// Whether the state has a tensor of that name.
+  bool contains(std::string_view name) const {
+    const std::string path = detail::joined_name(prefix_, name);
+    return tensors_.contains(path) || (file_ && file_->contains(path));
+  }
+
  private:
   const Json& find(const std::string& path) const {
     const auto found = values_.find(path);

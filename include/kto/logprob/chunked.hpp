@@ -53,9 +53,10 @@ struct TileHead {
   bool keeps_sums;  ///< use bf16_logits, in both passes, whatever the weight is cast to
   double scale, soft_cap;
 
-  TileHead(const Tensor& hidden_CD, const Tensor& weight, const Tensor& bias, double scale_in, double soft_cap_in)
-      : weight_VD(CastOnce::is_open() ? CastOnce::cast(weight, hidden_CD.scalar_type()) : weight.detach()),
-        bias_V(bias.defined() ? CastOnce::cast(bias, hidden_CD.scalar_type()) : bias),
+  TileHead(const WeightUse& use, const Tensor& hidden_CD, const Tensor& weight, const Tensor& bias, double scale_in,
+           double soft_cap_in)
+      : weight_VD(use.casts ? use.cast(weight, hidden_CD.scalar_type()) : weight.detach()),
+        bias_V(bias.defined() ? use.cast(bias, hidden_CD.scalar_type()) : bias),
         type(hidden_CD.scalar_type()),
         keeps_sums(takes_bf16_logits(hidden_CD, weight_VD)),
         scale(scale_in),
@@ -98,7 +99,7 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
                                double soft_cap, bool statistics, std::int64_t block, std::int64_t slice) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const Tiling tiling{hidden_CD.size(0), weight_VD.size(0), block, slice};
-    const TileHead head(hidden_CD, weight_VD, bias_V.value_or(Tensor()), scale, soft_cap);
+    const TileHead head(WeightUse::in_forward(ctx), hidden_CD, weight_VD, bias_V.value_or(Tensor()), scale, soft_cap);
     const auto options = hidden_CD.options().dtype(wide(hidden_CD));
     const auto per_token = [&](bool wanted) { return wanted ? at::zeros({tiling.num_tokens}, options) : Tensor(); };
     const Tensor logp_C = per_token(true), log_sum_C = per_token(true), entropy_C = per_token(statistics),
@@ -129,12 +130,13 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const WeightUse use = WeightUse::in_backward(ctx);
     const auto saved = ctx->get_saved_variables();
     const Tensor &hidden_CD = saved[0], &weight_VD = saved[1], &bias_V = saved[2], &target_C = saved[3],
                  &log_sum_C = saved[4];
     const Tiling tiling{hidden_CD.size(0), weight_VD.size(0), ctx->saved_data["block"].toInt(),
                         ctx->saved_data["slice"].toInt()};
-    const TileHead head(hidden_CD, weight_VD, bias_V, ctx->saved_data["scale"].toDouble(),
+    const TileHead head(use, hidden_CD, weight_VD, bias_V, ctx->saved_data["scale"].toDouble(),
                         ctx->saved_data["soft_cap"].toDouble());
     const bool one_block = tiling.num_tokens > 0 && tiling.num_tokens <= tiling.block;
     const auto grad_like = [&](const Tensor& tensor) {
@@ -142,7 +144,8 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
     };
     const Tensor grad_hidden_CD =
         ctx->needs_input_grad(0) ? at::zeros_like(hidden_CD, hidden_CD.options().dtype(wide(hidden_CD))) : Tensor();
-    const bool wanted = ctx->needs_input_grad(1), in_place = wanted && InPlaceGradients::take(weight_VD);
+    const bool wanted = ctx->needs_input_grad(1), in_place = wanted && use.adds_gradient_of(weight_VD);
+    const auto lock = in_place ? lock_gradient(weight_VD) : std::unique_lock<std::mutex>();
     const bool adds = in_place && weight_VD.grad().defined();
     const Tensor grad_weight_VD = adds ? weight_VD.grad() : wanted ? grad_like(weight_VD.detach()) : Tensor();
     if (in_place) weight_VD.mutable_grad() = grad_weight_VD;

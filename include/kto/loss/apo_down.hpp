@@ -10,7 +10,9 @@ namespace kto {
 
 struct ApoDown {
   static constexpr BatchParts needs{.chosen_rejected = true};
-  double beta = 0.1;  ///< how strongly the policy is held to the reference
+  static constexpr std::string_view name = "apo_down";
+  static constexpr auto options() { return std::tuple{LossOption{"beta", &ApoDown::beta, beta_help, above(0)}}; }
+  double beta = 0.1;
 
   template <class Array>
   LossTerms<Array> operator()(const LossInput<Array>& in) const {

@@ -11,7 +11,11 @@ namespace kto {
 
 struct ApoZeroUnpaired {
   static constexpr BatchParts needs{};
-  double beta = 0.1;  ///< how strongly the policy is held to the reference
+  static constexpr std::string_view name = "apo_zero_unpaired";
+  static constexpr auto options() {
+    return std::tuple{LossOption{"beta", &ApoZeroUnpaired::beta, beta_help, above(0)}};
+  }
+  double beta = 0.1;
 
   template <class Array>
   LossTerms<Array> operator()(const LossInput<Array>& in) const {
@@ -23,7 +27,9 @@ struct ApoZeroUnpaired {
 
 struct ApoZeroPaired {
   static constexpr BatchParts needs{.chosen_rejected = true};
-  double beta = 0.1;  ///< how strongly the policy is held to the reference
+  static constexpr std::string_view name = "apo_zero";
+  static constexpr auto options() { return std::tuple{LossOption{"beta", &ApoZeroPaired::beta, beta_help, above(0)}}; }
+  double beta = 0.1;
 
   template <class Array>
   LossTerms<Array> operator()(const LossInput<Array>& in) const {

@@ -11,7 +11,9 @@ namespace kto {
 
 struct BcoUnpaired {
   static constexpr BatchParts needs{};
-  double beta = 0.1;    ///< how strongly the policy is held to the reference
+  static constexpr std::string_view name = "bco";
+  static constexpr auto options() { return std::tuple{LossOption{"beta", &BcoUnpaired::beta, beta_help, above(0)}}; }
+  double beta = 0.1;
   double delta = 0;     ///< running mean of the rewards
   double num_rows = 0;  ///< rows that delta is the mean of
 

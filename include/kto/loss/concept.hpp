@@ -10,6 +10,7 @@
 //     kto::LossTerms<Array> operator()(const kto::LossInput<Array>& in) const { ... }
 //   };
 //
+// A loss that a command line offers also says its name and its flags: kto/loss/option.hpp.
 // Shapes: B examples. Log-probs are in nats.
 #pragma once
 
@@ -22,6 +23,7 @@
 #include "kto/collate/parts.hpp"
 #include "kto/core/member_names.hpp"
 #include "kto/loss/array.hpp"
+#include "kto/loss/option.hpp"
 
 namespace kto {
 

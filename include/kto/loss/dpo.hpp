@@ -10,7 +10,10 @@ namespace kto {
 
 struct Dpo {
   static constexpr BatchParts needs{.chosen_rejected = true};
-  double beta = 0.1;  ///< how strongly the policy is held to the reference
+  static constexpr std::string_view name = "dpo";
+  static constexpr std::string_view also_known_as = "sigmoid";  ///< in TRL's DPOTrainer
+  static constexpr auto options() { return std::tuple{LossOption{"beta", &Dpo::beta, beta_help, above(0)}}; }
+  double beta = 0.1;
 
   template <class Array>
   LossTerms<Array> operator()(const LossInput<Array>& in) const {

@@ -11,7 +11,12 @@ namespace kto {
 
 struct Ipo {
   static constexpr BatchParts needs{.chosen_rejected = true};
-  double beta = 0.1;  ///< the paper's tau; the margin aimed at is 1 / (2 beta) nats a token
+  static constexpr std::string_view name = "ipo";
+  static constexpr auto options() {
+    return std::tuple{
+        LossOption{"beta", &Ipo::beta, "the paper's tau: the margin aimed at is 1 / (2 beta) nats a token", above(0)}};
+  }
+  double beta = 0.1;
 
   template <class Array>
   LossTerms<Array> operator()(const LossInput<Array>& in) const {

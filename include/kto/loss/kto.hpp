@@ -12,7 +12,9 @@ namespace kto {
 
 struct Kto {
   static constexpr BatchParts needs{.kl_pairs = true};
-  double beta = 0.1;  ///< how strongly the policy is held to the reference
+  static constexpr std::string_view name = "kto";
+  static constexpr auto options() { return std::tuple{LossOption{"beta", &Kto::beta, beta_help, above(0)}}; }
+  double beta = 0.1;
 
   template <class Array>
   LossTerms<Array> operator()(const LossInput<Array>& in) const {

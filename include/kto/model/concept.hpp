@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/core/error.hpp"
+#include "kto/core/member_names.hpp"
 #include "kto/nn/head.hpp"
 
 namespace kto {
@@ -22,6 +24,14 @@ template <class Model>
 concept HasParameters = requires(const Model& model) {
   { model.named_parameters() } -> std::convertible_to<NamedTensors>;
 };
+
+/// Where a model computes: the device of its first parameter.
+template <HasParameters Model>
+at::Device device_of(const Model& model) {
+  const NamedTensors parameters = model.named_parameters();
+  check(!parameters.empty(), "the model has no parameters");
+  return parameters.front().second.device();
+}
 
 /// `model.hidden(sequences)` gives the [N, D] states before the head, `model.head()` the head.
 template <class Model>
@@ -59,6 +69,32 @@ template <class Model>
 concept KnowsEmbeddings = requires(const Model& model) {
   { num_embedding_parameters(model) } -> std::same_as<std::int64_t>;
 };
+
+/// Optional: `at::ScalarType compute` is the type that the model multiplies in. The trainer checks it: kHalf goes with
+/// loss scaling (fp16), and with that alone.
+template <class Model>
+concept SaysComputeType = requires(const Model& model) {
+  { (model.compute) } -> std::same_as<const at::ScalarType&>;
+};
+
+/// Optional: `double neftune_noise_alpha` is the scale of the noise that the model adds to its embeddings while it
+/// trains (arXiv:2310.05914), 0 for none. The trainer sets it to the option of that name, and refuses the option for a
+/// model without it.
+template <class Model>
+concept TakesNoise = requires(Model& model) {
+  { (model.neftune_noise_alpha) } -> std::same_as<double&>;
+};
+
+namespace detail {
+struct ModelHooks {
+  int neftune_noise_alpha;
+};
+}  // namespace detail
+
+/// A model has a member of that name: it must match the contract above.
+template <class Model>
+concept NamesNoise =
+    detail::CanBeBase<Model> && !requires { &detail::WithNames<Model, detail::ModelHooks>::neftune_noise_alpha; };
 
 template <class Model>
 concept ModelPolicy = HasParameters<Model> && (GivesHidden<Model> || GivesLogits<Model>);

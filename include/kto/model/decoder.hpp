@@ -18,7 +18,9 @@ namespace kto {
 
 // Shapes: N tokens of a batch in one row, D width, V vocabulary.
 
-/// A handle: copies share their tensors, so training a copy trains the original (frozen_copy makes an independent one).
+/// A handle, as a tensor is: copies share their tensors. Training one copy trains them all, so any of them may be saved
+/// afterwards. The settings below (compute, recompute, neftune_noise_alpha) are each copy's own. frozen_copy() gives a
+/// decoder that later training does not change.
 struct Decoder {
   ModelSpec spec;
   Embedding embed_tokens;

@@ -21,16 +21,9 @@ namespace detail {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Linear(x) without autograd.
-inline Tensor plain_linear(const Tensor& x_NI, const Tensor& weight_OI, const Tensor& bias_O) {
-  const auto type = x_NI.scalar_type();
-  return matmul_transposed(x_NI, CastOnce::cast(weight_OI, type),
-                           bias_O.defined() ? std::optional(CastOnce::cast(bias_O, type)) : std::nullopt);
-}
-
-/// The gradients of weight and bias of a linear layer, where they are wanted.
-inline Tensor bias_gradient(const Tensor& bias_O, const Tensor& grad_NO) {
-  return vector_gradient(bias_O, grad_NO.sum(0, false, at::kFloat));
+/// The gradient of the bias of a linear layer; undefined where it was added to the bias's own.
+inline Tensor bias_gradient(const WeightUse& use, const Tensor& bias_O, const Tensor& grad_NO) {
+  return use.vector_gradient(bias_O, grad_NO.sum(0, false, at::kFloat));
 }
 
 /// hidden + added in float32; `hidden` is float32, both contiguous.
@@ -53,12 +46,13 @@ struct NormedLinears : torch::autograd::Function<NormedLinears> {
   static variable_list forward(AutogradContext* ctx, const Tensor& hidden_ND, const Tensor& norm_D,
                                at::TensorList parameters, const std::vector<bool>& has_bias, bool adds, double eps,
                                at::ScalarType type) {
+    const WeightUse use = WeightUse::in_forward(ctx);
     const Tensor given_ND = hidden_ND.contiguous();
     const bool keeps_terms = adds && parameters.back().scalar_type() != at::kFloat;
     const Tensor held_ND = adds ? sum_of(given_ND, parameters.back()) : given_ND;
     const Tensor scale_N = at::empty({held_ND.size(0)}, held_ND.options().dtype(at::kFloat));
     const Tensor x_ND = at::empty(held_ND.sizes(), held_ND.options().dtype(type));
-    rms_norm_rows(held_ND, CastOnce::cast(norm_D, at::kFloat).contiguous(), eps, false, scale_N, x_ND);
+    rms_norm_rows(held_ND, use.cast(norm_D, at::kFloat).contiguous(), eps, false, scale_N, x_ND);
     variable_list out, saved{keeps_terms ? given_ND : held_ND, norm_D, scale_N};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     if (adds && !keeps_terms) saved.back() = Tensor();
@@ -66,7 +60,7 @@ struct NormedLinears : torch::autograd::Function<NormedLinears> {
     std::size_t next = 0;
     c10::List<bool> biases;
     for (const bool bias : has_bias) {
-      out.push_back(plain_linear(x_ND, parameters[next], bias ? parameters[next + 1] : Tensor()));
+      out.push_back(plain_affine(use, x_ND, parameters[next], bias ? parameters[next + 1] : Tensor()));
       next += bias ? 2 : 1;
       biases.push_back(bias);
     }
@@ -79,6 +73,7 @@ struct NormedLinears : torch::autograd::Function<NormedLinears> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     check(!at::GradMode::is_enabled(), "the blocks of a decoder have no second derivatives on the CPU in float32");
+    const WeightUse use = WeightUse::in_backward(ctx);
     const auto saved = ctx->get_saved_variables();
     const bool adds = ctx->saved_data["adds"].toBool();
     const Tensor added_ND = adds ? saved.back() : Tensor();
@@ -86,7 +81,7 @@ struct NormedLinears : torch::autograd::Function<NormedLinears> {
     const Tensor &norm_D = saved[1], &scale_N = saved[2];
     const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
     const auto biases = ctx->saved_data["biases"].toBoolList();
-    const Tensor weight_D = CastOnce::cast(norm_D, at::kFloat).contiguous();
+    const Tensor weight_D = use.cast(norm_D, at::kFloat).contiguous();
     const Tensor x_ND = at::empty(hidden_ND.sizes(), hidden_ND.options().dtype(type));
     rms_norm_rows(hidden_ND, weight_D, 0, true, scale_N, x_ND);
 
@@ -101,10 +96,10 @@ struct NormedLinears : torch::autograd::Function<NormedLinears> {
       const Tensor &weight_OD = saved[3 + next], &grad = grads[i + (adds ? 1 : 0)];
       if (grad.defined()) {
         const Tensor grad_NO = grad.contiguous();
-        if (ctx->needs_input_grad(2 + next)) out[2 + next] = weight_gradient(weight_OD, grad_NO, x_ND);
-        if (bias && ctx->needs_input_grad(3 + next)) out[3 + next] = bias_gradient(saved[4 + next], grad_NO);
+        if (ctx->needs_input_grad(2 + next)) out[2 + next] = use.weight_gradient(weight_OD, grad_NO, x_ND);
+        if (bias && ctx->needs_input_grad(3 + next)) out[3 + next] = bias_gradient(use, saved[4 + next], grad_NO);
         if (input_wanted) {
-          const Tensor cast_OD = CastOnce::cast(weight_OD, type);
+          const Tensor cast_OD = use.cast(weight_OD, type);
           if (!grad_x_ND.defined())
             grad_x_ND = matmul_transposed(grad_NO, cast_OD.t());
           else
@@ -118,7 +113,7 @@ struct NormedLinears : torch::autograd::Function<NormedLinears> {
       const bool norm_wanted = ctx->needs_input_grad(1);
       const auto norm = rms_norm_backward(grad_x_ND, hidden_ND, weight_D, scale_N, norm_wanted, residual_ND);
       out[0] = norm.x;
-      if (norm_wanted) out[1] = vector_gradient(norm_D, norm.weight_D);
+      if (norm_wanted) out[1] = use.vector_gradient(norm_D, norm.weight_D);
     } else {
       out[0] = residual_ND;
     }
@@ -130,20 +125,23 @@ struct NormedLinears : torch::autograd::Function<NormedLinears> {
 struct GatedDown : torch::autograd::Function<GatedDown> {
   static Tensor forward(AutogradContext* ctx, const Tensor& gate_NM, const Tensor& up_NM, const Tensor& weight_DM,
                         const std::optional<Tensor>& bias_D) {
+    const WeightUse use = WeightUse::in_forward(ctx);
     const Tensor gate = gate_NM.contiguous(), up = up_NM.contiguous();
     ctx->save_for_backward({gate, up, weight_DM, bias_D.value_or(Tensor())});
-    return plain_linear(silu_gated(gate, up), weight_DM, bias_D.value_or(Tensor()));
+    return plain_affine(use, silu_gated(gate, up), weight_DM, bias_D.value_or(Tensor()));
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     check(!at::GradMode::is_enabled(), "the blocks of a decoder have no second derivatives on the CPU in float32");
+    const WeightUse use = WeightUse::in_backward(ctx);
     const auto saved = ctx->get_saved_variables();
     const Tensor &gate_NM = saved[0], &up_NM = saved[1], &weight_DM = saved[2], &bias_D = saved[3];
     const Tensor grad_ND = grads[0].contiguous();
     const bool weight_wanted = ctx->needs_input_grad(2);
-    const Tensor grad_NM = matmul_transposed(grad_ND, CastOnce::cast(weight_DM, gate_NM.scalar_type()).t());
+    const Tensor grad_NM = matmul_transposed(grad_ND, use.cast(weight_DM, gate_NM.scalar_type()).t());
     const GatedGrads gated = silu_gated_backward(grad_NM, gate_NM, up_NM, weight_wanted);
-    return {gated.gate_NM, gated.up_NM, weight_wanted ? weight_gradient(weight_DM, grad_ND, gated.out_NM) : Tensor(),
-            bias_D.defined() && ctx->needs_input_grad(3) ? bias_gradient(bias_D, grad_ND) : Tensor()};
+    return {gated.gate_NM, gated.up_NM,
+            weight_wanted ? use.weight_gradient(weight_DM, grad_ND, gated.out_NM) : Tensor(),
+            bias_D.defined() && ctx->needs_input_grad(3) ? bias_gradient(use, bias_D, grad_ND) : Tensor()};
   }
 };
 

@@ -13,6 +13,7 @@ namespace detail {
 struct Embedding : torch::autograd::Function<Embedding> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& weight_VD, const Tensor& ids_N,
                         std::int64_t pad_id) {
+    WeightUse::in_forward(ctx);
     ctx->save_for_backward({weight_VD, ids_N});
     ctx->saved_data["pad_id"] = pad_id;
     return at::embedding(weight_VD, ids_N, pad_id);
@@ -22,8 +23,9 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const auto saved = ctx->get_saved_variables();
     const Tensor &weight_VD = saved[0], &ids_N = saved[1];
     const std::int64_t pad_id = ctx->saved_data["pad_id"].toInt();
-    if (!InPlaceGradients::take(weight_VD))
+    if (!WeightUse::in_backward(ctx).adds_gradient_of(weight_VD))
       return {at::embedding_dense_backward(grads[0], ids_N, weight_VD.size(0), pad_id, false), {}, {}};
+    const auto lock = lock_gradient(weight_VD);
     if (!weight_VD.grad().defined())
       weight_VD.mutable_grad() = at::zeros_like(weight_VD.detach(), at::MemoryFormat::Contiguous);
     const Tensor grad_ND = grads[0].to(weight_VD.scalar_type());

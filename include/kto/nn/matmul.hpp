@@ -4,6 +4,7 @@
 // library, does not.
 #pragma once
 
+#include <atomic>
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -69,14 +70,22 @@ inline MatmulBackend default_matmul_backend() {
   throw UsageError(concat(name, ": expected aten or onednn, got \"", wish, '"'));
 }
 
+inline std::atomic<MatmulBackend>& process_matmul_backend() {
+  static std::atomic<MatmulBackend> backend = default_matmul_backend();
+  return backend;
+}
+
 }  // namespace detail
 
-/// The back end that products use from now on; assign to choose. It starts as the environment variable KTO_MATMUL says
+/// The back end of all products of this process, in every thread. It starts as the environment variable KTO_MATMUL says
 /// (aten, onednn), or by the processor's maker: the same on every run, so that runs repeat to the last bit, which a
 /// choice by timing would not give.
-inline MatmulBackend& matmul_backend() {
-  static MatmulBackend backend = detail::default_matmul_backend();
-  return backend;
+inline MatmulBackend matmul_backend() { return detail::process_matmul_backend(); }
+
+/// Sets it for the whole process, as the switches of at::globalContext() do. Call it before the work whose products it
+/// is for. Throws UsageError, which begins with `asked_by`, where this LibTorch has no such back end.
+inline void set_matmul_backend(MatmulBackend backend, std::string_view asked_by = "set_matmul_backend") {
+  detail::process_matmul_backend() = detail::checked_backend(backend, asked_by);
 }
 
 /// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view. Where the CPU has no products of the

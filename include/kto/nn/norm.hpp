@@ -109,18 +109,19 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
                         at::ScalarType out_type) {
     const Tensor held = x.contiguous(), scale_R = at::empty({num_rows(x)}, x.options().dtype(at::kFloat));
     const Tensor out = at::empty(x.sizes(), x.options().dtype(out_type));
-    rms_norm_rows(held, CastOnce::cast(weight_D, at::kFloat).contiguous(), eps, false, scale_R, out);
+    rms_norm_rows(held, WeightUse::in_forward(ctx).cast(weight_D, at::kFloat).contiguous(), eps, false, scale_R, out);
     ctx->save_for_backward({held, weight_D, scale_R});
     return out;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
     check(!at::GradMode::is_enabled(), "rms_norm has no second derivatives on the CPU: use rms_norm_composed");
+    const WeightUse use = WeightUse::in_backward(ctx);
     const auto saved = ctx->get_saved_variables();
     const bool weight_wanted = ctx->needs_input_grad(1);
-    const auto out = rms_norm_backward(grads[0].contiguous(), saved[0],
-                                       CastOnce::cast(saved[1], at::kFloat).contiguous(), saved[2], weight_wanted);
-    return {out.x, weight_wanted ? vector_gradient(saved[1], out.weight_D) : Tensor(), {}, {}};
+    const auto out = rms_norm_backward(grads[0].contiguous(), saved[0], use.cast(saved[1], at::kFloat).contiguous(),
+                                       saved[2], weight_wanted);
+    return {out.x, weight_wanted ? use.vector_gradient(saved[1], out.weight_D) : Tensor(), {}, {}};
   }
 };
 

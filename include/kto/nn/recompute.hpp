@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "kto/core/torch.hpp"
+#include "kto/nn/weight_grad.hpp"
 
 namespace kto {
 
@@ -26,6 +26,19 @@ inline void set_generator_state(at::Device device, const Tensor& state) {
   generator.set_state(state);
 }
 
+/// work(), which draws from `state` on; the generator then goes on as if there had been no work. One at a time, in
+/// whatever threads backward passes run; the program must draw nothing else meanwhile.
+template <class Work>
+Tensor with_generator_state(at::Device device, const Tensor& state, const Work& work) {
+  static std::mutex mutex;
+  const std::lock_guard one_at_a_time(mutex);
+  const Tensor now = generator_state(device);
+  set_generator_state(device, state);
+  const Tensor out = work();
+  set_generator_state(device, now);
+  return out;
+}
+
 struct RecomputedFunction : torch::CustomClassHolder {
   std::function<Tensor(const Tensor&)> call;
 };
@@ -35,6 +48,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Function& function, const Tensor& input,
                         at::TensorList parameters, bool draws) {
+    WeightUse::in_forward(ctx);
     ctx->saved_data["function"] = c10::IValue::make_capsule(function);
     torch::autograd::variable_list saved{input};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
@@ -48,6 +62,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
     check(!at::GradMode::is_enabled(), "recomputation has no second derivatives: switch it off for create_graph");
+    const WeightScope scope(WeightUse::in_backward(ctx));
     const at::AutoGradMode with_grad(true);
     auto inputs = ctx->get_saved_variables();
     const bool input_grad = ctx->needs_input_grad(0);
@@ -56,13 +71,10 @@ struct Recompute : torch::autograd::Function<Recompute> {
     if (!input_grad) inputs.erase(inputs.begin());
     const auto capsule = ctx->saved_data["function"].toCapsule();
     const auto drawn = ctx->saved_data.find("generator");
-    Tensor now;
-    if (drawn != ctx->saved_data.end()) {
-      now = generator_state(input.device());
-      set_generator_state(input.device(), drawn->second.toTensor());
-    }
-    const Tensor output = static_cast<RecomputedFunction&>(*capsule).call(input);
-    if (now.defined()) set_generator_state(input.device(), now);
+    const auto once_more = [&] { return static_cast<RecomputedFunction&>(*capsule).call(input); };
+    const Tensor output = drawn == ctx->saved_data.end()
+                              ? once_more()
+                              : with_generator_state(input.device(), drawn->second.toTensor(), once_more);
     auto out = torch::autograd::grad({output}, inputs, {grads[0]}, /*retain_graph=*/false, /*create_graph=*/false,
                                      /*allow_unused=*/true);
     if (!input_grad) out.insert(out.begin(), Tensor());

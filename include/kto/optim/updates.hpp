@@ -1,70 +1,131 @@
 // SPDX-License-Identifier: Apache-2.0
-// From gradients to updates, in one of two ways: the gradients of all parameters are held until the backward passes are
-// over; or each parameter is updated in the backward pass, as soon as its gradient is whole, whose memory then serves
-// the next one (as LOMO, arXiv:2306.09782, fuses the two).
+// From gradients to updates, in one of two ways under one contract: HeldUpdates keeps the gradients of all parameters
+// until the backward passes are over; UpdatesInBackward updates each parameter in the backward pass, as soon as its
+// gradient is complete, and frees that gradient's memory for the next one (as LOMO, arXiv:2306.09782, fuses the two).
 #pragma once
 
 #include <cmath>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "kto/io/state.hpp"
 #include "kto/optim/concept.hpp"
 
 namespace kto {
 
-/// The trained parameters of a model and the optimizer that updates them. `optimizer` must outlive it.
-template <class Optimizer>
+/// The trained parameters of a model and what updates them. The trainer calls, for each update:
+///   begin, backward once for each micro-batch, grad_norm, finish or not, end
+/// Those are a few calls an update, so virtual functions cost nothing that counts.
 class Updates {
  public:
-  /// Moves the model's parameters; see flatten_parameters. With `in_backward` each parameter has a copy of `optimizer`
-  /// to itself, and an update is one backward pass.
-  template <HasParameters Model>
-  Updates(const Model& model, Optimizer& optimizer, bool in_backward)
-      : optimizer_(optimizer), parameters_(flatten_parameters(model)) {
-    if (!in_backward) {
-      prepare(optimizer_, parameters_);
-      return;
-    }
-    for (FlatGroup& group : parameters_.groups)
-      for (FlatSlice& slice : group.slices) add_part(group, slice);
-  }
+  Updates() = default;
   Updates(const Updates&) = delete;
   Updates& operator=(const Updates&) = delete;
-  ~Updates() {
+  virtual ~Updates() = default;
+
+  virtual void begin(double learning_rate) = 0;
+
+  /// The backward pass of a micro-batch's share of the loss. `is_finite` looks at the losses so far, which waits for
+  /// the device. Updates that change weights in the pass ask it first and skip the pass if it says no.
+  virtual void backward(const Tensor& share, const std::function<bool()>& is_finite) = 0;
+
+  /// Euclidean norm of all gradients of the update, a float64 tensor without dimensions; 0 before its backward pass.
+  virtual Tensor grad_norm() const = 0;
+
+  /// Updates all parameters that have a gradient, unless the backward pass did.
+  virtual void finish(const Update& update) = 0;
+
+  /// Drops the gradients, after an update or in place of one: the next step's activations take their memory.
+  virtual void end() = 0;
+
+  /// Whether a checkpoint has to hold the optimizer's state. Throws Error for an optimizer that keeps state without
+  /// listing it.
+  virtual bool has_state() const = 0;
+  virtual void visit_state(StateWriter& archive) = 0;
+  virtual void visit_state(StateReader& archive) = 0;
+};
+
+namespace detail {
+
+template <class Optimizer>
+bool keeps_state() {
+  if constexpr (HasState<Optimizer>) return true;
+  check(std::is_empty_v<Optimizer>,
+        "this optimizer cannot be saved: write `template <class Archive> void visit_state(Archive&)` in it; see "
+        "kto/io/state.hpp");
+  return false;
+}
+
+template <class Optimizer, class Archive>
+void visit_optimizer(Optimizer& optimizer, Archive& archive) {
+  if constexpr (HasState<Optimizer>) optimizer.visit_state(archive);
+}
+
+template <class Optimizer>
+void prepare(Optimizer& optimizer, const FlatParameters& parameters) {
+  if constexpr (PreparesState<Optimizer>) optimizer.prepare(parameters);
+}
+
+}  // namespace detail
+
+/// Gradients of all parameters are held, and the optimizer updates them together.
+template <class Optimizer>
+class HeldUpdates final : public Updates {
+ public:
+  /// Moves the model's parameters; see flatten_parameters. `optimizer` must outlive this.
+  template <HasParameters Model>
+  HeldUpdates(const Model& model, Optimizer& optimizer)
+      : optimizer_(optimizer), parameters_(flatten_parameters(model)) {
+    detail::prepare(optimizer_, parameters_);
+  }
+  ~HeldUpdates() override { parameters_.zero_grad(); }
+
+  void begin(double) override {}
+  void backward(const Tensor& share, const std::function<bool()>&) override { share.backward(); }
+  Tensor grad_norm() const override { return parameters_.grad_norm(); }
+  void finish(const Update& update) override { optimizer_.step(parameters_, update); }
+  void end() override { parameters_.zero_grad(); }
+  bool has_state() const override { return detail::keeps_state<Optimizer>(); }
+  void visit_state(StateWriter& archive) override { detail::visit_optimizer(optimizer_, archive); }
+  void visit_state(StateReader& archive) override { detail::visit_optimizer(optimizer_, archive); }
+
+ private:
+  Optimizer& optimizer_;
+  FlatParameters parameters_;
+};
+
+/// Each parameter has a copy of the optimizer to itself, and an update is one backward pass.
+template <class Optimizer>
+class UpdatesInBackward final : public Updates {
+ public:
+  /// Moves the model's parameters; see flatten_parameters.
+  template <HasParameters Model>
+  UpdatesInBackward(const Model& model, const Optimizer& optimizer) : parameters_(flatten_parameters(model)) {
+    for (const FlatGroup& group : parameters_.groups)
+      for (const FlatSlice& slice : group.slices) add_part(group, slice, optimizer);
+  }
+  ~UpdatesInBackward() override {
     for (Part& part : parts_) part.gradient->del_post_hook(part.hook);
     parameters_.zero_grad();
   }
 
-  bool in_backward() const { return !parts_.empty(); }
-
-  /// To be called before the backward passes of an update.
-  void begin(double learning_rate) {
+  void begin(double learning_rate) override {
     learning_rate_ = learning_rate;
     squares_.reset();
     for (Part& part : parts_) part.is_done = false;
   }
-
-  /// Euclidean norm of all gradients of the update, a float64 tensor without dimensions; 0 before its backward pass.
-  Tensor grad_norm() const {
-    if (!in_backward()) return parameters_.grad_norm();
-    return squares_.defined() ? squares_.sqrt() : at::zeros({}, at::kDouble);
+  void backward(const Tensor& share, const std::function<bool()>& is_finite) override {
+    if (is_finite()) share.backward();
   }
-
-  /// Updates all parameters that have a gradient, unless the backward pass did.
-  void finish(const Update& update) {
-    if (!in_backward()) optimizer_.step(parameters_, update);
-  }
-
-  /// Forgets the gradients, after an update or in place of one: the next step's activations take their memory.
-  void end() { parameters_.zero_grad(); }
-
-  template <class Archive>
-  void visit_state(Archive& archive) {
-    if (!in_backward()) return optimizer_.visit_state(archive);
-    archive("parts", parts_);
-  }
+  Tensor grad_norm() const override { return squares_.defined() ? squares_.sqrt() : at::zeros({}, at::kDouble); }
+  void finish(const Update&) override {}
+  void end() override { parameters_.zero_grad(); }
+  bool has_state() const override { return detail::keeps_state<Optimizer>(); }
+  void visit_state(StateWriter& archive) override { archive("parts", parts_); }
+  void visit_state(StateReader& archive) override { archive("parts", parts_); }
 
  private:
   struct Part {
@@ -77,35 +138,30 @@ class Updates {
     const FlatSlice& slice() const { return flat.groups.front().slices.front(); }
     template <class Archive>
     void visit_state(Archive& archive) {
-      optimizer.visit_state(archive);
+      detail::visit_optimizer(optimizer, archive);
     }
   };
 
-  template <class AnyOptimizer>
-  static void prepare(AnyOptimizer& optimizer, const FlatParameters& parameters) {
-    if constexpr (PreparesState<AnyOptimizer>) optimizer.prepare(parameters);
-  }
-
   /// Runs when all that a backward pass adds to a parameter's gradient is there.
   struct Hook : torch::autograd::FunctionPostHook {
-    Hook(Updates& all, Part& one) : updates(all), part(one) {}
+    Hook(UpdatesInBackward& all, Part& one) : updates(all), part(one) {}
     torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
                                               const torch::autograd::variable_list&) override {
       updates.apply(part);
       return outputs;
     }
-    Updates& updates;
+    UpdatesInBackward& updates;
     Part& part;
   };
 
-  void add_part(const FlatGroup& group, const FlatSlice& slice) {
+  void add_part(const FlatGroup& group, const FlatSlice& slice, const Optimizer& optimizer) {
     FlatSlice alone = slice;
     alone.begin = 0;
-    Part& part = parts_.emplace_back(Part{.optimizer = optimizer_, .flat = {}});
+    Part& part = parts_.emplace_back(Part{.optimizer = optimizer, .flat = {}});
     part.flat.groups = {{.values = group.values.narrow(0, slice.begin, slice.numel),
                          .decay = group.decay,
                          .slices = {std::move(alone)}}};
-    prepare(part.optimizer, part.flat);
+    detail::prepare(part.optimizer, part.flat);
     part.gradient = torch::autograd::impl::grad_accumulator(slice.parameter);
     part.hook = part.gradient->add_post_hook(std::make_unique<Hook>(*this, part));
   }
@@ -128,11 +184,17 @@ class Updates {
     part.is_done = true;
   }
 
-  Optimizer& optimizer_;
   FlatParameters parameters_;
-  std::deque<Part> parts_;  ///< in_backward; hooks point to them
+  std::deque<Part> parts_;  ///< hooks point to them
   double learning_rate_ = 0;
   Tensor squares_;
 };
+
+/// The updates of `model` by `optimizer`, which must outlive them.
+template <HasParameters Model, class Optimizer>
+std::unique_ptr<Updates> make_updates(const Model& model, Optimizer& optimizer, bool in_backward) {
+  if (in_backward) return std::make_unique<UpdatesInBackward<Optimizer>>(model, optimizer);
+  return std::make_unique<HeldUpdates<Optimizer>>(model, optimizer);
+}
 
 }  // namespace kto

@@ -285,22 +285,28 @@ bool in_range(const T& value, const Range& range) {
 
 }  // namespace detail
 
-/// The row of an option that works: `field` of the config under `name`. A range limits its values.
-template <class Config, class T>
-Option<Config> option(T Config::* field, std::string_view name, std::string_view group, std::string_view help,
-                      Range range = detail::default_range<T>()) {
+/// The row of an option that works: the field of the config that `field` leads to, a pointer to a member or a function
+/// from config to field, under `name`. A range limits its values.
+template <class Config, class Field, class T = std::remove_cvref_t<std::invoke_result_t<Field, Config&>>>
+Option<Config> option_of(Field field, std::string_view name, std::string_view group, std::string_view help,
+                         Range range = detail::default_range<T>()) {
   Option<Config> row{.name = name, .group = group, .help = help, .placeholder = detail::default_placeholder<T>()};
   row.expects = range.expects;
   row.is_flag = std::same_as<T, bool> || std::same_as<T, std::optional<bool>>;
   row.is_list = detail::is_list<T>;
-  row.get = [field](const Config& config) { return detail::encode(config.*field); };
+  row.get = [field](const Config& config) { return detail::encode(std::invoke(field, config)); };
   row.set = [field, range = std::move(range)](Config& config, const Json& value) {
     T decoded{};
     if (!detail::decode(value, decoded) || !detail::in_range(decoded, range)) return false;
-    config.*field = std::move(decoded);
+    std::invoke(field, config) = std::move(decoded);
     return true;
   };
   return row;
+}
+template <class Config, class T>
+Option<Config> option(T Config::* field, std::string_view name, std::string_view group, std::string_view help,
+                      Range range = detail::default_range<T>()) {
+  return option_of<Config>(field, name, group, help, std::move(range));
 }
 
 /// The same row for a config that has `Config` as its member `part`.

@@ -4,7 +4,11 @@
 #pragma once
 
 #include <concepts>
+#include <span>
+#include <string>
+#include <type_traits>
 
+#include "kto/core/fields.hpp"
 #include "kto/core/member_names.hpp"
 #include "kto/io/state.hpp"
 #include "kto/logprob/completion.hpp"
@@ -47,11 +51,41 @@ concept ReferenceHasState =
 template <class Reference>
 concept FixesKlPairs = requires { requires Reference::fixes_kl_pairs; };
 
+/// Optional: `bool starts_as_policy` says that the reference was made from the policy as it is before training. The
+/// trainer then checks that the first rows have the same log-probs under both.
+template <class Reference>
+concept SaysStartsAsPolicy = requires(const Reference& reference) {
+  { (reference.starts_as_policy) } -> std::same_as<const bool&>;
+};
+
+/// Optional: `std::string identity(std::span<const kto::Example> rows) const` is text of all that its log-probs of
+/// `rows` depend on beside the models that it holds; a run is not resumed where it differs. Without it the public
+/// members are compared.
+template <class Reference>
+concept IdentifiesItself = requires(const Reference& reference, std::span<const Example> rows) {
+  { reference.identity(rows) } -> std::same_as<std::string>;
+};
+
 namespace detail {
+struct AnyModelVisitor {
+  template <class Model>
+  void operator()(const Model&) const {}
+};
+template <class Pointer>
+concept PointsToModel = requires(const Pointer& pointer) {
+  static_cast<bool>(pointer);
+  requires HasParameters<std::remove_cvref_t<decltype(*pointer)>>;
+};
 struct ReferenceHooks {
-  int follow, fixes_kl_pairs;
+  int follow, fixes_kl_pairs, starts_as_policy, identity, visit_models;
 };
 }  // namespace detail
+
+/// Optional: `template <class Visit> void visit_models(const Visit& visit) const` calls visit(model) for each model
+/// that the reference holds: the trainer checks that they are not the policy, and a resumed run that they are the same.
+/// An aggregate without a base needs no list: its members are looked at, whatever their names (visit_models below).
+template <class Reference>
+concept ListsModels = requires(const Reference& reference) { reference.visit_models(detail::AnyModelVisitor{}); };
 
 /// A reference has members of the optional parts' names: they must match the contract above.
 template <class Reference>
@@ -61,9 +95,40 @@ template <class Reference>
 concept NamesFixedKlPairs = detail::CanBeBase<Reference> &&
                             !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::fixes_kl_pairs; };
 template <class Reference>
+concept NamesStartsAsPolicy = detail::CanBeBase<Reference> &&
+                              !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::starts_as_policy; };
+template <class Reference>
+concept NamesIdentity =
+    detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::identity; };
+template <class Reference>
+concept NamesVisitModels =
+    detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::visit_models; };
+template <class Reference>
 concept SaysFixedKlPairs = requires { typename std::bool_constant<Reference::fixes_kl_pairs>; };
 
+/// Its models can be found.
+template <class Reference>
+concept ShowsModels = ListsModels<Reference> || HasFields<Reference>;
+
 template <class Reference, class Model>
-concept ReferencePolicy = GivesReferenceLogps<Reference, Model> && HoldsNoGradient<Reference>;
+concept ReferencePolicy = GivesReferenceLogps<Reference, Model> && HoldsNoGradient<Reference> && ShowsModels<Reference>;
+
+/// Calls visit(model) for each model that `reference` holds: those that it lists, else its members that have parameters,
+/// or point to what has some.
+template <ShowsModels Reference, class Visit>
+void visit_models(const Reference& reference, const Visit& visit) {
+  if constexpr (ListsModels<Reference>) {
+    reference.visit_models(visit);
+  } else {
+    visit_fields(reference, [&](const auto& member) {
+      using Member = std::remove_cvref_t<decltype(member)>;
+      if constexpr (HasParameters<Member>) {
+        visit(member);
+      } else if constexpr (detail::PointsToModel<Member>) {
+        if (member) visit(*member);
+      }
+    });
+  }
+}
 
 }  // namespace kto

@@ -20,6 +20,10 @@ struct LiveReference {
     const BatchScores scores = score_batch(model, batch, /*with_kl=*/true);
     return {.logp_B = scores.rows.logp_B, .kl_logp_B = scores.kl_logp_B};
   }
+  template <class Visit>
+  void visit_models(const Visit& visit) const {
+    visit(model);
+  }
 };
 
 /// A reference equal to the current `policy`: a deep copy without gradient, made by the model's frozen_copy.

@@ -5,15 +5,18 @@
 // with little memory, and for several runs over the same rows (see cache.hpp).
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "kto/collate/concept.hpp"
 #include "kto/core/interrupt.hpp"
+#include "kto/io/content_hash.hpp"
 #include "kto/reference/live.hpp"
 
 namespace kto {
@@ -39,7 +42,7 @@ struct PrecomputedReference {
   std::vector<RowLogps> compute(std::span<const std::vector<Pick>> batches, const Collator& collator, bool with_kl,
                                 const std::function<void(std::int64_t, std::int64_t)>& progress = nullptr) const {
     const LiveReference<Model> reference = make_reference();
-    const at::Device device = reference.model.named_parameters().front().second.device();
+    const at::Device device = device_of(reference.model);
     std::vector<RowLogps> out;
     for (std::size_t i = 0; i < batches.size(); ++i) {
       check_interrupt();
@@ -59,6 +62,17 @@ struct PrecomputedReference {
     std::size_t at = 0;
     for (const auto& batch : batches)
       for (const Pick& pick : batch) (*table)[pick.example] = logps[at++];
+  }
+
+  /// A hash of the log-probs of `rows` that are in the table.
+  std::string identity(std::span<const Example> rows) const {
+    ContentHash hash;
+    for (const Example& row : rows)
+      if (const auto found = table->find(&row); found != table->end()) {
+        const std::array logps{found->second.logp, found->second.kl_logp};
+        hash.add(std::span<const double>(logps));
+      }
+    return hash.hex();
   }
 
   ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {

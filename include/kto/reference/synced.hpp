@@ -72,6 +72,10 @@ struct SyncedReference {
   void follow(const Model& policy, std::int64_t step) {
     if (step % every == 0) detail::mix_into(model, policy, alpha);
   }
+  template <class Visit>
+  void visit_models(const Visit& visit) const {
+    visit(model);
+  }
   template <class Archive>
   void visit_state(Archive& archive, const Model& policy) {
     detail::visit_followers(archive, model, policy);
@@ -88,6 +92,10 @@ struct EmaReference {
     return LiveReference<Model>{model}.log_probs(policy, batch);
   }
   void follow(const Model& policy, std::int64_t) { detail::mix_into(model, policy, 1 - decay); }
+  template <class Visit>
+  void visit_models(const Visit& visit) const {
+    visit(model);
+  }
   template <class Archive>
   void visit_state(Archive& archive, const Model& policy) {
     detail::visit_followers(archive, model, policy);

@@ -7,6 +7,8 @@
 
 #include "kto/loss/concept.hpp"
 #include "kto/reference/concept.hpp"
+#include "kto/train/best.hpp"
+#include "kto/train/feed/feed.hpp"
 
 namespace kto {
 
@@ -16,11 +18,11 @@ namespace kto {
 /// records gradients.
 template <class Model, class Reference>
 void check_reference(const Model& policy, const Reference& reference) {
-  if constexpr (requires { reference.model.named_parameters(); }) {
-    std::map<const void*, std::string> trained;
-    for (const auto& [name, tensor] : policy.named_parameters())
-      if (tensor.requires_grad() && tensor.numel() > 0) trained.emplace(tensor.const_data_ptr(), name);
-    for (const auto& [name, tensor] : reference.model.named_parameters()) {
+  std::map<const void*, std::string> trained;
+  for (const auto& [name, tensor] : policy.named_parameters())
+    if (tensor.requires_grad() && tensor.numel() > 0) trained.emplace(tensor.const_data_ptr(), name);
+  visit_models(reference, [&](const auto& held) {
+    for (const auto& [name, tensor] : held.named_parameters()) {
       const auto shared = tensor.numel() > 0 ? trained.find(tensor.const_data_ptr()) : trained.end();
       check(shared == trained.end(), "the reference is the policy itself: they share ",
             shared == trained.end() ? "" : shared->second,
@@ -28,13 +30,13 @@ void check_reference(const Model& policy, const Reference& reference) {
       check(!tensor.requires_grad(), "the reference records gradients (", name,
             "); create it with kto::live_reference(model), or freeze it");
     }
-  }
+  });
 }
 
 /// Throws Error if only one of float16 products and loss scaling is on: each needs the other.
 template <class Model>
 void check_precision(const Model& policy, bool scales_loss) {
-  if constexpr (requires { policy.compute == at::kHalf; })
+  if constexpr (SaysComputeType<Model>)
     check((policy.compute == at::kHalf) == scales_loss, "the model computes in ", policy.compute, ", but fp16 is ",
           scales_loss ? "on" : "off", "; set config.fp16 and model.compute = at::kHalf together");
   for (const auto& [name, tensor] : policy.named_parameters())
@@ -42,10 +44,34 @@ void check_precision(const Model& policy, bool scales_loss) {
           ", which is ", tensor.scalar_type(), "; expected float32");
 }
 
-/// Throws Error if policy and reference differ on the first micro-batch although one was made from the other.
+/// Sets the noise that `config` asks for. Throws Error where the model has none.
+template <class Model>
+void set_noise(Model& model, const TrainConfig& config) {
+  if constexpr (TakesNoise<Model>)
+    model.neftune_noise_alpha = config.neftune_noise_alpha.value_or(0);
+  else
+    check(!config.neftune_noise_alpha, "neftune_noise_alpha is set, but your model has no such member");
+}
+
+template <class Model, class Reference>
+void check_policies(const Model& model, const Reference& reference, const TrainConfig& config) {
+  check_reference(model, reference);
+  check_precision(model, config.fp16);
+}
+
+/// Throws Error or UsageError for settings that do not go with the loss, the rows or the evaluation sets.
+template <class Loss>
+void check_settings(const TrainConfig& config, const Feed& feed, const EvaluationSets& eval_sets) {
+  check(!Loss::needs.chosen_rejected || (config.desirable_weight == 1 && config.undesirable_weight == 1),
+        "desirable_weight and undesirable_weight apply to single rows, but this loss uses pairs: leave both at 1");
+  check_best_metric(config, eval_sets);
+  if constexpr (Loss::needs.kl_pairs) check_kl_groups(config, feed.batch_sizes(0));
+}
+
+/// Throws Error when policy and reference differ on the first micro-batch although one was made from the other.
 template <class Reference>
 void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) {
-  if constexpr (requires { reference.starts_as_policy; }) {
+  if constexpr (SaysStartsAsPolicy<Reference>) {
     if (!reference.starts_as_policy) return;
     const Tensor policy_B = in.policy_logp_B.detach();
     const double gap =

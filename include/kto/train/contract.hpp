@@ -11,6 +11,26 @@
 
 namespace kto {
 
+template <class Loss>
+struct LossContract {
+  static_assert(DeclaresNeeds<Loss>,
+                "kto: write `static constexpr kto::BatchParts needs{...};` in your loss; see kto/loss/concept.hpp");
+  static_assert(MapsInputToTerms<Loss, Tensor>,
+                "kto: write `template <class Array> kto::LossTerms<Array> operator()(const kto::LossInput<Array>&) "
+                "const` in your loss; see kto/loss/concept.hpp");
+  // Optional parts with a wrong signature, which would be ignored
+  static_assert(!NamesObserve<Loss> || Observes<Loss, Tensor>,
+                "kto: your loss has another `observe` than `template <class Array> void observe(const "
+                "kto::LossInput<Array>&)`, and it would never be called; see kto/loss/concept.hpp");
+  static_assert(!NamesMetrics<Loss> || ReportsMetrics<Loss, Tensor>,
+                "kto: your loss has another `metrics` than `template <class Array> kto::NamedScalars<Array> "
+                "metrics(const kto::LossInput<Array>&, const kto::LossTerms<Array>&) const`, and it would never be "
+                "called; see kto/loss/concept.hpp");
+  static_assert(!NamesVisitState<Loss> || HasState<Loss>,
+                "kto: your loss has another `visit_state` than `template <class Archive> void visit_state(Archive&)`, "
+                "and its state would not be saved; see kto/io/state.hpp");
+};
+
 template <class Model, class Collator, class Loss, class Reference, class Optimizer>
 struct TrainerContract {
   static_assert(HasParameters<Model>,
@@ -24,17 +44,17 @@ struct TrainerContract {
   static_assert(MakesBatches<Collator>,
                 "kto: write `kto::Batch operator()(std::span<const kto::Pick>, bool with_kl) const` in your collator; "
                 "see kto/collate/concept.hpp");
-  static_assert(DeclaresNeeds<Loss>,
-                "kto: write `static constexpr kto::BatchParts needs{...};` in your loss; see kto/loss/concept.hpp");
-  static_assert(MapsInputToTerms<Loss, Tensor>,
-                "kto: write `template <class Array> kto::LossTerms<Array> operator()(const kto::LossInput<Array>&) "
-                "const` in your loss; see kto/loss/concept.hpp");
+  static_assert(sizeof(LossContract<Loss>) > 0);
   static_assert(GivesReferenceLogps<Reference, Model>,
                 "kto: write `kto::ReferenceLogps log_probs(const Model&, const kto::Batch&) const` in your reference; "
                 "see kto/reference/concept.hpp");
   static_assert(HoldsNoGradient<Reference>,
                 "kto: a reference must not track gradients: hold a frozen copy (kto::live_reference) and drop "
                 "`tracks_gradient = true`; see kto/reference/concept.hpp");
+  static_assert(!GivesReferenceLogps<Reference, Model> || ShowsModels<Reference>,
+                "kto: the members of your reference cannot be listed (a base class, an array, or private): write "
+                "`template <class Visit> void visit_models(const Visit&) const` in it, and call visit(model) for each "
+                "model that it holds; see kto/reference/concept.hpp");
   static_assert(UpdatesParameters<Optimizer>,
                 "kto: write `void step(kto::FlatParameters&, const kto::Update&)` in your optimizer; "
                 "see kto/optim/concept.hpp");
@@ -49,16 +69,6 @@ struct TrainerContract {
                 "kto: your model needs padded rows: use `kto::PaddedCollator`; see kto/collate/concept.hpp");
 
   // Optional parts with a wrong signature, which would be ignored
-  static_assert(!NamesObserve<Loss> || Observes<Loss, Tensor>,
-                "kto: your loss has another `observe` than `template <class Array> void observe(const "
-                "kto::LossInput<Array>&)`, and it would never be called; see kto/loss/concept.hpp");
-  static_assert(!NamesMetrics<Loss> || ReportsMetrics<Loss, Tensor>,
-                "kto: your loss has another `metrics` than `template <class Array> kto::NamedScalars<Array> "
-                "metrics(const kto::LossInput<Array>&, const kto::LossTerms<Array>&) const`, and it would never be "
-                "called; see kto/loss/concept.hpp");
-  static_assert(!NamesVisitState<Loss> || HasState<Loss>,
-                "kto: your loss has another `visit_state` than `template <class Archive> void visit_state(Archive&)`, "
-                "and its state would not be saved; see kto/io/state.hpp");
   static_assert(!NamesFollow<Reference> || FollowsPolicy<Reference, Model>,
                 "kto: your reference has another `follow` than `void follow(const Model& policy, std::int64_t step)`, "
                 "and it would never move; see kto/reference/concept.hpp");
@@ -66,6 +76,18 @@ struct TrainerContract {
                 "kto: your reference has another `visit_state` than `template <class Archive> void "
                 "visit_state(Archive&, const Model& policy)`, and its state would not be saved; see "
                 "kto/reference/concept.hpp");
+  static_assert(!NamesNoise<Model> || TakesNoise<Model>,
+                "kto: your model has another `neftune_noise_alpha` than `double neftune_noise_alpha`, and it would "
+                "never be set; see kto/model/concept.hpp");
+  static_assert(!NamesStartsAsPolicy<Reference> || SaysStartsAsPolicy<Reference>,
+                "kto: your reference has another `starts_as_policy` than `bool starts_as_policy`, and it would be "
+                "ignored; see kto/reference/concept.hpp");
+  static_assert(!NamesIdentity<Reference> || IdentifiesItself<Reference>,
+                "kto: your reference has another `identity` than `std::string identity(std::span<const kto::Example>) "
+                "const`, and a resumed run would not be compared by it; see kto/reference/concept.hpp");
+  static_assert(!NamesVisitModels<Reference> || ListsModels<Reference>,
+                "kto: your reference has another `visit_models` than `template <class Visit> void visit_models(const "
+                "Visit&) const`, and its models would not be checked; see kto/reference/concept.hpp");
   static_assert(!NamesFixedKlPairs<Reference> || SaysFixedKlPairs<Reference>,
                 "kto: your reference has another `fixes_kl_pairs` than `static constexpr bool fixes_kl_pairs = true;`, "
                 "and it would be ignored; see kto/reference/concept.hpp");

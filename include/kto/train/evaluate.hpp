@@ -46,9 +46,12 @@ class Predictions {
   template <class Model>
   void add(const Model& model, const EvaluationHooks& hooks, const Observation& seen) {
     const auto keep = [](std::vector<Tensor>& list, const Tensor& tensor) { list.push_back(tensor.detach().cpu()); };
-    keep(policy_, seen.input.policy_logp_B), keep(reference_, seen.input.reference_logp_B);
-    keep(reward_, seen.terms.reward_B), keep(label_, seen.batch.sign_B > 0);
-    keep(target_, seen.batch.rows.target_C), keep(row_, seen.batch.rows.row_C + num_rows_);
+    keep(policy_, seen.input.policy_logp_B);
+    keep(reference_, seen.input.reference_logp_B);
+    keep(reward_, seen.terms.reward_B);
+    keep(label_, seen.batch.sign_B > 0);
+    keep(target_, seen.batch.rows.target_C);
+    keep(row_, seen.batch.rows.row_C + num_rows_);
     num_rows_ += seen.batch.rows.num_rows;
     if (hooks.preprocess_logits_for_metrics)
       keep(predictions_,
@@ -78,7 +81,8 @@ inline double mean_loss(const std::vector<Tensor>& mean_of_batch, const std::vec
   for (std::size_t i = 0; i < batches.size(); ++i) {
     const double value = mean[static_cast<std::int64_t>(i)], rows = static_cast<double>(batches[i].size());
     if (left_out && !std::isfinite(value)) continue;
-    sum += value * rows, num_rows += rows;
+    sum += value * rows;
+    num_rows += rows;
   }
   return sum / num_rows;
 }
@@ -97,7 +101,7 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
   const std::vector<Picks> batches = eval_picks(rows, config, Loss::needs.chosen_rejected);
   BatchSource source(collator, batches, Loss::needs.kl_pairs, config.dataloader_num_workers,
                      config.dataloader_prefetch_factor.value_or(2));
-  const at::Device device = model.named_parameters().front().second.device();
+  const at::Device device = device_of(model);
   const bool has_metrics = hooks.compute_metrics && !config.prediction_loss_only;
   MetricWindow metrics;
   detail::Predictions predictions;

@@ -21,20 +21,25 @@ struct NotFinite {
   bool is_loss = true;  ///< else only the gradient
 };
 
-/// Checks a window; empty if all is finite. `losses` has the loss_B of each micro-batch. Waits for the device.
-inline std::optional<NotFinite> not_finite(std::span<const PreparedBatch> window, std::span<const Tensor> losses,
-                                           const Tensor& grad_norm) {
+/// The losses of a micro-batch's rows, or of its pairs.
+struct BatchLoss {
+  const Batch* batch;
+  Tensor loss_B;
+};
+
+/// Checks the micro-batches of a window; empty if all is finite. Waits for the device.
+inline std::optional<NotFinite> not_finite(std::span<const BatchLoss> window, const Tensor& grad_norm) {
   const at::NoGradGuard no_grad;
   Tensor sum = grad_norm.to(at::kDouble);
-  for (const Tensor& loss_B : losses) sum = sum + loss_B.sum().to(grad_norm.device(), at::kDouble);
+  for (const auto& [batch, loss_B] : window) sum = sum + loss_B.sum().to(grad_norm.device(), at::kDouble);
   if (std::isfinite(sum.item<double>())) return std::nullopt;
   std::string rows;
   std::size_t count = 0;
-  for (std::size_t m = 0; m < losses.size(); ++m) {
-    const Tensor bad_B = at::isfinite(losses[m]).logical_not().cpu();
+  for (const auto& [batch, loss_B] : window) {
+    const Tensor bad_B = at::isfinite(loss_B).logical_not().cpu();
     for (std::int64_t b = 0; b < bad_B.size(0); ++b)
       if (bad_B[b].item<bool>() && ++count <= 10)
-        rows += concat(count > 1 ? ", " : "", window[m].batch.picks[static_cast<std::size_t>(b)].example->row);
+        rows += concat(count > 1 ? ", " : "", batch->picks[static_cast<std::size_t>(b)].example->row);
   }
   if (count == 0)
     return NotFinite{concat("the gradient is not finite (its norm is ", grad_norm.item<double>(), ")"), false};

@@ -15,6 +15,11 @@ namespace kto {
 
 // Shapes: B examples of a micro-batch.
 
+/// The share of pairs whose chosen row has the higher reward.
+inline Tensor pair_accuracy(const Tensor& reward_B) {
+  return (chosen_half(reward_B) > rejected_half(reward_B)).to(at::kDouble).mean();
+}
+
 class MetricWindow {
  public:
   /// Adds one micro-batch. `kl` is its baseline z0; nothing here waits for the device.
@@ -34,7 +39,9 @@ class MetricWindow {
   std::size_t size() const { return values_.size(); }
   /// Drops all but the first `count` micro-batches.
   void resize(std::size_t count) {
-    values_.resize(count), num_chosen_.resize(count), num_rejected_.resize(count);
+    values_.resize(count);
+    num_chosen_.resize(count);
+    num_rejected_.resize(count);
     for (auto& [name, values] : own_) values.resize(std::min(count, values.size()));
   }
 
@@ -79,7 +86,9 @@ class MetricWindow {
         margins.add(value[i][reward] / static_cast<double>(counts[0]) -
                     value[i][per_side + reward] / static_cast<double>(counts[1]));
     }
-    values_.clear(), num_chosen_.clear(), num_rejected_.clear();
+    values_.clear();
+    num_chosen_.clear();
+    num_rejected_.clear();
 
     Json out = Json::object();
     const auto put = [&](const std::string& name, const Mean& mean) {

@@ -108,7 +108,8 @@ class RunLog {
   }
   void add_loss(const std::vector<Tensor>& shares) {
     for (const Tensor& share : shares) loss_sum_ = loss_sum_.defined() ? loss_sum_ + share : share;
-    ++num_losses_, ++num_losses_in_all_;
+    ++num_losses_;
+    ++num_losses_in_all_;
   }
   double take_loss() {
     if (!loss_sum_.defined()) return 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The set-up of a run: its optimizer, and process-wide settings for its duration (deterministic kernels, the start of
+// The set-up of a run: its optimizer, its random seed, and process-wide settings for its duration (deterministic kernels, the start of
 // its memory metrics).
 #pragma once
 
@@ -26,6 +26,7 @@ class RunSetup {
   explicit RunSetup(const TrainConfig& config)
       : measures_memory_(!config.skip_memory_metrics),
         was_deterministic_(at::globalContext().deterministicAlgorithms()) {
+    at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed differs from run to run
     if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     if (!measures_memory_) return;
     reset_memory_peak();

@@ -32,7 +32,9 @@ struct TrainerState {
 
   /// The next evaluation is the first that counts.
   void forget_best() {
-    best_metric.reset(), best_global_step.reset(), best_model_checkpoint.reset();
+    best_metric.reset();
+    best_global_step.reset();
+    best_model_checkpoint.reset();
     num_not_better = 0;
   }
 };

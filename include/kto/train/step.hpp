@@ -112,7 +112,10 @@ Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& pre
   metrics.add(batch, scores, terms, baseline);
   observe(Observation{batch, input, terms});
   if constexpr (ReportsMetrics<Loss, Tensor>) metrics.add(loss.metrics(input, terms));
-  if constexpr (Loss::needs.chosen_rejected) return terms.loss_B.sum() * (2 * prepared.row_share);
+  if constexpr (Loss::needs.chosen_rejected) {
+    metrics.add({{"rewards/accuracies", pair_accuracy(terms.reward_B)}});
+    return terms.loss_B.sum() * (2 * prepared.row_share);
+  }
   const auto weight = [&](double value) { return at::scalar_tensor(value, terms.loss_B.options()); };
   const Tensor weight_B =
       at::where(batch.sign_B > 0, weight(config.desirable_weight), weight(config.undesirable_weight));

@@ -11,19 +11,16 @@
 #include <span>
 #include <string>
 
-#include "kto/nn/weight_grad.hpp"
-#include "kto/train/best.hpp"
 #include "kto/train/check_start.hpp"
 #include "kto/train/checkpoint/checkpointer.hpp"
 #include "kto/train/contract.hpp"
 #include "kto/train/evaluate.hpp"
-#include "kto/train/feed/feed.hpp"
 #include "kto/train/finite.hpp"
 #include "kto/train/flos.hpp"
-#include "kto/train/loss_scale.hpp"
+#include "kto/train/journal.hpp"
 #include "kto/train/options/options.hpp"
-#include "kto/train/run_log.hpp"
 #include "kto/train/run_setup.hpp"
+#include "kto/train/window_update.hpp"
 
 namespace kto {
 
@@ -91,6 +88,10 @@ struct Trainer {
     return out;
   }
 
+  /// Updates made so far, over all runs of this trainer. Before the first one a reference that starts as the policy is
+  /// compared with it.
+  std::int64_t num_updates = 0;
+
  private:
   static constexpr bool paired = [] {
     if constexpr (is_sound) return Loss::needs.chosen_rejected;
@@ -100,213 +101,96 @@ struct Trainer {
   /// The loop over the windows that `feed` gives; `rows` are those it takes them from, where they are in memory.
   TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows,
                    const EvaluationSets& eval_sets) try {
-    check(!paired || (config.desirable_weight == 1 && config.undesirable_weight == 1),
-          "desirable_weight and undesirable_weight apply to single rows, but this loss uses pairs: leave both at 1");
-    check_best_metric(config, eval_sets);
     const Plan plan = plan_of(config, feed, num_units);
-    if constexpr (Loss::needs.kl_pairs) check_kl_groups(config, feed.batch_sizes(0));
-    LearningRate schedule = learning_rate_of(config, plan.num_warmup_steps, plan.num_steps);
+    check_settings<Loss>(config, feed, eval_sets);
+    Run run{plan, learning_rate_of(config, plan.num_warmup_steps, plan.num_steps), LossScale(config.fp16),
+            RunLog(config.logging_nan_inf_filter)};
     const RunSetup setup(config);
-    set_neftune();
-    check_reference(model, reference);
-    check_precision(model, config.fp16);
-    const auto note = [this](const std::string& text) { detail::call(callbacks, &Callback::on_note, text); };
-    Checkpointer checkpointer(config, checkpointing, plan, note);
+    set_noise(model, config);
+    check_policies(model, reference, config);
+    TrainerState& state = run.state;
+    Journal journal(config, callbacks, run,
+                    [&](const auto& take) { for_each_evaluation(eval_sets, "eval_", state.num_tokens, take); });
+    Checkpointer checkpointer(config, checkpointing, plan, [&](const std::string& text) { journal.note(text); });
     if (checkpointer.is_on()) checkpointer.identify(*this, rows, eval_sets);
     const WeightWatch watch(model);
-    Updates<Optimizer> updates(model, optimizer, config.optim_in_backward);
-    TrainerState state;
-    Control control;
-    RunLog log(config.logging_nan_inf_filter);
-    LossScale scale(config.fp16);
-    Position position;
-    at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed is another each time
-    std::vector<std::string> notes;
-    if (checkpointer.resumes())
-      notes = checkpointer.resume(model, loss, reference, updates, schedule, scale, log, state, position);
-    if (config.ignore_data_skip) position = epoch_begun(config, feed, plan, position);
-    detail::call(callbacks, &Callback::on_train_begin, state, plan);
-    notes.push_back(forget_lost_best(state));
-    if constexpr (Loss::needs.kl_pairs)
-      notes.push_back(lone_row_note(config, feed.batch_sizes(0), plan, state.global_step));
-    for (const std::string& text : notes)
-      if (!text.empty()) note(text);
-    if (config.eval_on_start && state.global_step == 0)
-      evaluate_now(eval_sets, state, control);  // not for the learning rate to follow
-
+    run.updates = make_updates(model, optimizer, config.optim_in_backward);
+    RunParts<Model, Loss, Reference> parts{model, loss, reference, run};
     const auto save = [&] {
       watch.check_after(model, state.global_step);
-      position.stream = feed.passed();
-      detail::call(callbacks, &Callback::on_save, state,
-                   checkpointer.save(model, loss, reference, updates, schedule, scale, log, state, position));
+      run.position.stream = feed.passed();
+      journal.call(&Callback::on_save, state, checkpointer.save(parts));
     };
-    const auto finish_step = [&] {
-      const bool due = after_step(plan, !feed.has_next(), eval_sets, state, log, control, schedule);
+    const auto end_step = [&] {
+      const bool due = journal.after_step(/*epoch_ends=*/!feed.has_next());
       if (due && !checkpointer.has_saved(state.global_step)) save();
     };
-    const auto goes_on = [&] { return state.global_step < plan.num_steps && !control.should_stop; };
+
+    std::vector<std::string> notes = checkpointer.resume(parts);
+    if (config.ignore_data_skip) run.position = epoch_begun(config, feed, plan, run.position);
+    if constexpr (Loss::needs.kl_pairs)
+      notes.push_back(lone_row_note(config, feed.batch_sizes(0), plan, state.global_step));
+    journal.begin(notes);
     try {
-      for (; state.evaluation_due || goes_on(); position = {position.epoch + 1, 0}) {
-        feed.begin(position);
-        if (state.evaluation_due) finish_step();
-        while (goes_on() && feed.has_next()) {
+      for (; state.evaluation_due || run.should_go_on(); run.position = {run.position.epoch + 1, 0}) {
+        feed.begin(run.position);
+        if (state.evaluation_due) end_step();
+        while (run.should_go_on() && feed.has_next()) {
           check_interrupt();
-          detail::call(callbacks, &Callback::on_step_begin, state, control);
-          log.learning_rate = learning_rate ? learning_rate(state.global_step) : schedule(state.global_step);
-          std::vector<Batch> window = feed.next(device());
-          position.batch += static_cast<std::int64_t>(window.size());
-          step(std::move(window), updates, scale, state, log);
-          state.epoch = static_cast<double>(position.epoch) +
-                        static_cast<double>(position.batch) / static_cast<double>(feed.num_batches());
-          finish_step();
+          journal.call(&Callback::on_step_begin, state, run.control);
+          run.log.learning_rate = learning_rate ? learning_rate(state.global_step) : run.schedule(state.global_step);
+          std::vector<Batch> window = feed.next(device_of(model));
+          const std::size_t num_batches = window.size();
+          step(run, std::move(window), journal);
+          run.advance(num_batches, feed.num_batches());
+          end_step();
         }
       }
     } catch (const Interrupted&) {  // between two updates
-      control.interrupted = true;
+      run.control.interrupted = true;
       if (state.global_step > 0 && checkpointer.is_on() && !checkpointer.has_saved(state.global_step)) save();
     }
-    state.interrupted = control.interrupted && (state.evaluation_due || state.global_step < plan.num_steps);
-    if (state.interrupted) return state;
-    const Uninterrupted ending;
-    watch.check_after(model, state.global_step);
-    if (const std::string text = forget_lost_best(state); !text.empty()) note(text);
-    if (config.load_best_model_at_end && state.best_model_checkpoint) try {
-        restore_parameters(model, checkpointer.own_checkpoint(*state.best_model_checkpoint));
-      } catch (const Error& error) {  // what was trained is not lost for it
-        note(concat(error_text(error), "; the run ends with its last weights"));
-        state.best_model_checkpoint.reset();
-      }
-    Json closing = log.finish(state, num_samples(config, state, plan, rows.size()));
-    closing.update(setup.memory_metrics());
-    append(std::move(closing), state, control);
-    checkpointer.finish(state);
-    detail::call(callbacks, &Callback::on_train_end, state);
+    state.interrupted = run.control.interrupted && (state.evaluation_due || !run.is_complete());
+    if (!state.interrupted) close(run, journal, checkpointer, watch, rows.size(), setup.memory_metrics());
     return state;
   } catch (const Interrupted&) {  // before the first update: there is nothing to save
     return {.interrupted = true};
   }
 
-  void set_neftune() {
-    if constexpr (requires { model.neftune_noise_alpha = 0.0; })
-      model.neftune_noise_alpha = config.neftune_noise_alpha.value_or(0);
-    else
-      check(!config.neftune_noise_alpha, "neftune_noise_alpha is set, but your model has no such member");
-  }
-
-  at::Device device() const { return model.named_parameters().front().second.device(); }
-
-  void step(std::vector<Batch> batches, Updates<Optimizer>& updates, LossScale& scale, TrainerState& state,
-            RunLog& log) {
-    const Uninterrupted whole;
-    std::optional<InPlaceGradients> in_place(std::in_place);
-    std::optional<CastOnce> casts;  // no weight changes until it is gone, but after its last use
-    if (std::ranges::all_of(batches,
-                            [](const Batch& batch) { return batch.rows.num_tokens < CastOnce::enough_tokens; }))
-      casts.emplace();
+  /// One update from one window of micro-batches.
+  void step(Run& run, std::vector<Batch> batches, const Journal& journal) {
+    WindowUpdate update(run, config, batches, [&](const std::string& text) { journal.note(text); });
     const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
-    updates.begin(log.learning_rate);
-    const std::size_t mark = log.metrics.size();
-    std::vector<Tensor> losses, shares;  // [B] and without dimensions
     const Loss before = loss;
     for (const PreparedBatch& prepared : window) {
-      const bool first = state.global_step == 0;
-      const Tensor share = micro_batch_loss(model, loss, prepared, config, log.metrics, [&](const Observation& seen) {
-        losses.push_back(seen.terms.loss_B.detach());
-        if (!first) return;
-        if (!config.neftune_noise_alpha) check_first_logps(seen.input, reference);
+      const Tensor share = micro_batch_loss(model, loss, prepared, config, run.log.metrics, [&](const auto& seen) {
+        update.observe(seen);
+        if (run.state.global_step > 0) return;
+        if (num_updates == 0 && !config.neftune_noise_alpha) check_first_logps(seen.input, reference);
         check_first_loss(seen.terms);
       });
-      if (!updates.in_backward() || !not_finite(window, losses, updates.grad_norm())) scale.scaled(share).backward();
-      shares.push_back(share.detach());
-      const Sequences& rows = prepared.batch.rows;
-      state.num_tokens += rows.num_tokens;
-      state.total_flos += estimated_flos(model, rows);
-      if (config.include_num_input_tokens_seen != InputTokens::no)
-        state.num_input_tokens_seen = log.num_input_tokens +=
-            config.include_num_input_tokens_seen == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
+      update.backward(share);
+      const Sequences& rows_N = prepared.batch.rows;
+      run.count(rows_N, estimated_flos(model, rows_N), config.include_num_input_tokens_seen);
     }
-    casts.reset(), in_place.reset();
-    const Tensor grad_norm = updates.grad_norm() / scale.value();
-    ++state.global_step;
-    const auto problem = not_finite(window, losses, grad_norm);
-    const bool overflows = problem && !problem->is_loss && scale.is_on();
-    if (problem && !overflows) {
-      log.metrics.resize(mark);
-      loss = before;
-      log.skip_step(shares);
-      skip(problem->what, state, log);
-    } else {
-      log.add_step(shares, overflows ? Tensor() : grad_norm);
-    }
-    if (!problem) {
-      const Tensor divisor = grad_divisor(grad_norm, scale.value(), config.max_grad_norm);
-      updates.finish({.learning_rate = log.learning_rate, .grad_divisor = divisor});
-    }
-    updates.end();
-    if (overflows && scale.num_skipped() == 0)
-      detail::call(callbacks, &Callback::on_note,
-                   concat("step ", state.global_step, ": the gradient overflows float16 at a loss scale of ",
-                          scale.value(), "; the step is skipped and the scale halved. Later ones are not ",
-                          "noted: see loss_scale in the log"));
-    scale.follow(!problem, state.global_step);
-    if (scale.is_on()) log.loss_scale = scale.value();
-    if (config.torch_empty_cache_steps && state.global_step % *config.torch_empty_cache_steps == 0)
-      release_cached_memory(device());
-    if constexpr (requires { reference.starts_as_policy; }) reference.starts_as_policy = false;  // it did
-    if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, state.global_step);
+    update.finish(/*undo=*/[&] { loss = before; });  // clip, optimizer
+    ++num_updates;
+    const std::int64_t step = run.state.global_step;
+    if (config.torch_empty_cache_steps && step % *config.torch_empty_cache_steps == 0)
+      release_cached_memory(device_of(model));
+    if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, step);
   }
 
-  /// Leaves an update out where config allows that.
-  void skip(const std::string& problem, const TrainerState& state, RunLog& log) {
-    constexpr int most = 10;
-    check(config.nonfinite_loss == NonFiniteLoss::skip, "step ", state.global_step, ": ", problem,
-          "; this step changed no weight. Lower learning_rate, check those rows, or skip such steps with "
-          "nonfinite_loss skip");
-    check(log.num_skipped_in_a_row < most, "step ", state.global_step, ": ", problem, ", as in the ", most - 1,
-          " steps before: the weights are damaged, or learning_rate is far too high");
-    if (log.num_skipped_in_all() == 1)
-      detail::call(callbacks, &Callback::on_note,
-                   concat("step ", state.global_step, ": ", problem,
-                          "; the step is skipped. Later ones are not noted: see skipped_steps in the log"));
-  }
-
-  /// Logs and evaluates when due; true when a checkpoint is due. Where the evaluation was broken off in an earlier run,
-  /// all before it is done.
-  bool after_step(const Plan& plan, bool epoch_ends, const EvaluationSets& eval_sets, TrainerState& state, RunLog& log,
-                  Control& control, LearningRate& schedule) {
-    const bool run_ends = state.global_step == plan.num_steps;
-    const auto epoch_is_over = [&] {  // or broken off for good
-      return epoch_ends || run_ends || (control.should_stop && !control.interrupted);
-    };
-    const auto due = [&](IntervalStrategy strategy, std::int64_t every) {
-      return (strategy == IntervalStrategy::steps && every > 0 && state.global_step % every == 0) ||
-             (strategy == IntervalStrategy::epoch && epoch_is_over());
-    };
-    const bool again = std::exchange(state.evaluation_due, false);
-    if (!again) detail::call(callbacks, &Callback::on_step_end, state, control);
-    const bool first = config.logging_first_step && state.global_step == 1;
-    const bool logged = first || due(config.logging_strategy, plan.logging_steps);
-    if (logged && !again) append(log.take(state), state, control);
-    bool is_best = false;
-    const double waited =
-        config.eval_strategy == IntervalStrategy::epoch ? state.epoch : static_cast<double>(state.global_step);
-    const bool last = run_ends && config.eval_strategy == IntervalStrategy::steps;
-    if (waited >= config.eval_delay && (last || due(config.eval_strategy, plan.eval_steps))) {
-      state.evaluation_due = true;
-      const Json metrics = evaluate_now(eval_sets, state, control);
-      state.evaluation_due = false;
-      const Judgement judgement = judge(metrics, config, state);
-      if (follows_evaluations(config.lr_scheduler_type))
-        schedule.observe(metrics[best_metric_name(config)].template get<double>());
-      is_best = judgement.is_best;
-      control.should_stop = control.should_stop || judgement.should_stop;
-    }
-    if (!logged && due(config.logging_strategy, plan.logging_steps))  // the evaluation broke the epoch off
-      append(log.take(state), state, control);
-    const bool asked = std::exchange(control.should_save, false);
-    return asked || (config.save_strategy == SaveStrategy::best && is_best) ||
-           (config.save_strategy == SaveStrategy::epoch && epoch_is_over()) ||
-           (config.save_strategy == SaveStrategy::steps && (run_ends || state.global_step % plan.save_steps == 0));
+  /// The end of a run that is complete, or was stopped for good.
+  void close(Run& run, Journal& journal, Checkpointer& checkpointer, const WeightWatch& watch, std::size_t num_rows,
+             const Json& memory) {
+    const Uninterrupted to_its_end;
+    watch.check_after(model, run.state.global_step);
+    journal.note(forget_lost_best(run.state));
+    journal.note(checkpointer.restore_best(model, run.state));
+    journal.close(num_rows, memory);
+    checkpointer.finish(run.state);
+    journal.call(&Callback::on_train_end, run.state);
   }
 
   template <class Take>
@@ -316,33 +200,6 @@ struct Trainer {
     for (const EvaluationSet& set : sets)
       take(kto::evaluate(model, collator, loss, reference, config, set.rows, prefix + set.prefix(), num_tokens,
                          evaluation, callbacks));
-  }
-
-  /// All metrics of an evaluation; each set has a log entry of its own, as in transformers. One that is broken off
-  /// leaves none.
-  Json evaluate_now(const EvaluationSets& sets, TrainerState& state, Control& control) {
-    Json out = Json::object();
-    const std::size_t num_entries = state.log_history.size();
-    try {
-      for_each_evaluation(sets, "eval_", state.num_tokens, [&](const Json& metrics) {
-        append(metrics, state, control);
-        detail::call(callbacks, &Callback::on_evaluate, state, metrics, control);
-        out.update(metrics);
-      });
-    } catch (const Interrupted&) {
-      state.log_history.get_ref<Json::array_t&>().resize(num_entries);
-      throw;
-    }
-    return out;
-  }
-
-  void append(Json entry, TrainerState& state, Control& control) {
-    entry["epoch"] = state.epoch;
-    if (config.include_num_input_tokens_seen != InputTokens::no)
-      entry["num_input_tokens_seen"] = state.num_input_tokens_seen;
-    entry["step"] = state.global_step;
-    detail::call(callbacks, &Callback::on_log, state, entry, control);
-    state.log_history.push_back(std::move(entry));
   }
 };
 

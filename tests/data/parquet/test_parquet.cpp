@@ -66,11 +66,23 @@ kto::fs::path write(const TemporaryFolder& folder, const std::vector<Column>& co
   return path;
 }
 
+kto::RowSet read_rows(const auto&... arguments) {
+  kto::enable_parquet();
+  return kto::read_rows(arguments...);
+}
+
 const Column prompts{"prompt", arrow::utf8(), R"(["a", "b"])"};
 const Column completions{"completion", arrow::utf8(), R"(["c", "d"])"};
 const Column labels{"label", arrow::boolean(), "[true, false]"};
 
 }  // namespace
+
+TEST_CASE("parquet: a program that includes the header reads none before it says so", "[data]") {  // so the first here
+  const TemporaryFolder folder;
+  const auto file = write(folder, {prompts, completions, labels});
+  CHECK_THAT(error_of([&] { kto::read_rows(file); }), KTO_CONTAINS("calls kto::enable_parquet()"));
+  CHECK(read_rows(file).rows.size() == 2);
+}
 
 TEST_CASE("parquet: messages, tools and variables of the type JSON, as datasets writes them", "[data]") {
   const TemporaryFolder folder;
@@ -86,7 +98,7 @@ TEST_CASE("parquet: messages, tools and variables of the type JSON, as datasets 
        R"([[["f", "{\"type\":\"object\"}"]], null])"},
       {"chat_template_kwargs", json, R"([null, "{\"enable_thinking\":true}"])"}};
   for (const bool keep_types : {true, false}) {
-    const auto rows = kto::read_rows(write(folder, columns, keep_types)).rows;
+    const auto rows = read_rows(write(folder, columns, keep_types)).rows;
     REQUIRE(rows.size() == 2);
     CHECK(rows[0].prompt == Json::parse(R"([{"role": "user", "content": "w?"}])"));
     CHECK(rows[0].completion ==
@@ -102,18 +114,17 @@ TEST_CASE("parquet: messages, tools and variables of the type JSON, as datasets 
   for (const std::string& value : {std::string("{"), std::string("1e999"), std::string(1000, '[')}) {
     broken.back().values = R"([null, ")" + value + R"("])";
     const auto file = write(folder, broken);
-    CHECK(error_of([&] { kto::read_rows(file); }).find(file.string() + ": line 2: the column chat_template_kwargs ") ==
-          0);
+    CHECK(error_of([&] { read_rows(file); }).find(file.string() + ": line 2: the column chat_template_kwargs ") == 0);
   }
 }
 
 TEST_CASE("parquet: views of text, lists of fixed size, and numbers of 16 bits", "[data]") {
   const TemporaryFolder folder;
-  const auto views = kto::read_rows(write(
+  const auto views = read_rows(write(
       folder, {{"prompt", arrow::utf8_view(), R"(["a", "a text that is longer than a view"])"}, completions, labels}));
   CHECK(views.rows.at(0).prompt == "a");
   CHECK(views.rows.at(1).prompt == "a text that is longer than a view");
-  const auto ids = kto::read_rows(
+  const auto ids = read_rows(
       write(folder, {{"completion_input_ids", arrow::fixed_size_list(arrow::int32(), 2), "[[5, 6], [7, 8]]"},
                      {"completion_labels", arrow::fixed_size_list(arrow::int64(), 2), "[[-100, 6], [-100, 8]]"},
                      labels}));
@@ -121,10 +132,9 @@ TEST_CASE("parquet: views of text, lists of fixed size, and numbers of 16 bits",
   CHECK(ids.rows.at(1).completion == Json::array({8}));
   const auto message = arrow::struct_({arrow::field("role", arrow::utf8()), arrow::field("content", arrow::utf8()),
                                        arrow::field("weight", arrow::float16())});
-  const auto halves =
-      kto::read_rows(write(folder, {{"prompt", arrow::list(message), R"([[["user", "a", 0.5]]])"},
-                                    {"completion", arrow::list(message), R"([[["assistant", "b", 2]]])"},
-                                    {"label", arrow::boolean(), "[true]"}}));
+  const auto halves = read_rows(write(folder, {{"prompt", arrow::list(message), R"([[["user", "a", 0.5]]])"},
+                                               {"completion", arrow::list(message), R"([[["assistant", "b", 2]]])"},
+                                               {"label", arrow::boolean(), "[true]"}}));
   CHECK(halves.rows.at(0).prompt[0]["weight"] == 0.5);
 }
 
@@ -139,20 +149,20 @@ TEST_CASE("parquet: unused columns may have any type", "[data]") {
                                    {"empty", arrow::utf8(), "[null, null]"}};
   std::vector<Column> columns{prompts, completions, labels};
   columns.insert(columns.end(), others.begin(), others.end());
-  const auto set = kto::read_rows(write(folder, columns));
+  const auto set = read_rows(write(folder, columns));
   CHECK(set.rows.at(1).completion == "d");
   CHECK(set.notes == std::vector<std::string>{"unused columns: blob, created_at, day, images, map, price"});
   CHECK(kto::detail::count_rows(folder.path() / "rows.parquet") == 2);
   columns[8].values = R"([[], ["x"]])";
-  CHECK_THAT(error_of([&] { kto::read_rows(write(folder, columns)); }),
+  CHECK_THAT(error_of([&] { read_rows(write(folder, columns)); }),
              KTO_CONTAINS("rows.parquet: line 2: \"images\" holds media"));
   columns = {prompts, completions, labels};
   for (int i = 0; i < 30; ++i) columns.insert(columns.begin(), {kto::concat("c", i), arrow::int64(), "[1, 2]"});
-  CHECK(kto::read_rows(write(folder, columns)).rows.at(1).prompt == "b");
+  CHECK(read_rows(write(folder, columns)).rows.at(1).prompt == "b");
 
   const auto file = write(folder, {prompts, completions, labels, {"tools", arrow::date32(), "[null, 3]"}});
   CHECK(error_of([&] {
-          kto::read_rows(file);
+          read_rows(file);
         }).find(file.string() + ": line 2: the column tools is of Arrow's type date32[day], which is not read") == 0);
   CHECK(kto::read_rows({{.files = {file}, .columns = {"prompt", "completion", "label"}}}, "taken").rows.size() == 2);
 }
@@ -188,7 +198,7 @@ TEST_CASE("arrow: what save_to_disk writes, in the form of a stream or with a fo
                R"({"_data_files": [{"filename": "data-1.arrow"}, {"filename": "data-0.arrow"}], "_split": "train"})");
   const auto prompts = [&](const std::string& path, const std::string& split = "train") {
     std::string out;
-    for (const auto& row : kto::read_rows(folder.path() / path, split).rows)
+    for (const auto& row : read_rows(folder.path() / path, split).rows)
       out += row.prompt[0]["content"].get<std::string>();
     return out;
   };
@@ -201,8 +211,7 @@ TEST_CASE("arrow: what save_to_disk writes, in the form of a stream or with a fo
   const std::string whole = kto::read_file(folder.path() / "set/data-0.arrow");
   for (const std::size_t size : {std::size_t{0}, std::size_t{40}, whole.size() / 2}) {
     const auto cut = folder.write("cut.arrow", whole.substr(0, size));
-    CHECK_THAT(error_of([&] { kto::read_rows(cut); }),
-               KTO_CONTAINS("cut.arrow: is not an Arrow file that can be read"));
+    CHECK_THAT(error_of([&] { read_rows(cut); }), KTO_CONTAINS("cut.arrow: is not an Arrow file that can be read"));
   }
 }
 #endif

@@ -25,21 +25,21 @@
 namespace kto::detail {
 
 /// Calls its last argument for each row of a Parquet or Arrow file, with the share of the file read so far (0 to 1),
-/// until that returns false. For unused columns, only says whether they hold something. Null in a program that does not
-/// include kto/data/parquet.hpp.
+/// until that returns false. For unused columns, only says whether they hold something.
 using TableReader = void (*)(const fs::path&, DataFormat, const std::function<bool(const std::string& column)>& is_used,
                              const std::function<bool(Json row, double share)>&);
-inline TableReader table_reader = nullptr;
+inline std::atomic<TableReader> table_reader = nullptr;  ///< set by enable_parquet() alone (data/parquet.hpp)
 
 inline bool is_table(DataFormat format) { return format == DataFormat::parquet || format == DataFormat::arrow; }
 
 inline void read_table(const fs::path& path, DataFormat format, const std::function<bool(const std::string&)>& is_used,
                        const std::function<bool(Json, double)>& visit) {
-  check(table_reader != nullptr, path.string(), ": this program was built without Apache Arrow, which reads ",
+  const TableReader reader = table_reader;
+  check(reader != nullptr, path.string(), ": this program was built without Apache Arrow, which reads ",
         format == DataFormat::parquet ? "Parquet" : "Arrow files, as datasets' save_to_disk writes them",
         "; pip install pyarrow, configure kto with -DKTO_WITH_ARROW=ON -DKTO_PYTHON=(that Python) and build again, or "
-        "write the rows as JSON Lines");
-  table_reader(path, format, is_used, visit);
+        "write the rows as JSON Lines. A program of your own also calls kto::enable_parquet()");
+  reader(path, format, is_used, visit);
 }
 
 /// Reads the rows of all files in turn. The first row with a known format determines the format of the data set.
@@ -239,6 +239,8 @@ class RowReader {
     if (!kind_) {
       kind_ = kind;
       kind_from_ = concat(file(), ": line ", source.line);
+      check(part_->pairs_for.empty() || is_paired(kind.format), part_->pairs_for, " compares pairs: expected ",
+            describe({RowFormat::Paired, kind.conversational}), ", and this row is one of ", describe(kind));
     }
     check(kind == *kind_, "expected ", describe(*kind_), ", as in ", kind_from_, "; this row is one of ",
           describe(kind));

@@ -35,7 +35,7 @@ inline std::string pcre2_message(int code) {
   return text;
 }
 
-/// What one thread needs to run any pattern.
+/// What one thread needs to run any pattern; nothing of a match is left in it for the next.
 struct MatchRoom {
   Pcre2Ptr<pcre2_match_data_8> data{pcre2_match_data_create_8(1, nullptr)};
   Pcre2Ptr<pcre2_match_context_8> context{pcre2_match_context_create_8(nullptr)};

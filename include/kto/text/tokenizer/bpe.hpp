@@ -110,7 +110,7 @@ class Bpe {
   }
 
   void encode_by_merges(std::string_view word, std::vector<std::int32_t>& ids) const {
-    thread_local std::vector<Symbol> symbols;
+    thread_local std::vector<Symbol> symbols;  // room only: nothing is kept from word to word
     symbols.clear();
     characters(word, symbols);
     merge_all(symbols);
@@ -167,7 +167,7 @@ class Bpe {
   }
 
   void merge_all(std::vector<Symbol>& symbols) const {
-    thread_local std::vector<Candidate> heap;
+    thread_local std::vector<Candidate> heap;  // likewise
     heap.clear();
     const auto merge_of = [&](std::int32_t left, std::int32_t right) {
       return merges_.find(symbols[static_cast<std::size_t>(left)].id, symbols[static_cast<std::size_t>(right)].id);

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <span>
@@ -14,16 +13,11 @@
 #include <utility>
 #include <vector>
 
-#include "kto/loss/concept.hpp"
-#include "kto/optim/updates.hpp"
-#include "kto/reference/concept.hpp"
 #include "kto/train/checkpoint/folder.hpp"
 #include "kto/train/checkpoint/output_folder.hpp"
 #include "kto/train/checkpoint/run_changes.hpp"
-#include "kto/train/feed/feed.hpp"
-#include "kto/train/loss_scale.hpp"
 #include "kto/train/options/options.hpp"
-#include "kto/train/state.hpp"
+#include "kto/train/run.hpp"
 
 namespace kto {
 
@@ -36,62 +30,6 @@ struct Checkpointing {
   Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is reported by name
   std::string model_card = "";  ///< README.md
 };
-
-namespace detail {
-
-/// The random generators that a run draws from: the processor's, and the model's device's.
-struct Generators {
-  at::Device device;
-
-  template <class Archive>
-  void visit_state(Archive& archive) {
-    visit(archive, "cpu", at::kCPU);
-    if (!device.is_cpu()) visit(archive, "device", device);
-  }
-
- private:
-  template <class Archive>
-  void visit(Archive& archive, const char* name, at::Device of) {
-    at::Generator generator = at::globalContext().defaultGenerator(of);
-    const std::lock_guard guard(generator.mutex());
-    Tensor state = generator.get_state();
-    archive(name, state);
-    generator.set_state(state);
-  }
-};
-
-/// Calls visit(part, object with visit_state) for everything a run holds beside the model and its log history. Throws
-/// Error for a policy that keeps state without listing it.
-template <class Model, class Loss, class Reference, class Optimizer, class Visit>
-void visit_run(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, const Visit& visit) {
-  if constexpr (HasState<Optimizer>)
-    visit("optimizer", updates);
-  else
-    check(std::is_empty_v<Optimizer>,
-          "this optimizer cannot be saved: write `template <class Archive> void "
-          "visit_state(Archive&)` in it; see kto/io/state.hpp");
-  if constexpr (HasState<Loss>)
-    visit("loss", loss);
-  else
-    check(!Observes<Loss, Tensor>,
-          "this loss observes and cannot be saved: write `template <class Archive> void "
-          "visit_state(Archive&)` in it; see kto/io/state.hpp");
-  if constexpr (ReferenceHasState<Reference, Model>) {
-    struct Bound {
-      Reference& reference;
-      const Model& policy;
-      void visit_state(StateWriter& archive) { reference.visit_state(archive, policy); }
-      void visit_state(StateReader& archive) { reference.visit_state(archive, policy); }
-    } bound{reference, model};
-    visit("reference", bound);
-  } else {
-    check(!FollowsPolicy<Reference, Model>,
-          "this reference moves and cannot be saved: write `template <class Archive> void visit_state(Archive&, const "
-          "Model& policy)` in it; see kto/reference/concept.hpp");
-  }
-}
-
-}  // namespace detail
 
 /// Copies the trained parameters of a checkpoint, of a model or of an adapter, into `model`. Throws Error naming what
 /// is missing or misshapen; the model is then as it was.
@@ -166,7 +104,6 @@ class Checkpointer {
   bool is_on() const {
     return config_.save_strategy != SaveStrategy::no || how_.save_model || config_.resume_from_checkpoint;
   }
-  bool resumes() const { return from_.has_value(); }
 
   /// Takes the identity of `trainer`'s run, before its model is trained or restored.
   template <class Trainer>
@@ -187,88 +124,68 @@ class Checkpointer {
     return saved;
   }
 
-  /// Brings everything to where the checkpoint left it. Returns what the user should know of settings that are others
-  /// now.
-  template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
-  std::vector<std::string> resume(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates,
-                                  Rate& rate, LossScale& scale, Log& log, TrainerState& state, Position& position) {
+  /// Brings everything to where the checkpoint left it, if the run resumes from one. Returns what the user should know
+  /// of settings that have changed since.
+  template <class Model, class Loss, class Reference>
+  std::vector<std::string> resume(RunParts<Model, Loss, Reference>& parts) {
+    if (!from_) return {};
     const CheckpointFolder saved = open_checkpoint(*from_);
     RunChanges changes = changes_since(saved);
-    const at::Device device = model.named_parameters().front().second.device();
-    const auto read = [&](const char* part, auto& holder) {
+    parts.run.state = saved_state_of(saved);
+    restore_parameters(parts.model, saved);
+    const at::Device device = device_of(parts.model);
+    parts.visit_state([&](const std::string& part, auto& holder) {
+      if (part == "scheduler" && changes.rate_state) return;
       StateReader archive(saved.state(part), device, (from_->string() + ": ") + part);
       holder.visit_state(archive);
-    };
-    const fs::path file = *from_ / "trainer_state.json";
-    state = trainer_state_from_json(read_json(file), file.string());
-    check(state.global_step <= plan_.num_steps, from_->string(), ": is of step ", state.global_step,
-          ", and this run ends at step ", plan_.num_steps, "; raise max_steps or num_train_epochs");
-    restore_parameters(model, saved);
-    detail::visit_run(model, loss, reference, updates, read);
-    SavedState draws = saved.state("rng_state");
-    const bool same_device = draws.file && draws.file->contains("device");
-    detail::Generators generators{same_device ? device : at::Device(at::kCPU)};
-    StateReader archive(std::move(draws), at::kCPU, from_->string() + ": rng_state");
-    generators.visit_state(archive);
-    if (!changes.rate_state) read("scheduler", rate);
-    read("log", log);
-    SavedState place = saved.state("sampler");
-    if (!place.values.contains("stream")) place.values["stream"] = nullptr;  // of an earlier version
-    StateReader place_reader(std::move(place), device, from_->string() + ": sampler");
-    position.visit_state(place_reader);
-    if (scale.is_on()) read("scaler", scale);
-    state.num_tokens =
-        json_value<std::int64_t>(saved.manifest, "num_tokens", state.num_input_tokens_seen, from_->string());
-    if (state.best_global_step) {  // the folder may have moved
-      const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
-      if (fs::exists(best)) state.best_model_checkpoint = best.string();
-    }
+    });
+    TrainerState& state = parts.run.state;
     changes.best = changes.best && state.best_metric;
     if (changes.best) state.forget_best();
-    state.evaluation_due = saved.manifest.value("evaluation_due", Json()) == true;
     if (!state.evaluation_due) saved_step_ = state.global_step;
-    return change_notes(changes, identity_, state.global_step);
+    std::vector<std::string> notes = change_notes(changes, identity_, state.global_step);
+    notes.push_back(forget_lost_best(state));
+    return notes;
   }
 
-  /// Saves checkpoint-N, N being state.global_step, and removes those that save_total_limit leaves no room for. Returns
-  /// its folder.
-  template <class Model, class Loss, class Reference, class Optimizer, class Rate, class Log>
-  fs::path save(Model& model, Loss& loss, Reference& reference, Updates<Optimizer>& updates, Rate& rate,
-                LossScale& scale, Log& log, TrainerState& state, Position& position) {
+  /// Saves checkpoint-N, N being the run's step, and removes those that save_total_limit leaves no room for. Returns its
+  /// folder.
+  template <class Model, class Loss, class Reference>
+  fs::path save(RunParts<Model, Loss, Reference>& parts) {
     check(is_on(),
           "a checkpoint was requested in a run that cannot save any: set save_strategy, or give "
           "Trainer::checkpointing a save_model");
     const Uninterrupted to_its_end;
-    const fs::path output_dir = config_.output_dir;
-    if (state.best_global_step) {
-      const fs::path best = output_dir / concat(detail::checkpoint_prefix, *state.best_global_step);
-      if (*state.best_global_step == state.global_step || fs::exists(best)) state.best_model_checkpoint = best.string();
-    }
-    CheckpointContent content;
+    TrainerState& state = parts.run.state;
+    find_best(state, state.global_step);
+    CheckpointContent content = content_of(state);
     content.save_model = how_.save_model ? how_.save_model : [&](const fs::path& folder) {
-      save_checkpoint(folder, model.named_parameters());
+      save_checkpoint(folder, parts.model.named_parameters());
     };
-    content.texts = {
-        {"trainer_state.json", to_json(state, plan_, config_).dump(2) + "\n"},
-        {"training_args.json", (how_.arguments.is_null() ? to_json(config_) : how_.arguments).dump(2) + "\n"}};
-    if (!how_.model_card.empty()) content.texts["README.md"] = how_.model_card;
-    if (!config_.save_only_model) {
-      const auto write = [&](const char* part, auto& holder) {
+    if (!config_.save_only_model)
+      parts.visit_state([&](const char* part, auto& holder) {
         StateWriter archive;
         holder.visit_state(archive);
         content.states[part] = archive.take();
-      };
-      detail::visit_run(model, loss, reference, updates, write);
-      detail::Generators generators{model.named_parameters().front().second.device()};
-      write("rng_state", generators), write("scheduler", rate), write("log", log), write("sampler", position);
-      if (scale.is_on()) write("scaler", scale);
-    }
-    content.manifest = {{"global_step", state.global_step}, {"num_tokens", state.num_tokens}, {"identity", identity_}};
-    if (state.evaluation_due) content.manifest["evaluation_due"] = true;
-    const fs::path folder = write_checkpoint_folder(output_dir, state.global_step, std::move(content));
+      });
+    const fs::path folder = write_checkpoint_folder(config_.output_dir, state.global_step, std::move(content));
     saved_step_ = state.global_step;
-    remove_old(output_dir, state);
+    remove_old(config_.output_dir, state);
     return folder;
+  }
+
+  /// Gives the model the weights of the best checkpoint, if config asks for that. Returns a sentence where they cannot be
+  /// read: the model keeps its last weights, so that what was trained is not lost.
+  template <HasParameters Model>
+  std::string restore_best(const Model& model, TrainerState& state) const {
+    if (!config_.load_best_model_at_end || !state.best_model_checkpoint) return "";
+    try {
+      restore_parameters(model, own_checkpoint(*state.best_model_checkpoint));
+      return "";
+    } catch (const Error& error) {
+      state.best_model_checkpoint.reset();
+      return concat(error_text(error), "; the run ends with its last weights");
+    }
   }
 
   /// At the end of a run: with a save_total_limit of 1 the best checkpoint, if any, is the one that stays.
@@ -293,6 +210,38 @@ class Checkpointer {
     check(list.empty(), saved.path.string(), ": is a checkpoint of a different run:", list,
           "\nUse what it was made with, or start a new run from its weights with --model_name_or_path");
     return changes;
+  }
+
+  /// trainer_state.json and what the manifest knows beside it. Throws Error where this run ends before that step.
+  TrainerState saved_state_of(const CheckpointFolder& saved) const {
+    const fs::path file = *from_ / "trainer_state.json";
+    TrainerState state = trainer_state_from_json(read_json(file), file.string());
+    check(state.global_step <= plan_.num_steps, from_->string(), ": is of step ", state.global_step,
+          ", and this run ends at step ", plan_.num_steps, "; raise max_steps or num_train_epochs");
+    state.num_tokens =
+        json_value<std::int64_t>(saved.manifest, "num_tokens", state.num_input_tokens_seen, from_->string());
+    state.evaluation_due = saved.manifest.value("evaluation_due", Json()) == true;
+    find_best(state);
+    return state;
+  }
+
+  /// Names the best checkpoint in output_dir, which may have moved, if it is there or about to be saved as `saving`.
+  void find_best(TrainerState& state, std::int64_t saving = -1) const {
+    if (!state.best_global_step) return;
+    const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
+    if (*state.best_global_step == saving || fs::exists(best)) state.best_model_checkpoint = best.string();
+  }
+
+  /// A checkpoint's texts and manifest.
+  CheckpointContent content_of(const TrainerState& state) const {
+    CheckpointContent content;
+    content.texts = {
+        {"trainer_state.json", to_json(state, plan_, config_).dump(2) + "\n"},
+        {"training_args.json", (how_.arguments.is_null() ? to_json(config_) : how_.arguments).dump(2) + "\n"}};
+    if (!how_.model_card.empty()) content.texts["README.md"] = how_.model_card;
+    content.manifest = {{"global_step", state.global_step}, {"num_tokens", state.num_tokens}, {"identity", identity_}};
+    if (state.evaluation_due) content.manifest["evaluation_due"] = true;
+    return content;
   }
 
   /// Whether a checkpoint of this step is planned, as far as that is known before training.

@@ -3,11 +3,13 @@
 // goes on is compared with it (kto/train/checkpoint/run_changes.hpp).
 #pragma once
 
-#include <array>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
+#include "kto/reference/concept.hpp"
 #include "kto/train/checkpoint/policy_text.hpp"
 #include "kto/train/evaluation_sets.hpp"
 #include "kto/train/feed/stream_rows.hpp"
@@ -49,39 +51,27 @@ std::string own_description(const Model& model) {
 }
 template <class Reference>
 std::string reference_description(const Reference& reference) {
-  if constexpr (requires { reference.model.named_parameters(); }) return own_description(reference.model);
-  return "";
+  std::string out;
+  visit_models(reference, [&](const auto& model) { out += own_description(model); });
+  return out;
 }
 
-template <class Reference>
-concept HoldsTable =
-    requires(const Reference& reference, const Example* row) { reference.table->find(row)->second.kl_logp; };
-
-/// The reference's weights, or its precomputed log-probs; empty where it has neither.
+/// Of the weights of all models that the reference holds and of what it says of itself; empty where it has neither.
 template <class Reference>
 std::string reference_hash(const Reference& reference, std::span<const Example> rows) {
-  if constexpr (requires { reference.model.named_parameters(); }) return weights_hash(reference.model);
-  ContentHash hash;
-  if constexpr (HoldsTable<Reference>) {
-    for (const Example& row : rows)
-      if (const auto found = reference.table->find(&row); found != reference.table->end()) {
-        const std::array logps{found->second.logp, found->second.kl_logp};
-        hash.add(std::span<const double>(logps));
-      }
-    return hash.hex();
-  }
-  return "";
+  std::string out;
+  visit_models(reference, [&](const auto& model) { out += weights_hash(model); });
+  if constexpr (IdentifiesItself<Reference>) out += reference.identity(rows);
+  return out;
 }
 
 /// The reference beside what reference_hash and reference_description cover.
 template <class Reference>
 PolicyText reference_text(const Reference& reference) {
-  if constexpr (HoldsTable<Reference>)
-    return {type_text<Reference>(), true};
-  else if constexpr (requires { reference.model.named_parameters(); })
-    return policy_text(reference, place_of(reference.model));
-  else
-    return policy_text(reference);
+  if constexpr (IdentifiesItself<Reference>) return {type_text<Reference>(), true};
+  std::vector<Place> models;
+  visit_models(reference, [&](const auto& model) { models.push_back(place_of(model)); });
+  return policy_text(reference, std::move(models));
 }
 
 }  // namespace detail
@@ -97,8 +87,10 @@ Json run_identity(const Model& model, const Collator& collator, const Loss& loss
     policies[slot] = policy.text;
     if (!policy.is_whole) cannot_tell.push_back(slot);
   };
-  add("loss", policy_text(loss)), add("reference", detail::reference_text(reference));
-  add("collator", policy_text(collator)), add("optimizer", policy_text(optimizer));
+  add("loss", policy_text(loss));
+  add("reference", detail::reference_text(reference));
+  add("collator", policy_text(collator));
+  add("optimizer", policy_text(optimizer));
   return {{"options", options},
           {"files", files},
           {"rows",

@@ -71,8 +71,8 @@ class PolicyWriter {
   std::string text;
   bool is_whole = true;
 
-  /// Leaves out this object.
-  void leave_out(Place place) { left_out_.push_back(place); }
+  /// Leaves these objects out.
+  explicit PolicyWriter(std::vector<Place> left_out) : left_out_(std::move(left_out)) {}
 
   template <class T>
   void add(const T& x) {
@@ -172,7 +172,7 @@ class PolicyWriter {
     is_whole = false;
   }
 
-  std::vector<Place> left_out_ = {};
+  std::vector<Place> left_out_;
 };
 
 }  // namespace detail
@@ -182,12 +182,14 @@ struct PolicyText {
   bool is_whole = true;  ///< else it holds what cannot be compared: a function, a plain pointer, private members
 };
 
-/// What `policy` is, without its part `known`, which is compared by itself.
+/// What `policy` is, without its parts `known`, which are compared by themselves. One that was chosen at run time, among
+/// others that its visit_chosen(visit) does not visit, is what was chosen.
 template <class Policy>
-PolicyText policy_text(const Policy& policy, detail::Place known = {}) {
+PolicyText policy_text(const Policy& policy, std::vector<detail::Place> known = {}) {
+  if constexpr (requires { policy.visit_chosen([](const auto&) {}); })
+    return policy.visit_chosen([&](const auto& chosen) { return policy_text(chosen, known); });
   constexpr std::size_t most = 400;
-  detail::PolicyWriter writer;
-  writer.leave_out(known);
+  detail::PolicyWriter writer(std::move(known));
   writer.add(policy);
   std::string text = detail::type_text<Policy>() + ' ' + writer.text;
   if (text.size() > most) {

@@ -120,7 +120,8 @@ class RowCheck {
            advice);
     good_ = count_;
     last_ = high_;
-    low_ = SIZE_MAX, high_ = 0;
+    low_ = SIZE_MAX;
+    high_ = 0;
   }
 
   /// Throws Error if there should be more rows.

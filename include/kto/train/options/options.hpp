@@ -46,11 +46,11 @@ inline const Options<TrainConfig>& train_options() {
   using detail::with_refused;
   static const Options<C> table = [] {
     Options<C> rows{
-        option(&C::desirable_weight, "desirable_weight", group::kto, "weight of the loss of desirable rows",
+        option(&C::desirable_weight, "desirable_weight", group::loss, "weight of the loss of desirable rows",
                detail::at_least_zero()),
-        option(&C::undesirable_weight, "undesirable_weight", group::kto, "weight of the loss of undesirable rows",
+        option(&C::undesirable_weight, "undesirable_weight", group::loss, "weight of the loss of undesirable rows",
                detail::at_least_zero()),
-        option(&C::kl_scope, "kl_scope", group::kto,
+        option(&C::kl_scope, "kl_scope", group::loss,
                "rows that share a KL baseline and a mean: a micro-batch, as in TRL, or the whole update"),
 
         option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows per micro-batch",

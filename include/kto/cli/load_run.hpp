@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// From arguments to a run: rows, policy and collator, each checked before anything is computed.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+
+#include "kto/cli/optimizer.hpp"
+#include "kto/cli/run.hpp"
+#include "kto/data/balance.hpp"
+#include "kto/io/folder.hpp"
+
+namespace kto::cli {
+
+/// Refuses folders beside output_dir that are to be written to and cannot be, before anything is computed for them.
+inline void check_folders(const ScriptConfig& script) {
+  if (script.dataset_cache) check_folder(*script.dataset_cache, "--dataset_cache");
+  if (script.ref_logps_cache) check_folder(*script.ref_logps_cache, "--ref_logps_cache");
+  if (script.logging_dir && reports_to(script, "tensorboard")) check_folder(*script.logging_dir, "--logging_dir");
+}
+
+/// Throws Error when the tokenizer knows ids that the model does not.
+inline void check_vocabulary(const Processor& processor, const Decoder& model) {
+  const std::int64_t ids = processor.tokenizer().id_end(), vocabulary = model.spec.vocab_size;
+  check(ids <= vocabulary, "the tokenizer has ids up to ", ids - 1, ", and the model's vocabulary has ", vocabulary,
+        " tokens: they do not belong together");
+}
+
+/// Notes where the saved model names other special tokens than its base, or an adapter's base ends texts with others.
+inline void note_special_tokens(const Policy& policy, bool is_adapter, const Note& note) {
+  const auto& eos = policy.tokens.eos;
+  if (const std::string text =
+          alignment_note(is_adapter ? policy.tokenizer_files : policy.base_files, policy.tokens, is_adapter);
+      !text.empty())
+    note(text);
+  if (!is_adapter || !eos) return;
+  const auto ends = read_generation_config(policy.base_files).eos_token_ids;
+  if (!ends.empty() && std::ranges::find(ends, eos->id) == ends.end())
+    note(concat("completions end with ", eos->text, " (id ", eos->id, "), which the eos_token_id of the base's ",
+                "configs does not name: with the adapter, generate() of transformers stops there only when asked "
+                "to (eos_token_id=",
+                eos->id, "); chat does"));
+}
+
+/// Loads what `args` name and calls train(run).
+inline void load_run(const Arguments& args, const LossTable& losses, const Note& note,
+                     const std::function<void(const Run&)>& train) {
+  (void)make_any_optimizer(args.script, args.train);  // throws for optim_args that do not belong
+  const bool evaluates = args.script.do_eval || args.train.eval_strategy != IntervalStrategy::no;
+  const Processor processor(tokenizer_folder(args));
+  const NamedTokens tokens = processor.named_tokens();
+  Run run{.args = args,
+          .arguments = to_json(argument_options(losses), args),
+          .note = note,
+          .rows = load_rows(args, losses.chosen(args.loss), evaluates, tokenizer_folder(args), processor, note),
+          .policy = {},
+          .collator = make_collator(args.script, tokens),
+          .rows_files = {},
+          .tokenizer = &processor.tokenizer()};
+  if (const auto advice =
+          weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
+    note(*advice);
+  run.policy = load_policy(args);
+  run.policy.tokenizer_files = tokenizer_folder(args);
+  run.policy.tokens = tokens;
+  check_vocabulary(processor, run.policy.model);
+  check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
+        ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
+  if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);
+  if (args.script.do_train)
+    for (const std::string& advice : config_advice(args.train)) note(advice);
+  run.rows_files = hash_rows_files(run.rows);
+  train(run);
+}
+
+}  // namespace kto::cli

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// One run of a program: what its trainer is made of, whichever loss and reference it has, and what it shows.
+#pragma once
+
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "kto/cli/collator.hpp"
+#include "kto/cli/load_rows.hpp"
+#include "kto/cli/policy.hpp"
+#include "kto/core/terminal.hpp"
+#include "kto/generate/sample_replies.hpp"
+#include "kto/train/callbacks/advice.hpp"
+#include "kto/train/callbacks/report.hpp"
+#include "kto/train/evaluate.hpp"
+
+namespace kto::cli {
+
+/// Everything but loss and reference.
+struct Run {
+  Arguments args;
+  Json arguments;  ///< the content of training_args.json
+  Note note;
+  LoadedRows rows;
+  Policy policy;
+  RuntimeCollator collator;
+  Json rows_files = Json::object();  ///< {path: hash}
+  const Tokenizer* tokenizer = nullptr;
+};
+
+/// The callbacks of --report_to, and the bar.
+inline Callbacks make_callbacks(const Run& run) {
+  const Arguments& args = run.args;
+  Callbacks out{show_progress(stdout, !args.script.disable_tqdm.value_or(false)), watch_collapse(run.note)};
+  const fs::path folder = args.train.output_dir;
+  if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)  // this run begins its own
+    out.push_back(
+        {.on_train_begin = [file = folder / "metrics.jsonl"](const TrainerState&, const Plan&) { fs::remove(file); }});
+  const std::string run_name = args.script.run_name.value_or("");
+  for (const std::string& name : args.script.report_to.value_or(std::vector<std::string>{}))
+    out.push_back(name == "jsonl" ? report_jsonl(folder / "metrics.jsonl", run_name)
+                                  : report_tensorboard(event_folder(args), run.arguments));
+  return out;
+}
+
+/// The hook of --generate_during_eval. Model and reference are handles: it sees their weights of the day.
+template <class Reference>
+EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference) {
+  const auto& script = run.args.script;
+  if (!script.generate_during_eval) return {};
+  auto config = read_generation_config(run.policy.base_files, run.policy.tokens);
+  config.max_new_tokens = script.generation_max_new_tokens;
+  config.temperature = script.generation_temperature;
+  config.top_k = 0;
+  config.top_p = 1;
+  config.seed = static_cast<std::uint64_t>(run.args.train.seed);
+  std::optional<Decoder> other;
+  if constexpr (requires { reference.model.layers; })
+    other = reference.model;
+  else
+    run.note("generate_during_eval: the reference was let go after precompute_ref_log_probs; the policy writes alone");
+  const auto count = static_cast<std::size_t>(script.generation_num_prompts);
+  for (const auto& [name, rows] : run.rows.evaluation)
+    check(!first_prompts(rows, 1).empty(), "generate_during_eval: no row of the evaluation ",
+          name.empty() ? "" : "set " + name + " ", "has a prompt");
+  return {.compute_metrics = {},
+          .preprocess_logits_for_metrics = {},
+          .samples = [policy = run.policy.model, other, config, count,
+                      &tokenizer = *run.tokenizer](std::span<const Example> rows) {
+            return sample_replies(policy, other ? &*other : nullptr, tokenizer, first_prompts(rows, count), config);
+          }};
+}
+
+inline void print_evaluation(const Json& metrics) {
+  std::cout << detail::entry_text(metrics) << '\n';
+  if (const auto samples = detail::samples_text(metrics); !samples.empty()) std::cout << samples << '\n';
+}
+
+}  // namespace kto::cli

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// One update from one window of micro-batches: backward passes, the look at what is not finite, clipping and the
+// optimizer, or the update skipped and the loss scale lowered.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kto/nn/weight_grad.hpp"
+#include "kto/train/finite.hpp"
+#include "kto/train/run.hpp"
+
+namespace kto {
+
+/// Use, for the micro-batches of a window in turn, observe() and backward(), then finish().
+class WindowUpdate {
+ public:
+  using Note = std::function<void(const std::string&)>;
+
+  /// Of the micro-batches `window`, at the log's learning rate. `note` gets what the user should know.
+  WindowUpdate(Run& run, const TrainConfig& config, std::span<const Batch> window, Note note)
+      : run_(run), config_(config), note_(std::move(note)), num_metrics_(run.log.metrics.size()) {
+    in_place_.emplace();
+    const auto is_small = [](const Batch& batch) { return batch.rows.num_tokens < CastOnce::enough_tokens; };
+    if (std::ranges::all_of(window, is_small)) casts_.emplace();  // no weight changes until it is gone
+    run_.updates->begin(run_.log.learning_rate);
+  }
+
+  /// Takes the losses of a micro-batch, which must stay in its place.
+  void observe(const Observation& seen) { losses_.push_back({&seen.batch, seen.terms.loss_B.detach()}); }
+
+  /// The backward pass of what that micro-batch contributes to the window's mean loss.
+  void backward(const Tensor& share) {
+    run_.updates->backward(run_.scale.scaled(share),
+                           [this] { return !not_finite(losses_, run_.updates->grad_norm()); });
+    shares_.push_back(share.detach());
+  }
+
+  /// Makes the update, or skips it where the loss or the gradient is not finite: the window's metrics are dropped then,
+  /// and undo() is called. Throws Error where config allows no step to be skipped.
+  template <class Undo>
+  void finish(const Undo& undo) {
+    casts_.reset();
+    in_place_.reset();
+    const Tensor grad_norm = run_.updates->grad_norm() / run_.scale.value();
+    ++run_.state.global_step;
+    const auto problem = not_finite(losses_, grad_norm);
+    const bool overflows = problem && !problem->is_loss && run_.scale.is_on();
+    if (problem && !overflows) {
+      undo();
+      skip(problem->what);
+    } else {
+      run_.log.add_step(shares_, overflows ? Tensor() : grad_norm);
+    }
+    if (!problem) {
+      const Tensor divisor = grad_divisor(grad_norm, run_.scale.value(), config_.max_grad_norm);
+      run_.updates->finish({.learning_rate = run_.log.learning_rate, .grad_divisor = divisor});
+    }
+    run_.updates->end();
+    if (run_.scale.is_on()) rescale(!problem, overflows);
+  }
+
+ private:
+  void skip(const std::string& problem) {
+    constexpr int most = 10;
+    RunLog& log = run_.log;
+    log.metrics.resize(num_metrics_);
+    log.skip_step(shares_);
+    const std::int64_t step = run_.state.global_step;
+    check(config_.nonfinite_loss == NonFiniteLoss::skip, "step ", step, ": ", problem,
+          "; this step changed no weight. Lower learning_rate, check those rows, or skip such steps with "
+          "nonfinite_loss skip");
+    check(log.num_skipped_in_a_row < most, "step ", step, ": ", problem, ", as in the ", most - 1,
+          " steps before: the weights are damaged, or learning_rate is far too high");
+    if (log.num_skipped_in_all() == 1)
+      note_(concat("step ", step, ": ", problem,
+                   "; the step is skipped. Later ones are not noted: see skipped_steps in the log"));
+  }
+
+  void rescale(bool is_finite, bool overflows) {
+    LossScale& scale = run_.scale;
+    if (overflows && scale.num_skipped() == 0)
+      note_(concat("step ", run_.state.global_step, ": the gradient overflows float16 at a loss scale of ",
+                   scale.value(), "; the step is skipped and the scale halved. Later ones are not ",
+                   "noted: see loss_scale in the log"));
+    scale.follow(is_finite, run_.state.global_step);
+    run_.log.loss_scale = scale.value();
+  }
+
+  const Uninterrupted whole_;
+  Run& run_;
+  const TrainConfig& config_;
+  Note note_;
+  std::size_t num_metrics_;  ///< of the log before this window
+  std::vector<BatchLoss> losses_;
+  std::vector<Tensor> shares_;  ///< of the micro-batches in the mean loss, without dimensions
+  std::optional<InPlaceGradients> in_place_;
+  std::optional<CastOnce> casts_;
+};
+
+}  // namespace kto

@@ -1,0 +1,13 @@
+// expects: bool starts_as_policy`, and it would be ignored; see kto/reference/concept.hpp
+// SPDX-License-Identifier: Apache-2.0
+#include "policies.hpp"
+
+struct Mine {
+  kto::ReferenceLogps log_probs(const Model&, const kto::Batch&) const;
+  bool starts_as_policy() const;
+};
+
+void use(kto::Trainer<Model, kto::PackedCollator, kto::Kto, Mine, kto::AdamW>& trainer,
+         const std::vector<kto::Example>& rows) {
+  train(trainer, rows);
+}
