@@ -194,7 +194,7 @@ with tempfile.TemporaryDirectory() as tmp:
     keep = lambda folder: None
     refused("other options are named", keep, r"beta is \"0\.2\" and was \"0\.1\"", "--beta", "0.2")
     refused("all of them", keep, r"beta(.|\n)*seed|seed(.|\n)*beta", "--seed", "7", "--beta", "0.2")
-    refused("a step past the end of the run", keep, r"is of step 5, and this run ends at step 4; raise max_steps", "--max_steps", "4")
+    refused("a step past the end of the run", keep, r"has step 5, but this run ends at step 4; raise max_steps", "--max_steps", "4")
 
     def add_adapter(folder):  # of zeros: it would win over the model
         content = open(os.path.join(folder, "model.safetensors"), "rb").read()

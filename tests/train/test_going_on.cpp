@@ -96,8 +96,7 @@ TEST_CASE("a run resumed for more steps equals the longer run, to the last bit, 
   CHECK_THAT(on.notes[1], KTO_CONTAINS("from step 5 on, the learning rate follows the new settings"));
 
   longer.max_steps = 3;
-  CHECK_THROWS_WITH(run(toy_trainer(longer)),
-                    KTO_CONTAINS("is of step 4, and this run ends at step 3; raise max_steps"));
+  CHECK_THROWS_WITH(run(toy_trainer(longer)), KTO_CONTAINS("has step 4, but this run ends at step 3; raise max_steps"));
   longer.max_steps = 4;
   CHECK(run(toy_trainer(longer)).notes.empty());
 }
