@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to compile kto: each header alone (-O0 -fsyntax-only), kto.hpp with one Trainer, and whole programs
-(examples/minimal.cpp, which reads rows, tokenizes, loads and saves, too, and examples/own_loss.cpp, a command line over a
-loss of one's own), alone and with kto.hpp precompiled as kto_precompile() does (-O0 -c). Prints JSON: processor seconds, which are those of the clock where nothing else runs, and
-the peak resident bytes of the compiler. One compile at a time, without ccache. Standard library only.
+"""Measures the cost of compiling kto: each header alone (-O0 -fsyntax-only), kto.hpp with one Trainer, and whole programs
+(examples/minimal.cpp, which also reads rows, tokenizes, loads and saves, and examples/own_loss.cpp, a command line with your
+own loss), alone and with kto.hpp precompiled as kto_precompile() does (-O0 -c). Prints JSON: processor seconds, which equal
+wall-clock seconds on an idle machine, and the peak resident bytes of the compiler. Compiles one at a time, without ccache.
+Standard library only.
 
 Include paths and definitions come from a build folder configured with -DKTO_BUILD_BENCHMARKS=ON."""
 import argparse
