@@ -191,8 +191,8 @@ TEST_CASE("max_tokens_per_batch is refused where it cannot work") {
     return std::string();
   };
   const auto examples = rows(8);
-  CHECK_THAT(refusal(examples, {.max_steps = 1}), KTO_CONTAINS("take kto::PackedCollator"));
-  CHECK_THAT(refusal(examples, {.dataloader_drop_last = true}), KTO_CONTAINS("leave out dataloader_drop_last"));
+  CHECK_THAT(refusal(examples, {.max_steps = 1}), KTO_CONTAINS("use kto::PackedCollator"));
+  CHECK_THAT(refusal(examples, {.dataloader_drop_last = true}), KTO_CONTAINS("omit dataloader_drop_last"));
   const kto::RowStream stream([&] { return [&] { return examples; }; });
   CHECK_THAT(refusal(stream, {.max_steps = 1}), KTO_CONTAINS("max_tokens_per_batch: a stream"));
 }
