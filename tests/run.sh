@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing, builds, runs every test, and says which were skipped and why.
+# Installs dependencies, builds, runs every test, and reports which were skipped and why.
 #
 # usage: tests/run.sh [more flags of ctest, such as -R NAME]      (environment: see cmake/setup.sh)
 #   KTO_SLOW_CHECKS=ON     also clang-tidy, sanitizers, and every header alone with the main compiler
@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . cmake/setup.sh
 
-# Sets kto_python, the interpreter of the tests that hand a trained model to transformers; they are skipped without it.
+# Sets kto_python, the interpreter for tests that load a trained model with transformers; they are skipped without it.
 find_python() {
   local modules=(torch transformers safetensors peft)
   for kto_python in python3 "$kto_venv_python"; do
