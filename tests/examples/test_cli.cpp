@@ -6,14 +6,15 @@
 #include "catch.hpp"
 #include "kto/cli/arguments.hpp"
 #include "kto/io/atomic_file.hpp"
-#include "kto/loss/apo_zero.hpp"
-#include "kto/loss/kto.hpp"
+#include "tests/loss/all_losses.hpp"
 
 using namespace kto;
 
 namespace {
 
-const cli::LossTable& losses() { return cli::loss_table<Kto, ApoZeroUnpaired>(); }
+const cli::LossTable& losses() {
+  return cli::loss_table<Kto, ApoZeroUnpaired, BcoUnpaired, Dpo, Ipo, ApoZeroPaired, ApoDown>();
+}
 const Options<Arguments>& argument_options() {
   static const auto options = kto::argument_options(losses());
   return options;
@@ -670,11 +671,14 @@ TEST_CASE("the losses of a program make --loss_type and its flags") {
   CHECK(refused({"--aim", "3"}) == "--aim: the loss kto has no such option; it has beta");
   CHECK(refused({"--loss_type", "dpo"}) == "--loss_type: expected one of kto, hinge, got \"dpo\"");
   CHECK(refused({"--loss_type", "hinge", "--aim", "6"}) == "--aim: expected an integer from 0 to 5, got \"6\"");
+  CHECK(refused({"--loss_type", "hinge", "--desirable_weight", "2"}) ==
+        "desirable_weight and undesirable_weight weigh rows one by one, and hinge compares pairs: leave both at 1");
   CHECK(refused({"--beta", "0"}) == "--beta: expected a number > 0 and at most 1e+30, got \"0\"");
   std::ostringstream help;
-  CHECK_FALSE(read({"--help"}, help));
-  CHECK_THAT(help.str(), KTO_CONTAINS("--loss_type kto|hinge") && KTO_CONTAINS("hinge (also relu)") &&
-                             KTO_CONTAINS("default of hinge: 0.5") && KTO_CONTAINS("of hinge: the margin to reach"));
+  CHECK_FALSE(read({"--help=markdown"}, help));
+  CHECK_THAT(help.str(), KTO_CONTAINS("| `loss_type` | kto | one of kto, hinge |") &&
+                             KTO_CONTAINS("hinge (also relu)") && KTO_CONTAINS("default of hinge: 0.5") &&
+                             KTO_CONTAINS("of hinge: the margin to reach"));
 
   const Options<Arguments> options = argument_options(table);
   const auto json = to_json(options, read({"--loss_type", "hinge", "--aim", "2"}).value());

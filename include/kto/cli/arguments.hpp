@@ -95,6 +95,7 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
   apply(options, *line, arguments, note);
   if (batch_size == 0) batch_size = arguments.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
   arguments.script.trl_defaults = false;  // the options have their values
+  arguments.loss.type = losses.chosen(arguments.loss).name;
   if (adapter_is_off) detail::reset_lora_options(arguments.script, note);
   for (std::string* path :
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
