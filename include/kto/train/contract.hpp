@@ -11,6 +11,7 @@
 
 namespace kto {
 
+/// That of a loss alone.
 template <class Loss>
 struct LossContract {
   static_assert(DeclaresNeeds<Loss>,
@@ -18,6 +19,7 @@ struct LossContract {
   static_assert(MapsInputToTerms<Loss, Tensor>,
                 "kto: write `template <class Array> kto::LossTerms<Array> operator()(const kto::LossInput<Array>&) "
                 "const` in your loss; see kto/loss/concept.hpp");
+
   // Optional parts that would be ignored
   static_assert(!NamesObserve<Loss> || Observes<Loss, Tensor>,
                 "kto: your loss has another `observe` than `template <class Array> void observe(const "
