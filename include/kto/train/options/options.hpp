@@ -53,8 +53,8 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::kl_scope, "kl_scope", group::loss,
                "rows that share a KL baseline and a mean: a micro-batch, as in TRL, or the whole update"),
 
-        option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows per micro-batch",
-               detail::count(1)),
+        option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length,
+               "rows per micro-batch, or pairs if the loss compares them", detail::count(1)),
         {.name = "per_gpu_train_batch_size", .alias_of = "per_device_train_batch_size"},
         option(
             &C::max_tokens_per_batch, "max_tokens_per_batch", group::length,
