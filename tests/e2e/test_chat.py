@@ -67,7 +67,7 @@ with tempfile.TemporaryDirectory() as tmp:
     greedy = talk("--model_name_or_path", runs.model, *short, "--temperature", "0").stdout
     case("top_k 1 and a small top_p are greedy", draw("--top_k", "1") == greedy == draw("--top_p", "1e-6"))
     twice = talk("--model_name_or_path", runs.model, *short, "--temperature", "1", lines=["yes", "/new", "yes"]).stdout
-    case("/new begins anew", len(twice) % 2 == 0 and twice[:len(twice) // 2] == twice[len(twice) // 2:], twice)
+    case("/new starts over", len(twice) % 2 == 0 and twice[:len(twice) // 2] == twice[len(twice) // 2:], twice)
 
     def refused(name, pattern, *flags, status=2, lines=TURNS):
         result = talk(*flags, lines=lines)
@@ -102,7 +102,7 @@ with tempfile.TemporaryDirectory() as tmp:
             shown += part
     except OSError:
         pass  # the other end is closed
-    case("a terminal", process.wait() == 0 and b"not UTF-8: byte 2; it is left out" in shown and b"\\x1B[31m" in shown and b"\x1b" not in shown, shown)
+    case("a terminal", process.wait() == 0 and b"not UTF-8: byte 2; skipped" in shown and b"\\x1B[31m" in shown and b"\x1b" not in shown, shown)
 
     refused("an unknown flag", "--tmperature", "--model_name_or_path", runs.model, "--tmperature", "1")
     refused("a model that is not there", "nowhere", "--model_name_or_path", at("nowhere"), status=1)

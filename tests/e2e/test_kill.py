@@ -44,7 +44,7 @@ with tempfile.TemporaryDirectory() as tmp:
             return False
 
     def kill_once(how, flags, length, num_calls):
-        """Whether a run that goes on, or begins, was killed before it was done."""
+        """Whether a run, resumed or new, was killed before it finished."""
         resume = ["--resume_from_checkpoint", "True"] if runs.checkpoints("disk/out") else ["--overwrite_output_dir"]
         if how == "call":
             process = runs.start("disk/out", *flags, *resume, environment=runs.faulty("disk", rng.randint(1, num_calls), KILL))
@@ -85,7 +85,7 @@ with tempfile.TemporaryDirectory() as tmp:
             result = runs.finish("disk/out", *flags)
             what = f"{kind}, killed by {', '.join(done)}: "
             if result.returncode:
-                runs.case(what + "the run goes on", False, result.stderr[-400:])
+                runs.case(what + "the run resumes", False, result.stderr[-400:])
             else:
                 runs.same(what + "the same weights and log", "disk/out", "whole")
                 leftover = [name for _, folders, files in os.walk(at("disk")) for name in folders + files if name.startswith(".") or ".tmp" in name]

@@ -97,7 +97,7 @@ with tempfile.TemporaryDirectory() as tmp:
         judged = [{k: v for k, v in json.load(open(at(out, "trainer_state.json"))).items() if k in ("best_global_step", "best_metric")} for out in ("broken", "whole")]
         case(f"{kind}: with the same best", judged[0] == judged[1] and runs.checkpoints("broken") == runs.checkpoints("whole"), (judged, runs.checkpoints("broken"), runs.checkpoints("whole")))
 
-    # Where there is no update yet, nothing is saved; where there is no more to come, the model is
+    # Before the first update, nothing is saved; after the last one, the model is
     def ends(name, result, want="stopped; there was nothing to save yet"):
         status, err, before, after = result
         case(f"{name}: ends with status 143", status == 143 and want in err and not leftovers(tmp), (status, err[-300:], leftovers(tmp), before[-200:]))

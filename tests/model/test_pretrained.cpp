@@ -58,7 +58,7 @@ Tensor logits(const Decoder& decoder, const Tensor& ids_BT) {
   return affine(decoder.hidden(sequences), decoder.head().weight_VD).unflatten(0, {ids_BT.size(0), -1});
 }
 
-/// Loads `folder` with transformers, where there is a Python for it, and compares logits.
+/// Loads `folder` with transformers, if a Python has it, and compares logits.
 void check_with_transformers(const Decoder& decoder, const fs::path& folder) {
   const char* python = std::getenv("KTO_PYTHON");
   if (python == nullptr || *python == '\0') {
@@ -235,7 +235,7 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
     fs::remove(target / "expected_logits.safetensors");
     check_with_transformers(load_pretrained(target), target);
   }
-  SECTION("a failing save leaves the folder as it was") {
+  SECTION("a failed save leaves the folder unchanged") {
     fs::create_directories(scratch.path / "broken");
     CHECK_THROWS_AS(save_pretrained(decoder, target, scratch.path / "broken"), Error);
     CHECK(same(load_pretrained(target), weights));

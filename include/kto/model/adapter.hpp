@@ -88,7 +88,7 @@ inline Tensor base_weight(const Decoder& model, std::string name) {
   return {};
 }
 
-/// Whether a stored tensor equals `weight`, up to the rounding of the same decomposition on another machine.
+/// Whether a stored tensor equals `weight`; with `nearly`, up to the rounding of another run of the same decomposition.
 inline bool is_same_weight(const Tensor& stored, const Tensor& weight, bool nearly) {
   if (stored.sizes() != weight.sizes()) return false;
   const Tensor taken = stored.to(weight.options());
