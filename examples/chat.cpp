@@ -49,14 +49,14 @@ void add_options(CLI::App& app, Options& options) {
 
 /// The model, with its adapter if any, and the folder of the base.
 std::pair<kto::Decoder, kto::fs::path> load(const Options& options) {
-  kto::Arguments args;
+  kto::cli::Arguments args;
   args.script.model_name_or_path = options.model;
   if (!options.adapter.empty()) args.script.adapter_name_or_path = options.adapter;
   args.script.device = options.device;
-  args.script.dtype = options.dtype == "float32"    ? kto::ModelDtype::float32
-                      : options.dtype == "bfloat16" ? kto::ModelDtype::bfloat16
-                                                    : kto::ModelDtype::as_stored;
-  const kto::Policy policy = kto::load_policy(args);
+  args.script.dtype = options.dtype == "float32"    ? kto::cli::ModelDtype::float32
+                      : options.dtype == "bfloat16" ? kto::cli::ModelDtype::bfloat16
+                                                    : kto::cli::ModelDtype::as_stored;
+  const kto::cli::Policy policy = kto::cli::load_policy(args);
   return {policy.model, policy.base};
 }
 
@@ -64,9 +64,9 @@ std::pair<kto::Decoder, kto::fs::path> load(const Options& options) {
 kto::fs::path tokenizer_folder(const Options& options) {
   if (!options.adapter.empty() && kto::fs::exists(kto::fs::path(options.adapter) / "tokenizer.json"))
     return options.adapter;
-  kto::Arguments args;
+  kto::cli::Arguments args;
   args.script.model_name_or_path = options.model;
-  return kto::tokenizer_folder(args);
+  return kto::cli::tokenizer_folder(args);
 }
 
 /// The folder's generation settings; with an adapter, those that a merged model would be saved with.

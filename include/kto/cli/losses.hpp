@@ -106,7 +106,8 @@ class LossTable {
           help_.emplace_back(flag.name, help_of(flag));
     }
     type_help_ = "the loss";
-    if (!paired.empty()) type_help_ += "; these compare the two completions of a pair: " + paired;
+    if (!paired.empty())
+      type_help_ += "; those that compare the completions of a pair, and take rows with chosen and rejected: " + paired;
   }
 
   LossTable(const LossTable&) = delete;  // options refer to it

@@ -57,10 +57,9 @@ EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference) {
   config.top_p = 1;
   config.seed = static_cast<std::uint64_t>(run.args.train.seed);
   std::optional<Decoder> other;
-  if constexpr (requires { reference.model.layers; })
-    other = reference.model;
-  else
-    run.note("generate_during_eval: the reference was let go after precompute_ref_log_probs; the policy writes alone");
+  visit_models(reference, [&](const Decoder& held) { other = held; });
+  if (!other)
+    run.note("generate_during_eval: the reference was freed after precompute_ref_log_probs; only the policy writes");
   const auto count = static_cast<std::size_t>(script.generation_num_prompts);
   for (const auto& [name, rows] : run.rows.evaluation)
     check(!first_prompts(rows, 1).empty(), "generate_during_eval: no row of the evaluation ",

@@ -10,9 +10,7 @@
 #include "kto/train/model_card.hpp"
 #include "kto/train/state.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// Takes away what an overwritten run of the other kind left: a loader would put an adapter on the new weights, or read
 /// the old model for the new adapter's.
@@ -26,16 +24,14 @@ inline void remove_whole_model(const fs::path& folder, const fs::path& base) {
   for (const char* name : {"config.json", "generation_config.json"}) fs::remove(folder / name);
 }
 
-}  // namespace detail
-
 /// Saves the model or the adapter that is trained, for transformers or PEFT to load.
 inline void save_policy(const Policy& policy, const fs::path& folder) {
   if (policy.adapter) {
     save_adapter({policy.model, *policy.adapter}, folder, policy.tokenizer_files, policy.tokens);
-    detail::remove_whole_model(folder, policy.base);
+    remove_whole_model(folder, policy.base);
   } else {
     save_pretrained(policy.model, folder, policy.base_files, policy.tokens);
-    detail::remove_adapter(folder);
+    remove_adapter(folder);
   }
 }
 
@@ -75,4 +71,4 @@ inline void save_run(const Arguments& args, const Json& arguments, const Policy&
   write("trainer_state.json", to_json(state, plan, args.train));
 }
 
-}  // namespace kto
+}  // namespace kto::cli

@@ -104,25 +104,24 @@ void train_chosen(const Run& run, const LossTable& losses) {
 /// What a loss must have for a command line. Each requirement is one static_assert whose text says what to write.
 template <class Loss>
 struct CommandLineLoss {
-  static_assert(NamesItself<Loss>,
-                "kto: write `static constexpr std::string_view name = \"my_loss\";` in your loss, its value of "
-                "--loss_type; see kto/loss/option.hpp");
-  static_assert(ListsOptions<Loss>,
-                "kto: write `static constexpr auto options() { return std::tuple{kto::LossOption{\"beta\", "
-                "&MyLoss::beta, \"what it means\"}}; }` in your loss, its flags (std::tuple{}: none); see "
-                "kto/loss/option.hpp");
+  static_assert(NamesItself<Loss> && ListsOptions<Loss>,
+                "kto: write `static constexpr std::string_view name = \"my_loss\";`, its value of --loss_type, and "
+                "`static constexpr auto options() { return std::tuple{kto::LossOption{\"beta\", &MyLoss::beta, \"what "
+                "it means\"}}; }`, its flags, in your loss; see kto/loss/option.hpp");
   static_assert(!Observes<Loss, Tensor> || HasState<Loss>,
                 "kto: your loss observes: write `template <class Archive> void visit_state(Archive&)` in it, which "
                 "lists what a checkpoint has to keep; see kto/io/state.hpp");
   static_assert(sizeof(LossContract<Loss>) > 0);
-  static constexpr bool is_sound = NamesItself<Loss> && ListsOptions<Loss> && LossPolicy<Loss, Tensor>;
 };
+template <class Loss>
+inline constexpr bool is_sound = NamesItself<Loss> && ListsOptions<Loss> && LossPolicy<Loss, Tensor>;
 
 /// The whole program; returns its exit status.
 template <class... Losses>
 int train_main(int argc, char** argv) {
   static_assert(sizeof...(Losses) > 0, "kto: train_main needs a loss: kto::cli::train_main<kto::Kto>(argc, argv)");
-  if constexpr (sizeof...(Losses) > 0 && (CommandLineLoss<Losses>::is_sound && ...)) {
+  static_assert((sizeof(CommandLineLoss<Losses>) + ... + 0) >= sizeof...(Losses));
+  if constexpr (sizeof...(Losses) > 0 && (is_sound<Losses> && ...)) {
     const LossTable& losses = loss_table<Losses...>();
     return run_program(argc, argv, losses, [&](const Run& run) { train_chosen<Losses...>(run, losses); });
   } else {

@@ -126,7 +126,8 @@ inline Decoder merge_and_unload(const Decoder& policy) {
   if (policy.lm_head.lora || policy.lm_head.rows || parts) {
     merged.spec.tie_word_embeddings = false;
     merged.lm_head.weight_VD = policy.head().weight_VD.to(policy.embed_tokens.weight_VD.scalar_type());
-    merged.lm_head.lora.reset(), merged.lm_head.rows.reset();
+    merged.lm_head.lora.reset();
+    merged.lm_head.rows.reset();
   }
   if (merged.embed_tokens.rows)
     merged.embed_tokens.weight_VD = merged.embed_tokens.rows->put_into(merged.embed_tokens.weight_VD);
@@ -139,7 +140,8 @@ inline Decoder merge_and_unload(const Decoder& policy) {
       *place.bias_O = (*place.bias_O + bias_O * place.lora->scaling).to(place.bias_O->scalar_type());
     place.lora.reset();
   });
-  merged.embed_tokens.rows.reset(), merged.tied_lora_scaling.reset();
+  merged.embed_tokens.rows.reset();
+  merged.tied_lora_scaling.reset();
   visit_parameters(merged, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach(); });
   return merged;
 }

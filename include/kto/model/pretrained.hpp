@@ -133,13 +133,16 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     std::string stored = detail::stored_name(checkpoint, name);
     if (tied && name == detail::embedding_name && !checkpoint.contains(stored)) stored = detail::head_name;
     used.insert(stored);
-    if (!checkpoint.contains(stored)) return problems.add("missing: ", name), Tensor();
-    const Tensor weight = checkpoint.tensor(stored);
-    if (weight.sizes() != shape)
-      return problems.add(stored, " has shape ", weight.sizes(), ", expected ", at::IntArrayRef(shape)), Tensor();
-    if (!weight.is_floating_point())
-      return problems.add(stored, " has type ", weight.scalar_type(), ", expected a floating-point type"), Tensor();
-    return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
+    const Tensor weight = checkpoint.contains(stored) ? checkpoint.tensor(stored) : Tensor();
+    if (!weight.defined())
+      problems.add("missing: ", name);
+    else if (weight.sizes() != shape)
+      problems.add(stored, " has shape ", weight.sizes(), ", expected ", at::IntArrayRef(shape));
+    else if (!weight.is_floating_point())
+      problems.add(stored, " has type ", weight.scalar_type(), ", expected a floating-point type");
+    else
+      return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
+    return Tensor();
   });
   for (const std::string& name : checkpoint.names())
     if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);

@@ -188,7 +188,8 @@ class RowReader {
   void problem(const std::string& message) {
     if (stop_at_problem_) fail(message);
     problems_.add(number_, message);
-    rows_.clear(), pairs_.clear();
+    rows_.clear();
+    pairs_.clear();
   }
 
   void take(const JsonText& text) {
@@ -314,7 +315,12 @@ inline std::size_t count_rows(const fs::path& path, std::optional<DataFormat> fo
   RowTexts texts(path, kind);
   bool is_csv = false;
   const auto take_piece = [&](std::string_view text, bool is_last) {
-    return texts(text, is_last, [&](const JsonText&) { ++count; }, [&](const CsvRecord&) { ++count, is_csv = true; });
+    return texts(
+        text, is_last, [&](const JsonText&) { ++count; },
+        [&](const CsvRecord&) {
+          ++count;
+          is_csv = true;
+        });
   };
   read_in_pieces(path, take_piece, [](double) {});
   if (is_csv) --count;  // the header

@@ -147,7 +147,7 @@ class ExpressionParser : protected ParserBase {
       for (; current().type == Token::string; take()) text += current().value.text();
       return constant(keep_text(program_.run, text));
     }
-    if (token.type == Token::number) return take(), constant(token.value);
+    if (token.type == Token::number) return constant(take().value);
     if (take_symbol("(")) {
       const Expression* node = tuple({}, true, true);
       expect_symbol(")");
