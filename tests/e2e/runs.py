@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of interrupted runs share: a tiny model and rows, and runs that can be compared to the last bit."""
+"""Shared by the tests of interrupted runs: a tiny model and rows, and runs that can be compared to the last bit."""
 import ctypes
 import json
 import os

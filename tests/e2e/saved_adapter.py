@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""saved_adapter.py TRAIN_KTO SOURCE_ROOT: a trained adapter loads in peft and gives the log-probs that train_kto evaluated;
-merged, it loads in transformers alone; train_kto trains on from it, from peft's adapters of every kind, and from named ones
-with another one as the reference. Skipped where torch, transformers or peft are missing."""
+"""saved_adapter.py TRAIN_KTO SOURCE_ROOT: a trained adapter loads in peft and gives the same log-probs as train_kto;
+merged, it loads in transformers alone; train_kto continues to train it, peft's adapters of every kind, and named adapters
+with another one as the reference. Skipped if torch, transformers or peft are missing."""
 import json
 import os
 import shutil

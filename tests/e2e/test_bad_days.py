@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_bad_days.py TRAIN_KTO SOURCE_ROOT: signals, full disks, folders that vanish, damaged and foreign checkpoints, changed
-rows, two runs in one folder, numbers that are not finite: one clear error each, and what was saved stays. Standard library
-only."""
+rows, two runs in one folder, numbers that are not finite: one clear error each, and saved files stay intact. Standard
+library only."""
 import fcntl
 import json
 import os

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_chat.py CHAT TRAIN_KTO SOURCE_ROOT [MODEL_DIR]: greedy replies are those of transformers' generate, token by token and
-turn by turn, of a model, of a base with an adapter, of an adapter's folder; drawn ones follow the seed; input that is wrong is
-an error. Skipped where torch, transformers or peft are missing. MODEL_DIR adds a real model."""
+"""test_chat.py CHAT TRAIN_KTO SOURCE_ROOT [MODEL_DIR]: greedy replies equal those of transformers' generate, token by token and
+turn by turn, for a model, a base with an adapter, and an adapter's folder; sampled ones depend on the seed; wrong input is an
+error. Skipped if torch, transformers or peft are missing. MODEL_DIR adds a real model."""
 import json
 import os
 import pty

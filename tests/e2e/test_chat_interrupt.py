@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_chat_interrupt.py CHAT SOURCE_ROOT: Ctrl-C in chat, typed on a pseudo-terminal: within a reply it ends the reply alone,
-a second one or one at the prompt ends the program with status 130. Standard library only."""
+"""test_chat_interrupt.py CHAT SOURCE_ROOT: Ctrl-C in chat, typed on a pseudo-terminal: during a reply it ends only the reply;
+a second one, or one at the prompt, ends the program with status 130. Standard library only."""
 import fcntl
 import os
 import pty

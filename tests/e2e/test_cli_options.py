@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_cli_options.py TRAIN_KTO SOURCE_ROOT: options whose effect a user sees outside the log: memory, reports, threads,
-kinds of data files, truncation. Standard library only; with tensorboard installed its reader reads the event file."""
+"""test_cli_options.py TRAIN_KTO SOURCE_ROOT: options whose effect is visible outside the log: memory, reports, threads,
+kinds of data files, truncation. Standard library only; if tensorboard is installed, its reader reads the event file."""
 import gzip
 import json
 import math

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_data.py TRAIN_KTO INSPECT_ROWS SOURCE_ROOT: sources of rows (streams, mixtures, a held-out split, the cache,
-Parquet) and the samples of text in the log. Standard library only; with pyarrow Parquet too."""
+Parquet) and sample replies in the log. Standard library only; with pyarrow also Parquet."""
 import json
 import os
 import shutil

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_kill.py TRAIN_KTO SOURCE_ROOT [KILLS]: runs of all kinds end by SIGKILL at random moments, in the middle of a save, and
-at random calls that write (the last where there is a C compiler). Resumed, or begun again where no checkpoint was there yet, they
-give the weights and the log of the uninterrupted run. 22 kills, or as many as KILLS or the environment variable KTO_KILLS say.
+"""test_kill.py TRAIN_KTO SOURCE_ROOT [KILLS]: kills runs of all kinds with SIGKILL at random moments, in the middle of a save, and
+at random writing calls (the last needs a C compiler). Resumed, or started again if there was no checkpoint yet, they give the
+weights and the log of the uninterrupted run. 22 kills, or the number in KILLS or the environment variable KTO_KILLS.
 Standard library only."""
 import collections
 import os

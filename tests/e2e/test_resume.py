@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_resume.py TRAIN_KTO SOURCE_ROOT: a run that is stopped in the middle and resumed equals the uninterrupted run, to the last
-bit of its weights and its log, under every kind of policy that keeps state. Standard library only."""
+bit of its weights and its log, with every kind of policy that has state. Standard library only."""
 import gzip
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_train_kto.py TRAIN_KTO SOURCE_ROOT: the command as users meet it: what it leaves behind, and one clear error for
+"""test_train_kto.py TRAIN_KTO SOURCE_ROOT: the command as users see it: its output files, and one clear error for
 each kind of bad input, with nothing half-written. Standard library only."""
 import json
 import os

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_under_way.py TRAIN_KTO SOURCE_ROOT: SIGTERM while a run evaluates, generates, tokenizes or precomputes; files that become
-shorter while they are read; two runs that share all they read. Standard library only.
+"""test_under_way.py TRAIN_KTO SOURCE_ROOT: SIGTERM during evaluation, generation, tokenizing and precomputing; files that become
+shorter while they are read; two runs with the same input. Standard library only.
 
-The program's output goes to a terminal that is read up to a certain place. It draws a bar for every batch, and waits when the
-terminal's buffer of a few thousand bytes is full: so when the signal is sent it is still near that place, on any machine."""
+The program's output goes to a terminal, which is read up to a certain point. The program draws a bar for every batch, and
+blocks when the terminal's buffer of a few thousand bytes is full: so it is still near that point when the signal arrives, on
+any machine."""
 import json
 import os
 import pty

@@ -65,6 +65,7 @@ struct LossFlag {
 struct LossEntry {
   std::string_view name;
   std::string_view other_name;  ///< also taken for it
+  LossPaper paper;
   BatchParts needs;
   std::vector<LossFlag> flags;
 
@@ -76,7 +77,11 @@ struct LossEntry {
 
 template <class Loss>
 LossEntry loss_entry() {
-  LossEntry out{.name = Loss::name, .other_name = other_name<Loss>(), .needs = Loss::needs, .flags = {}};
+  LossEntry out{.name = Loss::name,
+                .other_name = other_name<Loss>(),
+                .paper = paper_of<Loss>(),
+                .needs = Loss::needs,
+                .flags = {}};
   for (const Option<Loss>& row : loss_options<Loss>())
     out.flags.push_back({.name = row.name,
                          .help = row.help,

@@ -21,6 +21,7 @@ namespace kto::cli {
 /// Everything but loss and reference.
 struct Run {
   Arguments args;
+  const LossEntry& loss;
   Json arguments;  ///< the content of training_args.json
   Note note;
   LoadedRows rows;
@@ -33,7 +34,8 @@ struct Run {
 /// The callbacks of --report_to, and the bar.
 inline Callbacks make_callbacks(const Run& run) {
   const Arguments& args = run.args;
-  Callbacks out{show_progress(stdout, !args.script.disable_tqdm.value_or(false)), watch_collapse(run.note)};
+  Callbacks out{show_progress(stdout, !args.script.disable_tqdm.value_or(false))};
+  if (run.loss.needs.kl_pairs) out.push_back(watch_collapse(run.note));
   const fs::path folder = args.train.output_dir;
   if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)  // this run begins its own
     out.push_back(

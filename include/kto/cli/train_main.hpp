@@ -7,11 +7,15 @@
 // default.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <functional>
 #include <iostream>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 #include "kto/cli/load_run.hpp"
 #include "kto/cli/train_run.hpp"
@@ -116,12 +120,20 @@ struct CommandLineLoss {
 template <class Loss>
 inline constexpr bool is_sound = NamesItself<Loss> && ListsOptions<Loss> && LossPolicy<Loss, Tensor>;
 
+template <class... Losses>
+constexpr bool names_differ() {
+  std::array names{std::string_view(Losses::name)...};
+  std::ranges::sort(names);
+  return std::ranges::adjacent_find(names) == names.end();
+}
+
 /// The whole program; returns its exit status.
 template <class... Losses>
 int train_main(int argc, char** argv) {
   static_assert(sizeof...(Losses) > 0, "kto: train_main needs a loss: kto::cli::train_main<kto::Kto>(argc, argv)");
   static_assert((sizeof(CommandLineLoss<Losses>) + ... + 0) >= sizeof...(Losses));
   if constexpr (sizeof...(Losses) > 0 && (is_sound<Losses> && ...)) {
+    static_assert(names_differ<Losses...>(), "kto: two losses of train_main have the same name; rename one");
     const LossTable& losses = loss_table<Losses...>();
     return run_program(argc, argv, losses, [&](const Run& run) { train_chosen<Losses...>(run, losses); });
   } else {
