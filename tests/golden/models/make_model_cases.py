@@ -248,6 +248,38 @@ CASES = {
         tiny("glm4", head_dim=16, pad_token_id=None, attention_bias=False, partial_rotary_factor=0.25), LENGTHS),
     "helium_plain": (tiny("helium", head_dim=8, mlp_bias=True, attention_bias=True), LENGTHS),
 } | {
+    "arcee_plain": (tiny("arcee", attention_bias=True), LENGTHS),
+    "arcee_silu_tied": (
+        tiny("arcee", hidden_act="silu", mlp_bias=True, head_dim=12, tie_word_embeddings=True), LENGTHS),
+    "seed_oss_plain": (tiny("seed_oss", head_dim=12, attention_dropout=0.0, residual_dropout=0.0), LENGTHS),
+    "seed_oss_biases": (
+        tiny("seed_oss", head_dim=None, attention_bias=False, attention_out_bias=True, mlp_bias=True,
+             attention_dropout=0.0, residual_dropout=0.0), LENGTHS),
+    "smollm3_plain": (tiny("smollm3", pad_token_id=None, num_hidden_layers=3, no_rope_layer_interval=2), LENGTHS),
+    "smollm3_windows": (
+        tiny("smollm3", pad_token_id=3, no_rope_layers=[0, 1, 1], use_sliding_window=True, sliding_window=4,
+             attention_bias=True, mlp_bias=True, tie_word_embeddings=False), LENGTHS),
+    "smollm3_layer_types": (
+        tiny("smollm3", pad_token_id=None, no_rope_layers=[0, 1], use_sliding_window=True, sliding_window=4,
+             layer_types=["full_attention", "sliding_attention"]), LENGTHS),
+    "ernie4_5_plain": (tiny("ernie4_5", head_dim=12), LENGTHS),
+    "ernie4_5_biases": (tiny("ernie4_5", head_dim=None, use_bias=True, tie_word_embeddings=False), LENGTHS),
+    "hunyuan_plain": (tiny("hunyuan_v1_dense", head_dim=8, attention_bias=True), LENGTHS),
+    "hunyuan_alpha": (
+        tiny("hunyuan_v1_dense", head_dim=12, tie_word_embeddings=True,
+             rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0}), LENGTHS),
+    "exaone4_windows": (
+        tiny("exaone4", sliding_window=4, num_hidden_layers=3, sliding_window_pattern=2), LENGTHS),
+    "exaone4_no_windows": (
+        tiny("exaone4", sliding_window=None, layer_types=["full_attention"] * 2, tie_word_embeddings=True), LENGTHS),
+    "nemotron_plain": (tiny("nemotron"), LENGTHS),
+    "nemotron_biases": (
+        tiny("nemotron", attention_bias=True, mlp_bias=True, head_dim=16, partial_rotary_factor=0.25,
+             tie_word_embeddings=True), LENGTHS),
+    "starcoder2_plain": (tiny("starcoder2"), LENGTHS),
+    "starcoder2_window": (
+        tiny("starcoder2", sliding_window=4, use_bias=False, tie_word_embeddings=False, norm_epsilon=1e-3), LENGTHS),
+} | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")
 }  # fmt: skip
