@@ -280,6 +280,45 @@ CASES = {
     "starcoder2_window": (
         tiny("starcoder2", sliding_window=4, use_bias=False, tie_word_embeddings=False, norm_epsilon=1e-3), LENGTHS),
 } | {
+    "phi_plain": (tiny("phi"), LENGTHS),
+    "phi_qk_norm": (
+        tiny("phi", qk_layernorm=True, partial_rotary_factor=0.25, tie_word_embeddings=True, hidden_act="gelu"), LENGTHS),
+    "stablelm_plain": (tiny("stablelm"), LENGTHS),
+    "stablelm_parallel": (
+        tiny("stablelm", use_parallel_residual=True, use_qkv_bias=True, partial_rotary_factor=0.5,
+             tie_word_embeddings=True), LENGTHS),
+    "gpt_neox_plain": (tiny("gpt_neox", num_key_value_heads="absent", pad_token_id=3), LENGTHS),
+    "gpt_neox_old_keys": (
+        tiny("gpt_neox", num_key_value_heads="absent", use_parallel_residual=False, rotary_pct=0.5,
+             rotary_emb_base=500, attention_bias=False, tie_word_embeddings=True, hidden_act="gelu_fast"), LENGTHS),
+    "gpt_neox_new_keys": (
+        tiny("gpt_neox", num_key_value_heads="absent", num_hidden_layers=1,
+             rope_parameters=rope("linear", factor=2.0, partial_rotary_factor=1.0)), LENGTHS),
+    "ministral_window": (tiny("ministral", head_dim=8, sliding_window=5), LENGTHS),
+    "ministral_layer_types": (
+        tiny("ministral", head_dim=12, sliding_window=4, layer_types=["sliding_attention", "full_attention"],
+             tie_word_embeddings=True), LENGTHS),
+    "ministral3_defaults": (tiny("ministral3", head_dim=16), LENGTHS),
+    "ministral3_growing": (
+        tiny("ministral3", head_dim=16,
+             rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=8, llama_4_scaling_beta=0.3)),
+        LONG),
+    "ministral3_window": (
+        tiny("ministral3", head_dim=8, sliding_window=5, pad_token_id=None, tie_word_embeddings=True), LENGTHS),
+    "nanochat_plain": (tiny("nanochat", pad_token_id=None), LENGTHS),
+    "nanochat_biases": (
+        tiny("nanochat", num_key_value_heads=1, attention_bias=True, final_logit_softcapping=3.0,
+             tie_word_embeddings=True), LENGTHS),
+    "apertus_plain": (tiny("apertus"), LENGTHS),
+    "apertus_biases": (
+        tiny("apertus", attention_bias=True, rope_parameters=rope("default"), tie_word_embeddings=True), LENGTHS),
+    "apertus_gelu": (tiny("apertus", hidden_act="gelu", num_hidden_layers=1), [6, 4]),
+    "gptj_plain": ({"model_type": "gptj", "vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
+                    "rotary_dim": 4}, LENGTHS),
+    "gptj_tied": ({"model_type": "gptj", "vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64,
+                   "n_inner": 40, "rotary_dim": 16, "activation_function": "relu", "tie_word_embeddings": True,
+                   "layer_norm_epsilon": 1e-3}, LENGTHS),
+} | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")
 }  # fmt: skip

@@ -8,7 +8,8 @@
 namespace kto::detail {
 
 inline ModelSpec read_exaone4(const ConfigReader& config) {
-  ModelSpec out = read_decoder(config, root_mean_square(config));
+  const NormSpec norm = root_mean_square(config);
+  ModelSpec out = read_decoder(config, norm);
   out.names.layer.after_attention = "post_attention_layernorm";
   out.names.layer.after_mlp = "post_feedforward_layernorm";
   const bool has_windows = config.has("sliding_window");
@@ -18,9 +19,9 @@ inline ModelSpec read_exaone4(const ConfigReader& config) {
   set_windows(config, out, slides);
   for (std::size_t i = 0; i < out.layers.size(); ++i) {
     LayerSpec& layer = out.layers[i];
-    layer.attention.qk_norm = QkNormSpec{.norm = out.last_norm};
+    layer.attention.qk_norm = QkNormSpec{.norm = norm};
     if (has_windows && !slides[i]) layer.attention.rope.reset();
-    layer.after_attention = layer.after_mlp = out.last_norm;
+    layer.after_attention = layer.after_mlp = norm;
     layer.before_attention.reset();
     layer.before_mlp.reset();
   }

@@ -8,7 +8,8 @@
 namespace kto::detail {
 
 inline ModelSpec read_hunyuan_v1_dense(const ConfigReader& config) {
-  ModelSpec out = read_decoder(config, root_mean_square(config));
+  const NormSpec norm = root_mean_square(config);
+  ModelSpec out = read_decoder(config, norm);
   out.names.layer.attention.q_norm = "self_attn.query_layernorm";
   out.names.layer.attention.k_norm = "self_attn.key_layernorm";
   const RopeValues rope_values = read_rope_values(config);
@@ -21,7 +22,7 @@ inline ModelSpec read_hunyuan_v1_dense(const ConfigReader& config) {
     rope.factor = 1;
   }
   for (LayerSpec& layer : out.layers) {
-    layer.attention.qk_norm = QkNormSpec{.norm = out.last_norm, .after_rope = true};
+    layer.attention.qk_norm = QkNormSpec{.norm = norm, .after_rope = true};
     layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
   }
   return out;
