@@ -9,26 +9,44 @@
 #include <utility>
 #include <vector>
 
+#include "kto/model/families/apertus.hpp"
+#include "kto/model/families/arcee.hpp"
 #include "kto/model/families/cohere.hpp"
+#include "kto/model/families/ernie4_5.hpp"
+#include "kto/model/families/exaone4.hpp"
 #include "kto/model/families/gemma2.hpp"
 #include "kto/model/families/glm.hpp"
+#include "kto/model/families/gpt_neox.hpp"
+#include "kto/model/families/gptj.hpp"
 #include "kto/model/families/granite.hpp"
 #include "kto/model/families/helium.hpp"
+#include "kto/model/families/hunyuan.hpp"
 #include "kto/model/families/llama.hpp"
+#include "kto/model/families/ministral.hpp"
 #include "kto/model/families/mistral.hpp"
+#include "kto/model/families/nanochat.hpp"
+#include "kto/model/families/nemotron.hpp"
 #include "kto/model/families/olmo.hpp"
 #include "kto/model/families/olmo2.hpp"
+#include "kto/model/families/phi.hpp"
 #include "kto/model/families/phi3.hpp"
 #include "kto/model/families/qwen2.hpp"
 #include "kto/model/families/qwen3.hpp"
+#include "kto/model/families/seed_oss.hpp"
+#include "kto/model/families/smollm3.hpp"
+#include "kto/model/families/stablelm.hpp"
+#include "kto/model/families/starcoder2.hpp"
 
 namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {&cohere, &cohere2, &gemma,  &gemma2, &gemma3,  &glm,
-                                             &glm4,   &granite, &helium, &llama,  &mistral, &olmo,
-                                             &olmo2,  &olmo3,   &phi3,   &qwen2,  &qwen3};
+inline constexpr const Family* families[] = {
+    &apertus,   &arcee,     &cohere,     &cohere2,  &ernie4_5, &exaone4,  &gemma,   &gemma2,
+    &gemma3,    &glm,       &glm4,       &gpt_neox, &gptj,     &granite,  &helium,  &hunyuan_v1_dense,
+    &llama,     &ministral, &ministral3, &mistral,  &nanochat, &nemotron, &olmo,    &olmo2,
+    &olmo3,     &phi,       &phi3,       &qwen2,    &qwen3,    &seed_oss, &smollm3, &stablelm,
+    &starcoder2};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =

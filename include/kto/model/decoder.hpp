@@ -24,6 +24,7 @@ namespace kto {
 struct Decoder {
   ModelSpec spec;
   Embedding embed_tokens;
+  Norm embedding_norm;
   std::vector<DecoderLayer> layers;
   Norm norm;
   OutputHead lm_head;
@@ -125,12 +126,14 @@ inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
-  const auto context =
-      std::make_shared<LayerContext>(LayerContext{.compute = compute, .ropes = {}, .segments = sequences.segments});
+  const auto context = std::make_shared<LayerContext>(LayerContext{
+      .compute = compute, .ropes = {}, .segments = sequences.segments, .position_N = sequences.position_N});
   for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
   if (kept != nullptr) kept->assign(layers.size(), {});
   Tensor hidden_ND = embedded(sequences.ids_N);
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
+  if (spec.embedding_norm)
+    hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const KeysValues prefix = before.empty() ? KeysValues{} : before[i];

@@ -86,7 +86,7 @@ inline std::string describe(const Decoder& decoder) {
   std::string out = concat(describe(decoder.spec), ", compute ", decoder.compute);
   visit_modules(decoder, [&](const std::string& path, const auto& module, const ModuleShape&) {
     using Module = decltype(module);
-    if constexpr (!detail::is_a<Module, Norm>) {
+    if constexpr (detail::TakesLora<Module>) {
       const std::optional<LoraWeights> lora = [&] {
         if constexpr (detail::is_a<Module, OutputHead>)
           return decoder.head_lora();

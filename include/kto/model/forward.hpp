@@ -20,6 +20,7 @@ struct LayerContext {
   at::ScalarType compute;
   std::vector<RopeTables> ropes;
   std::vector<Segment> segments;
+  Tensor position_N;
 };
 
 namespace detail {
@@ -69,12 +70,20 @@ inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm&
   return (after ? normed(out, compute) : out).to(compute);
 }
 
+/// The queries as QueryGrowth says, with factors in float32 as in transformers.
+inline Tensor grown(const QueryGrowth& growth, const Tensor& q_NHd, const Tensor& position_N) {
+  const Tensor periods_N = (position_N.to(at::kFloat) / growth.length).floor();
+  const Tensor factor_N = 1 + growth.beta * (1 + periods_N).log();
+  return q_NHd * factor_N.to(q_NHd.scalar_type()).unsqueeze(-1).unsqueeze(-1);
+}
+
 /// The attention's output before its projection, [N, H d].
 inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& projected) {
   const AttentionSpec& spec = pass.spec.attention;
   const HeadsOf heads = split_heads(spec, projected);
-  const Tensor q_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
+  const Tensor placed_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
                k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+  const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
   if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
   return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
                           {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap}, pass.prefix)
@@ -94,6 +103,7 @@ inline std::vector<const Linear*> mlp_projections(const MlpSpec& spec, const Dec
 /// The feed-forward part's output from that of its first projections, which begin at `projected[first]`.
 inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const std::vector<Tensor>& projected,
                          std::size_t first) {
+  if (spec.is_xielu) return layer.down_proj(layer.xielu(projected[first]));
   if (!spec.is_gated) return layer.down_proj(activate(spec.activation, projected[first]));
   if (!spec.is_fused) return gated_down(spec.activation, projected[first], projected[first + 1], layer.down_proj);
   const auto halves = projected[first].chunk(2, -1);

@@ -10,6 +10,7 @@
 
 #include "kto/model/spec.hpp"
 #include "kto/nn/linear.hpp"
+#include "kto/nn/xielu.hpp"
 
 namespace kto {
 
@@ -39,6 +40,7 @@ struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
   Norm q_norm, k_norm;
   Linear gate_proj, up_proj, gate_up_proj, down_proj;
+  Xielu xielu;
   Norm before_attention, after_attention, before_mlp, after_mlp;
 };
 
@@ -53,6 +55,10 @@ namespace detail {
 
 template <class Module, class Kind>
 inline constexpr bool is_a = std::is_same_v<std::remove_cvref_t<Module>, Kind>;
+
+/// Modules that an adapter may be on.
+template <class Module>
+concept TakesLora = requires(Module& module) { module.lora; };
 
 inline ModuleShape norm_shape(const NormSpec& norm, std::vector<std::int64_t> weight) {
   return {std::move(weight), norm.has_bias, norm.has_weight};
@@ -84,6 +90,7 @@ void visit_mlp_modules(const ModelSpec& spec, const MlpSpec& of, Layer& layer, c
     if (of.is_gated) visit(prefix + names.gate, layer.gate_proj, ModuleShape{{M, D}, of.bias});
     visit(prefix + names.up, layer.up_proj, ModuleShape{{M, D}, of.bias});
   }
+  if (of.is_xielu) visit(prefix + names.activation, layer.xielu, ModuleShape{{1}});
   visit(prefix + names.down, layer.down_proj, ModuleShape{{D, M}, of.bias});
 }
 
@@ -111,7 +118,7 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
-/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear or Norm.
+/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm or Xielu.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
@@ -127,20 +134,24 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
     if (shape.has_weight) visit(path + ".weight", weight, shape.weight);
     if (shape.has_bias) visit(path + ".bias", bias, std::vector<std::int64_t>{shape.weight[0]});
   };
-  if constexpr (is_a<Module, Linear>)
+  if constexpr (is_a<Module, Linear>) {
     visit_both(module.weight_OI, module.bias_O);
-  else if constexpr (is_a<Module, Norm>)
+  } else if constexpr (is_a<Module, Norm>) {
     visit_both(module.weight_D, module.bias_D);
-  else if constexpr (is_a<Module, OutputHead>)
+  } else if constexpr (is_a<Module, OutputHead>) {
     visit_both(module.weight_VD, module.bias_V);
-  else
+  } else if constexpr (is_a<Module, Xielu>) {
+    visit(path + ".alpha_p", module.alpha_p, shape.weight);
+    visit(path + ".alpha_n", module.alpha_n, shape.weight);
+  } else {
     visit(path + ".weight", module.weight_VD, shape.weight);
+  }
 }
 
 /// Calls visit(name, tensor) for the adapter tensors on the module at `path`, under PEFT's names.
 template <class Module, class Visit>
 void visit_module_lora(const std::string& path, Module& module, const Visit& visit) {
-  if constexpr (!is_a<Module, Norm>) {
+  if constexpr (TakesLora<Module>) {
     if (module.lora) {
       auto& lora = *module.lora;
       constexpr bool of_embedding = is_a<Module, kto::Embedding>;
@@ -164,6 +175,8 @@ void visit_modules(AnyDecoder& decoder, const Visit& visit) {
   const ModuleNames& names = spec.names;
   const std::vector<std::int64_t> table{spec.vocab_size, spec.hidden_size};
   visit(names.embedding, decoder.embed_tokens, ModuleShape{table});
+  if (spec.embedding_norm)
+    visit(names.embedding_norm, decoder.embedding_norm, detail::norm_shape(*spec.embedding_norm, {spec.hidden_size}));
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     detail::visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
   visit(names.last_norm, decoder.norm, detail::norm_shape(spec.last_norm, {spec.hidden_size}));

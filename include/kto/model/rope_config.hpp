@@ -33,12 +33,28 @@ inline double longrope_attention_scaling(double factor, double original_max_posi
 
 }  // namespace detail
 
-/// Reads the rotary embedding of a config.json, with transformers' defaults. Throws Error for anything unsupported.
-inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int64_t head_dim) {
+namespace detail {
+
+/// The object with the rotary parameters (empty if there is none) and its place for messages.
+struct RopeValues {
+  Json json;
+  std::string where;
+  ConfigReader reader() const { return {json, where}; }
+};
+
+inline RopeValues read_rope_values(const ConfigReader& config) {
   const auto filled = [&](const char* key) { return config.has(key) && !config.json.at(key).empty(); };
   const std::string key = filled("rope_scaling") ? "rope_scaling" : "rope_parameters";
-  const Json values = filled(key.c_str()) ? config.json.at(key) : Json::object();
-  const detail::ConfigReader rope{values, concat(config.where, ": ", key)};
+  return {filled(key.c_str()) ? config.json.at(key) : Json::object(), concat(config.where, ": ", key)};
+}
+
+}  // namespace detail
+
+/// Reads the rotary embedding of a config.json, with transformers' defaults. Throws Error for anything unsupported.
+inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int64_t head_dim) {
+  const detail::RopeValues found = detail::read_rope_values(config);
+  const Json& values = found.json;
+  const detail::ConfigReader rope = found.reader();
   check(values.is_object(), rope.where, ": expected an object, got ", detail::shown(values));
   for (const auto& [name, value] : values.items())
     check(!value.is_object(), rope.where, ": parameters per layer type (\"", name, "\") are not supported");

@@ -39,6 +39,12 @@ struct QkNormSpec {
   bool after_rope = false;
 };
 
+/// Queries at position p are multiplied by 1 + beta * log(1 + floor(p / length)).
+struct QueryGrowth {
+  double beta = 0;
+  std::int64_t length = 0;
+};
+
 /// Causal attention.
 struct AttentionSpec {
   std::int64_t num_heads = 0;
@@ -53,6 +59,7 @@ struct AttentionSpec {
   bool qkv_bias = false;
   bool output_bias = false;
   double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
+  std::optional<QueryGrowth> query_growth = std::nullopt;
 };
 
 /// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
@@ -62,6 +69,7 @@ struct MlpSpec {
   bool bias = false;
   bool is_gated = true;
   bool is_fused = false;  ///< one projection makes gate and up, in that order
+  bool is_xielu = false;  ///< the activation is xIELU, which has parameters, in place of `activation`
 };
 
 /// x + after(attention(before(x))), then the same with the feed-forward part; or, in parallel, both from one x.
@@ -81,13 +89,15 @@ struct AttentionNames {
 };
 struct LayerNames {
   AttentionNames attention;
-  std::string gate = "mlp.gate_proj", up = "mlp.up_proj", gate_up = "mlp.gate_up_proj", down = "mlp.down_proj";
+  std::string gate = "mlp.gate_proj", up = "mlp.up_proj", gate_up = "mlp.gate_up_proj", down = "mlp.down_proj",
+              activation = "mlp.act_fn";
   std::string before_attention = "input_layernorm", after_attention = "", before_mlp = "post_attention_layernorm",
               after_mlp = "";
 };
 struct ModuleNames {
   std::string embedding = "model.embed_tokens", layers = "model.layers.", last_norm = "model.norm", head = "lm_head";
   std::string prefix = "model.";  ///< what a checkpoint of the bare backbone omits
+  std::string embedding_norm = "";
   LayerNames layer;
 };
 
@@ -112,6 +122,7 @@ struct ModelSpec {
       std::nullopt;              ///< its embedding gets no gradient, as in torch.nn.Embedding
   double attention_dropout = 0;  ///< as in the file; never applied
   ModuleNames names;
+  std::optional<NormSpec> embedding_norm = std::nullopt;
 };
 
 /// A description as JSON: an array of all members' values, so none can be forgotten.

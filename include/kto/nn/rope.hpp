@@ -97,7 +97,8 @@ inline RopeTables rope_tables(const RopeConfig& rope, const Tensor& position_N) 
   const Tensor frequency_F = inverse_frequencies(rope, position_N.max() + 1);
   const Tensor angle_NF = position_N.unsqueeze(-1).to(at::kFloat) * frequency_F;
   const Tensor angle_Nd = at::cat({angle_NF, angle_NF}, -1);
-  return {angle_Nd.cos() * rope.attention_scaling, angle_Nd.sin() * rope.attention_scaling, rope.interleaved};
+  const double sign = rope.backwards ? -1 : 1;
+  return {angle_Nd.cos() * rope.attention_scaling, angle_Nd.sin() * (sign * rope.attention_scaling), rope.interleaved};
 }
 
 }  // namespace kto

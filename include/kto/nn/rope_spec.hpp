@@ -16,6 +16,7 @@ struct RopeConfig {
   std::int64_t dim = 0;  ///< coordinates of a head that are rotated
   double theta = 10000;
   bool interleaved = false;        ///< rotated pairs are coordinates 2i and 2i + 1, else i and i + dim / 2
+  bool backwards = false;          ///< angles are negative
   double factor = 1;               ///< linear, dynamic, yarn, llama3: how much longer than the original the context is
   double attention_scaling = 1;    ///< yarn, longrope: cos and sin are multiplied by it
   std::int64_t max_positions = 0;  ///< dynamic: frequencies change past this length

@@ -248,6 +248,77 @@ CASES = {
         tiny("glm4", head_dim=16, pad_token_id=None, attention_bias=False, partial_rotary_factor=0.25), LENGTHS),
     "helium_plain": (tiny("helium", head_dim=8, mlp_bias=True, attention_bias=True), LENGTHS),
 } | {
+    "arcee_plain": (tiny("arcee", attention_bias=True), LENGTHS),
+    "arcee_silu_tied": (
+        tiny("arcee", hidden_act="silu", mlp_bias=True, head_dim=12, tie_word_embeddings=True), LENGTHS),
+    "seed_oss_plain": (tiny("seed_oss", head_dim=12, attention_dropout=0.0, residual_dropout=0.0), LENGTHS),
+    "seed_oss_biases": (
+        tiny("seed_oss", head_dim=None, attention_bias=False, attention_out_bias=True, mlp_bias=True,
+             attention_dropout=0.0, residual_dropout=0.0), LENGTHS),
+    "smollm3_plain": (tiny("smollm3", pad_token_id=None, num_hidden_layers=3, no_rope_layer_interval=2), LENGTHS),
+    "smollm3_windows": (
+        tiny("smollm3", pad_token_id=3, no_rope_layers=[0, 1, 1], use_sliding_window=True, sliding_window=4,
+             attention_bias=True, mlp_bias=True, tie_word_embeddings=False), LENGTHS),
+    "smollm3_layer_types": (
+        tiny("smollm3", pad_token_id=None, no_rope_layers=[0, 1], use_sliding_window=True, sliding_window=4,
+             layer_types=["full_attention", "sliding_attention"]), LENGTHS),
+    "ernie4_5_plain": (tiny("ernie4_5", head_dim=12), LENGTHS),
+    "ernie4_5_biases": (tiny("ernie4_5", head_dim=None, use_bias=True, tie_word_embeddings=False), LENGTHS),
+    "hunyuan_plain": (tiny("hunyuan_v1_dense", head_dim=8, attention_bias=True), LENGTHS),
+    "hunyuan_alpha": (
+        tiny("hunyuan_v1_dense", head_dim=12, tie_word_embeddings=True,
+             rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0}), LENGTHS),
+    "exaone4_windows": (
+        tiny("exaone4", sliding_window=4, num_hidden_layers=3, sliding_window_pattern=2), LENGTHS),
+    "exaone4_no_windows": (
+        tiny("exaone4", sliding_window=None, layer_types=["full_attention"] * 2, tie_word_embeddings=True), LENGTHS),
+    "nemotron_plain": (tiny("nemotron"), LENGTHS),
+    "nemotron_biases": (
+        tiny("nemotron", attention_bias=True, mlp_bias=True, head_dim=16, partial_rotary_factor=0.25,
+             tie_word_embeddings=True), LENGTHS),
+    "starcoder2_plain": (tiny("starcoder2"), LENGTHS),
+    "starcoder2_window": (
+        tiny("starcoder2", sliding_window=4, use_bias=False, tie_word_embeddings=False, norm_epsilon=1e-3), LENGTHS),
+} | {
+    "phi_plain": (tiny("phi"), LENGTHS),
+    "phi_qk_norm": (
+        tiny("phi", qk_layernorm=True, partial_rotary_factor=0.25, tie_word_embeddings=True, hidden_act="gelu"), LENGTHS),
+    "stablelm_plain": (tiny("stablelm"), LENGTHS),
+    "stablelm_parallel": (
+        tiny("stablelm", use_parallel_residual=True, use_qkv_bias=True, partial_rotary_factor=0.5,
+             tie_word_embeddings=True), LENGTHS),
+    "gpt_neox_plain": (tiny("gpt_neox", num_key_value_heads="absent", pad_token_id=3), LENGTHS),
+    "gpt_neox_old_keys": (
+        tiny("gpt_neox", num_key_value_heads="absent", use_parallel_residual=False, rotary_pct=0.5,
+             rotary_emb_base=500, attention_bias=False, tie_word_embeddings=True, hidden_act="gelu_fast"), LENGTHS),
+    "gpt_neox_new_keys": (
+        tiny("gpt_neox", num_key_value_heads="absent", num_hidden_layers=1,
+             rope_parameters=rope("linear", factor=2.0, partial_rotary_factor=1.0)), LENGTHS),
+    "ministral_window": (tiny("ministral", head_dim=8, sliding_window=5), LENGTHS),
+    "ministral_layer_types": (
+        tiny("ministral", head_dim=12, sliding_window=4, layer_types=["sliding_attention", "full_attention"],
+             tie_word_embeddings=True), LENGTHS),
+    "ministral3_defaults": (tiny("ministral3", head_dim=16), LENGTHS),
+    "ministral3_growing": (
+        tiny("ministral3", head_dim=16,
+             rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=8, llama_4_scaling_beta=0.3)),
+        LONG),
+    "ministral3_window": (
+        tiny("ministral3", head_dim=8, sliding_window=5, pad_token_id=None, tie_word_embeddings=True), LENGTHS),
+    "nanochat_plain": (tiny("nanochat", pad_token_id=None), LENGTHS),
+    "nanochat_biases": (
+        tiny("nanochat", num_key_value_heads=1, attention_bias=True, final_logit_softcapping=3.0,
+             tie_word_embeddings=True), LENGTHS),
+    "apertus_plain": (tiny("apertus"), LENGTHS),
+    "apertus_biases": (
+        tiny("apertus", attention_bias=True, rope_parameters=rope("default"), tie_word_embeddings=True), LENGTHS),
+    "apertus_gelu": (tiny("apertus", hidden_act="gelu", num_hidden_layers=1), [6, 4]),
+    "gptj_plain": ({"model_type": "gptj", "vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
+                    "rotary_dim": 4}, LENGTHS),
+    "gptj_tied": ({"model_type": "gptj", "vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64,
+                   "n_inner": 40, "rotary_dim": 16, "activation_function": "relu", "tie_word_embeddings": True,
+                   "layer_norm_epsilon": 1e-3}, LENGTHS),
+} | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")
 }  # fmt: skip

@@ -79,6 +79,13 @@ inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm) 
   return out;
 }
 
+/// The config with `rope` (JSON) as its rope_parameters if it has none.
+inline Json with_rope(const ConfigReader& config, const char* rope) {
+  Json out = config.json;
+  if (!config.has("rope_parameters")) out["rope_parameters"] = Json::parse(rope);
+  return out;
+}
+
 /// Whether each layer slides: as layer_types says, else slides(i).
 template <class Slides>
 std::vector<bool> read_layer_types(const ConfigReader& config, const ModelSpec& spec, const Slides& slides) {
