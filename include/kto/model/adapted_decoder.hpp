@@ -10,6 +10,7 @@
 
 #include "kto/model/adapter_init.hpp"
 #include "kto/model/adapter_targets.hpp"
+#include "kto/model/config.hpp"
 
 namespace kto {
 
@@ -24,8 +25,6 @@ inline Decoder freeze(Decoder decoder) {
   return decoder;
 }
 
-/// PEFT's default target modules for these families.
-inline std::vector<std::string> default_lora_targets() { return {"q_proj", "v_proj"}; }
 
 namespace detail {
 
@@ -53,7 +52,7 @@ void visit_trained_base(Decoder& policy, const LoraConfig& config, const Visit& 
 inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std::uint64_t seed) {
   const at::NoGradGuard no_grad;
   Decoder policy = freeze(base);
-  if (config.target_modules.empty() && config.target_pattern.empty()) config.target_modules = default_lora_targets();
+  if (config.target_modules.empty() && config.target_pattern.empty()) config.target_modules = default_lora_targets(base.spec);
   const TiedParts tied = tie_targets(config, base);
   const ModulePaths paths = module_paths(base);
   check_targets(config, paths);

@@ -34,6 +34,9 @@ Decoder make_decoder(const ModelSpec& spec, const Make& make) {
   Decoder decoder;
   decoder.spec = spec;
   decoder.layers.resize(spec.layers.size());
+  visit_modules(decoder, [](const std::string&, auto& module, const ModuleShape& shape) {
+    if constexpr (detail::is_a<decltype(module), Linear>) module.is_transposed = shape.is_transposed;
+  });
   visit_parameters(decoder, [&](const std::string& name, Tensor& tensor, const std::vector<std::int64_t>& shape) {
     tensor = make(name, shape);
   });
@@ -86,7 +89,7 @@ inline std::string describe(const Decoder& decoder) {
   std::string out = concat(describe(decoder.spec), ", compute ", decoder.compute);
   visit_modules(decoder, [&](const std::string& path, const auto& module, const ModuleShape&) {
     using Module = decltype(module);
-    if constexpr (!detail::is_a<Module, Norm>) {
+    if constexpr (detail::TakesLora<Module>) {
       const std::optional<LoraWeights> lora = [&] {
         if constexpr (detail::is_a<Module, OutputHead>)
           return decoder.head_lora();

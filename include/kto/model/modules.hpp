@@ -3,6 +3,7 @@
 // adapters, freezing, casting, merging and saving are folds over this traversal (folds.hpp).
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -34,6 +35,11 @@ struct OutputHead {
   std::optional<TrainedRows> rows = std::nullopt;
 };
 
+/// Learned positions.
+struct PositionTable {
+  Tensor weight_PD;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
@@ -47,12 +53,17 @@ struct ModuleShape {
   std::vector<std::int64_t> weight;
   bool has_bias = false;
   bool has_weight = true;
+  bool is_transposed = false;  ///< the weight is [inputs, outputs]
 };
 
 namespace detail {
 
 template <class Module, class Kind>
 inline constexpr bool is_a = std::is_same_v<std::remove_cvref_t<Module>, Kind>;
+
+/// Modules that an adapter may be on.
+template <class Module>
+concept TakesLora = requires(Module& module) { module.lora; };
 
 inline ModuleShape norm_shape(const NormSpec& norm, std::vector<std::int64_t> weight) {
   return {std::move(weight), norm.has_bias, norm.has_weight};
@@ -115,8 +126,13 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
-  visit_attention_modules(spec, of.attention, layer, prefix, visit);
-  visit_mlp_modules(spec, of.mlp, layer, prefix, visit);
+  const auto visit_linear = [&](const std::string& path, auto& module, ModuleShape shape) {
+    shape.is_transposed = spec.linears_are_transposed;
+    if (shape.is_transposed) std::ranges::reverse(shape.weight);
+    visit(path, module, shape);
+  };
+  visit_attention_modules(spec, of.attention, layer, prefix, visit_linear);
+  visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
   visit_layer_norms(spec, of, layer, prefix, visit);
 }
 
@@ -125,7 +141,8 @@ template <class Module, class Visit>
 void visit_module_parameters(const std::string& path, Module& module, const ModuleShape& shape, const Visit& visit) {
   const auto visit_both = [&](auto& weight, auto& bias) {
     if (shape.has_weight) visit(path + ".weight", weight, shape.weight);
-    if (shape.has_bias) visit(path + ".bias", bias, std::vector<std::int64_t>{shape.weight[0]});
+    if (shape.has_bias)
+      visit(path + ".bias", bias, std::vector<std::int64_t>{shape.is_transposed ? shape.weight[1] : shape.weight[0]});
   };
   if constexpr (is_a<Module, Linear>)
     visit_both(module.weight_OI, module.bias_O);
@@ -133,6 +150,8 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
     visit_both(module.weight_D, module.bias_D);
   else if constexpr (is_a<Module, OutputHead>)
     visit_both(module.weight_VD, module.bias_V);
+  else if constexpr (is_a<Module, PositionTable>)
+    visit(path + ".weight", module.weight_PD, shape.weight);
   else
     visit(path + ".weight", module.weight_VD, shape.weight);
 }
@@ -140,7 +159,7 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
 /// Calls visit(name, tensor) for the adapter tensors on the module at `path`, under PEFT's names.
 template <class Module, class Visit>
 void visit_module_lora(const std::string& path, Module& module, const Visit& visit) {
-  if constexpr (!is_a<Module, Norm>) {
+  if constexpr (TakesLora<Module>) {
     if (module.lora) {
       auto& lora = *module.lora;
       constexpr bool of_embedding = is_a<Module, kto::Embedding>;
@@ -164,9 +183,12 @@ void visit_modules(AnyDecoder& decoder, const Visit& visit) {
   const ModuleNames& names = spec.names;
   const std::vector<std::int64_t> table{spec.vocab_size, spec.hidden_size};
   visit(names.embedding, decoder.embed_tokens, ModuleShape{table});
+  if (spec.positions) visit(names.positions, decoder.positions, ModuleShape{{spec.positions->count, spec.hidden_size}});
+  if (spec.embedding_norm)
+    visit(names.embedding_norm, decoder.embedding_norm, detail::norm_shape(*spec.embedding_norm, {spec.hidden_size}));
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     detail::visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
-  visit(names.last_norm, decoder.norm, detail::norm_shape(spec.last_norm, {spec.hidden_size}));
+  if (spec.last_norm) visit(names.last_norm, decoder.norm, detail::norm_shape(*spec.last_norm, {spec.hidden_size}));
   visit(names.head, decoder.lm_head, ModuleShape{table, spec.head.has_bias});
 }
 
