@@ -84,7 +84,8 @@ def load(config):
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "config.json").write_text(json.dumps(config))
         model = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.from_pretrained(folder), attn_implementation="eager")
+            transformers.AutoConfig.from_pretrained(folder),
+            attn_implementation="sdpa" if config.get("alibi") else "eager")  # falcon's eager one adds its biases twice
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weight(name, parameter.shape))
