@@ -19,27 +19,29 @@ namespace kto {
 
 namespace detail {
 
-/// Tensors that transformers silently ignores: rotary buffers saved by old versions.
+/// Tensors that transformers does without: rotary buffers and causal masks saved by old versions.
 inline bool is_ignored_weight(std::string_view name) {
-  return name.find("rotary_emb.inv_freq") != std::string_view::npos;
+  return name.find("rotary_emb.inv_freq") != std::string_view::npos || name.ends_with(".attn.bias") ||
+         name.ends_with(".attn.masked_bias");
 }
 
-/// The name of a parameter in the checkpoint: its own, or without "model." if a bare backbone was saved.
-inline std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
-  constexpr std::string_view prefix = "model.";
+/// The name of a parameter in the checkpoint: its own, or without its prefix if a bare backbone was saved.
+inline std::string stored_name(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
+  const std::string& prefix = spec.names.prefix;
   const bool bare = name.starts_with(prefix) && !checkpoint.contains(name);
   return bare && checkpoint.contains(name.substr(prefix.size())) ? name.substr(prefix.size()) : name;
 }
 
-inline constexpr const char* embedding_name = "model.embed_tokens.weight";
-inline constexpr const char* head_name = "lm_head.weight";
+inline std::string embedding_name(const ModelSpec& spec) { return spec.names.embedding + ".weight"; }
+inline std::string head_name(const ModelSpec& spec) { return spec.names.head + ".weight"; }
 
 /// Whether to tie, as in transformers: a checkpoint with two different weights is not tied, whatever its config says.
 inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   if (!config.tie_word_embeddings) return false;
-  const std::string embedding = stored_name(checkpoint, embedding_name);
-  if (!checkpoint.contains(embedding) || !checkpoint.contains(head_name)) return true;
-  return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head_name));
+  const std::string embedding = stored_name(checkpoint, config, embedding_name(config));
+  const std::string head = head_name(config);
+  if (!checkpoint.contains(embedding) || !checkpoint.contains(head)) return true;
+  return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head));
 }
 
 /// Collects mismatches for one message.
@@ -128,10 +130,11 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
 
   detail::WeightProblems problems;
   std::set<std::string> used;
-  if (tied) used.insert(detail::head_name);
+  if (tied) used.insert(detail::head_name(config));
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
-    std::string stored = detail::stored_name(checkpoint, name);
-    if (tied && name == detail::embedding_name && !checkpoint.contains(stored)) stored = detail::head_name;
+    std::string stored = detail::stored_name(checkpoint, config, name);
+    if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored))
+      stored = detail::head_name(config);
     used.insert(stored);
     const Tensor weight = checkpoint.contains(stored) ? checkpoint.tensor(stored) : Tensor();
     if (!weight.defined())
@@ -168,7 +171,7 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   const std::string_view dtype = detail::dtype_name(decoder.embed_tokens.weight_VD.scalar_type());
   if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
-  if (json_value(config, "tie_word_embeddings", false, (source.folder() / "config.json").string()) !=
+  if (parse_model_config(config, (source.folder() / "config.json").string()).tie_word_embeddings !=
       decoder.spec.tie_word_embeddings)
     config["tie_word_embeddings"] = decoder.spec.tie_word_embeddings;
 

@@ -13,7 +13,7 @@ inline ModelSpec read_olmo2(const ConfigReader& config) {
   out.names.layer.after_mlp = "post_feedforward_layernorm";
   for (LayerSpec& layer : out.layers) {
     layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-    layer.attention.qk_norm = QkNormSpec{.norm = out.last_norm, .over_all_heads = true};
+    layer.attention.qk_norm = QkNormSpec{.norm = *out.last_norm, .over_all_heads = true};
     layer.after_attention = layer.after_mlp = out.last_norm;
     layer.before_attention.reset();
     layer.before_mlp.reset();
