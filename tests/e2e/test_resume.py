@@ -15,30 +15,25 @@ with tempfile.TemporaryDirectory() as tmp:
     runs = Runs(train_kto, root, tmp)
     common = ["--train_sampling_strategy", "random", "--max_steps", "7", "--gradient_accumulation_steps", "2"]
     lora = ["--use_peft", "--lora_r", "4", "--lora_dropout", "0.2", "--disable_dropout", "False"]
-    kinds = {
+    kinds = {  # what has nothing to do with each other shares a run
         "all weights": [],
-        "rows by length, warm-up, cosine": ["--train_sampling_strategy", "group_by_length", "--lr_scheduler_type", "cosine", "--warmup_steps", "2"],
+        "rows by length, warm-up, cosine, threads that collate": ["--train_sampling_strategy", "group_by_length", "--lr_scheduler_type", "cosine", "--warmup_steps",
+                                                                  "2", "--dataloader_num_workers", "3", "--dataloader_prefetch_factor", "3"],
         "LoRA with dropout": lora,
         "DoRA with saved modules": [*lora, "--use_dora", "--lora_modules_to_save", "norm"],
-        "TR-DPO": ["--sync_ref_model", "--ref_model_sync_steps", "2"],
+        "TR-DPO, SGD": ["--sync_ref_model", "--ref_model_sync_steps", "2", "--optim", "sgd", "--optim_args", "momentum=0.9"],
         "a moving average as reference": [*lora, "--ref_model_ema_decay", "0.7"],
-        "precomputed reference": ["--precompute_ref_log_probs", "--ref_logps_cache", runs.at("cache")],
-        "kl_scope window": ["--kl_scope", "window"],
+        "precomputed reference, Adagrad": ["--precompute_ref_log_probs", "--ref_logps_cache", runs.at("cache"), "--optim", "adagrad"],
+        "kl_scope window, RMSprop": ["--kl_scope", "window", "--optim", "rmsprop"],
         "bfloat16": ["--dtype", "bfloat16"],
         "float16 with loss scaling": ["--fp16", "--logging_nan_inf_filter", "False"],
         "float16, steps that overflow": ["--fp16", "--desirable_weight", "3e4", "--undesirable_weight", "3e4", "--max_grad_norm", "0.5"],
         "learning rate on a plateau, evaluations": ["--eval_strategy", "steps", "--eval_steps", "1", "--lr_scheduler_type", "reduce_lr_on_plateau",
                                                     "--lr_scheduler_kwargs", '{"patience": 0}'],
         "the best model": ["--eval_strategy", "steps", "--eval_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "rewards/margins"],
-        "threads that collate": ["--dataloader_num_workers", "3", "--dataloader_prefetch_factor", "3"],
-        "NEFTune": ["--neftune_noise_alpha", "5"],
-        "SGD": ["--optim", "sgd", "--optim_args", "momentum=0.9"],
-        "RMSprop": ["--optim", "rmsprop"],
-        "Adagrad": ["--optim", "adagrad"],
-        "Adafactor": ["--optim", "adafactor"],
+        "NEFTune, Adafactor": ["--neftune_noise_alpha", "5", "--optim", "adafactor"],
         "AdamW with moments in 8 bits": ["--optim", "adamw_8bit"],
-        "AdamW with moments in bfloat16": ["--optim", "adamw_bf16"],
-        "micro-batches by tokens": ["--max_tokens_per_batch", "300"],
+        "AdamW with moments in bfloat16, micro-batches by tokens": ["--optim", "adamw_bf16", "--max_tokens_per_batch", "300"],
         "updates in the backward pass": ["--optim_in_backward", "--max_grad_norm", "0", "--gradient_accumulation_steps", "1"],
     }
     for kind, flags in kinds.items():
