@@ -61,6 +61,15 @@ inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("per_layer_config"), config.where, ": \"per_layer_config\" is not supported");
 }
 
+/// Refuses rotary positions on a part of each head for families without a default for that: transformers cannot run it.
+inline void refuse_partial_rotary(const ConfigReader& config, const Family& family) {
+  if (Json::parse(family.defaults).contains("partial_rotary_factor")) return;
+  const RopeValues rope = read_rope_values(config);
+  for (const ConfigReader& reader : {config, rope.reader()})
+    check(reader.number("partial_rotary_factor", 1) == 1, reader.where,
+          ": partial_rotary_factor other than 1 is not supported for ", family.model_type);
+}
+
 }  // namespace detail
 
 /// Reads the content of a config.json. Throws Error, starting with `where` (its path), if the family is unknown, or the
@@ -80,6 +89,7 @@ inline ModelSpec parse_model_config(Json json, const std::string& where) {
       if (!json.contains(key)) json[key] = value;
   }
   detail::refuse_unsupported(config);
+  detail::refuse_partial_rotary(config, family);
   return family.read(config);
 }
 

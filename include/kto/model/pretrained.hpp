@@ -2,6 +2,8 @@
 // Loads and saves decoders in transformers' model folders: config.json, safetensors, and the files around them.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <string>
@@ -19,27 +21,49 @@ namespace kto {
 
 namespace detail {
 
-/// Tensors that transformers silently ignores: rotary buffers saved by old versions.
+/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions.
 inline bool is_ignored_weight(std::string_view name) {
-  return name.find("rotary_emb.inv_freq") != std::string_view::npos;
+  constexpr const char* masks[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
+  return name.find("rotary_emb.inv_freq") != std::string_view::npos ||
+         std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); });
 }
 
-/// The name of a parameter in the checkpoint: its own, or without "model." if a bare backbone was saved.
-inline std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
-  constexpr std::string_view prefix = "model.";
-  const bool bare = name.starts_with(prefix) && !checkpoint.contains(name);
-  return bare && checkpoint.contains(name.substr(prefix.size())) ? name.substr(prefix.size()) : name;
+/// A parameter's name as transformers writes it into files.
+inline std::string written_name(const ModelSpec& spec, const std::string& name) {
+  const ModuleNames& names = spec.names;
+  const bool of_head = !names.stored_head.empty() && name.starts_with(names.head + ".");
+  return of_head ? names.stored_head + name.substr(names.head.size()) : name;
 }
 
-inline constexpr const char* embedding_name = "model.embed_tokens.weight";
-inline constexpr const char* head_name = "lm_head.weight";
+/// The name of a parameter in the checkpoint: its own, or without the prefix ("model.") if a bare backbone was saved.
+inline std::string stored_name(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
+  if (checkpoint.contains(name)) return name;
+  const std::string& prefix = spec.names.prefix;
+  const std::string other = name.starts_with(prefix) ? name.substr(prefix.size()) : written_name(spec, name);
+  return checkpoint.contains(other) ? other : name;
+}
+
+inline std::string embedding_name(const ModelSpec& spec) { return spec.names.embedding + ".weight"; }
+inline std::string head_name(const ModelSpec& spec) { return spec.names.head + ".weight"; }
 
 /// Whether to tie, as in transformers: a checkpoint with two different weights is not tied, whatever its config says.
 inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   if (!config.tie_word_embeddings) return false;
-  const std::string embedding = stored_name(checkpoint, embedding_name);
-  if (!checkpoint.contains(embedding) || !checkpoint.contains(head_name)) return true;
-  return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head_name));
+  const std::string embedding = stored_name(checkpoint, config, embedding_name(config)),
+                    head = stored_name(checkpoint, config, head_name(config));
+  if (!checkpoint.contains(embedding) || !checkpoint.contains(head)) return true;
+  return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head));
+}
+
+/// Everything that a checkpoint of the decoder holds.
+inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder& decoder) {
+  auto out = decoder.named_parameters();
+  for (auto& item : out) item.first = written_name(decoder.spec, item.first);
+  const auto options = decoder.embed_tokens.weight_VD.options().requires_grad(false);
+  visit_stored_constants(decoder, [&](const std::string& name, double value) {
+    out.emplace_back(name, at::scalar_tensor(value, options));
+  });
+  return out;
 }
 
 /// Collects mismatches for one message.
@@ -128,10 +152,11 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
 
   detail::WeightProblems problems;
   std::set<std::string> used;
-  if (tied) used.insert(detail::head_name);
+  const std::string head = detail::stored_name(checkpoint, config, detail::head_name(config));
+  if (tied) used.insert(head);
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
-    std::string stored = detail::stored_name(checkpoint, name);
-    if (tied && name == detail::embedding_name && !checkpoint.contains(stored)) stored = detail::head_name;
+    std::string stored = detail::stored_name(checkpoint, config, name);
+    if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored)) stored = head;
     used.insert(stored);
     if (!checkpoint.contains(stored)) return problems.add("missing: ", name), Tensor();
     const Tensor weight = checkpoint.tensor(stored);
@@ -140,6 +165,14 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     if (!weight.is_floating_point())
       return problems.add(stored, " has type ", weight.scalar_type(), ", expected a floating-point type"), Tensor();
     return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
+  });
+  visit_stored_constants(decoder, [&](const std::string& name, double value) {
+    const std::string stored = detail::stored_name(checkpoint, config, name);
+    used.insert(stored);
+    if (!checkpoint.contains(stored)) return;
+    const Tensor held = checkpoint.tensor(stored);
+    if (held.numel() != 1 || std::abs(held.item<double>() - value) > 0.01 * std::abs(value))
+      problems.add(stored, " is not the constant ", value);
   });
   for (const std::string& name : checkpoint.names())
     if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);
@@ -171,7 +204,7 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
 
   make_folder(folder);
   AtomicFiles files;
-  const auto written = write_checkpoint(files, folder, decoder.named_parameters(), max_shard_size);
+  const auto written = write_checkpoint(files, folder, detail::written_tensors(decoder), max_shard_size);
   files.add(folder / "config.json").write(config.dump(2) + "\n");
   detail::write_companion(files, source, folder, "generation_config.json", changed);
   detail::write_companions(files, source, folder, changed);

@@ -13,6 +13,7 @@ inline ModuleNames gpt_neox_names() {
   out.layers = "gpt_neox.layers.";
   out.last_norm = "gpt_neox.final_layer_norm";
   out.prefix = "gpt_neox.";
+  out.stored_head = "embed_out";
   out.layer.attention.qkv = "attention.query_key_value";
   out.layer.attention.output = "attention.dense";
   out.layer.up = "mlp.dense_h_to_4h";
