@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The data path on real rows: read, tokenize, encode (chat template, then prompt and whole tokenized), collate.
+// The data path on real rows: read, tokenize, encode (render the chat template, tokenize prompt and whole), collate.
 //   bench_data [flags of Google Benchmark] MODEL_FOLDER ROWS.jsonl
-// items_per_second counts rows. tokens are those of all rows of the file, for the comparison with another tokenizer.
+// items_per_second counts rows. `tokens` is the total of the file, to compare with another tokenizer.
 #include <benchmark/benchmark.h>
 #include <unistd.h>
 
@@ -16,7 +16,7 @@
 
 namespace {
 
-/// The plain text of a row: what its messages say, a line each.
+/// The plain text of a row: the content of its messages, one per line.
 std::string text_of(const kto::Row& row) {
   std::string text;
   for (const kto::Json* part : {&row.prompt, &row.completion})
@@ -39,7 +39,7 @@ void tokenize(benchmark::State& state, const kto::Tokenizer& tokenizer, const st
   state.counters["tokens"] = static_cast<double>(tokens);
 }
 
-/// The rows of the file over and over: about 2000, so that threads have work.
+/// The rows of the file, repeated to about 2000, so that threads have work.
 void encode(benchmark::State& state, const kto::Processor& processor, kto::RowSet set) {
   const std::vector<kto::Row> once = set.rows;
   while (set.rows.size() < 2000) set.rows.insert(set.rows.end(), once.begin(), once.end());
@@ -48,7 +48,7 @@ void encode(benchmark::State& state, const kto::Processor& processor, kto::RowSe
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(set.rows.size()));
 }
 
-/// From a file to token ids, as train_kto goes: read and encoded block by block. The rows over and over: about 2000.
+/// From a file to token ids, read and encoded block by block as in train_kto. The rows are repeated to about 2000.
 void prepare(benchmark::State& state, const kto::Processor& processor, const kto::fs::path& path,
              std::size_t num_rows) {
   std::string once = kto::read_file(path), text;
@@ -67,7 +67,7 @@ void prepare(benchmark::State& state, const kto::Processor& processor, const kto
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(count));
 }
 
-/// Batches of KL pairs included, one after the other.
+/// Collates batches one by one, including KL pairs.
 template <class Collator>
 void collate(benchmark::State& state, const Collator& collator, const std::vector<kto::Example>& examples) {
   const auto batch_size = static_cast<std::size_t>(state.range(0));

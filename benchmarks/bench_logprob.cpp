@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Log-probs of scored tokens, the full softmax beside tiles, over vocabulary and tokens:
-//   full        full_token_scores(head_logits(...)), the oracle: what a program in plain LibTorch does
-//   full_fast   the same, on the matrix product that kto uses (kto/nn/matmul.hpp), so that only the tiling differs
+// Log-probs of scored tokens, full softmax against tiles, by vocabulary and number of tokens:
+//   full        full_token_scores(head_logits(...)), the oracle: what a plain LibTorch program does
+//   full_fast   the same with kto's matrix product (kto/nn/matmul.hpp), so that only the tiling differs
 //   chunked     chunked_token_scores, what kto trains with
-// A benchmark is called pass/side/vocabulary/tokens. peak_bytes is what the tensors of one pass took at their most,
-// without weights, states and the gradients of both: these are there before the pass, which adds to them, as in
-// training.
+// A benchmark is named pass/side/vocabulary/tokens. peak_bytes is the peak size of the tensors of one pass, without
+// weights, states and the gradients of both: as in training, these exist before the pass, which adds to them.
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <benchmark/benchmark.h>
@@ -58,7 +57,7 @@ Tensor chunked(const Problem& in) {
   return kto::chunked_token_scores(in.hidden_CD, in.head, in.target_C, false).logp_C;
 }
 
-/// Counts the bytes of the tensors that are made while it lives, at their most.
+/// Measures the peak size of tensors created while it lives.
 class PeakCounter final : public c10::Allocator {
  public:
   PeakCounter() { c10::SetCPUAllocator(this, /*priority=*/2); }
@@ -78,7 +77,7 @@ class PeakCounter final : public c10::Allocator {
     most = std::max(most.load(), live.load());
     const std::lock_guard lock(mutex);
     blocks.insert_or_assign(start, Counted{std::move(block), static_cast<std::int64_t>(bytes)});
-    return {start, start, &release, at::Device(at::kCPU)};  // oneDNN wants the block itself as its context
+    return {start, start, &release, at::Device(at::kCPU)};  // oneDNN expects the block itself as the context
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
@@ -99,7 +98,7 @@ class PeakCounter final : public c10::Allocator {
   inline static std::atomic<std::int64_t> live = 0, most = 0;
 };
 
-/// Bytes of tensors that `work` holds at its most, beyond what there was before.
+/// The peak size of tensors during `work`, beyond those that existed before.
 template <class Work>
 double peak_bytes(const Work& work) {
   const PeakCounter counter;
@@ -110,7 +109,7 @@ double peak_bytes(const Work& work) {
 }
 
 void measure(const std::string& side, Tensor (*score)(const Problem&)) {
-  score(make_problem(8192, 128)).sum().backward();  // what libraries set up once is not the first benchmark's
+  score(make_problem(8192, 128)).sum().backward();  // keep the one-time set-up of libraries out of the first benchmark
   for (const bool backward : {false, true}) {
     const std::string name = (backward ? "forward+backward/" : "forward/") + side;
     const auto run = [=, peaks = std::map<std::vector<std::int64_t>, double>()](benchmark::State& state) mutable {

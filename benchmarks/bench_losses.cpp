@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each loss on Eigen arrays, in double and float, beside a loop over its rows that knows no policy. Needs no LibTorch.
+// Each loss on Eigen arrays, in double and float, against a hand-written loop over the rows. Needs no LibTorch.
 #include "bench_losses.hpp"
 
 #include <cmath>
@@ -21,7 +21,7 @@ T log_sigmoid(T x) {
   return std::min<T>(x, 0) - std::log1p(std::exp(-std::abs(x)));
 }
 
-// The formulas, for one row or for one pair; beta is the loss's, in the type of the array.
+// The formulas for one row or one pair; beta is the loss's, in the type of the array.
 template <class T>
 T by_hand(const kto::Kto&, T beta, Row<T> row) {
   return 1 - sigmoid(beta * row.sign * (row.log_ratio - row.baseline));
@@ -84,7 +84,7 @@ void measure_all(const std::string& array) {
     const auto in = input_of<Array>(64);
     const auto terms = loss(in), twin = loop(loss, in);
     if (!terms.loss_B.isApprox(twin.loss_B, 1e-5f) || !terms.reward_B.isApprox(twin.reward_B, 1e-5f))
-      throw std::logic_error(name + " and the loop written by hand differ on " + array);
+      throw std::logic_error(name + " and the hand-written loop differ on " + array);
     const std::string stem = name + "/" + array + "/forward/";
     bench::measure(stem + "kto",
                    [loss](Eigen::Index rows) { return [loss, in = input_of<Array>(rows)] { return loss(in); }; });

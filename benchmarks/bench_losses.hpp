@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the two benchmarks of losses share: the losses, their input, and how one is measured beside its twin, the same
-// formula written by hand. A benchmark is called Loss/array/pass/side/rows; side is kto or by_hand.
+// Shared by the two benchmarks of losses: the losses, their input, and the measurement of a loss against the same
+// formula written by hand. A benchmark is named Loss/array/pass/side/rows; side is kto or by_hand.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -28,7 +28,7 @@ void for_each_loss(const Visit& visit) {
   visit("BcoUnpaired", kto::BcoUnpaired{.delta = 0.7, .num_rows = 8});
 }
 
-/// Log-probs as of completions of some tens of tokens. The first half is chosen, as losses of pairs want it.
+/// Log-probs typical of completions with tens of tokens. The first half is chosen, as losses of pairs expect.
 inline kto::LossInput<Eigen::ArrayXd> random_input(Eigen::Index rows) {
   const auto uniform = [&] { return Eigen::ArrayXd(Eigen::ArrayXd::Random(rows)); };  // of [-1, 1]
   kto::LossInput<Eigen::ArrayXd> in{.policy_logp_B = -60 + 40 * uniform(),
@@ -41,7 +41,7 @@ inline kto::LossInput<Eigen::ArrayXd> random_input(Eigen::Index rows) {
   return in;
 }
 
-/// Registers make(rows) as a benchmark: it returns what one iteration calls. Throws where it likes to.
+/// Registers a benchmark. make(rows) returns the function to call in each iteration; it may throw.
 template <class Make>
 void measure(const std::string& name, const Make& make) {
   const auto run = [make](benchmark::State& state) {

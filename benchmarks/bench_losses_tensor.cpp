@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each loss on LibTorch tensors in float64, as the trainer calls it, beside the same formula in plain at:: operators.
-// "forward+backward" ends with the gradient of the mean loss with respect to the policy's log-probs. One thread:
-// LibTorch wakes them all for at::log_sigmoid, even for four rows, and waits for whoever else has the core.
+// Each loss on LibTorch tensors in float64, as the trainer calls it, against the same formula in plain at:: operators.
+// "forward+backward" ends with the gradient of the mean loss with respect to the policy's log-probs. Uses one thread:
+// for at::log_sigmoid LibTorch would wake all of them, even for four rows, and wait for busy cores.
 #include <ATen/ops/allclose.h>
 
 #include <cstdio>
@@ -85,7 +85,7 @@ int main(int argc, char** argv) try {
     const Input in = input_of(64);
     const Terms terms = loss(in), twin = by_hand(loss, in);
     if (!at::allclose(terms.loss_B, twin.loss_B) || !at::allclose(terms.reward_B, twin.reward_B))
-      throw std::logic_error(name + " and the formula written by hand differ");
+      throw std::logic_error(name + " and the hand-written formula differ");
     measure_passes(name, "kto", loss);
     measure_passes(name, "by_hand", [loss](const Input& input) { return by_hand(loss, input); });
   });

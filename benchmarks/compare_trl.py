@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the same steps in TRL and in train_kto on this machine, and puts time, memory and losses side by side.
+"""Runs the same steps in TRL and in train_kto on this machine, and compares time, memory and losses.
 
-Without --suite, one setting, as the flags say. With it, one report of many: precision, loss, full weights, precomputed
-reference and LoRA, batch, length, long prompts, TRL with tcmalloc. The two take turns, each in a process of its own. Time
-is `train_runtime` over the number of steps: start-up, loading, a precomputed reference and saving stay out of it. What the
-user waits until the end of the first step is told apart. Memory is the process's peak resident size, start to end. Exit
-status 1 if losses that must agree do not.
-Writes a report, with a plot where this Python has matplotlib, into benchmarks/results/. The interpreter given with
---trl_python needs trl and peft, and torch as train_kto has it."""
+Without --suite, runs the one setting given by the flags. With it, runs many for one report: precision, loss, full weights,
+precomputed reference and LoRA, batch, length, long prompts, TRL with tcmalloc. The two programs alternate, each in its own
+process. Time is `train_runtime` over the number of steps: it excludes start-up, loading, a precomputed reference and saving.
+The time until the end of the first step, as the user sees it, is reported separately. Memory is the process's peak resident
+size, from start to end. Exits with 1 if losses that must agree do not.
+Writes a report, with a plot if this Python has matplotlib, into benchmarks/results/. The interpreter given with
+--trl_python needs trl, peft, and the same torch as train_kto."""
 import argparse
 import dataclasses
 import json
@@ -26,7 +26,7 @@ SHOWN = ("loss", "kl", "grad_norm", "rewards/margins")
 LORA = {"lora_r": 16, "lora_alpha": 32}
 METHODS = ("full", "precomputed", "lora")
 ROWS = ("first", "long_prompt", "longest")
-# float32: rounding alone. bf16: two ways of rounding, each about as far from float32. LoRA: other random weights.
+# float32: only rounding. bf16: two ways of rounding, about equally far from float32. LoRA: different random weights.
 TOLERANCE = {"float32": 5e-4, "bf16": 0.03}
 
 
@@ -62,14 +62,14 @@ def parse_arguments():
     add = parser.add_argument
     add_files(parser)
     add("--trl_python", default=sys.executable, help="interpreter with trl (default: this one)")
-    add("--num_rows", type=int, default=64, help="train on so many rows, or as many as there are")
+    add("--num_rows", type=int, default=64, help="train on this many rows, or all if there are fewer")
     add("--steps", type=int, default=6, help="optimizer steps")
     add("--learning_rate", type=float, default=5e-6)
     add("--rounds", type=int, default=1, help="runs of each side; the fastest counts")
-    add("--suite", action="store_true", help="many settings, one report; of the flags below only --bf16 counts")
-    add("--bf16", action="store_true", help="both in bf16 mixed precision instead of float32; of the suite, the settings in bf16")
+    add("--suite", action="store_true", help="many settings, one report; ignores the flags below except --bf16")
+    add("--bf16", action="store_true", help="both in bf16 mixed precision instead of float32; with --suite, the bf16 settings")
     add("--loss", default="kto", choices=("kto", "apo_zero_unpaired"))
-    add("--method", default="full", choices=METHODS, help="all weights, those with a precomputed reference, or LoRA")
+    add("--method", default="full", choices=METHODS, help="all weights, all weights with a precomputed reference, or LoRA")
     add("--batch", type=int, default=4, help="rows a step")
     add("--max_length", type=int, default=512)
     add("--rows", default="first", choices=ROWS,
@@ -81,7 +81,7 @@ def parse_arguments():
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
 def run_trl(model, data, output, flags, lora):
-    """The TRL side; runs in a process of its own, under --trl_python."""
+    """The TRL side; runs in its own process, under --trl_python."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from datasets import Dataset
@@ -110,8 +110,8 @@ def train_trl(args, model, data, output, flags, lora=False):
 
 
 def measure_products():
-    """FLOP/s of a product of large matrices in each precision, the fastest of many and of the libraries that PyTorch has for
-    it; under --trl_python. oneDNN has bf16 on some processors only (AVX-512 and later); elsewhere it takes minutes."""
+    """FLOP/s of a product of large matrices in each precision, the fastest of many runs and of PyTorch's libraries; under
+    --trl_python. oneDNN supports bf16 only on some processors (AVX-512 and later); elsewhere it takes minutes."""
     import torch
     onednn = torch.backends.mkldnn.is_available()
     has_onednn = {"float32": onednn, "bf16": onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()}
@@ -161,7 +161,7 @@ def run_both(args, setting, scratch):
 
 
 def can_preload(library):
-    """Tried in another process: an allocator that is loaded later frees what it did not allocate."""
+    """Tries it in another process: an allocator loaded later would free memory that it did not allocate."""
     result = subprocess.run([sys.executable, "-c", ""], env=dict(os.environ, LD_PRELOAD=library), capture_output=True, text=True,
                             check=False)
     return result.returncode == 0 and library not in result.stderr
@@ -169,7 +169,7 @@ def can_preload(library):
 
 # --- Report -----------------------------------------------------------------------------------------------------------
 def largest_difference(logs, key):
-    """Between the two logs, over the steps that have the key in both."""
+    """The largest difference between the two logs, over the steps that have the key in both."""
     pairs = [(a.get(key), b.get(key)) for a, b in zip(*logs)]
     return max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0)
 
@@ -179,7 +179,7 @@ def first_logs(runs):
 
 
 def agrees(setting, runs):
-    """Whether the losses agree as far as they must: with LoRA the new weights are random, and the first loss alone counts."""
+    """Whether the losses agree as expected: with LoRA the new weights are random, so only the first loss counts."""
     logs = first_logs(runs)
     if len(logs[0]) != len(logs[1]):
         return False
@@ -193,14 +193,14 @@ def best(runs, side, key):
 
 
 def tokens_a_step(runs):
-    """Tokens of the rows (prompt and completion; those of KL pairs do not count), from train_kto's log."""
+    """Tokens of the rows (prompt and completion, without KL pairs), from train_kto's log."""
     log = runs["train_kto"][0]["log"]
     return log[-1]["num_tokens"] / log[-1]["step"]
 
 
 def useful_fraction(args, setting, runs, peaks):
-    """Of the speed of matrix products: 6 P T for the policy, 2 P T for the reference unless precomputed, and 4 P T for both
-    on KL pairs (2 P T precomputed), P the weights without embedding and head, T the tokens of the rows."""
+    """The fraction of the speed of matrix products: 6 P T for the policy, 2 P T for the reference unless precomputed, and
+    4 P T for both on KL pairs (2 P T if precomputed), P the weights without embedding and head, T the tokens of the rows."""
     with open(os.path.join(args.model, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
     width, heads = config["hidden_size"], config["num_attention_heads"]
@@ -222,11 +222,11 @@ def report(args, results, peaks, plot):
               f"Peer: {trl_versions(args.trl_python)}",
               about_machine=f"; a product of large matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
               f"{peaks['bf16'] / 1e9:.0f} in bf16"),
-        f"The better of {args.rounds} runs each." if args.rounds > 1 else "One run each, the two in turn.",
-        "To the first step: seconds from the command to the end of it (imports, loading, tokenizing, a precomputed reference, "
-        "and the step). Tokens are those of the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
-        "products, counting 12 P T operations a step with KL pairs, 8 without, 4 fewer and 2 fewer with a precomputed "
-        "reference (P weights without embedding and head, T tokens); what shared prompts save counts as done.", "",
+        f"The better of {args.rounds} runs each." if args.rounds > 1 else "One run each, alternating.",
+        "To the first step: seconds from the start of the command to the end of that step (imports, loading, tokenizing, a precomputed reference, "
+        "and the step). Tokens count the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
+        "products, counting 12 P T operations per step with KL pairs, 8 without, 4 fewer and 2 fewer with a precomputed "
+        "reference (P weights without embedding and head, T tokens), including work that shared prompts save.", "",
     ]
     rows = []
     for setting, runs in results:
@@ -235,12 +235,12 @@ def report(args, results, peaks, plot):
         rows.append([setting.name(), f"{s_trl:.2f}", f"{s_kto:.2f}", f"**{s_trl / s_kto:.2f}**", f"{m_trl:.2f}", f"{m_kto:.2f}",
                      f"**{m_kto / m_trl:.2f}**", f"{tokens_a_step(runs) / s_kto:.0f}", f"{a_trl:.1f}", f"{a_kto:.1f}",
                      f"{100 * useful_fraction(args, setting, runs, peaks):.0f} %"])
-    lines += table(["setting", "TRL, s a step", "train_kto", "TRL / train_kto", "TRL, peak GB", "train_kto", "train_kto / TRL",
+    lines += table(["setting", "TRL, s per step", "train_kto", "TRL / train_kto", "TRL, peak GB", "train_kto", "train_kto / TRL",
                     "train_kto, tokens/s", "TRL, s to the first step", "train_kto", "of products"], rows)
     if plot:
         lines += ["", f"![time and memory]({os.path.basename(plot)})"]
-    lines += ["", "Largest differences between the two over the steps (LoRA: the new weights are random, the first step is "
-              "the same):", ""]
+    lines += ["", "Largest differences between the two over the steps (LoRA: the new weights are random; only the first step is "
+              "comparable):", ""]
     lines += table(["setting", *SHOWN, "losses agree"],
                    [[setting.name(), *(f"{largest_difference(first_logs(runs), key):.2g}" for key in SHOWN),
                      "yes" if agrees(setting, runs) else "**NO**"] for setting, runs in results])
@@ -254,7 +254,7 @@ def report(args, results, peaks, plot):
 
 
 def rounding_table(results):
-    """How far bf16 is from TRL in float32 on the same rows, on either side, where both settings were run."""
+    """How far bf16 is from TRL in float32 on the same rows, for both programs, if both settings were run."""
     float32 = {setting: first_logs(runs)[0] for setting, runs in results if not setting.bf16}
     rows = []
     for setting, runs in results:
@@ -264,17 +264,17 @@ def rounding_table(results):
                                            for key in SHOWN)])
     if not rows:
         return []
-    return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32 (a few steps tell little: see precision.py):", "",
+    return ["", "Largest distance of bf16 (TRL, train_kto) from TRL in float32 (a few steps say little: see precision.py):", "",
             *table(["setting", *SHOWN], rows)]
 
 
 def draw(path, results):
-    """Writes time and memory of both sides as bars; returns the path, or None without matplotlib."""
+    """Plots time and memory of both sides as bars; returns the path, or None without matplotlib."""
     pyplot = plotter()
     if pyplot is None:
         return None
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.42 * len(results) + 1.3), sharey=True)
-    for axis, (key, title) in zip(axes, (("seconds", "seconds a step"), ("gigabytes", "peak memory, GB"))):
+    for axis, (key, title) in zip(axes, (("seconds", "seconds per step"), ("gigabytes", "peak memory, GB"))):
         for place, (side, color) in enumerate((("TRL", "#b8b8b8"), ("train_kto", "#2a6fb0"))):
             drawn = axis.barh([y + 0.38 * place for y in range(len(results))], [best(runs, side, key) for _, runs in results],
                               0.36, color=color, label=side)
@@ -301,7 +301,7 @@ def main():
     if any(setting.tcmalloc for setting in settings) and not can_preload(TCMALLOC):
         if not args.suite:
             sys.exit(f"error: {TCMALLOC} is not installed (Debian: libtcmalloc-minimal4)")
-        print(f"{TCMALLOC} is not installed (Debian: libtcmalloc-minimal4): left out")
+        print(f"{TCMALLOC} is not installed (Debian: libtcmalloc-minimal4): skipped")
         settings = [setting for setting in settings if not setting.tcmalloc]
     products = subprocess.run([args.trl_python, os.path.abspath(__file__), "--measure_products"], capture_output=True, text=True,
                               check=True)
@@ -311,7 +311,7 @@ def main():
         with tempfile.TemporaryDirectory() as scratch:
             results.append((setting, run_both(args, setting, scratch)))
         text = report(args, results, json.loads(products.stdout), draw(stem + ".png", results))
-        write_report(stem + ".md", text)  # after each: a suite that is cut off leaves what it has
+        write_report(stem + ".md", text)  # after each, so that an interrupted suite leaves its results
     print(f"\n{text}\nwritten to {stem}.md")
     return 0 if all(agrees(setting, runs) for setting, runs in results) else 1
 

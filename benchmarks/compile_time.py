@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to compile kto: each header alone (-O0 -fsyntax-only), kto.hpp with one Trainer, and whole programs
-(examples/minimal.cpp, which reads rows, tokenizes, loads and saves, too, and examples/own_loss.cpp, a command line over a
-loss of one's own), alone and with kto.hpp precompiled as kto_precompile() does (-O0 -c). Prints JSON: processor seconds, which are those of the clock where nothing else runs, and
-the peak resident bytes of the compiler. One compile at a time, without ccache. Standard library only.
+"""Measures the cost of compiling kto: each header alone (-O0 -fsyntax-only), kto.hpp with one Trainer, and whole programs
+(examples/minimal.cpp, which also reads rows, tokenizes, loads and saves, and examples/own_loss.cpp, a command line with your
+own loss), alone and with kto.hpp precompiled as kto_precompile() does (-O0 -c). Prints JSON: processor seconds, which equal
+wall-clock seconds on an idle machine, and the peak resident bytes of the compiler. Compiles one at a time, without ccache.
+Standard library only.
 
-The include paths and definitions are those of a build folder that was configured with -DKTO_BUILD_BENCHMARKS=ON."""
+Include paths and definitions come from a build folder configured with -DKTO_BUILD_BENCHMARKS=ON."""
 import argparse
 import json
 import os
@@ -30,8 +31,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--build", default=os.path.join(ROOT, "build"), help="build folder (default: build/)")
-    add("--compilers", nargs="+", help="default: $CXX or g++, and clang++-19 where it is installed")
-    add("--headers", default=DOORS, metavar="REGEX", help="headers to compile (default: LibTorch's one, each room's door, "
+    add("--compilers", nargs="+", help="default: $CXX or g++, and clang++-19 if installed")
+    add("--headers", default=DOORS, metavar="REGEX", help="headers to compile (default: LibTorch's one, each room's entry header, "
         "each loss, kto.hpp)")
     add("--all", action="store_const", const=".*", dest="headers", help="every header")
     return parser.parse_args()
@@ -44,7 +45,7 @@ def flags_of(build):
     with open(path, encoding="utf-8") as file:
         entry = next((e for e in json.load(file) if e["file"].endswith("bench_logprob.cpp")), None)
     if entry is None:
-        sys.exit(f"error: {path} does not tell how bench_logprob.cpp is compiled; configure with -DKTO_BUILD_BENCHMARKS=ON")
+        sys.exit(f"error: {path} does not say how bench_logprob.cpp is compiled; configure with -DKTO_BUILD_BENCHMARKS=ON")
     words = shlex.split(entry["command"])
     flags = []
     for word, after in zip(words, words[1:] + [""]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmarks beside this file share: rows, a measured run of a program, and the parts of a report. Standard library."""
+"""Shared by the benchmarks in this folder: rows, a measured run of a program, and the parts of a report. Standard library only."""
 import datetime
 import functools
 import json
@@ -16,7 +16,7 @@ ROOT = os.path.dirname(HERE)
 
 # --- Arguments --------------------------------------------------------------------------------------------------------
 def add_files(parser):
-    """The flags for what is run: --train_kto, --model, --data."""
+    """Adds the common flags: --train_kto, --model, --data."""
     parser.add_argument("--train_kto", default=os.path.join(ROOT, "build/examples/train_kto"), help="the program to measure")
     parser.add_argument("--model", default=os.path.join(ROOT, "examples/models/SmolLM2-135M-Instruct"), help="model folder")
     parser.add_argument("--data", default=os.path.join(ROOT, "examples/data/train.jsonl"), help="rows, JSON Lines")
@@ -36,7 +36,7 @@ def train_kto(args, model, data, output, flags):
 
 
 def chosen_rows(path, kind, count, needed):
-    """At most `count` lines of the kind ("first", "long_prompt", "longest"), and no fewer than `needed`."""
+    """At most `count` lines of the kind ("first", "long_prompt", "longest"), and at least `needed`."""
     with open(path, encoding="utf-8") as file:
         lines = [line for line in file if line.strip()]
     length = lambda part: len(part) if isinstance(part, str) else sum(len(message["content"]) for message in part)
@@ -47,19 +47,19 @@ def chosen_rows(path, kind, count, needed):
         else:
             lines = sorted(lines, key=lambda line: -sum(sizes[line]))
     if len(lines) < needed:
-        sys.exit(f"error: {path} has {len(lines)} rows of kind {kind}, the steps need {needed}")
+        sys.exit(f"error: {path} has {len(lines)} rows of kind {kind}, but the steps need {needed}")
     return lines[:count]
 
 
 def measure(command, output, preload=None):
-    """Runs the command; returns its seconds a step, those to the end of the first step, peak GB and log. What it prints is
-    shown if it fails. `preload` is a library to load before all others."""
+    """Runs the command; returns its seconds per step, seconds to the end of the first step, peak GB and log. Shows its
+    output if it fails. `preload` is a library to load before all others."""
     environment = dict(os.environ, PYTHONUNBUFFERED="1", **({"LD_PRELOAD": preload} if preload else {}))
     start, first_step_ends, text = time.perf_counter(), None, []
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
                                text=True, errors="replace")
     for line in process.stdout:
-        if first_step_ends is None and "'loss'" in line:  # both print the log entry of each step
+        if first_step_ends is None and "'loss'" in line:  # both programs print a log entry for each step
             first_step_ends = time.perf_counter() - start
         text.append(line)
     _, status, usage = os.wait4(process.pid, 0)
@@ -100,14 +100,14 @@ def trl_versions(python):
 
 
 def shown_command():
-    """How this program was called; files outside the project without their folders."""
+    """The command line of this program, with files outside the project shown without their folders."""
     name = lambda word: os.path.relpath(word, ROOT) if word.startswith(ROOT + os.sep) else "PATH/" + os.path.basename(word)
     return " ".join([f"benchmarks/{os.path.basename(sys.argv[0])}",
                      *(shlex.quote(name(word) if os.path.isabs(word) else word) for word in sys.argv[1:])])
 
 
 def head(title, *lines, about_machine="", command=None):
-    """The first lines of a report: its title, date, commit, machine, the given lines, and the command that made it."""
+    """The first lines of a report: its title, date, commit, machine, the given lines, and the command."""
     changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"]) not in ("", "unknown")
     return [f"# {title}", "",
             f"- Date: {datetime.date.today()}; commit {first_line(['git', 'rev-parse', '--short', 'HEAD'])}"
@@ -124,14 +124,14 @@ def model_name(args):
 
 
 def report_path(args, name):
-    """--output, or today's place for the report, made a folder for."""
+    """--output, or the default path for today; creates its folder."""
     path = args.output or os.path.join(HERE, "results", f"{datetime.date.today()}-{name}.md")
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     return path
 
 
 def write_report(path, text):
-    """All of it or nothing."""
+    """Writes the file atomically."""
     with open(path + ".tmp", "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(path + ".tmp", path)

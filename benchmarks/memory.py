@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What each option of train_kto saves of memory: the peak of the process, one run of each, in float32, in bf16 and with LoRA.
+"""The memory that each option of train_kto saves: the peak of the process, one run each, in float32, in bf16 and with LoRA.
 
-Writes a dated report into benchmarks/results/. It times nothing: other work on the machine does no harm. Standard library."""
+Writes a dated report into benchmarks/results/. It measures no times, so other work on the machine does not matter. Standard library only."""
 import argparse
 import os
 import sys
@@ -15,17 +15,17 @@ RECOMPUTE, PRECOMPUTE = "--gradient_checkpointing", "--precompute_ref_log_probs"
 FULL = (
     ("--optim adamw_bf16", "half of the moments"),
     (ADAM_8BIT, "three quarters of the moments"),
-    (IN_BACKWARD, "gradients: nothing where they take the room that activations leave"),
+    (IN_BACKWARD, "gradients: nothing if they fit in the memory of freed activations"),
     (RECOMPUTE, "the activations of all layers but one"),
-    (PRECOMPUTE, "the reference, after it was asked"),
+    (PRECOMPUTE, "the reference, after its pass"),
     (PRECOMPUTE, "the reference: its log-probs are in the cache"),
-    (f"{IN_BACKWARD} {RECOMPUTE}", "activations, and gradients but for the largest (the embedding's)"),
+    (f"{IN_BACKWARD} {RECOMPUTE}", "activations, and all gradients but the largest (the embedding's)"),
     (f"{ADAM_8BIT} {IN_BACKWARD} {RECOMPUTE}", "moments, gradients and activations"),
 )
 LORA = ((RECOMPUTE, "the activations of all layers but one"),)
 SECTIONS = (
     ("float32, all weights, AdamW", "", FULL),
-    ("bf16, all weights, AdamW", "--bf16", (("--ref_dtype float32", "nothing: the reference takes twice the room"), *FULL)),
+    ("bf16, all weights, AdamW", "--bf16", (("--ref_dtype float32", "nothing: the reference takes twice the memory"), *FULL)),
     ("float32, LoRA of rank 16 on q_proj and v_proj", "--use_peft --lora_r 16", LORA),
     ("bf16, LoRA of rank 16 on q_proj and v_proj", "--use_peft --lora_r 16 --bf16", LORA),
 )
@@ -35,7 +35,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_files(parser)
-    add("--num_rows", type=int, default=64, help="train on so many rows, or as many as there are")
+    add("--num_rows", type=int, default=64, help="train on this many rows, or all if there are fewer")
     add("--steps", type=int, default=3, help="optimizer steps of each run")
     add("--batch", type=int, default=4, help="rows a step")
     add("--max_length", type=int, default=512)
@@ -44,7 +44,7 @@ def parse_arguments():
 
 
 def measure_section(args, base, options, scratch):
-    """[(flags, peak GB, what is no longer held)], the first without further flags."""
+    """[(flags, peak GB, what is no longer held)]; the first entry has no extra flags."""
     data = os.path.join(scratch, "train.jsonl")
     with open(data, "w", encoding="utf-8") as file:
         file.writelines(chosen_rows(args.data, "first", args.num_rows, args.batch))
@@ -56,7 +56,7 @@ def measure_section(args, base, options, scratch):
             command = [*train_kto(args, args.model, data, output, common), *base.split(), *flags.split()]
             if RECOMPUTE not in flags:
                 command += [RECOMPUTE, "False"]
-            if PRECOMPUTE in flags:  # not the user's: the first such run must find none, the second its own
+            if PRECOMPUTE in flags:  # not the user's cache: the first such run must find it empty, the second filled
                 command += ["--ref_logps_cache", os.path.join(scratch, "ref-logps")]
             rows.append((flags, measure(command, output)["gigabytes"], saved))
         print(f"{base} {flags}: {rows[-1][1]:.2f} GB", flush=True)
@@ -65,7 +65,7 @@ def measure_section(args, base, options, scratch):
 
 def report(args, sections):
     lines = [
-        *head("What each option saves of memory",
+        *head("The memory that each option saves",
               f"Model: {model_name(args)}; {args.steps} steps of {args.batch} rows, max_length {args.max_length}; "
               f"{args.num_rows} rows of {os.path.basename(args.data)}; one run each"),
         "Peak resident size of the process.",

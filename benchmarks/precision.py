@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""How far bf16 moves train_kto and TRL from float32 over the steps of a run, on the same rows.
+"""How far train_kto and TRL in bf16 deviate from float32 over the steps of a run, on the same rows.
 
-The oracle is train_kto in float32 with padded rows and prompts that are not shared, which equals TRL in float32 to
-rounding (compare_trl.py). Each model is run as its file has it and with weights that bf16 holds exactly, as published
-checkpoints have them: in a file with more bits than bf16, some weights lie in the middle between two numbers of bf16,
-and the smallest update flips all of those at once. One run is one draw of the rounding: --draws takes the rows in other
-orders, so that two sides that round alike can be told from two that do not. Writes a report into benchmarks/results/.
+The oracle is train_kto in float32 with padded rows and without shared prompts, which equals TRL in float32 up to rounding
+(compare_trl.py). Each model is run with the weights of its file and with these weights rounded to bf16, like published
+checkpoints. With more bits than bf16, some weights are exactly halfway between two bf16 numbers, and the smallest update
+flips all of them at once. One run is one sample of the rounding: --draws repeats it with other orders of the rows, to
+tell systematic differences from chance. Writes a report into benchmarks/results/.
 The interpreter given with --trl_python needs trl."""
 import argparse
 import os
@@ -26,7 +26,7 @@ SHOWN = ("loss", "kl", "rewards/margins")
 
 
 def round_weights(source, target):
-    """Copies a model folder with every weight rounded to bf16, still written as float32; under --trl_python."""
+    """Copies a model folder with every weight rounded to bf16 but stored as float32; under --trl_python."""
     import torch
     from safetensors.torch import load_file, save_file
     shutil.copytree(source, target)
@@ -42,20 +42,20 @@ def parse_arguments():
     add = parser.add_argument
     add_files(parser)
     add("--trl_python", default=sys.executable, help="interpreter with trl (default: this one)")
-    add("--num_rows", type=int, default=64, help="train on so many rows, or as many as there are")
+    add("--num_rows", type=int, default=64, help="train on this many rows, or all if there are fewer")
     add("--steps", type=int, default=16, help="optimizer steps")
     add("--batch", type=int, default=4, help="rows a step")
     add("--max_length", type=int, default=512)
-    add("--rows", default="first", choices=ROWS, help="which rows, as compare_trl.py has them")
-    add("--draws", type=int, default=1, help="orders of the rows, each run on every side")
-    add("--weights", default="both", choices=("both", "exact", "file"), help="those that bf16 holds exactly, those of the file, or both")
+    add("--rows", default="first", choices=ROWS, help="which rows; see compare_trl.py")
+    add("--draws", type=int, default=1, help="number of orders of the rows, each run on every side")
+    add("--weights", default="both", choices=("both", "exact", "file"), help="weights rounded to bf16, weights as in the file, or both")
     add("--learning_rate", type=float, default=5e-6)
     add("--output", help="the report (default: benchmarks/results/DATE-precision.md)")
     return parser.parse_args()
 
 
 def run_all(args, model, scratch, draw):
-    """Returns {side: log}; the first draw has the rows as they are, the others in another order: both sides take them in turn."""
+    """Returns {side: log}; the first draw has the rows in their order, the others a random order, the same on all sides."""
     rows = chosen_rows(args.data, args.rows, args.num_rows, args.batch)
     if draw:
         random.Random(draw).shuffle(rows)
@@ -83,13 +83,13 @@ def run_all(args, model, scratch, draw):
 
 
 def distance(draws, side, key):
-    """Root of the mean square and largest of the differences from the oracle over the steps that have the key; 0 where none has."""
+    """The RMS and largest of the differences from the oracle over the steps that have the key; 0 if none has."""
     gaps = [abs(a[key] - b[key]) for logs in draws for a, b in zip(logs[side], logs[ORACLE]) if key in a and key in b] or [0.0]
     return (sum(gap * gap for gap in gaps) / len(gaps)) ** 0.5, max(gaps)
 
 
 def compared_row(draws, key):
-    """The distances of both sides, and in how many draws train_kto's is the larger one."""
+    """The distances of both sides, and in how many draws train_kto's is larger."""
     (peer, _), (ours, _) = pooled = [distance(draws, side, key) for side in (PEER, OURS)]
     farther = sum(distance([logs], OURS, key)[0] > distance([logs], PEER, key)[0] for logs in draws)
     return [key, *("{:.4g} ({:.2g})".format(*each) for each in pooled), f"{ours / peer:.2f}" if peer else "-",
@@ -98,16 +98,16 @@ def compared_row(draws, key):
 
 def report(args, results):
     lines = [
-        *head("bf16 beside float32",
+        *head("bf16 against float32",
               f"Model: {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)} ({args.rows}); {args.draws} x {args.steps} steps of "
               f"{args.batch} rows, max_length {args.max_length}, learning rate {args.learning_rate:g}",
               f"Peer: {trl_versions(args.trl_python)}"),
-        "Distance from train_kto in float32 with padded rows and prompts that are not shared: root of the mean square over the "
-        "steps (and the largest). A draw is another order of the rows.",
+        "Distance from train_kto in float32 with padded rows and without shared prompts: RMS over the "
+        "steps (and the largest). A draw is an order of the rows.",
     ]
     for title, draws in results.items():
         lines += ["", f"## {title}", ""]
-        lines += table(["", PEER, OURS, "ratio", "draws in which train_kto is farther"], [compared_row(draws, key) for key in COMPARED])
+        lines += table(["", PEER, OURS, "ratio", "draws in which train_kto is further"], [compared_row(draws, key) for key in COMPARED])
         logs = draws[0]
         lines += ["", f"The first draw, step by step ({', '.join(logs)}):", ""]
         number = lambda value: "-" if value is None else f"{value:.4g}"
@@ -126,7 +126,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         models = {}
         if args.weights != "file":
-            models["Weights that bf16 holds exactly"] = rounded = os.path.join(scratch, "rounded")
+            models["Weights rounded to bf16"] = rounded = os.path.join(scratch, "rounded")
             subprocess.run([args.trl_python, os.path.abspath(__file__), "--round_weights", args.model, rounded], check=True)
         if args.weights != "exact":
             models["Weights as in the file"] = args.model

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a report with plots of what benchmarks/run.sh measured: benchmarks/results/DATE-library.md.
+"""Makes a report with plots from the measurements of benchmarks/run.sh: benchmarks/results/DATE-library.md.
 
-Runs Hugging Face's tokenizers on the same rows where this interpreter has them (and transformers, for chat templates, and
-datasets, for the way from a file to token ids),
-and draws plots where it has matplotlib; the report says what was left out."""
+Runs Hugging Face's tokenizers on the same rows if this interpreter has them (and transformers, for chat templates, and
+datasets, for the path from file to token ids), and draws plots if it has matplotlib; the report says what is missing."""
 import argparse
 import importlib.metadata
 import json
@@ -30,14 +29,14 @@ def parse_arguments():
     add = parser.add_argument
     add("measured", help="folder with losses.json, losses_tensor.json, logprob.json, data.json, compile_time.json")
     add("--model", required=True, help="model folder that data.json was measured with")
-    add("--data", required=True, help="its rows, JSON Lines")
+    add("--data", required=True, help="the rows it was measured with, JSON Lines")
     add("--output", help="the report (default: benchmarks/results/DATE-library.md)")
     return parser.parse_args()
 
 
 # --- What was measured ------------------------------------------------------------------------------------------------
 def load(folder, name):
-    """The context, and the benchmarks by their names' parts, numbers as int, in order; of repetitions the fastest."""
+    """The context, and the benchmarks by the parts of their names (numbers as int), in order; the fastest of repetitions."""
     path = os.path.join(folder, name + ".json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -89,7 +88,7 @@ def peer_rows(args, expected_tokens):
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        return rates, ["Hugging Face's tokenizers are not beside it: this Python has no `tokenizers`."]
+        return rates, ["No comparison with Hugging Face's tokenizers: this Python has no `tokenizers`."]
     tokenizer = Tokenizer.from_file(os.path.join(args.model, "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -101,7 +100,7 @@ def peer_rows(args, expected_tokens):
     try:
         from transformers import AutoTokenizer
     except ImportError:
-        return rates, remarks + ["This Python has no `transformers`: encoding through a chat template has no peer here."]
+        return rates, remarks + ["This Python has no `transformers`: encoding through a chat template has no peer."]
     if conversational:
         chat = AutoTokenizer.from_pretrained(args.model)
 
@@ -116,9 +115,9 @@ def peer_rows(args, expected_tokens):
         try:
             rates["prepare"] = prepare_rate(rows, chat)
             remarks.append(f"datasets {importlib.metadata.version('datasets')} loads the file and maps those two calls over it, in one "
-                           "process, as TRL does: start to end, nothing cached.")
+                           "process, as TRL does: from start to end, without a cache.")
         except ImportError:
-            remarks.append("This Python has no `datasets`: the way from a file to token ids has no peer here.")
+            remarks.append("This Python has no `datasets`: the path from file to token ids has no peer.")
     return rates, remarks
 
 
@@ -137,7 +136,7 @@ def prepare_rate(rows, chat):
 
     seconds = []
     for _ in range(3):
-        with tempfile.TemporaryDirectory() as folder:  # a new one each time: nothing is taken from a cache
+        with tempfile.TemporaryDirectory() as folder:  # a new one each time, so that nothing is cached
             path = os.path.join(folder, "rows.jsonl")
             with open(path, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(rows[i % len(rows)]) + "\n" for i in range(count))
@@ -163,9 +162,9 @@ def spread(values):
 
 def losses_section(losses):
     lines = ["## Losses: what the abstraction costs", "",
-             "One call of the loss, and its time over that of the same formula written by hand: plain `at::` operators for "
-             "tensors (float64, one thread), a plain loop for Eigen arrays. The fastest of five runs each, taken in random order. "
-             "The loop makes no intermediate arrays; the Eigen form makes one for each that a loss names.", ""]
+             "One call of the loss, and its time relative to the same formula written by hand: plain `at::` operators for "
+             "tensors (float64, one thread), a plain loop for Eigen arrays. The fastest of five runs each, in random order. "
+             "The loop has no intermediate arrays; the Eigen form has one for each that a loss names.", ""]
     for array, direction in KINDS:
         chosen = {loss: by_rows for (loss, a, d), by_rows in losses.items() if (a, d) == (array, direction)}
         sizes = list(next(iter(chosen.values())))
@@ -179,8 +178,8 @@ def losses_section(losses):
 def logprob_section(context, runs):
     lines = ["## Log-probs: full softmax and tiles", "",
              f"float32, width {context['width']}, {context['threads']} threads. kto's matrix product here: {context['product']}. "
-             "*full*: the oracle, as a plain LibTorch program does it; *full, kto's product*: the same on the product that kto uses, "
-             "so that only the tiling differs. The faster of two runs. Memory: what the tensors of one pass took at their most (outputs, "
+             "*full*: the oracle, like a plain LibTorch program; *full, kto's product*: the same with kto's matrix product, "
+             "so that only the tiling differs. The faster of two runs. Memory: the peak size of the tensors of one pass (outputs, "
              "gradients, scratch).", ""]
     for direction in ("forward", "forward+backward"):
         rows = []
@@ -209,7 +208,7 @@ def data_section(context, runs, peers, remarks, args):
                      f"{peer:,.0f}" if peer else "-", f"{run['items_per_second'] / peer:.1f}" if peer else "-"])
     return ["## Data: rows/s", "",
             f"{context['rows']} rows of {os.path.basename(args.data)}, tokenizer of {os.path.basename(os.path.normpath(args.model))}, "
-            "over and over, on one thread unless it says otherwise. The fastest of five runs each.", "",
+            "repeated, on one thread unless noted. The fastest of five runs each.", "",
             *table(["", "kto", "Hugging Face", "kto / Hugging Face"], rows), *remarks, ""]
 
 

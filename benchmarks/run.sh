@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing, builds, runs every benchmark of the library, and writes a report with plots into
-# benchmarks/results/. Takes about ten minutes on two cores; leave the machine alone meanwhile.
+# Installs dependencies, builds, runs every benchmark of the library, and writes a report with plots into
+# benchmarks/results/. Takes about ten minutes on two cores; do not use the machine meanwhile.
 #
 # usage: benchmarks/run.sh [REPORT.md]      (environment: see cmake/setup.sh)
 #   KTO_PYTHON   interpreter with matplotlib (plots) and tokenizers, transformers (the peer); default: python3, else .venv
@@ -11,9 +11,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly out=build/benchmarks/results data=examples/data/train.jsonl
 model=examples/models/SmolLM2-135M-Instruct
-[[ -f $model/tokenizer.json ]] || model=tests/golden/data/model # a small one, always there
+[[ -f $model/tokenizer.json ]] || model=tests/golden/data/model # a small one in the repository
 
-# Sets kto_python; what it lacks, the report leaves out and says so.
+# Sets kto_python; the report skips what it lacks, and says so.
 find_python() {
   for kto_python in ${KTO_PYTHON:-} python3 "$kto_venv_python"; do
     python_has "$kto_python" matplotlib tokenizers && return

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""How train_kto's time and memory grow with the batch, the length of rows, the vocabulary and the number of rows.
+"""How train_kto's time and memory scale with the batch, the length of rows, the vocabulary and the number of rows.
 
-One run of each. Prints progress; writes a dated report, with plots where this Python has matplotlib, into
-benchmarks/results/. The lengths are filled by completions of short prompts, each over and over. The vocabularies are the
-model's own, and larger ones made by repeating rows of its embedding, which no token of the data uses. The many rows are those
-of --data over and over, with a number added to each so that no two are the same; their time is that of everything around the
-step (reading, tokenizing, loading, saving), first as it is and then from the cache of tokenized rows. Leave the machine alone
-meanwhile."""
+One run each. Prints progress; writes a dated report, with plots if this Python has matplotlib, into benchmarks/results/.
+To fill the lengths, completions of short prompts are repeated. The vocabularies are the model's own, and larger ones made by
+repeating rows of its embedding (the data does not use these tokens). The many rows repeat those of --data, with a number added
+to each so that no two are equal; their time covers everything around the step (reading, tokenizing, loading, saving), first
+without and then with the cache of tokenized rows. Do not use the machine meanwhile."""
 import argparse
 import itertools
 import json
@@ -22,7 +21,7 @@ from harness import add_files, check_files, chosen_rows, head, measure, model_na
 
 BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (128, 256, 512, 1024, 2048)
-VOCABULARIES = (1, 2, 3)  # times the model's own
+VOCABULARIES = (1, 2, 3)  # multiples of the model's own
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
 
 
@@ -30,15 +29,15 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_files(parser)
-    add("--steps", type=int, default=3, help="optimizer steps of each run but those of many rows, which make one")
-    add("--most_rows", type=int, default=max(ROWS), help="leave out more rows than these")
+    add("--steps", type=int, default=3, help="optimizer steps of each run, except those of many rows, which make one")
+    add("--most_rows", type=int, default=max(ROWS), help="skip larger numbers of rows")
     add("--bf16", action="store_true", help="bf16 mixed precision instead of float32")
     add("--output", help="the report (default: benchmarks/results/DATE-scaling[-bf16].md)")
     return parser.parse_args()
 
 
 def enlarge_vocabulary(model, times, folder):
-    """A copy of the model in `folder` whose embedding (and head, where it has its own) has `times` as many rows."""
+    """A copy of the model in `folder` whose embedding (and head, if separate) has `times` as many rows."""
     for name in os.listdir(model):
         if name not in ("config.json", "model.safetensors"):
             os.symlink(os.path.join(os.path.abspath(model), name), os.path.join(folder, name))
@@ -79,14 +78,14 @@ def with_text(part, text):
 
 
 def filling_rows(source, count):
-    """The `count` rows with the shortest prompts, each completion over and over, so that any max_length is filled."""
+    """The `count` rows with the shortest prompts, with completions repeated to fill any max_length."""
     for row in sorted(read_rows(source), key=lambda row: len(json.dumps(row["prompt"])))[:count]:
         text = text_of(row["completion"]) + " "
         yield {**row, "completion": with_text(row["completion"], text * (1 + 8 * max(LENGTHS) // len(text)))}
 
 
 def numbered_rows(source, count):
-    """`count` rows: those of `source` over and over, each with its number before the prompt."""
+    """`count` rows: those of `source`, repeated, each with its number before the prompt."""
     for i, row in zip(range(count), itertools.cycle(read_rows(source))):
         yield {**row, "prompt": with_text(row["prompt"], f"{i} {text_of(row['prompt'])}")}
 
@@ -110,7 +109,7 @@ class Runs:
         run = measure(train_kto(self.args, model, data, output, flags), output)
         run["around"] = time.perf_counter() - start - run["seconds"] * flags["max_steps"]
         run["tokens"] = run["log"][-1]["num_tokens"] / run["log"][-1]["step"]
-        print(f"{what}: {run['seconds']:.2f} s a step, {run['around']:.1f} s around the steps, {run['gigabytes']:.2f} GB", flush=True)
+        print(f"{what}: {run['seconds']:.2f} s per step, {run['around']:.1f} s around the steps, {run['gigabytes']:.2f} GB", flush=True)
         subprocess.run(["rm", "-rf", output], check=True)
         return run
 
@@ -148,8 +147,8 @@ def report(args, sections, plot):
         *head("How train_kto scales",
               f"Model: {model_name(args)} in {'bf16' if args.bf16 else 'float32'}, all weights, AdamW; KTO; rows of "
               f"{os.path.basename(args.data)}",
-              f"Batch 4 and max_length 512 but where the table says otherwise; {args.steps} steps; one run each"),
-        "Tokens are those of the rows, without KL pairs. Memory is the peak resident size of the process.", ""]
+              f"Batch 4 and max_length 512 unless the table says otherwise; {args.steps} steps; one run each"),
+        "Tokens count the rows, without KL pairs. Memory is the peak resident size of the process.", ""]
     if plot:
         lines += [f"![scaling]({os.path.basename(plot)})", ""]
     titles = {"batch": "Batch (the first rows)", "length": "max_length (short prompts; completions repeated until they fill it)",
@@ -166,7 +165,7 @@ def report(args, sections, plot):
 
 
 def draw(path, sections):
-    """Writes speed and memory over each of the four; returns the path, or None without matplotlib."""
+    """Plots speed and memory over each of the four; returns the path, or None without matplotlib."""
     pyplot = plotter()
     if pyplot is None:
         return None
@@ -175,7 +174,7 @@ def draw(path, sections):
         values = [point[0] for point in points]
         for place, color in enumerate(("#2a6fb0", "#e08b2c")[:len(points[0]) - 1]):
             runs = [point[1 + place] for point in points]
-            label = ("as they are", "from the cache")[place]
+            label = ("without cache", "from the cache")[place]
             speeds = [run["around"] if section == "rows" else run["tokens"] / run["seconds"] for run in runs]
             upper.plot(values, speeds, marker="o", markersize=3, color=color, label=label)
             lower.plot(values, [run["gigabytes"] for run in runs], marker="o", markersize=3, color=color)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# kto::arrow, for programs that read Parquet (kto/data/parquet.hpp): Arrow's libraries as the pyarrow wheel has them. The
-# wheel and LibTorch are built with the same C++ ABI (_GLIBCXX_USE_CXX11_ABI=1). Included by the build of kto, and by an
-# installed kto's config file for the component arrow.
+# kto::arrow, for programs that read Parquet (kto/data/parquet.hpp): Arrow's libraries from the pyarrow wheel. The wheel
+# and LibTorch use the same C++ ABI (_GLIBCXX_USE_CXX11_ABI=1). Included by kto's build, and by an installed kto's config
+# file for the component arrow.
 include(${CMAKE_CURRENT_LIST_DIR}/KtoPython.cmake)
 
-# Makes kto::arrow from the pyarrow of KTO_PYTHON, else of the active python3. Sets `problem` to why not, or to nothing.
+# Creates kto::arrow from the pyarrow of KTO_PYTHON or the active python3. On failure sets `problem` to the reason.
 function(kto_find_arrow problem)
   set(${problem} "" PARENT_SCOPE)
   if(TARGET kto::arrow)
@@ -25,5 +25,5 @@ print(";".join([p.get_include()] + [sorted(glob.glob(os.path.join(d, "lib%s.so.*
   add_library(kto::arrow INTERFACE IMPORTED)
   set_target_properties(kto::arrow PROPERTIES INTERFACE_LINK_LIBRARIES "${found}" INTERFACE_COMPILE_DEFINITIONS KTO_HAS_ARROW
                                               INTERFACE_INCLUDE_DIRECTORIES "${arrow_include}")
-  message(STATUS "kto: Parquet is read by Arrow of ${python}")
+  message(STATUS "kto: reading Parquet with the Arrow of ${python}")
 endfunction()

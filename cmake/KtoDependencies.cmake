@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# What kto::light needs. Included by the build of kto, where everything must be there, and by an installed kto's config
-# file, where the caller of find_package(kto) says whether it must.
+# The dependencies of kto::light. Included by kto's build, which requires them all, and by an installed kto's config file,
+# where the caller of find_package(kto) decides whether they are required.
 include(CMakeFindDependencyMacro)
 if(CMAKE_FIND_PACKAGE_NAME STREQUAL "kto")
   set(kto_required "")
@@ -12,7 +12,7 @@ find_dependency(Eigen3 3.4 ${kto_required})
 find_dependency(range-v3 ${kto_required})
 find_dependency(nlohmann_json 3.9 ${kto_required})
 
-# Debian's packages of these two carry no CMake config.
+# Debian's packages of these two have no CMake config.
 function(kto_find_library target header library package)
   if(TARGET kto::${target})
     return()
@@ -36,8 +36,8 @@ endfunction()
 kto_find_library(pcre2 pcre2.h pcre2-8 libpcre2-dev)
 kto_find_library(utf8proc utf8proc.h utf8proc libutf8proc-dev)
 
-# Where these are there, compressed rows are read, and the YAML in a data set's README.md, which may name its files;
-# otherwise such a file is an error that says so.
+# Optional: needed to read compressed rows, and the YAML in a data set's README.md, which may name its files. Without
+# them such a file is an error that says so.
 function(kto_find_optional target header library)
   if(TARGET kto::${target})
     return()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# `cmake --install` lays out headers, the license and a package config: find_package(kto) then gives kto::kto and
+# `cmake --install` installs headers, the license and a package config: find_package(kto) then provides kto::kto and
 # kto::light.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# The Python whose packages carry libraries that kto uses: KTO_PYTHON, else the active python3.
+# The Python whose packages have libraries that kto uses: KTO_PYTHON, or the active python3.
 
-# Runs `code` with the arguments that follow, and sets `out` to what it prints: nothing where it fails.
+# Runs `code` with the arguments that follow, and sets `out` to its output; empty if it fails.
 function(kto_ask_python out code)
   set(${out} "" PARENT_SCOPE)
   kto_python(python)
@@ -12,7 +12,7 @@ function(kto_ask_python out code)
   endif()
 endfunction()
 
-# Sets `out` to that Python, for commands and messages.
+# Sets `out` to this Python, for commands and messages.
 function(kto_python out)
   if(KTO_PYTHON)
     set(${out} ${KTO_PYTHON} PARENT_SCOPE)

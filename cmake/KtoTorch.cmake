@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-# What kto::kto needs besides: LibTorch, as kto::torch, marked SYSTEM so that its headers raise no warnings in the user's
-# build. Included where KtoDependencies.cmake is. LibTorch is looked for in Torch_DIR and CMAKE_PREFIX_PATH, then in the
-# torch package of KTO_PYTHON, else of the active python3. Of a CUDA build, whose own config demands the CUDA toolkit,
-# the CPU half is taken where there is no nvcc, or with KTO_NVCC=OFF.
+# The additional dependency of kto::kto: LibTorch, as kto::torch, marked SYSTEM so that its headers cause no warnings in
+# the user's build. Included together with KtoDependencies.cmake. LibTorch is searched in Torch_DIR and CMAKE_PREFIX_PATH,
+# then in the torch package of KTO_PYTHON or of the active python3. The config of a CUDA build requires the CUDA toolkit:
+# without nvcc, or with KTO_NVCC=OFF, only its CPU part is used.
 #
 #   cmake [-DKTO_PYTHON=...] -P KtoTorch.cmake      prints the folder of the TorchConfig.cmake that would be used
 include(${CMAKE_CURRENT_LIST_DIR}/KtoPython.cmake)
 set(kto_oldest_torch 2.11)
 
-# Sets `out` to the folder of TorchConfig.cmake; to nothing where none is found.
+# Sets `out` to the folder of TorchConfig.cmake; empty if none is found.
 function(kto_torch_folder out)
   set(prefixes ${Torch_DIR} "$ENV{Torch_DIR}" ${Torch_ROOT} "$ENV{Torch_ROOT}")
   set(in_prefix Torch cmake/Torch share/cmake/Torch lib/cmake/Torch lib64/cmake/Torch)
@@ -46,9 +46,9 @@ if(NOT TARGET torch AND NOT CMAKE_DISABLE_FIND_PACKAGE_Torch)
     find_program(KTO_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
     mark_as_advanced(KTO_NVCC)
     if(KTO_NVCC)
-      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, to be built on with the toolkit of ${KTO_NVCC} (KTO_NVCC=OFF: on its CPU half)")
+      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, using the toolkit of ${KTO_NVCC} (KTO_NVCC=OFF: only its CPU part)")
     else()
-      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, and there is no CUDA toolkit (nvcc): using its CPU half")
+      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, but there is no CUDA toolkit (nvcc): using only its CPU part")
       set(kto_torch_dir ${CMAKE_CURRENT_LIST_DIR}/torch_cpu)
       set(TORCH_INSTALL_PREFIX ${kto_torch_root} CACHE PATH "Folder of the LibTorch whose CPU half is used" FORCE)
     endif()
@@ -58,7 +58,7 @@ if(NOT TARGET torch AND NOT CMAKE_DISABLE_FIND_PACKAGE_Torch)
   endif()
   find_package(Torch QUIET)
   if(Torch_FOUND AND NOT kto_FIND_QUIETLY)
-    message(STATUS "kto: LibTorch is that of ${Torch_DIR}")
+    message(STATUS "kto: using LibTorch in ${Torch_DIR}")
   endif()
 endif()
 

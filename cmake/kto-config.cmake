@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# find_package(kto) gives kto::kto and kto::light. find_package(kto COMPONENTS ...) gives what is named: kto, light, and
-# arrow, which is kto::light and kto::arrow (Parquet, through the pyarrow of KTO_PYTHON, else of the active python3).
-# LibTorch is looked for where kto is asked for (see KtoTorch.cmake). All give kto_precompile().
+# find_package(kto) provides kto::kto and kto::light. find_package(kto COMPONENTS ...) provides the named ones: kto, light,
+# and arrow, which is kto::light and kto::arrow (Parquet, through the pyarrow of KTO_PYTHON or the active python3).
+# LibTorch is only searched for the component kto (see KtoTorch.cmake). All provide kto_precompile().
 set(kto_components ${kto_FIND_COMPONENTS})
 if(NOT kto_components)
   set(kto_components kto)

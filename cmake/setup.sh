@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# What examples/quickstart.sh and tests/run.sh share: they source it in the repository root, then call its functions.
-# It finds or installs Debian packages, LibTorch and Python packages, configures, and builds. What is there is used first.
+# Shared by examples/quickstart.sh and tests/run.sh, which source it in the repository root and call its functions. It finds
+# or installs Debian packages, LibTorch and Python packages, configures, and builds. Existing installations are used first.
 #
-# LibTorch is looked for in Torch_DIR and CMAKE_PREFIX_PATH, then in the active python3 (torch 2.11 or later), then in .venv/,
-# where the CPU build of torch 2.13.0 is installed if it is nowhere. On x86_64 Linux PyPI itself carries a CUDA build only, so
-# the CPU build is taken from your configured package sources, else from PyTorch's index, else it is the CPU half of PyPI's.
+# LibTorch is searched in Torch_DIR and CMAKE_PREFIX_PATH, then in the active python3 (torch 2.11 or later), then in .venv/,
+# where the CPU build of torch 2.13.0 is installed if none is found. PyPI has only a CUDA build for x86_64 Linux, so the CPU
+# build comes from your configured package sources, or from PyTorch's index, or it is the CPU part of PyPI's build.
 #
 # Environment:
-#   KTO_PIP_ARGS       extra arguments of every `pip install` here; torch then comes from where they say. For example
+#   KTO_PIP_ARGS       extra arguments of every `pip install` here; torch then comes from the source they name. For example
 #                      "--index-url https://download.pytorch.org/whl/cu130" (building on it needs the CUDA toolkit)
 #                      or "--index-url <your mirror>"
-#   KTO_SKIP_PACKAGES  set to 1 where the libraries come from elsewhere than Debian's packages
+#   KTO_SKIP_PACKAGES  set to 1 if the libraries do not come from Debian's packages
 #   CMAKE_PREFIX_PATH, Torch_DIR, CXX, CMAKE_BUILD_PARALLEL_LEVEL   as CMake reads them
 readonly kto_torch_version=2.13.0
 readonly kto_venv_python=$PWD/.venv/bin/python
-# Waiting threads of libgomp, LibTorch's OpenMP, spin: once another process takes a core, a run becomes 9 times slower. Spin less.
+# Waiting threads of libgomp, LibTorch's OpenMP, spin: if another process takes a core, a run becomes 9 times slower. Spin less.
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
 say() { printf '== %s\n' "$*"; }
@@ -38,18 +38,18 @@ missing_packages() {
 # Succeeds if Debian's package $1 is installed.
 has_package() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]; }
 
-# Installs packages $@; the package lists are fetched once, and only where those that are here do not do.
+# Installs packages $@. Fetches the package lists once, and only if the existing ones are not enough.
 install_packages() {
   local install=(apt-get install -y --no-install-recommends "$@")
   export DEBIAN_FRONTEND=noninteractive
   [[ ${kto_lists_are_new:-} != 1 ]] && "${install[@]}" </dev/null >/dev/null 2>&1 && return
   [[ ${kto_lists_are_new:-} == 1 ]] || apt-get update -q </dev/null ||
-    say "apt-get update failed; going on with the package lists that are here"
+    say "apt-get update failed; continuing with the existing package lists"
   kto_lists_are_new=1
   "${install[@]}" </dev/null
 }
 
-# Installs what is missing, and those of the optional packages $@ (some checks use them) that Debian has.
+# Installs missing packages, and the optional packages $@ (for some checks) that Debian has.
 ensure_packages() {
   [[ ${KTO_SKIP_PACKAGES:-} != 1 ]] || return 0
   local missing package
@@ -71,7 +71,7 @@ ensure_packages() {
   done
   ((${#missing[@]})) || return 0
   if ((EUID)); then
-    say "checks that need ${missing[*]} will be skipped; to have them: sudo apt-get install ${missing[*]}"
+    say "checks that need ${missing[*]} will be skipped; to enable them: sudo apt-get install ${missing[*]}"
     return 0
   fi
   for package in "${missing[@]}"; do
@@ -89,12 +89,12 @@ python_has() {
 
 pip_install() {
   "$kto_venv_python" -m pip --version &>/dev/null || python3 -m venv .venv ||
-    die "python3 could not make .venv (Debian's package: python3-venv)"
+    die "python3 could not create .venv (Debian's package: python3-venv)"
   # shellcheck disable=SC2086  # KTO_PIP_ARGS is a list of words
   "$kto_venv_python" -m pip install --disable-pip-version-check -q ${KTO_PIP_ARGS:-} "$@" </dev/null
 }
 
-# Installs small packages into .venv; an index in KTO_PIP_ARGS may carry torch alone.
+# Installs small packages into .venv; an index in KTO_PIP_ARGS may have only torch.
 pip_install_small() { pip_install "$@" || { [[ -n ${KTO_PIP_ARGS:-} ]] && KTO_PIP_ARGS='' pip_install "$@"; }; }
 
 install_torch() {
@@ -107,13 +107,13 @@ install_torch() {
   pip_install "$torch+cpu" 2>/dev/null && return
   say "no CPU build from your package sources; trying PyTorch's index"
   pip_install --retries 0 --timeout 15 --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null && return
-  say "PyTorch's index cannot be reached; taking the CPU half of PyPI's CUDA build (530 MB; .venv cannot import torch then)"
+  say "PyTorch's index cannot be reached; using the CPU part of PyPI's CUDA build (530 MB; .venv cannot import torch then)"
   pip_install --no-deps "$torch" 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*' ||
-    die "pip could not install $torch; KTO_PIP_ARGS takes extra arguments for pip, such as --index-url"
+    die "pip could not install $torch; set KTO_PIP_ARGS to extra arguments for pip, such as --index-url"
 }
 
 # --- LibTorch ---------------------------------------------------------------------------------------------------------
-# Prints the folder of the TorchConfig.cmake that CMake would use, with the torch of interpreter $1 where one is named.
+# Prints the folder of the TorchConfig.cmake that CMake would use, with the torch of interpreter $1 if given.
 torch_folder() { cmake ${1:+-DKTO_PYTHON="$1"} -P cmake/KtoTorch.cmake 2>/dev/null; }
 
 # Sets kto_torch_options, CMake's options that name LibTorch.

@@ -2,10 +2,10 @@
 // Talks to a model: a folder, or a base with an adapter.
 //   chat --model_name_or_path out             on a terminal; /new begins a new conversation, /exit or end of input ends
 //   echo "Who are you?" | chat --model_name_or_path out --temperature 0
-// Each line of the input is a message; the replies, and nothing else, go to the output as they are made: as they are,
-// and on a terminal with control characters escaped. On a terminal Ctrl-C ends the reply that is being made; once more,
-// or at the prompt, it ends the program. A line that is not UTF-8 is named: at the prompt one goes on, from a pipe it
-// is an error.
+// Each line of the input is a message. The output gets the replies and nothing else, as they are generated: unchanged
+// in a pipe, with control characters escaped on a terminal. On a terminal, Ctrl-C ends the current reply; a second one,
+// or one at the prompt, ends the program. A line that is not UTF-8 is skipped with a message at the prompt; from a pipe
+// it is an error.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -34,41 +34,42 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--model_name_or_path", options.model, "folder of the model, or of an adapter")->required();
   app.add_option("--adapter_name_or_path", options.adapter, "folder of a PEFT adapter for the model");
   app.add_option("--system", options.system, "the conversation's system message");
-  app.add_option("--temperature", options.temperature, "0: always the likeliest token; default: the model's own, or 0");
-  app.add_option("--top_k", options.top_k, "draw among so many of the likeliest tokens; 0: all");
-  app.add_option("--top_p", options.top_p, "draw among the likeliest tokens that have this probability together");
+  app.add_option("--temperature", options.temperature,
+                 "0: always the most likely token; default: the model's own, or 0");
+  app.add_option("--top_k", options.top_k, "sample from this many of the most likely tokens; 0: all");
+  app.add_option("--top_p", options.top_p, "sample from the most likely tokens that together have this probability");
   app.add_option("--repetition_penalty", options.repetition_penalty, "above 1: fewer repetitions");
   app.add_option("--max_new_tokens", options.max_new_tokens, "longest reply");
-  app.add_option("--seed", options.seed, "of the drawing")
+  app.add_option("--seed", options.seed, "seed of the sampling")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{4294967295}));
   app.add_option("--dtype", options.dtype, "type of the weights")
       ->check(CLI::IsMember({"float32", "bfloat16", "auto"}));
   app.add_option("--device", options.device, "auto, cpu, cuda, cuda:N");
 }
 
-/// The model with its adapter, if any, and the folder of the base.
+/// The model, with its adapter if any, and the folder of the base.
 std::pair<kto::Decoder, kto::fs::path> load(const Options& options) {
-  kto::Arguments args;
+  kto::cli::Arguments args;
   args.script.model_name_or_path = options.model;
   if (!options.adapter.empty()) args.script.adapter_name_or_path = options.adapter;
   args.script.device = options.device;
-  args.script.dtype = options.dtype == "float32"    ? kto::ModelDtype::float32
-                      : options.dtype == "bfloat16" ? kto::ModelDtype::bfloat16
-                                                    : kto::ModelDtype::as_stored;
-  const kto::Policy policy = kto::load_policy(args);
+  args.script.dtype = options.dtype == "float32"    ? kto::cli::ModelDtype::float32
+                      : options.dtype == "bfloat16" ? kto::cli::ModelDtype::bfloat16
+                                                    : kto::cli::ModelDtype::as_stored;
+  const kto::cli::Policy policy = kto::cli::load_policy(args);
   return {policy.model, policy.base};
 }
 
-/// The tokenizer's folder: the adapter's where it has one, since it was trained with it.
+/// The tokenizer's folder: the adapter's if it has one, since it was trained with that one.
 kto::fs::path tokenizer_folder(const Options& options) {
   if (!options.adapter.empty() && kto::fs::exists(kto::fs::path(options.adapter) / "tokenizer.json"))
     return options.adapter;
-  kto::Arguments args;
+  kto::cli::Arguments args;
   args.script.model_name_or_path = options.model;
-  return kto::tokenizer_folder(args);
+  return kto::cli::tokenizer_folder(args);
 }
 
-/// The folder's own; where an adapter is put on it, as that of the whole model would be saved.
+/// The folder's generation settings; with an adapter, those that a merged model would be saved with.
 kto::GenerationConfig generation_config(const Options& options, const kto::fs::path& base,
                                         const kto::NamedTokens& tokens) {
   const kto::fs::path own = options.model;
@@ -86,7 +87,7 @@ kto::GenerationConfig generation_config(const Options& options, const kto::fs::p
   return config;
 }
 
-/// SIGINT while replies are made on a terminal.
+/// Handles SIGINT during replies on a terminal.
 class Interrupt {
  public:
   static void watch() {
@@ -97,7 +98,7 @@ class Interrupt {
     ::sigaction(SIGINT, &action, nullptr);
   }
 
-  /// While one of these lives, the first SIGINT asks the reply to end.
+  /// While an instance lives, the first SIGINT requests the end of the reply.
   Interrupt() {
     came_ = 0;
     replying_ = 1;
@@ -126,15 +127,15 @@ class Chat {
     begin();
   }
 
-  /// Forgets the conversation, and draws from the seed's beginning again.
+  /// Clears the conversation and resets the random numbers to the seed.
   void begin() {
     messages_ = kto::Json::array();
     if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
     generator_ = at::make_generator<at::CPUGeneratorImpl>(config_.seed);
   }
 
-  /// Answers, and writes the answer to `out` while it is made. An interrupted answer stays in the conversation as far
-  /// as it got. Throws Error when it cannot be written.
+  /// Replies, and writes the reply to `out` as it is generated. An interrupted reply stays in the conversation. Throws
+  /// Error if it cannot be written.
   void reply(const std::string& message, std::FILE* out) {
     const bool terminal = ::isatty(::fileno(out)) != 0;
     messages_.push_back({{"role", "user"}, {"content", message}});
@@ -147,7 +148,7 @@ class Chat {
       kto::check(written, "the output cannot be written (is the disk full?)");
     };
     const auto ids = prompt_ids(message);
-    kto::check(ids.size() <= max_prompt(), "the conversation has ", ids.size(), " tokens, and the model reads at most ",
+    kto::check(ids.size() <= max_prompt(), "the conversation has ", ids.size(), " tokens, but the model reads at most ",
                max_prompt(), " (max_position_embeddings); /new begins a new one");
     const Interrupt interrupt;
     kto::generate(model_, cache_, ids, config_, generator_, [&](std::int32_t id) {
@@ -166,7 +167,7 @@ class Chat {
     return static_cast<std::size_t>(factor * static_cast<double>(rope.max_positions));
   }
 
-  /// The conversation as the chat template renders it; a model without one goes on from the message alone.
+  /// The conversation, rendered by the chat template; without a template, only the message.
   std::vector<std::int32_t> prompt_ids(const std::string& message) const {
     const auto encoder = processor_.encoder();
     if (encoder.chat_template == nullptr) return processor_.tokenizer().encode(message, true);
@@ -199,7 +200,7 @@ void run(const Options& options) {
     if (const std::size_t at = kto::detail::find_invalid_utf8(line); at != std::string::npos) {
       const std::string problem = kto::concat("line ", number, " of the input is not UTF-8: byte ", at + 1);
       kto::check(terminal, problem);
-      std::cerr << "chat: " << problem << "; it is left out\n";
+      std::cerr << "chat: " << problem << "; skipped\n";
       continue;
     }
     if (line == "/exit") break;

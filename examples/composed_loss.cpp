@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Losses made of losses: policies that wrap a policy. Prints a line a loss: the reward margin on held-out rows rises
-// with each, and the SFT term also lifts the log-prob of good rows.
+// Losses made of losses: policies that wrap a policy. Prints one line per loss: the reward margin on held-out rows
+// rises with each, and the SFT term also raises the log-prob of good rows.
 #include "kto/loss/kto.hpp"
 #include "toy.hpp"
 
@@ -20,7 +20,7 @@ struct WithSft {
   }
 };
 
-/// Gives `loss` log-probs per token instead of per completion.
+/// Passes log-probs per token instead of per completion to `loss`.
 template <class Loss>
 struct LengthNormalised {
   static constexpr kto::BatchParts needs = Loss::needs;

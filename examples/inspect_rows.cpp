@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shows what the trainer will see of a data set: texts, token ids and pieces of each row, prompt and completion apart.
-// Needs only the tokenizer files of the model folder.
+// Shows a data set as the trainer will see it: texts, token ids and pieces of each row, with prompt and completion
+// separated. Needs only the tokenizer files of the model folder.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -30,7 +30,7 @@ struct Options {
   bool json = false;
 };
 
-/// Colours, or nothing when the output is not a terminal or NO_COLOR is set.
+/// Colours; empty if the output is not a terminal or NO_COLOR is set.
 struct Paint {
   bool on = false;
   std::string operator()(std::string_view code, std::string_view text) const {
@@ -51,7 +51,7 @@ void print_indented(std::string_view text, const auto& paint) {
   }
 }
 
-/// `id "piece"` for each id, in lines of about a terminal's width. Ids from `num_kept` on are faint: max_length cuts
+/// `id "piece"` for each id, in lines of about a terminal's width. Ids from `num_kept` on are faint: max_length removes
 /// them.
 void print_pieces(const kto::Tokenizer& tokenizer, const std::vector<std::int32_t>& ids, std::size_t num_kept,
                   const Paint& paint, const auto& colour) {
@@ -86,7 +86,7 @@ void print_row(const std::string& title, std::string_view prompt, std::string_vi
   const std::size_t num_prompt = example.prompt_ids.size(), num_completion = example.completion_ids.size();
   const std::size_t limit = options.max_length ? static_cast<std::size_t>(*options.max_length) : SIZE_MAX;
   const std::size_t num_kept = std::min(num_completion, limit - num_prompt);
-  const std::string cut = num_kept < num_completion ? kto::concat(", cut to ", num_kept) : "";
+  const std::string cut = num_kept < num_completion ? kto::concat(", truncated to ", num_kept) : "";
   const auto as_prompt = [&](std::string_view part) { return paint.prompt(part); };
   const auto as_completion = [&](std::string_view part) { return paint.completion(part, example.label); };
   std::cout << paint("1", kto::printable(title)) << ", "
@@ -137,7 +137,7 @@ void run(const Options& options) {
   auto row = set.rows.begin();
   for (std::size_t i = 0; i < num_shown; ++i, ++row) {
     const kto::Example& example = encoded.examples[i];
-    while (row->source.number != example.row || row->label != example.label) ++row;  // past those that were dropped
+    while (row->source.number != example.row || row->label != example.label) ++row;  // skip dropped rows
     const kto::RowText text = encoder.text(*row);
     const std::string_view whole = text.whole, prompt = whole.substr(0, text.completion_start());
     const std::string_view completion = whole.substr(prompt.size());
@@ -155,27 +155,27 @@ void run(const Options& options) {
 /// Fills `options`, or prints the help and returns false. Throws UsageError.
 bool parse_options(int argc, char** argv, Options& options) {
   CLI::App app{
-      "Shows what the trainer will see of a data set: rendered text, token ids and pieces of each row.\n"
+      "Shows a data set as the trainer will see it: rendered text, token ids and pieces of each row.\n"
       "Exit status: 0; 1 when files are missing or data is malformed; 2 when the command line is wrong."};
   app.allow_extras();
   app.add_option("--model_name_or_path", options.model, "folder with tokenizer.json, its config and chat template");
   app.add_option("--dataset_name", options.data,
                  "a .jsonl, .json, .csv or .parquet file, or a folder: with\n"
                  "SPLIT*.jsonl, or a README.md that names its files");
-  app.add_option("--dataset_config", options.config, "which of the configurations that README.md names");
+  app.add_option("--dataset_config", options.config, "a configuration named in README.md");
   app.add_option("--split,--dataset_train_split", options.split,
                  "which split of a folder, or rows of it: train[:100], train+test")
       ->capture_default_str();
   app.add_option("--max_length", options.max_length,
-                 "drop rows whose prompt alone has as many tokens, and show\n"
-                 "what is cut from completions; without it nothing is dropped");
+                 "drop rows whose prompt alone has this many tokens, and show\n"
+                 "how completions are truncated; without it nothing is dropped");
   app.add_option("--num_rows", options.num_rows, "show only the first rows");
-  app.add_option("--dataset_num_proc", options.num_threads, "threads that encode; 0: as many as the machine has")
+  app.add_option("--dataset_num_proc", options.num_threads, "threads for encoding; 0: as many as the machine has")
       ->capture_default_str();
   app.add_flag("--json", options.json,
-               "one JSON object a line: row (its number in the trainer's\n"
+               "one JSON object per line: row (its number in the trainer's\n"
                "data set, after dropping), prompt, completion, prompt_ids,\n"
-               "completion_ids (not cut), label");
+               "completion_ids (not truncated), label");
   const auto expect = [](bool holds, const auto&... parts) {
     if (!holds) throw kto::UsageError(kto::concat(parts..., " (see --help)"));
   };

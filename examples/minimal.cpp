@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The program a researcher writes: policies composed by hand, no command line.
+// A researcher's program: policies composed by hand, without a command line.
 //   minimal MODEL_FOLDER ROWS.jsonl OUTPUT_FOLDER
 // Trains one epoch with KTO, prints the log, and saves a model that transformers loads.
 #include <iostream>

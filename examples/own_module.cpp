@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A module of one's own: a small hand-written transformer, trained on ready-made token ids, with a callback that stops
-// the run. Prints the reward margin (good - bad) at each log entry; it rises, and the run stops when it passes 2.
+// Your own module: a small hand-written transformer, trained on given token ids, with a callback that stops the run.
+// Prints the reward margin (good - bad) at each log entry; it rises, and the run stops when it passes 2.
 #include <torch/nn.h>
 
 #include "kto/loss/kto.hpp"
@@ -15,7 +15,7 @@ struct SmallTransformerImpl : nn::Cloneable<SmallTransformerImpl> {
   nn::Linear qkv{nullptr}, mix{nullptr}, up{nullptr}, down{nullptr}, head{nullptr};
 
   SmallTransformerImpl() { reset(); }
-  void reset() override {  // also called by clone(), which the reference is made with
+  void reset() override {  // also called by clone(), which creates the reference
     tokens = register_module("tokens", nn::Embedding(toy::vocabulary, width));
     positions = register_module("positions", nn::Embedding(16, width));
     norm = register_module("norm", nn::LayerNorm(nn::LayerNormOptions({width})));

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""plot.py TRAINER_STATE_JSON [PNG]: draws how a run went (loss, reward margin, kl, rewards, log-probs, learning rate; training
-and evaluation) from the trainer_state.json of an output folder or checkpoint into one picture. Needs matplotlib."""
+"""plot.py TRAINER_STATE_JSON [PNG]: plots a run (loss, reward margin, kl, rewards, log-probs, learning rate; training and
+evaluation) from the trainer_state.json of an output folder or checkpoint. Needs matplotlib."""
 import json
 import os
 import sys
@@ -19,7 +19,7 @@ try:
     with open(source, encoding="utf-8") as file:
         log = json.load(file)["log_history"]
 except (OSError, ValueError, KeyError) as error:
-    sys.exit(f"plot.py: {source}: is no trainer_state.json: {error}")
+    sys.exit(f"plot.py: {source}: is not a trainer_state.json: {error}")
 target = sys.argv[2] if len(sys.argv) > 2 else os.path.splitext(source)[0] + ".png"
 PANELS = [("loss", ["loss"]), ("reward margin", ["rewards/margins"]), ("kl", ["kl"]),
           ("rewards", ["rewards/chosen", "rewards/rejected"]), ("log-probs", ["logps/chosen", "logps/rejected"]),

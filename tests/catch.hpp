@@ -3,7 +3,7 @@
 #pragma once
 
 #if __has_include(<ATen/ATen.h>)
-#include "kto/core/torch.hpp"  // first: its logging header has a CHECK of its own
+#include "kto/core/torch.hpp"  // first: its logging header defines its own CHECK
 #undef CHECK
 #endif
 

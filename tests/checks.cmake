@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-# clang-format and clang-tidy, in the one version whose verdict counts: others disagree with it.
+# clang-format and clang-tidy, in one fixed version, since others disagree with it.
 find_program(KTO_CLANG_FORMAT NAMES clang-format-19)
 find_program(KTO_CLANG_TIDY NAMES clang-tidy-19)
 
-# add_test of a check that needs a tool, which `found` names; where that is empty, a test that ctest reports as skipped
-# because there is no `tool`.
+# Adds a check that needs the tool `found`; if that is empty, a test that ctest reports as skipped for lack of `tool`.
 function(kto_tool_test name tool found)
   if(found)
     add_test(NAME ${name} COMMAND ${ARGN})

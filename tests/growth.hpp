@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a parser of text from outside takes: twice the size, at most 2.5 times the time, and so many bytes of memory a
+// The cost of parsing external text: for twice the size at most 2.5 times the time, and a limit on bytes of memory per
 // byte.
 #pragma once
 

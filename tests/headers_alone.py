@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""headers_alone.py SOURCE_ROOT WORK_FOLDER COMPILER FLAGS...: every header compiles by itself, without a warning. With
-clang those that reach LibTorch get core/torch.hpp precompiled, which is all that they may take of it: a tenth of the time,
-but what a header uses before it includes that file is not seen. Standard library only."""
+"""headers_alone.py SOURCE_ROOT WORK_FOLDER COMPILER FLAGS...: every header compiles alone, without warnings. With clang,
+headers that reach LibTorch get core/torch.hpp precompiled, the only way they may include it: this takes a tenth of the time,
+but does not detect uses before a header includes that file. Standard library only."""
 import concurrent.futures
 import os
 import re

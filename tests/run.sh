@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing, builds, runs every test, and says which were skipped and why.
+# Installs dependencies, builds, runs every test, and reports which were skipped and why.
 #
 # usage: tests/run.sh [more flags of ctest, such as -R NAME]      (environment: see cmake/setup.sh)
 #   KTO_SLOW_CHECKS=ON     also clang-tidy, sanitizers, and every header alone with the main compiler
-#   KTO_FUZZ_SECONDS=900   fuzzes each parser of files from outside that long, in place of 3 s (tests/fuzz/)
-#   KTO_KILLS=100          kills a run that often, in place of 20 times (tests/e2e/test_kill.py)
+#   KTO_FUZZ_SECONDS=900   fuzzes each parser of files from outside that long, instead of 3 s (tests/fuzz/)
+#   KTO_KILLS=100          kills a run that often, instead of 20 times (tests/e2e/test_kill.py)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . cmake/setup.sh
 
-# Sets kto_python, the interpreter of the tests that hand a trained model to transformers; they are skipped without it.
+# Sets kto_python, the interpreter for tests that load a trained model with transformers; they are skipped without it.
 find_python() {
   local modules=(torch transformers safetensors peft)
   for kto_python in python3 "$kto_venv_python"; do

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """structure.py SOURCE_ROOT: the shape of include/kto. A flow room includes only rooms before it; foundations include no
-flow room; no room includes another one's detail/; LibTorch comes in through core/torch.hpp alone, and never into the
-rooms that do without it; the hand-written kernels of nn/cpu/ are included by nn/ alone; every header has its SPDX line,
-`#pragma once`, and ASCII alone. Standard library only."""
+flow room; no room includes another one's detail/; LibTorch is included only through core/torch.hpp, and never in
+rooms that do without it; the hand-written kernels of nn/cpu/ are included only by nn/; every header has its SPDX line and
+`#pragma once`, and is ASCII. Standard library only."""
 import os
 import re
 import sys

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""summary.py RESULTS.xml: what ctest skipped and why, then one line of counts. RESULTS.xml is what `ctest --output-junit` wrote; a
-test that was skipped, whole or in part, says so in lines that begin with "skipped: ". Standard library only."""
+"""summary.py RESULTS.xml: prints what ctest skipped and why, then one line of counts. RESULTS.xml is from `ctest --output-junit`;
+a test that was skipped, fully or partly, prints lines that begin with "skipped: ". Standard library only."""
 import re
 import sys
 import xml.etree.ElementTree as xml

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tidy.py SOURCE_ROOT WORK_FOLDER CLANG_TIDY FLAGS...: clang-tidy over include/kto, after .clang-tidy. All headers and one
-Trainer make one translation unit: most of the time goes into LibTorch's headers, so that is paid once. Standard library
-only."""
+"""tidy.py SOURCE_ROOT WORK_FOLDER CLANG_TIDY FLAGS...: runs clang-tidy over include/kto, with .clang-tidy. All headers and one
+Trainer form one translation unit, because most of the time goes into LibTorch's headers. Standard library only."""
 import os
 import subprocess
 import sys

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a GGUF file of a llama model with SmolLM2's tokenizer into a Hugging Face folder.
+"""Converts a GGUF file of a llama model with SmolLM2's tokenizer to a Hugging Face folder.
 
 Needs gguf, numpy and safetensors from PyPI.
-Quantized weights are written as float32, the values they stand for. Weights and tokenizer are then those that transformers
-itself reads from the GGUF file. One thing the file does not say, and transformers leaves out: SmolLM2 was trained on text
-split at every digit, so that "\\n\\n1" is two tokens, not three; --split_digits restores that.
-OUT_DIR appears only once it is complete.
+Quantized weights are dequantized to float32. Weights and tokenizer equal those that transformers reads from the GGUF file.
+The file, and so transformers, lacks one thing: SmolLM2 was trained on text split at every digit, so that "\\n\\n1" is two
+tokens instead of three; --split_digits restores that.
+OUT_DIR appears only when it is complete.
 """
 import argparse
 import json
@@ -31,7 +31,7 @@ LAYER_PARTS = {
     "ffn_down": "mlp.down_proj",
 }
 TOP_PARTS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-CONTROL_TOKEN = 3  # GGUF's token type of <|im_start|> and its like
+CONTROL_TOKEN = 3  # GGUF's token type of tokens like <|im_start|>
 
 
 def hf_name(name):
@@ -43,11 +43,11 @@ def hf_name(name):
             return f"model.layers.{layer}.{LAYER_PARTS[part]}.{kind}"
     elif part in TOP_PARTS:
         return f"{TOP_PARTS[part]}.{kind}"
-    raise ValueError(f"tensor {name} has no place in a llama model")
+    raise ValueError(f"tensor {name} does not belong to a llama model")
 
 
 def rotary_halves(weight, num_heads):
-    """GGUF pairs rotary dimensions (0, 1), (2, 3), ...; Hugging Face pairs each with the one half a head away."""
+    """GGUF pairs rotary dimensions (0, 1), (2, 3), ...; Hugging Face pairs each dimension with the one half a head away."""
     rows, columns = weight.shape
     pairs = weight.reshape(num_heads, rows // num_heads // 2, 2, columns)
     return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows, columns)
@@ -144,7 +144,7 @@ def convert(gguf_path, out_dir, split_digits):
     for key, expected in (("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2"),
                           ("tokenizer.ggml.pre", "smollm")):
         if meta(key) != expected:
-            raise ValueError(f"{gguf_path}: {key} is {meta(key)!r}; this script converts {expected!r} only")
+            raise ValueError(f"{gguf_path}: {key} is {meta(key)!r}; this script only converts {expected!r}")
 
     weights = read_weights(reader, meta("llama.attention.head_count"), meta("llama.attention.head_count_kv"))
     config = model_config(meta, weights)
@@ -179,12 +179,12 @@ def unpacked(source, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="a .gguf file, or a wheel that holds one")
-    parser.add_argument("out_dir", help="the folder to make")
-    parser.add_argument("--split_digits", action="store_true", help="tokenize every digit by itself, as SmolLM2 was trained")
+    parser.add_argument("source", help="a .gguf file, or a wheel that contains one")
+    parser.add_argument("out_dir", help="the folder to create")
+    parser.add_argument("--split_digits", action="store_true", help="tokenize digits one by one, as SmolLM2 was trained")
     args = parser.parse_args()
     if os.path.exists(args.out_dir):
-        raise ValueError(f"{args.out_dir} is there already; remove it to convert again")
+        raise ValueError(f"{args.out_dir} already exists; remove it to convert again")
     parent = os.path.dirname(os.path.abspath(args.out_dir))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".converting-") as scratch:

@@ -105,7 +105,7 @@ TEST_CASE("a cache entry that is damaged, of another key, of another format or m
   CHECK(error_of([&] { kto::check_cache_place(folder.path() / "new" / "one", "key"); }) == "");
 }
 
-TEST_CASE("the key of cached rows is of files, tokenizer, template and what is taken") {
+TEST_CASE("the key of cached rows covers files, tokenizer, template and the selected rows") {
   const TemporaryFolder folder;
   const auto rows = folder.write("rows.jsonl", "{}\n"), more = folder.write("more.jsonl", "{}\n");
   folder.write("model/tokenizer.json", "{}");

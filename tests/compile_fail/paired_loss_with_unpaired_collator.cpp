@@ -1,4 +1,4 @@
-// expects: goes with kto::PairedCollator
+// expects: needs kto::PairedCollator
 // SPDX-License-Identifier: Apache-2.0
 #include "policies.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Policies that fulfil their contracts, for the mistakes in this folder to stand beside. Each file here makes one
+// Policies that fulfil their contracts, to combine with the mistakes in this folder. Each file here makes one
 // mistake; its first line says with which text the compiler's one error must answer.
 #pragma once
 

@@ -13,7 +13,7 @@
 
 namespace {
 
-/// LibTorch's number of threads for as long as a test wants it.
+/// Sets LibTorch's number of threads for the duration of a test.
 struct Threads {
   explicit Threads(int wanted) { at::set_num_threads(wanted); }
   ~Threads() { at::set_num_threads(before); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Encoding rows with a stand-in tokenizer (a token a byte, except that "ab" is one) and template.
+// Encoding rows with a stand-in tokenizer (one token per byte, except that "ab" is one token) and template.
 #include "catch.hpp"
 #include "kto/data/encode.hpp"
 #include "kto/data/rows.hpp"
@@ -31,7 +31,7 @@ struct ByteTokenizer {
   }
 };
 
-/// "u:hi;a:" for a prompt, "u:hi;a:yes;" for a conversation; `head` stands before it.
+/// "u:hi;a:" for a prompt, "u:hi;a:yes;" for a conversation; `head` precedes it.
 struct ShortTemplate {
   std::string render(const Json& variables, std::time_t) const {
     if (variables.value("refuse", false)) kto::fail("template says no");
@@ -106,7 +106,7 @@ TEST_CASE("encode: the completion starts where the ids part", "[data]") {
   CHECK(merged.examples[1].completion_ids == std::vector<std::int32_t>{ab, 'c', '$'});
   REQUIRE(merged.notes.size() == 1);
   CHECK_THAT(merged.notes[0],
-             KTO_CONTAINS("in 2 of 3 rows (first: rows.jsonl: line 2, which leaves out the prompt's end \"a\")"));
+             KTO_CONTAINS("in 2 of 3 rows (first: rows.jsonl: line 2, which drops the prompt's end \"a\")"));
 
   const auto opened = encode_rows(chat_rows(R"({"opening": "a:<think>"})"), encoder);
   CHECK(opened.examples[0].prompt_ids == bytes("u:hi;a:"));
@@ -217,10 +217,10 @@ TEST_CASE("tokenized rows: label_pad_token_id parts prompt and completion; no te
   const auto refusal = [&](const std::string& line, std::int64_t pad = -100) {
     return error_of([&] { (void)encode_line(line, pad); });
   };
-  CHECK_THAT(refusal(row("[-100, -100, -100, -100]")), KTO_CONTAINS("is label_pad_token_id (-100) throughout"));
+  CHECK_THAT(refusal(row("[-100, -100, -100, -100]")), KTO_CONTAINS("is label_pad_token_id (-100) everywhere"));
   CHECK_THAT(refusal(row("[-100, -100, 7, 8]"), -1),
              KTO_CONTAINS("has -100 at 0, where \"completion_input_ids\" has 5"));
-  CHECK_THAT(refusal(row("[-100, 6, -100, 8]")), KTO_CONTAINS("goes on at 3 after label_pad_token_id (-100) at 2"));
+  CHECK_THAT(refusal(row("[-100, 6, -100, 8]")), KTO_CONTAINS("resumes at 3 after label_pad_token_id (-100) at 2"));
   CHECK_THAT(refusal(row("[-100, 7, 8]")), KTO_CONTAINS("has 3 entries, but \"completion_input_ids\" 4"));
   CHECK_THAT(refusal(row("[-100, 6, 7, 8]", R"(, "completion_attention_mask": [1, 1, 0, 1])")),
              KTO_CONTAINS("is 0 at 2, within the row"));

@@ -58,7 +58,7 @@ TEST_CASE("files: words for splits in names of files and folders, in the order o
     CHECK(found({word + "/a.jsonl", "train.jsonl"}, "validation") == Names{word + "/a.jsonl"});
   CHECK(found({"b/my train/x.jsonl", "b/train/y/z.jsonl", "b/train.jsonl"}, "train") ==
         Names{"b/train/y/z.jsonl", "b/my train/x.jsonl"});
-  // A file is of one split, where datasets would train on what it evaluates.
+  // A file belongs to one split; datasets would train on what it evaluates.
   const Names both{"train_test.jsonl", "train.jsonl", "train/eval_0.jsonl"};
   CHECK(found(both, "train") == Names{"train/eval_0.jsonl"});
   CHECK(found(both, "test") == Names{"train_test.jsonl"});
@@ -73,7 +73,7 @@ TEST_CASE("files: where no name has a word of a split, all are train", "[data]")
   CHECK_THAT(refused({"notes.txt"}, "train"), KTO_CONTAINS("no data for the split train"));
 }
 
-TEST_CASE("files: what a training run leaves beside the data is none of it", "[data]") {
+TEST_CASE("files: files that a training run leaves beside the data are not data", "[data]") {
   const Names files{"train.jsonl", "out/train_results.json", "out/eval_results.json", "out/training_args.json"};
   CHECK(found(files, "train") == Names{"train.jsonl"});
   CHECK_THAT(refused(files, "test"), KTO_CONTAINS("the splits it has: train"));
@@ -186,7 +186,7 @@ TEST_CASE("files: the configurations that README.md names", "[data]") {
   CHECK(ask("configs: [{config_name: x, data_dir: 'my [set]'}]\n") == Names{"my [set]/train.jsonl"});
   CHECK(ask("configs: [{config_name: x, data_dir: 'my [set]', data_files: 't*'}]\n") == Names{"my [set]/train.jsonl"});
   CHECK(ask("configs: [{config_name: x, data_files: {train: b.jsonl, test: a.jsonl}}]\n") == Names{"b.jsonl"});
-  CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: none.jsonl}]\n"), KTO_CONTAINS("is no file"));
+  CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: none.jsonl}]\n"), KTO_CONTAINS("is not a file"));
   CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: 'none*'}]\n"),
              KTO_CONTAINS("there is no data file for the split train: none*"));
   CHECK_THAT(refused_yaml("configs: [{config_name: x, data_files: 'hf://datasets/x/y/a.jsonl'}]\n"),

@@ -41,7 +41,7 @@ Work reading(
   return [folder, read, file = folder->write(name, content)] { read(file); };
 }
 
-/// A line of JSON Lines with something of its own.
+/// A line of JSON Lines with unique content.
 std::string row(const std::string& own) {
   return R"({"prompt": "what is asked ", "completion": "what is said ", "label": true, "n": )" + own + "}\n";
 }
@@ -195,13 +195,13 @@ const Parser parsers[] = {
        return reading("run.yaml",
                       listed(
                           size / 12, [](const auto& i) { return "option_" + i + ": 1\n"; }, ""),
-                      [](const auto& file) { kto::read_yaml(file); });
+                      [](const auto& file) { kto::cli::read_yaml(file); });
      },
      200'000},
     {"YAML: a list", 200,
      [](std::size_t size) {
        return reading("run.yaml", "report_to: [" + listed(size / 6, [](const auto&) { return "none"; }) + "]\n",
-                      [](const auto& file) { kto::read_yaml(file); });
+                      [](const auto& file) { kto::cli::read_yaml(file); });
      }},
 #endif
     {"adapter_config.json: names of modules", 24,

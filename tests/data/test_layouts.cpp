@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which rows of a folder are read: what Hugging Face's load_dataset gave of the same folders
-// (tests/golden/data/make_layout_cases.py). What differs, to the safe side, is that a file is of one split alone (see
-// test_files.cpp); and a split that load_dataset does not find, or refuses the folder for, may be found here, but never
-// in what is another split's.
+// Which rows of a folder are read, compared with Hugging Face's load_dataset on the same folders
+// (tests/golden/data/make_layout_cases.py). The one difference, on the safe side, is that a file belongs to only one
+// split (see test_files.cpp); and a split that load_dataset does not find, or refuses the folder for, may be found
+// here, but never in what is another split's.
 #include <map>
 #include <set>
 

@@ -99,5 +99,5 @@ TEST_CASE("processor: rows with tools use the template for tools", "[data]") {
   const kto::Processor processor(model.path());
   const auto set = kto::read_rows(data.write("rows.jsonl", row + "null}\n" + row + "[]}\n"));
   CHECK(processor.encoder().text(set.rows[0]).whole == "a;b;");
-  CHECK(processor.encoder().text(set.rows[1]).whole == "T<|end|>a;b;");  // no pad token of its own: the end of sequence
+  CHECK(processor.encoder().text(set.rows[1]).whole == "T<|end|>a;b;");  // no pad token: the end of sequence instead
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading data files: formats, order, and what a malformed row is told.
+// Reading data files: formats, order, and the messages for malformed rows.
 
 #include "catch.hpp"
 #include "kto/data/rows.hpp"
@@ -116,7 +116,7 @@ TEST_CASE("rows: broken arrays", "[data]") {
   CHECK_THAT(message("[1]"), KTO_CONTAINS("line 1: a row is the number 1; expected an object"));
 }
 
-TEST_CASE("rows: a malformed row is told line, column or key, and what was expected", "[data]") {
+TEST_CASE("rows: the message for a malformed row has line, column or key, and what was expected", "[data]") {
   CHECK(complaint("{\"prompt\": }").find("line 2, column 12: not valid JSON: ") == 0);
   CHECK(complaint("{\"prompt\": \"\xE9\"}").find("line 2, byte 13: not UTF-8 (byte 0xE9); save the file as UTF-8") ==
         0);
@@ -155,7 +155,7 @@ TEST_CASE("rows: a malformed row is told line, column or key, and what was expec
              KTO_CONTAINS("\"images\" holds media; only text is supported"));
 }
 
-TEST_CASE("rows: objects that go on over several lines, one after another", "[data]") {
+TEST_CASE("rows: a sequence of objects that span lines", "[data]") {
   const TemporaryFolder folder;
   const std::string pretty = Json::parse(good).dump(2) + "\n" +
                              R"({"prompt": "}{\"[", "completion": "d", "label": false})" + "\n\n" +
@@ -178,7 +178,7 @@ TEST_CASE("rows: objects that go on over several lines, one after another", "[da
   CHECK_THAT(message(pretty + "\n, {}"), KTO_CONTAINS("line 13, column 1: expected the { of a row"));
 }
 
-TEST_CASE("rows: NaN and infinities are of no concern in columns that are not used", "[data]") {
+TEST_CASE("rows: NaN and infinities are accepted in unused columns", "[data]") {
   const TemporaryFolder folder;
   const auto row = [](const std::string& more) {
     return R"({"prompt": [{"role": "user", "content": "NaN, Infinity"}], "completion": [{"role": "assistant", "content": )"
@@ -256,7 +256,7 @@ TEST_CASE("rows: the numbers 1 and 0 are labels", "[data]") {
   CHECK_FALSE(read_rows(folder.write("ids.jsonl", ids)).rows.at(0).label);
 }
 
-TEST_CASE("rows: what a tool gave back may be any list or object", "[data]") {
+TEST_CASE("rows: a tool's result may be any list or object", "[data]") {
   const TemporaryFolder folder;
   const auto turns = [](const std::string& role, const std::string& content) {
     return R"([{"role":"user","content":"a"},{"role":")" + role + R"(","content":)" + content + "}]";
@@ -302,7 +302,7 @@ TEST_CASE("rows: malformed messages", "[data]") {
              KTO_CONTAINS("chat_template_kwargs.add_generation_prompt cannot be set by a row"));
 }
 
-TEST_CASE("rows: all malformed rows are told at once, ten in full", "[data]") {
+TEST_CASE("rows: all malformed rows are reported together, ten in full", "[data]") {
   const TemporaryFolder folder;
   std::string content = good + "\n";
   for (int i = 0; i < 12; ++i) content += "{\"prompt\": \"x\"}\n" + good + "\n";

@@ -40,7 +40,7 @@ TEST_CASE("truncation: without further options everything after max_length is dr
   CHECK(copy(Truncation{.max_length = std::nullopt}({prompt, completion}).completion) == completion);
 }
 
-TEST_CASE("truncation: a completion of at most so many tokens, EOS among them", "[data]") {
+TEST_CASE("truncation: a limit on the tokens of a completion, including EOS", "[data]") {
   const Ids prompt = iota(0, 10), completion = iota(100, 5);
   Truncation cut = rule(std::nullopt, keep_end, 4, 3);
   cut.parts->eos_id = 7;
@@ -105,7 +105,7 @@ TEST_CASE("truncation: a rule that leaves nothing is refused", "[data]") {
   CHECK_NOTHROW(check_truncation(rule(2, keep_end, 1, 1)));
 }
 
-TEST_CASE("truncation: what is cut is told", "[data]") {
+TEST_CASE("truncation is reported", "[data]") {
   const std::vector<Example> rows{{.prompt_ids = iota(0, 40), .completion_ids = iota(100, 30)},
                                   {.prompt_ids = iota(0, 5), .completion_ids = iota(100, 5)}};
   Truncation cut = rule(33, keep_end, 20);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test of many cases counts and prints. Standard library only."""
+"""Counts and prints the cases of a test. Standard library only."""
 
 
 class Cases:

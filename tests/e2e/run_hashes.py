@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """run_hashes.py TRAIN_KTO CHAT SOURCE_ROOT [HASHES]: whole runs, one for each path through the library, as hashes of their
-logs and final weights, and of greedy replies. Written to HASHES where that file does not exist, else compared with it, so a
-change that moves code can show that it moved no number. The bits hold for one kind of processor and one build of LibTorch:
-record and compare on one machine. Standard library only."""
+logs and final weights, and of greedy replies. Writes HASHES if the file does not exist, else compares with it, so that a
+change that moves code can show that it changed no number. The bits are specific to a kind of processor and a build of
+LibTorch: record and compare on one machine. Standard library only."""
 import hashlib
 import json
 import os

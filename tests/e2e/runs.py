@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of interrupted runs share: a tiny model and rows, and runs that can be compared to the last bit."""
+"""Shared by the tests of interrupted runs: a tiny model and rows, and runs that can be compared to the last bit."""
 import ctypes
 import json
 import os
@@ -69,12 +69,12 @@ class Runs(Cases):
         return sorted(int(name[len("checkpoint-"):]) for name in names if name.startswith("checkpoint-"))
 
     def finish(self, out, *flags):
-        """Goes on with a run, or begins it anew where there is nothing to go on from."""
+        """Resumes a run, or starts it again if there is nothing to resume."""
         how = ["--resume_from_checkpoint", "True"] if self.checkpoints(out) else ["--overwrite_output_dir"]
         return self.run(out, *flags, *how)
 
     def result(self, out):
-        """The trained weights, and the log without what a clock measured."""
+        """The trained weights, and the log without times."""
         weights = {name: open(self.at(out, name), "rb").read() for name in os.listdir(self.at(out)) if name.endswith(".safetensors")}
         log = json.load(open(self.at(out, "trainer_state.json")))["log_history"]
         clock = ("runtime", "_per_second")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""saved_adapter.py TRAIN_KTO SOURCE_ROOT: a trained adapter loads in peft and gives the log-probs that train_kto evaluated;
-merged, it loads in transformers alone; train_kto trains on from it, from peft's adapters of every kind, and from named ones
-with another one as the reference. Skipped where torch, transformers or peft are missing."""
+"""saved_adapter.py TRAIN_KTO SOURCE_ROOT: a trained adapter loads in peft and gives the same log-probs as train_kto;
+merged, it loads in transformers alone; train_kto continues to train it, peft's adapters of every kind, and named adapters
+with another one as the reference. Skipped if torch, transformers or peft are missing."""
 import json
 import os
 import shutil
@@ -78,7 +78,7 @@ with tempfile.TemporaryDirectory() as tmp:
             case(f"{kind}: trained on from {name}: starts where it was, held to the adapter as it was",
                  first["eval_loss"] == 0.5 and all(abs(first[f"eval_logps/{n}"] - want[n]) < 1e-5 * abs(want[n]) for n in want), first)
 
-    # What peft made, of every kind: read, trained, saved, read by peft; merged, read by transformers; gone on with.
+    # Adapters of every kind made by peft: read, trained, saved, read by peft; merged, read by transformers; trained further.
     near = lambda got, want: all(abs(got[n] - want[n]) < 1e-4 * max(1, abs(want[n])) for n in want)
     bases = {name: os.path.join(tmp, "base_" + name) for name in BASES}
     shape = dict(SHAPE, vocab_size=416, max_position_embeddings=512)  # transformers gives qwen2's tokenizer a token more

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""saved_model.py TRAIN_KTO SOURCE_ROOT: a trained and saved model loads in transformers, tokenizer and template too, and
-gives the log-probs that train_kto evaluated. Skipped where torch or transformers are missing."""
+"""saved_model.py TRAIN_KTO SOURCE_ROOT: a trained and saved model loads in transformers, with tokenizer and template, and
+gives the same log-probs as train_kto. Skipped if torch or transformers are missing."""
 import json
 import os
 import subprocess

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_bad_days.py TRAIN_KTO SOURCE_ROOT: signals, full disks, folders that vanish, damaged and foreign checkpoints, changed
-rows, two runs in one folder, numbers that are not finite: one clear error each, and what was saved stays. Standard library
-only."""
+rows, two runs in one folder, numbers that are not finite: one clear error each, and saved files stay intact. Standard
+library only."""
 import fcntl
 import json
 import os
@@ -99,11 +99,11 @@ with tempfile.TemporaryDirectory() as tmp:
         open(at("lived_in", name), "w").write(name)
     one = ["--max_steps", "1", "--report_to", "jsonl"]
     fails("a folder that is not empty", runs.run("lived_in", *one), r"lived_in: exists and is not empty")
-    case("is left as it is", listing(at("lived_in")) == sorted(foreign + stale), listing(at("lived_in")))
-    fails("checkpoints of others are not gone on from", runs.run("lived_in", *one, *resume), r"has no checkpoint-N of this program")
+    case("is left untouched", listing(at("lived_in")) == sorted(foreign + stale), listing(at("lived_in")))
+    fails("checkpoints of other programs are not resumed from", runs.run("lived_in", *one, *resume), r"has no checkpoint-N of this program")
     result = runs.run("lived_in", *one, "--overwrite_output_dir")
     left = [name for name in listing(at("lived_in")) if "tmp" in name or "unfinished" in name or name in foreign]
-    case("overwritten, it keeps what is not this program's, and loses what a killed run left", result.returncode == 0 and left == foreign and
+    case("overwriting keeps other files and removes leftovers of killed runs", result.returncode == 0 and left == foreign and
          os.path.exists(at("lived_in", "checkpoint-1", "kto_checkpoint.json")), (result.stderr[-300:], left))
     fails("a folder of others in the place of a checkpoint", runs.run("lived_in", *flags, "--overwrite_output_dir"), r"checkpoint-5: is in the way of a checkpoint")
     case("is said before training", os.path.exists(at("lived_in", "checkpoint-1")) and not os.path.exists(at("lived_in", "checkpoint-2")))
@@ -194,7 +194,7 @@ with tempfile.TemporaryDirectory() as tmp:
     keep = lambda folder: None
     refused("other options are named", keep, r"beta is \"0\.2\" and was \"0\.1\"", "--beta", "0.2")
     refused("all of them", keep, r"beta(.|\n)*seed|seed(.|\n)*beta", "--seed", "7", "--beta", "0.2")
-    refused("a step past the end of the run", keep, r"is of step 5, and this run ends at step 4; raise max_steps", "--max_steps", "4")
+    refused("a step past the end of the run", keep, r"has step 5, but this run ends at step 4; raise max_steps", "--max_steps", "4")
 
     def add_adapter(folder):  # of zeros: it would win over the model
         content = open(os.path.join(folder, "model.safetensors"), "rb").read()
@@ -229,7 +229,7 @@ with tempfile.TemporaryDirectory() as tmp:
     def remove(out):
         os.rename(at(out), at(out + "_away"))  # as a removed folder, without a race against its writer
 
-    fails("an output folder that is gone", in_mid_run("gone", lambda: remove("gone")), r"gone: is no longer a folder")
+    fails("an output folder that was removed", in_mid_run("gone", lambda: remove("gone")), r"gone: is no longer a folder")
     result = in_mid_run("sealed", lambda: os.chmod(at("sealed"), 0o500), preexec_fn=bound_by_permissions)
     os.chmod(at("sealed"), 0o700)
     fails("an output folder that became read-only", result, r"could not be saved: .*[Pp]ermission denied")
@@ -245,7 +245,7 @@ with tempfile.TemporaryDirectory() as tmp:
     case("leaves the checkpoint before and no other", runs.checkpoints("full") == [2] and before ==
          {name: open(at("full", "checkpoint-2", name), "rb").read() for name in before} and not [n for n in os.listdir(at("full")) if n.startswith(".")],
          os.listdir(at("full")))
-    case("from which the run goes on once there is room", subprocess.run([*full, *resume], stdout=subprocess.DEVNULL, env=runs.environment).returncode == 0)
+    case("from which the run resumes once there is space", subprocess.run([*full, *resume], stdout=subprocess.DEVNULL, env=runs.environment).returncode == 0)
 
     def small_disk():
         os.makedirs(at("disk"), exist_ok=True)
@@ -276,7 +276,7 @@ with tempfile.TemporaryDirectory() as tmp:
     plant(poisoned, b"\x00\x00\xc0\x7f")  # a quiet NaN
     fails("a NaN in a weight", runs.run("nan", *flags, model=poisoned), r"step 1: the loss is not finite for the rows 1, 2, 3, 4; this step changed no weight")
     result = runs.run("nan", "--max_steps", "30", "--nonfinite_loss", "skip", "--overwrite_output_dir", model=poisoned)
-    fails("skipping does not go on for ever", result, r"step 10: .*steps before")
+    fails("skipping does not continue forever", result, r"step 10: .*steps before")
     case("and is noted once", result.stdout.count("the step is skipped") == 1, result.stdout[-300:])
 
     # A NaN that only the rows with a certain token meet: row 6, in step 2. (APO-zero has no KL pairs to carry it on.)
@@ -305,15 +305,15 @@ with tempfile.TemporaryDirectory() as tmp:
     steps = [e for e in json.load(open(at("nan_batch", "trainer_state.json")))["log_history"] if "learning_rate" in e] if result.returncode == 0 else []
     case("skipped where asked: the other steps train", len(steps) == 4 and ["loss" in e for e in steps] == [True, False, True, True] and
          steps[1].get("skipped_steps") == 1, (result.stderr[-300:], steps))
-    case("and told with its row", re.search(r"step 2: .*row 6", result.stdout + result.stderr), (result.stdout + result.stderr)[-600:])
+    case("and reported with its row", re.search(r"step 2: .*row 6", result.stdout + result.stderr), (result.stdout + result.stderr)[-600:])
     result = runs.run("nan_filtered", *apo, "--nonfinite_loss", "skip", "--logging_nan_inf_filter", "False", "--resume_from_checkpoint", runs.at("nan_batch", "checkpoint-2"), **where)
     closing = json.load(open(at("nan_filtered", "trainer_state.json")))["log_history"][-1] if result.returncode == 0 else {}
-    case("another logging_nan_inf_filter on the way is told; losses left out before stay so", 'logging_nan_inf_filter is "False" and was "True"' in result.stdout
+    case("a changed logging_nan_inf_filter is reported; losses excluded before stay excluded", 'logging_nan_inf_filter is "False" and was "True"' in result.stdout
          and abs(closing["train_loss"] - sum(e["loss"] for e in steps if "loss" in e) / 3) < 1e-9, (result.stderr[-300:], closing))
     result = runs.run("nan_shown", *apo, "--nonfinite_loss", "skip", "--logging_nan_inf_filter", "False", **where)
     shown = json.load(open(at("nan_shown", "trainer_state.json")))["log_history"] if result.returncode == 0 else [{}] * 5
     case("its loss shows where asked, as null", [type(e.get("loss")) for e in shown[:4]] == [float, type(None), float, float] and "loss" in shown[1] and
          "'loss': nan" in result.stdout and shown[-1].get("train_loss", 0) is None, (result.stderr[-300:], shown))
     runs.run("nan_shown_on", *apo, "--nonfinite_loss", "skip", "--logging_nan_inf_filter", "False", "--resume_from_checkpoint", at("nan_shown", "checkpoint-2"), **where)
-    runs.same("and a run that goes on after it is the same", "nan_shown_on", "nan_shown")
+    runs.same("and a run resumed after it is the same", "nan_shown_on", "nan_shown")
     sys.exit(runs.report())

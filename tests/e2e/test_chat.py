@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_chat.py CHAT TRAIN_KTO SOURCE_ROOT [MODEL_DIR]: greedy replies are those of transformers' generate, token by token and
-turn by turn, of a model, of a base with an adapter, of an adapter's folder; drawn ones follow the seed; input that is wrong is
-an error. Skipped where torch, transformers or peft are missing. MODEL_DIR adds a real model."""
+"""test_chat.py CHAT TRAIN_KTO SOURCE_ROOT [MODEL_DIR]: greedy replies equal those of transformers' generate, token by token and
+turn by turn, for a model, a base with an adapter, and an adapter's folder; sampled ones depend on the seed; wrong input is an
+error. Skipped if torch, transformers or peft are missing. MODEL_DIR adds a real model."""
 import json
 import os
 import pty
@@ -67,7 +67,7 @@ with tempfile.TemporaryDirectory() as tmp:
     greedy = talk("--model_name_or_path", runs.model, *short, "--temperature", "0").stdout
     case("top_k 1 and a small top_p are greedy", draw("--top_k", "1") == greedy == draw("--top_p", "1e-6"))
     twice = talk("--model_name_or_path", runs.model, *short, "--temperature", "1", lines=["yes", "/new", "yes"]).stdout
-    case("/new begins anew", len(twice) % 2 == 0 and twice[:len(twice) // 2] == twice[len(twice) // 2:], twice)
+    case("/new starts over", len(twice) % 2 == 0 and twice[:len(twice) // 2] == twice[len(twice) // 2:], twice)
 
     def refused(name, pattern, *flags, status=2, lines=TURNS):
         result = talk(*flags, lines=lines)
@@ -102,7 +102,7 @@ with tempfile.TemporaryDirectory() as tmp:
             shown += part
     except OSError:
         pass  # the other end is closed
-    case("a terminal", process.wait() == 0 and b"not UTF-8: byte 2; it is left out" in shown and b"\\x1B[31m" in shown and b"\x1b" not in shown, shown)
+    case("a terminal", process.wait() == 0 and b"not UTF-8: byte 2; skipped" in shown and b"\\x1B[31m" in shown and b"\x1b" not in shown, shown)
 
     refused("an unknown flag", "--tmperature", "--model_name_or_path", runs.model, "--tmperature", "1")
     refused("a model that is not there", "nowhere", "--model_name_or_path", at("nowhere"), status=1)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_chat_interrupt.py CHAT SOURCE_ROOT: Ctrl-C in chat, typed on a pseudo-terminal: within a reply it ends the reply alone,
-a second one or one at the prompt ends the program with status 130. Standard library only."""
+"""test_chat_interrupt.py CHAT SOURCE_ROOT: Ctrl-C in chat, typed on a pseudo-terminal: during a reply it ends only the reply;
+a second one, or one at the prompt, ends the program with status 130. Standard library only."""
 import fcntl
 import os
 import pty
@@ -22,7 +22,7 @@ CTRL_C = b"\x03"
 
 
 class Terminal:
-    """A chat on a terminal of its own."""
+    """A chat on its own terminal."""
 
     def __init__(self, model):
         self.master, slave = pty.openpty()
@@ -62,13 +62,13 @@ def at_prompt(got):
 
 
 with tempfile.TemporaryDirectory() as tmp:
-    # No token ends a text, so that a reply goes on until it is stopped.
+    # No token ends a text, so a reply continues until it is stopped.
     model = make_model(os.path.join(tmp, "model"), root, eos_token_id=None)
     terminal = Terminal(model)
     case("a prompt", terminal.read_until(lambda got: got.endswith(b"> ")).endswith(b"> "))
     for message in (b"Which river is the longest?", b"And mountains?"):
         begun = terminal.reply_to(message)
-        case("a reply begins and goes on", not at_prompt(begun) and len(begun) > 40, begun)
+        case("a reply starts and continues", not at_prompt(begun) and len(begun) > 40, begun)
         terminal.type(CTRL_C)
         rest = terminal.read_until(at_prompt)
         case("Ctrl-C ends the reply alone: a prompt again", at_prompt(rest) and terminal.process.poll() is None, rest[-100:])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_cli_options.py TRAIN_KTO SOURCE_ROOT: options whose effect a user sees outside the log: memory, reports, threads,
-kinds of data files, truncation. Standard library only; with tensorboard installed its reader reads the event file."""
+"""test_cli_options.py TRAIN_KTO SOURCE_ROOT: options whose effect is visible outside the log: memory, reports, threads,
+kinds of data files, truncation. Standard library only; if tensorboard is installed, its reader reads the event file."""
 import gzip
 import json
 import math
@@ -62,7 +62,7 @@ with tempfile.TemporaryDirectory() as tmp:
 
     parameters = sum(math.prod(shape) for name, shape in shapes_of(model).items() if "embed_tokens" not in name)
     padded = closing("--collator", "padded", "--include_num_input_tokens_seen", "all")
-    case("total_flos: 6 for each token, padding counted, and each parameter beside the embeddings",
+    case("total_flos: 6 per token, including padding, and non-embedding parameter",
          padded["total_flos"] == 6 * padded["num_input_tokens_seen"] * parameters, (padded, parameters))
     case("with packed rows the same", closing()["total_flos"] == padded["total_flos"] == json.load(open(at("out", "trainer_state.json")))["total_flos"])
     case("an adapter's parameters count, too", closing("--use_peft", "--lora_r", "2")["total_flos"] > padded["total_flos"])
@@ -90,7 +90,7 @@ with tempfile.TemporaryDirectory() as tmp:
     case("an adapter in its place leaves no model that would be read for it",
          run("--use_peft", *again, keep=True).returncode == 0 and has(*kinds) == [False, False, True, True], os.listdir(at("out")))
     steps = [json.loads(line)["step"] for line in open(at("out", "metrics.jsonl"))]
-    case("metrics.jsonl is of the last run alone", steps == [1, 2, 3, 3], steps)
+    case("metrics.jsonl has only the last run", steps == [1, 2, 3, 3], steps)
 
     # Reports
     result = run("--report_to", "jsonl", "tensorboard", "--run_name", "night", "--skip_memory_metrics", "False")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_data.py TRAIN_KTO INSPECT_ROWS SOURCE_ROOT: where rows come from (streams, mixtures, a split of their own, the cache,
-Parquet) and the samples of text in the log. Standard library only; with pyarrow Parquet too."""
+"""test_data.py TRAIN_KTO INSPECT_ROWS SOURCE_ROOT: sources of rows (streams, mixtures, a held-out split, the cache,
+Parquet) and sample replies in the log. Standard library only; with pyarrow also Parquet."""
 import json
 import os
 import shutil
@@ -53,7 +53,7 @@ with tempfile.TemporaryDirectory() as tmp:
          losses("--config", at("mixture.yaml"), rows=None))
     case("streamed too", losses("--config", at("mixture.yaml"), "--streaming", rows=None) == plain)
 
-    # Which files of a folder, and which rows of a split
+    # The files of a folder and the rows of a split
     def folder(name, **texts):
         for file, text in texts.items():
             path = at(name, file.replace("__", "."))
@@ -68,7 +68,7 @@ with tempfile.TemporaryDirectory() as tmp:
                    train__jsonl=rows[0] * 9)
     case("a configuration of README.md is the rows that it names", losses("--dataset_config", "whole", rows=named) == plain)
     first = losses("--dataset_config", "few", rows=named)
-    case("another one others, and a slice of a split is the same rows", first == losses(rows=at("few.jsonl"))
+    case("a different one does, and a slice of a split has the same rows", first == losses(rows=at("few.jsonl"))
          == losses("--dataset_train_split", "train[:8]") == losses("--dataset_config", "whole", "--dataset_train_split", "train[:8]", "--dataset_streaming", rows=named))
     with open(at("named.yaml"), "w") as file:
         file.write(f"datasets:\n  - path: {named}\n    name: whole\n    split: train[:4]\n  - path: {named}\n    config: few\n    split: 'train[50%:]'\n")
@@ -76,7 +76,7 @@ with tempfile.TemporaryDirectory() as tmp:
     result = run(rows=named)
     case("none of several is the default: their names", result.returncode == 1 and "name one of few, whole (--dataset_config)" in result.stderr, result.stderr)
     result = run("--dataset_train_split", "train[:8")
-    case("a broken slice is told before anything is read", result.returncode == 2 and "--dataset_train_split: the split" in result.stderr, result.stderr)
+    case("a broken slice is reported before anything is read", result.returncode == 2 and "--dataset_train_split: the split" in result.stderr, result.stderr)
     both = folder("both", train__jsonl="".join(rows[:8]), train__csv="prompt,completion,label\na,b,1\n")
     case("one format of a folder is read, and skipped files are reported", losses(rows=both) == first and "train.csv is skipped" in run(rows=both).stderr)
     os.mkfifo(at("pipe.jsonl"))
@@ -84,7 +84,7 @@ with tempfile.TemporaryDirectory() as tmp:
         result = subprocess.run([train_kto, "--model_name_or_path", model, *flags], capture_output=True, text=True, timeout=60)
         case(f"a FIFO is no file for {flags[0]}", result.returncode == status and "is not a file but a FIFO" in result.stderr, result.stderr)
 
-    # A split of its own
+    # A held-out split
     result = run("--test_split_size", "0.25", "--do_eval", "--seed", "3", rows=at("rest.jsonl"))
     held, count = -(-(len(rows) - 8) // 4), len(rows) - 8
     case("test_split_size holds rows out", result.returncode == 0 and f"{held} rows held out, {count - held} to train on" in result.stderr,
@@ -121,7 +121,7 @@ with tempfile.TemporaryDirectory() as tmp:
          and "policy:" in result.stdout and "reference:" in result.stdout, result.stderr[-300:])
     result = run("--generate_during_eval", "--do_eval", "--precompute_ref_log_probs", "--generation_temperature", "1", "--ref_logps_cache", at("refs"))
     saved = json.load(open(at("out", "eval_results.json"))) if result.returncode == 0 else {}
-    case("after precomputing the policy writes alone, and that is told", "the policy writes alone" in result.stderr
+    case("after precomputing only the policy writes, and a note says so", "the policy writes alone" in result.stderr
          and all("reference" not in s and "policy" in s for s in saved.get("eval_samples", [{"reference": 1}])), result.stderr[-300:])
 
     # Rows that are tokenized already, as KTOTrainer's older releases have them
@@ -133,7 +133,7 @@ with tempfile.TemporaryDirectory() as tmp:
                 file.write(json.dumps({"completion_input_ids": row["prompt_ids"] + row["completion_ids"], "prompt_input_ids": row["prompt_ids"],
                                        "completion_labels": [pad] * len(row["prompt_ids"]) + row["completion_ids"], "label": row["label"]}) + "\n")
     case("tokenized rows: the same losses", losses(rows=at("ids-100.jsonl")) == plain, run(rows=at("ids-100.jsonl")).stderr[-300:])
-    case("with a label_pad_token_id of their own, streamed and cached too", all(
+    case("with their own label_pad_token_id, streamed and cached too", all(
         losses("--label_pad_token_id", "-1", *more, rows=at("ids-1.jsonl")) == plain for more in ([], ["--dataset_streaming"], ["--dataset_cache", at("ids")])))
     result = run("--label_pad_token_id", "-2", "--dataset_cache", at("ids"), rows=at("ids-1.jsonl"))
     case("another label_pad_token_id is another set, and a wrong one", result.returncode == 1 and "completion_labels" in result.stderr, result.stderr[-300:])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_faults.py TRAIN_KTO SOURCE_ROOT [FAULTS]: calls that write fail in the middle of a run, one or all from one on, for want of
-room, with I/O errors, on a disk that became read-only, interrupted, or after half of a write. A run that says nothing of it is
-complete and right; another says so in one line and exits with 1 or 2; what was whole before stays; and the next run over the
-folder gives the weights and the log of an undisturbed one. 20 random faults, or as many as FAULTS or the environment variable
-KTO_FAULTS say; `calls` is one for each call and file, and `all` all. Standard library and a C compiler only."""
+"""test_faults.py TRAIN_KTO SOURCE_ROOT [FAULTS]: writing calls fail in the middle of a run, one of them or all from one on: with a full
+disk, with I/O errors, on a disk that became read-only, interrupted, or after half of a write. A run that does not
+report an error is complete and right; otherwise it reports one line and exits with 1 or 2; intact files stay intact; and the
+next run in the folder gives the weights and the log of an undisturbed one. 20 random faults, or the number in FAULTS or the
+environment variable KTO_FAULTS; `calls` means one for each call and file, `all` all of them. Standard library and a C compiler only."""
 import collections
 import errno
 import json

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_kill.py TRAIN_KTO SOURCE_ROOT [KILLS]: runs of all kinds end by SIGKILL at random moments, in the middle of a save, and
-at random calls that write (the last where there is a C compiler). Resumed, or begun again where no checkpoint was there yet, they
-give the weights and the log of the uninterrupted run. 22 kills, or as many as KILLS or the environment variable KTO_KILLS say.
+"""test_kill.py TRAIN_KTO SOURCE_ROOT [KILLS]: kills runs of all kinds with SIGKILL at random moments, in the middle of a save, and
+at random writing calls (the last needs a C compiler). Resumed, or started again if there was no checkpoint yet, they give the
+weights and the log of the uninterrupted run. 22 kills, or the number in KILLS or the environment variable KTO_KILLS.
 Standard library only."""
 import collections
 import os
@@ -44,7 +44,7 @@ with tempfile.TemporaryDirectory() as tmp:
             return False
 
     def kill_once(how, flags, length, num_calls):
-        """Whether a run that goes on, or begins, was killed before it was done."""
+        """Whether a run, resumed or new, was killed before it finished."""
         resume = ["--resume_from_checkpoint", "True"] if runs.checkpoints("disk/out") else ["--overwrite_output_dir"]
         if how == "call":
             process = runs.start("disk/out", *flags, *resume, environment=runs.faulty("disk", rng.randint(1, num_calls), KILL))
@@ -85,7 +85,7 @@ with tempfile.TemporaryDirectory() as tmp:
             result = runs.finish("disk/out", *flags)
             what = f"{kind}, killed by {', '.join(done)}: "
             if result.returncode:
-                runs.case(what + "the run goes on", False, result.stderr[-400:])
+                runs.case(what + "the run resumes", False, result.stderr[-400:])
             else:
                 runs.same(what + "the same weights and log", "disk/out", "whole")
                 leftover = [name for _, folders, files in os.walk(at("disk")) for name in folders + files if name.startswith(".") or ".tmp" in name]

@@ -99,6 +99,8 @@ with tempfile.TemporaryDirectory() as tmp:
     plain = log("plain", *dpo)
     whole = lambda steps: isinstance(steps, list) and all(e["count/chosen"] == e["count/rejected"] > 0 for e in steps)
     case("a batch of 4 is 4 pairs", whole(plain) and plain[0]["count/chosen"] == 4, plain)
+    card = open(at("plain", "README.md"), encoding="utf-8").read()
+    case("the model's card names the method", "trained with DPO, a method" in card and "2305.18290" in card and "- dpo\n" in card, card)
     case("it starts at log 2, with no margin", abs(plain[0]["loss"] - math.log(2)) < 1e-6 and plain[0]["rewards/margins"] == 0, plain[0])
     case("TRL's name for it trains the same", losses(log("same", "--loss_type", "sigmoid", *dpo[2:])) == losses(plain))
     for name, flags, tolerance in (("padded", ["--collator", "padded"], 2e-5), ("prompts not shared", ["--share_prompt", "False"], 2e-5),
@@ -174,6 +176,7 @@ with tempfile.TemporaryDirectory() as tmp:
     kept = json.load(open(at("own", "training_args.json"))) if result.returncode == 0 else {}
     case("own loss: trained with LoRA from a YAML file", result.returncode == 0 and kept.get("aim") == 0.25 and kept.get("loss_type") == "hinge" and
          os.path.exists(at("own", "adapter_model.safetensors")), result.stderr[-400:])
+    case("its card names it", "trained with hinge, by kto" in open(at("own", "README.md"), encoding="utf-8").read())
     case("its metric is in the log and in evaluations", any("my/share_of_rows_at_aim" in e for e in entries("own")) and any("eval_my/share_of_rows_at_aim" in e for e in entries("own")))
     result = runs.run("own_resumed", "--config", yaml, "--max_steps", "6", "--resume_from_checkpoint", at("own", "checkpoint-3"))
     runs.same("it resumes to the last bit", "own_resumed", "own")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_resume.py TRAIN_KTO SOURCE_ROOT: a run that is stopped in its middle and goes on is the uninterrupted run, to the last
-bit of its weights and its log, under every kind of policy that keeps state. Standard library only."""
+"""test_resume.py TRAIN_KTO SOURCE_ROOT: a run that is stopped in the middle and resumed equals the uninterrupted run, to the last
+bit of its weights and its log, with every kind of policy that has state. Standard library only."""
 import gzip
 import json
 import os
@@ -76,9 +76,9 @@ with tempfile.TemporaryDirectory() as tmp:
     final = json.load(open(runs.at("watched", "eval_results.json"))) if result.returncode == 0 else {}
     runs.case("at the end, too", {"eval_chat_loss", "eval_code_loss", "eval_code_samples"} <= set(final) and final["eval_chat_loss"] == final["eval_code_loss"], sorted(final))
     told = ['eval_strategy is "steps" and was "no"', 'logging_steps is "1" and was "2"', "report_to is", "the evaluation set chat is new"]
-    runs.case("and all of it is told", all(text in result.stdout for text in told), result.stdout[:900])
+    runs.case("and all of it is reported", all(text in result.stdout for text in told), result.stdout[:900])
     result = runs.run("again", *flags, *other, "--resume_from_checkpoint", runs.at("watched", "checkpoint-6"))
-    runs.case("such a run goes on without a note", result.returncode == 0 and "note:" not in result.stdout, (result.stdout[-600:], result.stderr[-300:]))
+    runs.case("such a run resumes without a note", result.returncode == 0 and "note:" not in result.stdout, (result.stdout[-600:], result.stderr[-300:]))
     runs.same("and is the same", "again", "watched")
     result = runs.run("refused", *flags, *from_short, "--weight_decay", "0.1")
     runs.case("another optimizer is another run", result.returncode == 1 and 'weight_decay is "0.1" and was "0"' in result.stderr, result.stderr[-300:])
@@ -130,7 +130,7 @@ with tempfile.TemporaryDirectory() as tmp:
     assert runs.run("whole", *auto, "--per_device_train_batch_size", "2").returncode == 0
     resume = ["--per_device_train_batch_size", "16", "--resume_from_checkpoint", runs.at("whole", "checkpoint-3")]
     result = runs.run("resumed", *auto, *resume)
-    runs.case("auto_find_batch_size: the batch size that was found is told", "going on with --per_device_train_batch_size 2" in result.stderr, result.stderr[-300:])
+    runs.case("auto_find_batch_size: the found batch size is reported", "going on with --per_device_train_batch_size 2" in result.stderr, result.stderr[-300:])
     runs.same("auto_find_batch_size: from step 3", "resumed", "whole")
     result = runs.run("refused", *common, *resume)
     runs.case("without it another batch size is another run", result.returncode == 1 and 'per_device_train_batch_size is "16" and was "2"' in result.stderr,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_train_kto.py TRAIN_KTO SOURCE_ROOT: the command as users meet it: what it leaves behind, and one clear error for
+"""test_train_kto.py TRAIN_KTO SOURCE_ROOT: the command as users see it: its output files, and one clear error for
 each kind of bad input, with nothing half-written. Standard library only."""
 import json
 import os
@@ -64,12 +64,12 @@ with tempfile.TemporaryDirectory() as tmp:
         case(f"{folder} names the special tokens of the tokenizer",
              ids(folder, "config.json") == [[2, 1], 0, 2] and ids(folder, "generation_config.json") == [[2, 1], 0, 2]
              and read(folder, "tokenizer_config.json")["pad_token"] == "<|end|>", aligned.stderr[-400:])
-    case("and it is told", 'config.json eos_token_id [2,1] (was [1])' in aligned.stderr and 'pad_token "<|end|>" (was null)' in aligned.stderr, aligned.stderr)
+    case("and it is reported", 'config.json eos_token_id [2,1] (was [1])' in aligned.stderr and 'pad_token "<|end|>" (was null)' in aligned.stderr, aligned.stderr)
     adapter = run(*to(m=other, o=at("adapter")), "--use_peft")
     files = os.listdir(at("adapter")) if adapter.returncode == 0 else []
     case("an adapter's folder has the tokenizer alone, with a pad token", "tokenizer.json" in files and "generation_config.json" not in files
          and read("adapter", "tokenizer_config.json")["pad_token"] == "<|end|>", (files, adapter.stderr[-400:]))
-    case("and it is told where generate() stops", "eos_token_id=2" in adapter.stderr, adapter.stderr)
+    case("and a note says where generate() stops", "eos_token_id=2" in adapter.stderr, adapter.stderr)
     card = open(at("adapter", "README.md"), encoding="utf-8").read()
     case("its card names the base", "base_model:adapter:" in card and "fine-tuned version of `other`" in card, card)
 
@@ -123,7 +123,7 @@ with tempfile.TemporaryDirectory() as tmp:
     case("a second run reads it", "read from" in said().stderr)
     other = at("other.jsonl")
     open(other, "w").write(open(rows).read().replace("alpha", "omega", 1))
-    case("a changed row is computed anew", "read from" not in said(d=other).stderr and len(os.listdir(cache)) == 2)
+    case("a changed row is computed again", "read from" not in said(d=other).stderr and len(os.listdir(cache)) == 2)
     case("another max_length too", "read from" not in said("--max_length", "40").stderr)
     content = open(os.path.join(cache, kept[0]), "rb").read()
     open(os.path.join(cache, kept[0]), "wb").write(content[:-8] + bytes(8))
@@ -139,7 +139,7 @@ with tempfile.TemporaryDirectory() as tmp:
     new = at("new")
     refused("an unknown flag names the nearest", 2, r"--learning_rate", [*to(o=new), "--learnin_rate", "1"], new)
     refused("a value out of range", 2, r"beta", [*to(o=new), "--beta", "-1"], new)
-    refused("a value that is no number", 2, r"max_steps", [*to(o=new), "--max_steps", "many"], new)
+    refused("a value that is not a number", 2, r"max_steps", [*to(o=new), "--max_steps", "many"], new)
     refused("an unsupported option", 2, r"fsdp|deepspeed", [*to(o=new), "--deepspeed", "x.json"], new)
     refused("no data set", 2, r"dataset_name", ["--model_name_or_path", model, "--output_dir", new], new)
 
@@ -198,7 +198,7 @@ with tempfile.TemporaryDirectory() as tmp:
             ("a missing tensor", edit_config(num_hidden_layers=3), r"model\.layers\.2"),
             ("tensors too many", edit_config(num_hidden_layers=1), r"model\.layers\.1"),
             ("an unknown family", edit_config(model_type="bert"), r"bert.*llama|llama.*bert"),
-            ("an activation that is not known", edit_config(hidden_act="mish"), r"mish")):
+            ("an unknown activation", edit_config(hidden_act="mish"), r"mish")):
         refused(name, 1, pattern, to(m=broken(name.replace(" ", "_"), change), o=new), new)
 
     # Output

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_under_way.py TRAIN_KTO SOURCE_ROOT: SIGTERM while a run evaluates, generates, tokenizes or precomputes; files that become
-shorter while they are read; two runs that share all they read. Standard library only.
+"""test_under_way.py TRAIN_KTO SOURCE_ROOT: SIGTERM during evaluation, generation, tokenizing and precomputing; files that become
+shorter while they are read; two runs with the same input. Standard library only.
 
-The program's output goes to a terminal that is read up to a certain place. It draws a bar for every batch, and waits when the
-terminal's buffer of a few thousand bytes is full: so when the signal is sent it is still near that place, on any machine."""
+The program's output goes to a terminal, which is read up to a certain point. The program draws a bar for every batch, and
+blocks when the terminal's buffer of a few thousand bytes is full: so it is still near that point when the signal arrives, on
+any machine."""
 import json
 import os
 import pty
@@ -97,7 +98,7 @@ with tempfile.TemporaryDirectory() as tmp:
         judged = [{k: v for k, v in json.load(open(at(out, "trainer_state.json"))).items() if k in ("best_global_step", "best_metric")} for out in ("broken", "whole")]
         case(f"{kind}: with the same best", judged[0] == judged[1] and runs.checkpoints("broken") == runs.checkpoints("whole"), (judged, runs.checkpoints("broken"), runs.checkpoints("whole")))
 
-    # Where there is no update yet, nothing is saved; where there is no more to come, the model is
+    # Before the first update, nothing is saved; after the last one, the model is
     def ends(name, result, want="stopped; there was nothing to save yet"):
         status, err, before, after = result
         case(f"{name}: ends with status 143", status == 143 and want in err and not leftovers(tmp), (status, err[-300:], leftovers(tmp), before[-200:]))

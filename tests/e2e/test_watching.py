@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_watching.py TRAIN_KTO SOURCE_ROOT: what a run tells while it goes on and leaves for a person to look at: advice, once
-each; the model card's front matter; the picture that examples/plot.py draws. Standard library; PyYAML and matplotlib where
-they are there."""
+"""test_watching.py TRAIN_KTO SOURCE_ROOT: what a run reports while it runs and leaves for a person to look at: advice, once
+each; the model card's front matter; the picture that examples/plot.py draws. Standard library; PyYAML and matplotlib if
+installed."""
 import json
 import os
 import re

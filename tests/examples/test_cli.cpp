@@ -6,16 +6,16 @@
 #include "catch.hpp"
 #include "kto/cli/arguments.hpp"
 #include "kto/io/atomic_file.hpp"
-#include "kto/loss/apo_zero.hpp"
-#include "kto/loss/kto.hpp"
+#include "tests/loss/all_losses.hpp"
 
 using namespace kto;
+using namespace kto::cli;
 
 namespace {
 
-const cli::LossTable& losses() { return cli::loss_table<Kto, ApoZeroUnpaired>(); }
+const LossTable& losses() { return loss_table<Kto, ApoZeroUnpaired, BcoUnpaired, Dpo, Ipo, ApoZeroPaired, ApoDown>(); }
 const Options<Arguments>& argument_options() {
-  static const auto options = kto::argument_options(losses());
+  static const auto options = kto::cli::argument_options(losses());
   return options;
 }
 Json to_json(const Arguments& arguments) { return to_json(argument_options(), arguments); }
@@ -244,7 +244,7 @@ TEST_CASE("a YAML file gives defaults that the command line overrides") {
   const std::string home = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
   if (!home.empty()) CHECK(from_file.train.output_dir == home + "/runs");
   ::setenv("HOME", "", 1);
-  CHECK(detail::expand_home("~/runs") != "/runs");
+  CHECK(expand_home("~/runs") != "/runs");
   ::setenv("HOME", home.c_str(), 1);
 }
 
@@ -643,7 +643,7 @@ struct Hinge {
 }  // namespace
 
 TEST_CASE("the losses of a program make --loss_type and its flags") {
-  const cli::LossTable& table = cli::loss_table<Kto, Hinge>();
+  const LossTable& table = loss_table<Kto, Hinge>();
   const auto read = [&](std::vector<const char*> words, std::ostream& out = std::cout) {
     words.insert(words.begin(), {"mine", "--model_name_or_path", "model", "--dataset_name", "rows.jsonl"});
     const Program program{.name = "mine", .version = "1", .usage = "", .summary = ""};
@@ -660,21 +660,24 @@ TEST_CASE("the losses of a program make --loss_type and its flags") {
   const auto hinge = [&](std::vector<const char*> words) {
     const auto args = read(std::move(words)).value();
     CHECK(table.chosen(args.loss).name == "hinge");
-    return cli::make_loss<Hinge>(args.loss.values);
+    return make_loss<Hinge>(args.loss.values);
   };
   CHECK(table.chosen(read({}).value().loss).name == "kto");
-  CHECK(cli::make_loss<Kto>(read({"--beta", "0.3"}).value().loss.values).beta == 0.3);
+  CHECK(make_loss<Kto>(read({"--beta", "0.3"}).value().loss.values).beta == 0.3);
   CHECK(hinge({"--loss_type", "hinge"}).beta == 0.5);  // its own default
   CHECK(hinge({"--beta", ".2", "--aim", "4", "--squared", "--loss_type=relu"}).aim == 4);
   CHECK(hinge({"--loss_type", "hinge", "--beta", "0.2", "--no_squared"}).beta == 0.2);
   CHECK(refused({"--aim", "3"}) == "--aim: the loss kto has no such option; it has beta");
   CHECK(refused({"--loss_type", "dpo"}) == "--loss_type: expected one of kto, hinge, got \"dpo\"");
   CHECK(refused({"--loss_type", "hinge", "--aim", "6"}) == "--aim: expected an integer from 0 to 5, got \"6\"");
+  CHECK(refused({"--loss_type", "hinge", "--desirable_weight", "2"}) ==
+        "desirable_weight and undesirable_weight weigh rows one by one, and hinge compares pairs: leave both at 1");
   CHECK(refused({"--beta", "0"}) == "--beta: expected a number > 0 and at most 1e+30, got \"0\"");
   std::ostringstream help;
-  CHECK_FALSE(read({"--help"}, help));
-  CHECK_THAT(help.str(), KTO_CONTAINS("--loss_type kto|hinge") && KTO_CONTAINS("hinge (also relu)") &&
-                             KTO_CONTAINS("default of hinge: 0.5") && KTO_CONTAINS("of hinge: the margin to reach"));
+  CHECK_FALSE(read({"--help=markdown"}, help));
+  CHECK_THAT(help.str(), KTO_CONTAINS("| `loss_type` | kto | one of kto, hinge |") &&
+                             KTO_CONTAINS("hinge (also relu)") && KTO_CONTAINS("default of hinge: 0.5") &&
+                             KTO_CONTAINS("of hinge: the margin to reach"));
 
   const Options<Arguments> options = argument_options(table);
   const auto json = to_json(options, read({"--loss_type", "hinge", "--aim", "2"}).value());
@@ -686,5 +689,5 @@ TEST_CASE("the losses of a program make --loss_type and its flags") {
   struct Clash : Kto {
     static constexpr auto options() { return std::tuple{LossOption{"seed", &Kto::beta, "taken"}}; }
   };
-  CHECK_THROWS_WITH(argument_options(cli::loss_table<Clash>()), KTO_CONTAINS("kto has a flag --seed"));
+  CHECK_THROWS_WITH(argument_options(loss_table<Clash>()), KTO_CONTAINS("kto has a flag --seed"));
 }

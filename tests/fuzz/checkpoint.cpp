@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a checkpoint-N holds beside the model: kto_checkpoint.json, the state of an optimizer, trainer_state.json.
+// The files of a checkpoint-N besides the model: kto_checkpoint.json, the state of an optimizer, trainer_state.json.
 #include "fuzz.hpp"
 #include "kto/optim/adafactor.hpp"
 #include "kto/optim/adamw.hpp"

@@ -39,4 +39,4 @@ void fuzz::lora_patterns(std::string_view bytes) {
     if (read.targets(module)) read.scaling_of(module);
 }
 
-void fuzz::yaml_config(std::string_view bytes) { kto::read_yaml(file("run.yaml", bytes)); }
+void fuzz::yaml_config(std::string_view bytes) { kto::cli::read_yaml(file("run.yaml", bytes)); }

@@ -10,7 +10,7 @@ void fuzz::rows(std::string_view bytes) { kto::read_rows(file("train.jsonl", byt
 
 void fuzz::csv(std::string_view bytes) { kto::read_rows(file("train.csv", bytes)); }
 
-// A file of many columns: the first byte says how many there are besides the text's, the second how many are left out.
+// A file of many columns: the first byte is their number besides the text's, the second how many are omitted.
 void fuzz::csv_columns(std::string_view bytes) {
   if (bytes.size() < 2) return;
   const auto count = 64U * static_cast<unsigned char>(bytes[0]), missing = static_cast<unsigned>(bytes[1]) % 4;

@@ -3,7 +3,7 @@
 # usage: run.sh PROGRAM TARGET   Fuzzes TARGET for KTO_FUZZ_SECONDS, from seeds/TARGET and goldens. Inputs that reach new
 # code, and one that fails, are left in TARGET.corpus/ and TARGET.found-* beside PROGRAM. To run one again:
 #   PROGRAM --target=TARGET FILE
-# With KTO_FUZZ_SECONDS unset it is a test that gives the same result each time: the same few inputs, made from one seed.
+# With KTO_FUZZ_SECONDS unset it is a deterministic test: the same few inputs, made from one seed.
 set -euo pipefail
 program=$1 target=$2
 here=$(dirname "${BASH_SOURCE[0]}")

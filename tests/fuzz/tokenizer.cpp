@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer.json, and the files of special tokens beside a sound tokenizer.json; used on a text.
+// tokenizer.json, and the files of special tokens with a valid tokenizer.json; applied to a text.
 #include "fuzz.hpp"
 #include "kto/text/tokenizer_config.hpp"
 

@@ -5,8 +5,8 @@
 usage: trl_options.py [KTO_PAGE.txt]      (with trl 1.16 and transformers 5.24, and once more with trl 0.22)
 
 "trl": {option: default} of ScriptArguments, KTOConfig, ModelConfig and DatasetMixtureConfig of trl 1.16; "resolved": those
-that a KTOConfig without arguments has other values of; "old": as "trl", of trl 0.22; "page": the same of KTOConfig's
-signature in TRL's documentation page, an older release. Each run writes what it can and leaves the rest.
+with different values in a KTOConfig without arguments; "old": as "trl", of trl 0.22; "page": the same from KTOConfig's
+signature in TRL's documentation page, an older release. Each run writes what it can and keeps the rest.
 """
 import dataclasses
 import json

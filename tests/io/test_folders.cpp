@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files and folders that are written to: what a killed program left, what cannot be made, and what the error says.
+// Writing files and folders: leftovers of killed programs, folders that cannot be created, and error messages.
 #include "catch.hpp"
 #include "kto/io/atomic_file.hpp"
 #include "kto/io/cache_file.hpp"
@@ -31,7 +31,7 @@ TEST_CASE("a temporary file is known by the exact form of its name") {
     CHECK_FALSE(name(other));
 }
 
-TEST_CASE("a file that is written takes away what killed programs left of it, and nothing else") {
+TEST_CASE("writing a file removes its leftovers from killed programs, and nothing else") {
   const kto_test::TemporaryFolder folder;
   const kto::fs::path file = folder.path() / "a.json";
   folder.write("a.json.tmp999999", "half");
@@ -66,7 +66,7 @@ TEST_CASE("a cache folder is cleared of what killed programs left of its files")
   CHECK(names_in(folder.path()) == Names{key + ".safetensors", "mine.safetensors.tmp999999"});
 }
 
-TEST_CASE("a folder that cannot be made is an Error that names the part of the path in the way") {
+TEST_CASE("a folder that cannot be created is an Error that names the part of the path in the way") {
   const kto_test::TemporaryFolder folder;
   const kto::fs::path& root = folder.path();
   folder.write("file", "x");

@@ -14,7 +14,7 @@ namespace {
 
 using Tensors = std::vector<std::pair<std::string, Tensor>>;
 
-/// A folder of its own, removed in the end.
+/// A temporary folder, removed at the end.
 struct Scratch {
   fs::path path = fs::temp_directory_path() / ("kto_safetensors_" + std::to_string(::getpid()));
   Scratch() {
@@ -31,7 +31,7 @@ std::string raw(const std::string& header, const std::string& data, std::optiona
   return std::string(reinterpret_cast<const char*>(&size), sizeof size) + header + data;
 }
 
-TEST_CASE("every dtype and shape is read as it was written") {
+TEST_CASE("every dtype and shape is read back unchanged") {
   const Scratch scratch;
   const Tensor base = at::arange(12).view({3, 4}) - 3;
   Tensors tensors;
@@ -56,7 +56,7 @@ TEST_CASE("every dtype and shape is read as it was written") {
   CHECK_THROWS_WITH(file.tensor("absent"), KTO_CONTAINS("a.safetensors: has no tensor \"absent\""));
 }
 
-TEST_CASE("a tensor has memory of its own, and is of the file that was opened") {
+TEST_CASE("a tensor has its own memory, and comes from the file that was opened") {
   const Scratch scratch;
   save_safetensors(scratch.path / "a.safetensors", {{"x", at::arange(4)}});
   const SafetensorsFile file(scratch.path / "a.safetensors");
@@ -107,11 +107,11 @@ TEST_CASE("damaged and foreign files are refused with file and reason") {
   const std::pair<std::string, const char*> bad[] = {
       {"", "not a safetensors file: it has only 0 bytes"},
       {"1234567", "only 7 bytes"},
-      {std::string(8, '\0'), "no header"},
-      {"PK\x03\x04 a zip file, or a pickle of PyTorch", "no header"},
+      {std::string(8, '\0'), "does not begin with a header"},
+      {"PK\x03\x04 a zip file, or a pickle of PyTorch", "does not begin with a header"},
       {"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"},
       {raw("{" + f32 + "}", data, 1000), "is truncated: its header should have 1000 bytes"},
-      {raw("{" + f32 + "}", data, std::uint64_t{1} << 63), "no header"},
+      {raw("{" + f32 + "}", data, std::uint64_t{1} << 63), "does not begin with a header"},
       {raw("{" + f32 + "}", data.substr(1)), "is truncated: tensor \"a\" ends at byte 8 of 7"},
       {raw("{" + f32 + "}", data + "x"), "1 unused bytes after the last tensor"},
       {raw("{" + f32, data), "not valid JSON"},

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that transformers loads a model folder that kto saved and computes the logits that kto did.
+"""Checks that transformers loads a model folder saved by kto and computes the same logits.
 
   check_saved_model.py FOLDER [--tolerance 1e-5]
 

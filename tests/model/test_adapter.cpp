@@ -142,7 +142,7 @@ TEST_CASE("a frozen copy of a policy with an adapter copies the adapter and shar
   CHECK(at::equal(logps(copy), before));
 }
 
-TEST_CASE("a target that matches no module is an error with near names") {
+TEST_CASE("a target that matches no module is an error with similar names") {
   CHECK_THROWS_WITH(kto::with_adapter(base_decoder(), {.target_modules = {"q_proj", "v_projj"}}),
                     KTO_CONTAINS("no module of the model matches \"v_projj\"") && KTO_CONTAINS("v_proj"));
   CHECK_THROWS_WITH(kto::with_adapter(base_decoder(), {.target_pattern = "nothing.*"}), KTO_CONTAINS("nothing.*"));
@@ -344,7 +344,7 @@ TEST_CASE("what cannot be one adapter is refused") {
   CHECK_THROWS_WITH(kto::merge_and_unload(no_bias.policy), KTO_CONTAINS("lora_bias cannot be merged"));
 }
 
-TEST_CASE("an adapter's file may hold weights of its base, and names of targets that the base has not") {
+TEST_CASE("an adapter's file may hold weights of its base, and targets that the base does not have") {
   const kto::fs::path folder = kto::fs::temp_directory_path() / ("kto_base_weights_" + std::to_string(::getpid()));
   const kto::Decoder base = base_decoder();
   auto adapted = kto::with_adapter(base, {.r = 2, .target_modules = {"q_proj", "lm_head"}});
@@ -372,7 +372,7 @@ TEST_CASE("an adapter's file may hold weights of its base, and names of targets 
   kto::fs::remove_all(folder);
 }
 
-TEST_CASE("adapters are saved and loaded whole; other shapes and names are told") {
+TEST_CASE("adapters are saved and loaded whole; other shapes and names are errors") {
   const kto::fs::path folder = kto::fs::temp_directory_path() / ("kto_adapter_" + std::to_string(::getpid()));
   const kto::LoraConfig config{
       .r = 2, .target_modules = {"q_proj", "up_proj"}, .modules_to_save = {"lm_head"}, .use_dora = true};

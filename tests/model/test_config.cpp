@@ -22,7 +22,7 @@ TEST_CASE("absent keys take transformers' defaults of the family") {
   CHECK(llama.ropes[0].max_positions == 2048);
   CHECK(llama.ropes[0].theta == 10000);
   CHECK(llama.ropes[0].dim == 128);
-  CHECK(llama.last_norm.eps == 1e-6);
+  CHECK(llama.last_norm->eps == 1e-6);
   CHECK_FALSE((attention.qkv_bias || attention.output_bias || attention.qk_norm || mlp.bias));
   CHECK_FALSE(llama.tie_word_embeddings);
   CHECK_FALSE(attention.window);

@@ -128,7 +128,7 @@ TEST_CASE("decoders agree with transformers, padded and packed, with and without
               << worst64.grad << '\n';
 }
 
-TEST_CASE("a decoder's description tells what its numbers depend on beside its weights") {
+TEST_CASE("a decoder's description has everything its numbers depend on besides its weights") {
   Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 20, "hidden_size": 16, "intermediate_size": 8,
       "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64})");
   const auto described = [&] { return describe(case_decoder(parse_model_config(json, "case"), at::kFloat)); };

@@ -15,7 +15,7 @@ Decoder small_decoder() {
   return case_decoder(parse_model_config(config, "llama_plain.json"), at::kFloat);
 }
 
-TEST_CASE("NEFTune adds bounded noise where a gradient is asked for") {
+TEST_CASE("NEFTune adds bounded noise when gradients are computed") {
   Decoder decoder = small_decoder();
   const auto vocab = decoder.spec.vocab_size;
   const Sequences sequences = case_sequences({case_ids(0, 9, vocab), case_ids(1, 4, vocab)}, false);
@@ -55,7 +55,7 @@ TEST_CASE("NEFTune and recomputed activations give the same gradient under one s
   for (std::size_t i = 0; i < kept.size(); ++i) CHECK(at::allclose(kept[i], recomputed[i], 1e-5, 1e-7));
 }
 
-TEST_CASE("NEFTune: rows that have a prompt in common are not merged, and each has noise of its own") {
+TEST_CASE("NEFTune: rows with a common prompt are not merged, and each has its own noise") {
   Decoder decoder = small_decoder();
   const auto vocab = decoder.spec.vocab_size;
   std::vector<Example> rows;
@@ -74,7 +74,7 @@ TEST_CASE("NEFTune: rows that have a prompt in common are not merged, and each h
   CHECK(at::equal(merged.rows.logp_B, apart.rows.logp_B));
   CHECK_FALSE(at::allclose(merged.rows.logp_B, plain.rows.logp_B));
   CHECK(at::allclose(merged.kl_logp_B, plain.kl_logp_B, 1e-5, 1e-5));  // the baseline has no gradient, and no noise
-  // Equal rows in one batch are told apart by their noise.
+  // Equal rows in one batch differ by their noise.
   const std::vector<Pick> twins{{&rows[0], &rows[1]}, {&rows[0], &rows[1]}};
   const Tensor logp_B = score(PackedCollator{}(twins, false)).rows.logp_B;
   CHECK(logp_B[0].item<double>() != logp_B[1].item<double>());

@@ -59,7 +59,7 @@ Tensor logits(const Decoder& decoder, const Tensor& ids_BT) {
   return head_logits(decoder.hidden(sequences), decoder.head()).unflatten(0, {ids_BT.size(0), -1});
 }
 
-/// Loads `folder` with transformers, where there is a Python for it, and compares logits.
+/// Loads `folder` with transformers, if a Python has it, and compares logits.
 void check_with_transformers(const Decoder& decoder, const fs::path& folder) {
   const char* python = std::getenv("KTO_PYTHON");
   if (python == nullptr || *python == '\0') {
@@ -87,7 +87,7 @@ TEST_CASE("parameters are float32 masters that require a gradient, whatever the 
     CHECK(load_pretrained(source, at::kBFloat16).embed_tokens.weight_VD.scalar_type() == at::kBFloat16);
     CHECK(load_pretrained(source, at::kDouble).compute == at::kDouble);
   }
-  CHECK_THROWS_WITH(load_pretrained(source, at::kInt), KTO_CONTAINS("floating type"));
+  CHECK_THROWS_WITH(load_pretrained(source, at::kInt), KTO_CONTAINS("floating-point type"));
 }
 
 TEST_CASE("every weight that is missing, unexpected or misshapen is named, ten at most") {
@@ -236,7 +236,7 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
     fs::remove(target / "expected_logits.safetensors");
     check_with_transformers(load_pretrained(target), target);
   }
-  SECTION("a failing save leaves the folder as it was") {
+  SECTION("a failed save leaves the folder unchanged") {
     fs::create_directories(scratch.path / "broken");
     CHECK_THROWS_AS(save_pretrained(decoder, target, scratch.path / "broken"), Error);
     CHECK(same(load_pretrained(target), weights));

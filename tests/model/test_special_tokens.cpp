@@ -38,7 +38,7 @@ TEST_CASE("special tokens: the configs name those of the tokenizer, as KTOTraine
   }
 }
 
-TEST_CASE("special tokens: what changes is told, of an adapter its tokenizer's alone") {
+TEST_CASE("special tokens: changes are reported; for an adapter, only those of its tokenizer") {
   const kto_test::TemporaryFolder folder;
   folder.write("config.json", R"({"model_type": "llama", "eos_token_id": 1, "bos_token_id": 5, "pad_token_id": null})");
   const NamedTokens tokens{.bos = {}, .eos = NamedToken{"<e>", 2}, .pad = NamedToken{"<e>", 2}, .pad_is_eos = true};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// AdamW with moments in bfloat16 and in 8 bits: the codes beside the definition of dynamic quantization, single steps
-// beside full AdamW, many steps beside it where moments are rounded, and runs that are repeated to the last bit.
+// AdamW with moments in bfloat16 and in 8 bits: the codes against the definition of dynamic quantization, single steps
+// and many steps (with rounded moments) against full AdamW, and runs that repeat to the last bit.
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/randn.h>
 

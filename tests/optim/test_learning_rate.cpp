@@ -10,12 +10,7 @@ using namespace kto;
 namespace {
 
 LearningRate rate(LrSchedulerType type, const Json& kwargs, double peak = 1e-4) {
-  return make_learning_rate({.type = type,
-                             .name = enum_names<LrSchedulerType>[static_cast<std::size_t>(type)],
-                             .peak = peak,
-                             .num_warmup_steps = 2,
-                             .num_steps = 10},
-                            kwargs);
+  return make_learning_rate({.type = type, .peak = peak, .num_warmup_steps = 2, .num_steps = 10}, kwargs);
 }
 
 std::string refusal(LrSchedulerType type, const char* kwargs, double peak = 1e-4) {
@@ -88,8 +83,8 @@ TEST_CASE("a polynomial without steps after its warm-up, and other edges, stay f
   using enum LrSchedulerType;
   for (const auto type : {linear, cosine, cosine_with_restarts, polynomial, inverse_sqrt})
     for (const std::int64_t step : {0, 9, 10, 11, 1000}) {
-      const LearningRate rates = make_learning_rate(
-          {.type = type, .name = "", .peak = 1e-4, .num_warmup_steps = 10, .num_steps = 10}, Json::object());
+      const LearningRate rates =
+          make_learning_rate({.type = type, .peak = 1e-4, .num_warmup_steps = 10, .num_steps = 10}, Json::object());
       CHECK(std::isfinite(rates(step)));
     }
 }

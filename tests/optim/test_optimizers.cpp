@@ -9,6 +9,7 @@
 #include "kto/cli/optimizer.hpp"
 
 using namespace kto;
+using namespace kto::cli;
 
 namespace {
 

@@ -75,7 +75,7 @@ TEST_CASE("a fixed pair is never the row itself while its group has another") {
     }
 }
 
-TEST_CASE("rows that were not precomputed are asked of a reference made anew: evaluation of a new set after training") {
+TEST_CASE("rows that were not precomputed use a newly created reference: evaluation of a new set after training") {
   const auto rows = toy::rows(16), unseen = toy::rows(10);
   const kto::TrainConfig config{.per_device_train_batch_size = 4, .max_steps = 6, .learning_rate = 0.05};
   const Model model = double_model();
@@ -171,7 +171,7 @@ class Private {
   Model model_;
 };
 
-TEST_CASE("a wrong reference is reported before anything is changed") {
+TEST_CASE("a wrong reference is an error before anything changes") {
   const auto rows = toy::rows(8);
   const kto::TrainConfig config{.per_device_train_batch_size = 4, .max_steps = 2};
   const Model model = double_model();

@@ -181,7 +181,7 @@ TEST_CASE("templates run within limits", "[chat_template]") {
   CHECK_THROWS_AS(counts.render(Json::object(), {}, {.output_bytes = 49}), kto::Error);
 }
 
-TEST_CASE("what a template goes through counts, not its loops alone", "[chat_template]") {
+TEST_CASE("all data that a template processes counts, not only its loops", "[chat_template]") {
   const Json variables = {{"text", std::string(4000000, 'a')}, {"large", Json::object()}};
   const std::string nested =
       "{% set ns = namespace(x=(), y=()) %}{% for i in range(60) %}{% set ns.x = (ns.x, ns.x) %}"
@@ -253,7 +253,7 @@ TEST_CASE("rubbish is an error or text, never a crash", "[chat_template]") {
   SUCCEED();
 }
 
-TEST_CASE("what a conversation is to a template", "[chat_template]") {
+TEST_CASE("conversations as templates see them", "[chat_template]") {
   const Json messages = {{{"role", "user"}, {"content", "hi"}, {"name", nullptr}},
                          {{"role", "assistant"}, {"reasoning", "r"}, {"content", "x"}}};
   CHECK(ChatTemplate("{{ messages[0] }}").render({{"messages", messages}}) == "{'role': 'user', 'content': 'hi'}");

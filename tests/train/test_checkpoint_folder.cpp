@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a checkpoint's manifest and states may hold: entries of unexpected kinds are damage, told with the file.
+// Malformed manifests and states of checkpoints: entries of unexpected kinds are damage, reported with the file.
 #include "catch.hpp"
 #include "kto/train/checkpoint/folder.hpp"
 #include "tests/data/temporary_folder.hpp"

@@ -59,7 +59,7 @@ TEST_CASE("a stream of rows trains as the rows in memory do, over the end of the
     }
 }
 
-TEST_CASE("a run over a stream goes on to the last bit") {
+TEST_CASE("a run over a stream resumes to the last bit") {
   const kto_test::TemporaryFolder folder;
   const auto rows = toy::rows(30);
   kto::TrainConfig config{.output_dir = (folder.path() / "out").string(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs that go on from a checkpoint under other settings: what is to come may be another, what the trained weights
-// depend on may not, and each is told by name.
+// Runs that resume from a checkpoint with different settings: settings of the future may change, those that the trained
+// weights depend on may not, and each change is reported by name.
 #include "catch.hpp"
 #include "examples/toy.hpp"
 #include "kto/loss/apo_zero.hpp"
@@ -73,7 +73,7 @@ auto toy_trainer(const kto::TrainConfig& config, Loss loss = {}, Optimizer optim
                       .optimizer = std::move(optimizer)};
 }
 
-/// The log without what a clock measured.
+/// The log without times.
 kto::Json timeless(kto::Json log) {
   for (auto& entry : log)
     for (const char* name : {"train_runtime", "train_samples_per_second", "train_steps_per_second"}) entry.erase(name);
@@ -82,7 +82,7 @@ kto::Json timeless(kto::Json log) {
 
 }  // namespace
 
-TEST_CASE("a run that goes on to more steps is the longer run, to the last bit, and says what has changed") {
+TEST_CASE("a run resumed for more steps equals the longer run, to the last bit, and reports what has changed") {
   const kto_test::TemporaryFolder folder;
   const Run whole = run(toy_trainer(steps(7, folder.path() / "whole")));
   run(toy_trainer(steps(4, folder.path() / "short")));
@@ -96,8 +96,7 @@ TEST_CASE("a run that goes on to more steps is the longer run, to the last bit, 
   CHECK_THAT(on.notes[1], KTO_CONTAINS("from step 5 on, the learning rate follows the new settings"));
 
   longer.max_steps = 3;
-  CHECK_THROWS_WITH(run(toy_trainer(longer)),
-                    KTO_CONTAINS("is of step 4, and this run ends at step 3; raise max_steps"));
+  CHECK_THROWS_WITH(run(toy_trainer(longer)), KTO_CONTAINS("has step 4, but this run ends at step 3; raise max_steps"));
   longer.max_steps = 4;
   CHECK(run(toy_trainer(longer)).notes.empty());
 }
@@ -217,7 +216,7 @@ struct Custom {
 
 }  // namespace
 
-TEST_CASE("another loss, reference, collator or optimizer is refused; what cannot be told is noted") {
+TEST_CASE("a different loss, reference, collator or optimizer is refused; what cannot be compared is noted") {
   const kto_test::TemporaryFolder folder;
   auto saved = [&, count = 0](auto trainer) mutable {
     trainer.config.output_dir = (folder.path() / std::to_string(++count)).string();
@@ -277,7 +276,7 @@ TEST_CASE("another loss, reference, collator or optimizer is refused; what canno
   };
   on = saved(trainer_with(custom(0)));
   CHECK(run(with(trainer_with(custom(0)), on)).notes.empty());
-  CHECK_THROWS_WITH(run(with(trainer_with(custom(0.5)), on)), KTO_CONTAINS("the reference is another one"));
+  CHECK_THROWS_WITH(run(with(trainer_with(custom(0.5)), on)), KTO_CONTAINS("the reference is different"));
   auto other_share = custom(0);
   other_share.share = 0.5;
   CHECK_THROWS_WITH(run(with(trainer_with(other_share), on)), KTO_CONTAINS("Custom {_, 0.5} and was "));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dynamic loss scaling beside torch's GradScaler (tests/golden/optim/make_loss_scale.py), and in the trainer.
+// Dynamic loss scaling against torch's GradScaler (tests/golden/optim/make_loss_scale.py), and in the trainer.
 #include <ATen/ops/sqrt.h>
 
 #include "catch.hpp"
@@ -106,7 +106,7 @@ TEST_CASE("where nothing overflows, training with loss scaling is training witho
   }
 }
 
-TEST_CASE("a step whose gradient overflows is left out and the scale halved") {
+TEST_CASE("a step whose gradient overflows is skipped and the scale halved") {
   const Run scaled = run(steep(4000), config_of(true, 12));
   const auto scales = scaled.column("loss_scale"), rates = scaled.column("learning_rate");
   const auto num_skipped = static_cast<std::size_t>(

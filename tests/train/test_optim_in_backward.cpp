@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// optim_in_backward beside the ordinary path, its oracle: the same weights, log and checkpoints, and no gradient left.
+// optim_in_backward against the ordinary path, its oracle: the same weights, log and checkpoints, and no gradient left.
 #include "catch.hpp"
 #include "examples/toy.hpp"
 #include "kto/collate/packed.hpp"
@@ -104,7 +104,7 @@ TEST_CASE("optim_in_backward trains as the ordinary path: tied or not, recompute
       }
 }
 
-TEST_CASE("optim_in_backward with LoRA and DoRA, and all that is trained beside them") {
+TEST_CASE("optim_in_backward with LoRA and DoRA, and everything trained along with them") {
   const kto::LoraConfig configs[] = {
       {.target_modules = {"q_proj", "down_proj", "lm_head"}},
       {.target_modules = {"q_proj", "down_proj", "lm_head"}, .modules_to_save = {"norm"}},
@@ -137,7 +137,7 @@ TEST_CASE("optim_in_backward with every optimizer") {
     compare([] { return std::pair{decoder(true), decoder(true)}; }, settings(), optimizer);
 }
 
-TEST_CASE("a parameter that has no part in the loss is left as it is, as in torch: no decay, no moments") {
+TEST_CASE("a parameter that is not part of the loss stays unchanged, as in torch: no decay, no moments") {
   const auto unused = [] { return at::ones({5}).requires_grad_(true); };
   for (const bool in_backward : {false, true}) {
     const auto table = toy::bigram_model();
@@ -159,7 +159,7 @@ TEST_CASE("a parameter that has no part in the loss is left as it is, as in torc
   }
 }
 
-TEST_CASE("a run with optim_in_backward goes on to the last bit") {
+TEST_CASE("a run with optim_in_backward resumes to the last bit") {
   const kto_test::TemporaryFolder folder;
   kto::TrainConfig config = settings();
   config.optim_in_backward = true;

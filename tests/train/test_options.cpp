@@ -67,7 +67,7 @@ TEST_CASE("defaults are KTOConfig's, except those that are marked") {
   const Json golden = read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/trl_options.json");
   Json trl = golden["trl"];
   trl.update(golden["resolved"]);
-  trl["save_strategy"] = "no";  // the library saves when it is asked to; train_kto as TRL
+  trl["save_strategy"] = "no";  // the library saves only on request; train_kto saves like TRL
   const TrainConfig defaults;
   for (const auto& row : train_options()) {
     const std::string name(row.name);
@@ -205,7 +205,7 @@ TEST_CASE("options that cannot change a number are taken with a note, and their 
   CHECK_THAT(refusal_of("local_rank", 1), KTO_CONTAINS("several devices is not supported yet (expected 0 or -1)"));
 }
 
-TEST_CASE("values that change nothing beside others are named with the reason") {
+TEST_CASE("values without effect are named with the reason") {
   const auto unused = [](auto change) {
     TrainConfig config;
     change(config);

@@ -93,7 +93,7 @@ TEST_CASE("an output folder is one run's at a time, and decided once") {
   CHECK_THROWS_WITH(OutputFolder(folder.path() / "file/out", false), KTO_CONTAINS("file is a file, not a folder"));
 }
 
-TEST_CASE("what a killed run left half-written goes, and nothing that only looks like it") {
+TEST_CASE("half-written files of killed runs are removed, and nothing that only looks like them") {
   const kto_test::TemporaryFolder folder;
   const char* own[] = {".unfinished-checkpoint-7/model.safetensors",
                        ".unfinished-checkpoint-7-removed/x",
@@ -128,7 +128,7 @@ TEST_CASE("a checkpoint that was being replaced without an exchange of names get
   CHECK(std::distance(kto::fs::directory_iterator(folder.path()), kto::fs::directory_iterator()) == 1);
 }
 
-TEST_CASE("checkpoints of other programs are neither gone on from, nor counted, nor removed") {
+TEST_CASE("checkpoints of other programs are neither resumed from, nor counted, nor removed") {
   const kto_test::TemporaryFolder folder;
   const kto::fs::path out = folder.path() / "out";
   const auto overwrite = [](kto::TrainConfig& config) { config.overwrite_output_dir = true; };
@@ -153,7 +153,7 @@ TEST_CASE("checkpoints of other programs are neither gone on from, nor counted, 
                     KTO_CONTAINS("no checkpoint-N of this program") && KTO_CONTAINS("kto_checkpoint.json"));
 }
 
-TEST_CASE("where something else lies in the place of a checkpoint, a run says so before it trains, and leaves it") {
+TEST_CASE("if something else is in the place of a checkpoint, a run reports it before training and leaves it") {
   const kto_test::TemporaryFolder folder;
   const kto::fs::path out = folder.path() / "out";
   folder.write("out/checkpoint-4/thesis.txt", "the user's");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run leaves behind at its end, and at the end of an epoch that is broken off: checkpoints, the best model, the
+// The results of a run at its end, and at the end of an interrupted epoch: checkpoints, the best model, the
 // closing entry. The numbers of steps are transformers'.
 #include "catch.hpp"
 #include "examples/toy.hpp"
@@ -62,7 +62,7 @@ using Steps = std::vector<std::int64_t>;
 
 }  // namespace
 
-TEST_CASE("a best checkpoint that is gone is told and left out; the run ends with its last weights") {
+TEST_CASE("a missing best checkpoint is reported and ignored; the run ends with its last weights") {
   const kto_test::TemporaryFolder folder;
   kto::TrainConfig config{.output_dir = (folder.path() / "out").string(),
                           .max_steps = 6,
@@ -91,7 +91,7 @@ TEST_CASE("a best checkpoint that is gone is told and left out; the run ends wit
   CHECK_THAT(resumed.notes[0], KTO_CONTAINS("checkpoint-1, no longer exists"));
   CHECK(at::equal(resumed.weights, last));
 
-  config.output_dir = (folder.path() / "removed").string();  // while the run goes on
+  config.output_dir = (folder.path() / "removed").string();  // during the run
   kto::Callback remove;
   remove.on_step_begin = [&](const kto::TrainerState& state, kto::Control&) {
     if (state.global_step == 5) kto::fs::remove_all(checkpoint(1));
@@ -134,7 +134,7 @@ TEST_CASE("a best checkpoint that is gone is told and left out; the run ends wit
   CHECK(at::equal(damaged.weights, last));
 }
 
-TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop breaks off, not one to go on with") {
+TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop cuts short, but not one that will be resumed") {
   const kto_test::TemporaryFolder folder;
   kto::TrainConfig config{.output_dir = (folder.path() / "max_steps").string(),
                           .max_steps = 5,
@@ -165,7 +165,7 @@ TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop breaks of
   CHECK(checkpoints(config.output_dir) == Steps{3});
 }
 
-TEST_CASE("an evaluation that is broken off is repeated by the run that goes on, which is the uninterrupted one") {
+TEST_CASE("an interrupted evaluation is repeated by the resumed run, which equals the uninterrupted one") {
   const kto_test::TemporaryFolder folder;
   kto::TrainConfig config{.output_dir = (folder.path() / "whole").string(),
                           .per_device_eval_batch_size = 2,
@@ -269,7 +269,7 @@ TEST_CASE("with a save_total_limit of 1 a run that has ended leaves the best che
     control.should_stop = control.interrupted = state.global_step == 3;
   };
   run(config, interrupt);
-  CHECK(checkpoints(config.output_dir) == Steps{1, 3});  // one to go on from
+  CHECK(checkpoints(config.output_dir) == Steps{1, 3});  // one to resume from
 
   config.output_dir = (folder.path() / "none").string();
   config.load_best_model_at_end = false;
@@ -297,7 +297,7 @@ TEST_CASE("a learning rate that follows the evaluations has a best model") {
   }
 }
 
-TEST_CASE("logging_first_step needs no other logging, and an epoch that an evaluation breaks off is logged") {
+TEST_CASE("logging_first_step needs no other logging, and an epoch interrupted in an evaluation is logged") {
   kto::TrainConfig config{
       .max_steps = 5, .learning_rate = 0.05, .logging_strategy = IntervalStrategy::no, .logging_first_step = true};
   CHECK(steps_with(run(config).state, "loss") == Steps{1});
@@ -310,7 +310,7 @@ TEST_CASE("logging_first_step needs no other logging, and an epoch that an evalu
   CHECK(steps_with(run(config, stop_at_evaluation(3)).state, "loss") == Steps{3});
 }
 
-TEST_CASE("ignore_data_skip begins the epoch anew, or the next one where it was done") {
+TEST_CASE("ignore_data_skip restarts the epoch, or starts the next one if it was finished") {
   const kto_test::TemporaryFolder folder;
   kto::TrainConfig config{.output_dir = (folder.path() / "out").string(),
                           .num_train_epochs = 3,
@@ -334,7 +334,7 @@ TEST_CASE("ignore_data_skip begins the epoch anew, or the next one where it was 
   CHECK(epochs_from(2) == std::vector<double>{1, 2, 3, 4, 5, 6, 7});
 }
 
-TEST_CASE("rates and counts are of the steps that were made and the tokens that are asked for") {
+TEST_CASE("rates and counts cover the steps made and the requested tokens") {
   kto::TrainConfig config{.num_train_epochs = 3,
                           .learning_rate = 0.05,
                           .logging_steps = 1,

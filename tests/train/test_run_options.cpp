@@ -69,7 +69,7 @@ TEST_CASE("batches come in order from many workers, which stop when they are not
   }
 }
 
-TEST_CASE("what a collator throws in a worker ends the run with its message") {
+TEST_CASE("an exception of a collator in a worker ends the run with its message") {
   auto rows = toy::rows(16);
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i].row = i;
   const auto model = toy::bigram_model();
@@ -94,7 +94,7 @@ TEST_CASE("eval_delay counts updates or epochs") {
   CHECK(column(run(config), "eval_loss").size() == 1);  // of two epochs
 }
 
-TEST_CASE("dataloader_drop_last leaves out an evaluation's last batch that is not full") {
+TEST_CASE("dataloader_drop_last drops an evaluation's incomplete last batch") {
   const auto rows = toy::rows(7);
   kto::TrainConfig config{.per_device_eval_batch_size = 3, .dataloader_drop_last = true};
   CHECK(kto::eval_picks(rows, config).size() == 2);
@@ -106,7 +106,7 @@ TEST_CASE("dataloader_drop_last leaves out an evaluation's last batch that is no
   CHECK(kto::eval_picks(rows, config).size() == 1);
 }
 
-TEST_CASE("the last update is evaluated, and an epoch that is broken off counts as one") {
+TEST_CASE("the last update is evaluated, and an interrupted epoch counts as one") {
   kto::TrainConfig config{
       .per_device_train_batch_size = 4, .max_steps = 7, .eval_strategy = kto::IntervalStrategy::steps, .eval_steps = 4};
   CHECK(column(run(config), "eval_loss").size() == 2);  // at 4 and 7

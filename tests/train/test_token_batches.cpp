@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// max_tokens_per_batch: what each micro-batch takes, how many updates a run has, and that it goes on where it was left.
+// max_tokens_per_batch: the rows of each micro-batch, the number of updates, and resuming.
 #include <set>
 
 #include "catch.hpp"
@@ -132,7 +132,7 @@ TEST_CASE("updates are known before training, though epochs differ in their numb
   CHECK(shorter.plan.num_epochs == 3);
 }
 
-TEST_CASE("a run by tokens goes on to the last bit, with any number of workers") {
+TEST_CASE("a run by tokens resumes to the last bit, with any number of workers") {
   const kto_test::TemporaryFolder folder;
   for (const auto sampling : {kto::SamplingStrategy::random, kto::SamplingStrategy::group_by_length}) {
     kto::TrainConfig config{.output_dir = (folder.path() / "out").string(),
@@ -191,8 +191,8 @@ TEST_CASE("max_tokens_per_batch is refused where it cannot work") {
     return std::string();
   };
   const auto examples = rows(8);
-  CHECK_THAT(refusal(examples, {.max_steps = 1}), KTO_CONTAINS("take kto::PackedCollator"));
-  CHECK_THAT(refusal(examples, {.dataloader_drop_last = true}), KTO_CONTAINS("leave out dataloader_drop_last"));
+  CHECK_THAT(refusal(examples, {.max_steps = 1}), KTO_CONTAINS("use kto::PackedCollator"));
+  CHECK_THAT(refusal(examples, {.dataloader_drop_last = true}), KTO_CONTAINS("omit dataloader_drop_last"));
   const kto::RowStream stream([&] { return [&] { return examples; }; });
   CHECK_THAT(refusal(stream, {.max_steps = 1}), KTO_CONTAINS("max_tokens_per_batch: a stream"));
 }

@@ -214,7 +214,7 @@ TEST_CASE("callbacks see the run in order and may stop it") {
   CHECK(seen == "begin9 <0>1 <1>2 log <2>3 eval-log evaluated end-log end");
   CHECK(state.global_step == 3);
   CHECK(state.epoch == 0.75);
-  CHECK(trainer.train(toy::rows(16), toy::rows(8)).global_step == 3);  // a second run goes on from the trained weights
+  CHECK(trainer.train(toy::rows(16), toy::rows(8)).global_step == 3);  // a second run starts from the trained weights
 }
 
 TEST_CASE("compute_metrics and preprocess_logits_for_metrics see every row of an evaluation") {
@@ -244,7 +244,7 @@ TEST_CASE("compute_metrics and preprocess_logits_for_metrics see every row of an
   CHECK(metrics["eval_loss"].get<double>() == Approx(0.5));
 }
 
-TEST_CASE("a loss with state observes training, not evaluation; a schedule of one's own is followed") {
+TEST_CASE("a loss with state observes training, not evaluation; your own schedule is followed") {
   const auto model = toy::bigram_model();
   kto::Trainer trainer{.model = model,
                        .collator = kto::PaddedCollator{},

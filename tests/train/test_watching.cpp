@@ -33,7 +33,7 @@ TEST_CASE("settings outside the usual ranges get a sentence each, others none") 
   CHECK(kto::config_advice(window).empty());
 }
 
-TEST_CASE("collapsing rewards are told once: kl at 0 and a falling margin, several log entries in a row") {
+TEST_CASE("collapsing rewards are reported once: kl at 0 and a falling margin, several log entries in a row") {
   std::vector<std::string> told;
   const kto::Callback watch = kto::watch_collapse([&](const std::string& text) { told.push_back(text); }, 3);
   kto::TrainerState state;
@@ -75,7 +75,7 @@ struct Poisoned {
 
 }  // namespace
 
-TEST_CASE("a batch that is not finite is told by step and rows, and no weight is changed") {
+TEST_CASE("a batch that is not finite is reported by step and rows, and no weight changes") {
   const Poisoned poisoned;
   kto::Trainer trainer{.model = poisoned.model,
                        .collator = kto::PaddedCollator{},
@@ -113,7 +113,7 @@ TEST_CASE("weights that an update leaves not finite are not saved over those tha
   CHECK(at::isfinite(kto::Checkpoint(left.begin()->second, "model").tensor("table")).all().item<bool>());
 }
 
-TEST_CASE("such a batch is left out when asked, and the others train") {
+TEST_CASE("such a batch is skipped on request, and the others train") {
   const Poisoned poisoned;
   const Tensor before = poisoned.model.parameters[0].second.detach().clone();
   kto::Trainer trainer{.model = poisoned.model,
@@ -138,7 +138,7 @@ TEST_CASE("such a batch is left out when asked, and the others train") {
 
 TEST_CASE("logging_nan_inf_filter keeps such losses out of the logged ones, of training and of evaluation") {
   const auto run = [](bool filter, double logging_steps) {
-    const Poisoned poisoned;  // step 2 of 3 is left out
+    const Poisoned poisoned;  // step 2 of 3 is skipped
     kto::Trainer trainer{.model = poisoned.model,
                          .collator = kto::PaddedCollator{},
                          .loss = kto::ApoZeroUnpaired{},

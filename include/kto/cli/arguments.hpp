@@ -5,9 +5,7 @@
 #include "kto/cli/command_line.hpp"
 #include "kto/cli/validate.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// Takes "dtype" out of model_init_kwargs or ref_model_init_kwargs into the option that `target` is.
 inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const std::string& name,
@@ -20,7 +18,7 @@ inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const st
                             ? Json(value.get<std::string>().substr(6))
                             : value;
       assign(script_options(), *find_option(script_options(), target), script, text, where);
-    } else if (among(key, idle_init_kwargs)) {
+    } else if (detail::among(key, idle_init_kwargs)) {
       if (note) note(where + " is taken without effect: models are read, and layers computed, in one way here");
     } else if (!(key == "revision" && (value == "main" || value.is_null()))) {
       throw UsageError(
@@ -33,17 +31,16 @@ inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const st
 /// Gives the options of a new adapter, which is not wanted, their defaults.
 inline void reset_lora_options(ScriptConfig& script, const Note& note) {
   for (const Option<ScriptConfig>& row : script_options()) {
-    const bool is_lora = row.works() && (row.name.starts_with("lora_") || among(row.name, "use_rslora|use_dora"));
+    const bool is_lora =
+        row.works() && (row.name.starts_with("lora_") || detail::among(row.name, "use_rslora|use_dora"));
     if (!is_lora || row.get(script) == row.get(ScriptConfig{})) continue;
     row.set(script, row.get(ScriptConfig{}));
     if (note) note(concat(row.name, " is taken without effect: use_peft is False"));
   }
 }
 
-}  // namespace detail
-
 /// The one table of all options of a program that offers `losses`, which must outlive it.
-inline Options<Arguments> argument_options(const cli::LossTable& losses) {
+inline Options<Arguments> argument_options(const LossTable& losses) {
   Options<Arguments> rows;
   const auto add = [&](auto part, const auto& options, std::string_view heading) {
     for (const auto& row : options)
@@ -56,8 +53,8 @@ inline Options<Arguments> argument_options(const cli::LossTable& losses) {
   }
   add(&Arguments::script, script_options(), "");  // aliases and refused names
   add(&Arguments::train, train_options(), "");
-  for (const cli::LossEntry& loss : losses.losses())
-    for (const cli::LossFlag& flag : loss.flags)
+  for (const LossEntry& loss : losses.losses())
+    for (const LossFlag& flag : loss.flags)
       check(find_option(train_options(), flag.name) == nullptr && find_option(script_options(), flag.name) == nullptr,
             "the loss ", loss.name, " has a flag --", flag.name, ", which is an option of its own; rename the flag");
   return rows;
@@ -77,7 +74,7 @@ inline fs::path event_folder(const Arguments& arguments) {
 /// for, and printed to `out`. `note` hears of values that were taken and change nothing. Throws UsageError with one line
 /// for the user; the program then ends with status 2.
 inline std::optional<Arguments> parse_arguments(int argc, const char* const* argv, const Program& program,
-                                                const cli::LossTable& losses, std::ostream& out = std::cout,
+                                                const LossTable& losses, std::ostream& out = std::cout,
                                                 const Note& note = {}) {
   const Options<Arguments> options = argument_options(losses);
   const auto line = read_command_line(options, program, argc, argv, out);
@@ -95,19 +92,20 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
   apply(options, *line, arguments, note);
   if (batch_size == 0) batch_size = arguments.train.max_tokens_per_batch.value_or(usual_size);  // rows have a token
   arguments.script.trl_defaults = false;  // the options have their values
-  if (adapter_is_off) detail::reset_lora_options(arguments.script, note);
+  arguments.loss.type = losses.chosen(arguments.loss).name;
+  if (adapter_is_off) reset_lora_options(arguments.script, note);
   for (std::string* path :
        {&arguments.script.model_name_or_path, &arguments.script.dataset_name, &arguments.train.output_dir})
-    *path = detail::expand_home(*path);
+    *path = expand_home(*path);
   for (auto* path :
        {&arguments.script.dataset_cache, &arguments.script.adapter_name_or_path,
         &arguments.script.ref_model_name_or_path, &arguments.script.ref_logps_cache, &arguments.script.logging_dir})
-    if (*path) **path = detail::expand_home(**path);
+    if (*path) **path = expand_home(**path);
   for (auto& [name, where] : arguments.script.eval_datasets.items())
-    if (where.is_string()) where = detail::expand_home(where.get<std::string>());
-  detail::apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype", note);
-  detail::apply_init_kwargs(arguments.script, arguments.script.ref_model_init_kwargs, "ref_model_init_kwargs",
-                            "ref_dtype", note);
+    if (where.is_string()) where = expand_home(where.get<std::string>());
+  apply_init_kwargs(arguments.script, arguments.script.model_init_kwargs, "model_init_kwargs", "dtype", note);
+  apply_init_kwargs(arguments.script, arguments.script.ref_model_init_kwargs, "ref_model_init_kwargs", "ref_dtype",
+                    note);
   validate(arguments, losses);
   if (note)
     visit_unused(options, arguments, [&](std::string_view name, std::string_view why) {
@@ -116,4 +114,4 @@ inline std::optional<Arguments> parse_arguments(int argc, const char* const* arg
   return arguments;
 }
 
-}  // namespace kto
+}  // namespace kto::cli

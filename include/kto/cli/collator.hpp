@@ -8,7 +8,7 @@
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"
 
-namespace kto {
+namespace kto::cli {
 
 /// Packed or padded, chosen at run time: half as many trainers to compile.
 struct RuntimeCollator {
@@ -32,22 +32,18 @@ struct RuntimeCollator {
   }
 };
 
-namespace detail {
-
 /// What the tokenizer's padding is, as an id; 0 where it has none: padding is never looked at.
 inline std::int64_t pad_id(const ScriptConfig& script, const NamedTokens& tokens) {
   if (script.collator != CollatorType::padded) return 0;
   return script.padding_value.value_or(tokens.pad ? tokens.pad->id : 0);
 }
 
-}  // namespace detail
-
 inline RuntimeCollator make_collator(const ScriptConfig& script, const NamedTokens& tokens) {
   return {.padded = script.collator == CollatorType::padded,
           .share_prompt = script.share_prompt,
           .truncation = truncation_of(script, tokens),
-          .pad_id = detail::pad_id(script, tokens),
+          .pad_id = pad_id(script, tokens),
           .pad_to_multiple_of = script.pad_to_multiple_of.value_or(1)};
 }
 
-}  // namespace kto
+}  // namespace kto::cli

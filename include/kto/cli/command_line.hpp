@@ -10,9 +10,7 @@
 #include "kto/cli/help.hpp"
 #include "kto/cli/yaml_file.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// `name` with underscores, looked up; "no_NAME" finds the boolean NAME and sets `negated`.
 template <class Config>
@@ -49,7 +47,7 @@ std::vector<Given> read_words(const Options<Config>& options, const std::vector<
           concat("unexpected argument ", quoted(Json(word)), "; a value follows its flag, as in --seed 1"));
     const std::size_t equals = word.find('=');
     const std::string name = word.substr(2, equals == std::string::npos ? equals : equals - 2);
-    const std::string flag = "--" + one_line(name);
+    const std::string flag = "--" + detail::one_line(name);
     bool negated = false;
     const Option<Config>* row = find_flag(options, name, negated);
     if (row == nullptr && name != "config")
@@ -76,8 +74,6 @@ std::vector<Given> read_words(const Options<Config>& options, const std::vector<
   return out;
 }
 
-}  // namespace detail
-
 /// What a command line and the YAML file that its --config names say, read once.
 struct CommandLine {
   std::vector<Given> given;
@@ -97,7 +93,7 @@ std::optional<CommandLine> read_command_line(const Options<Config>& options, con
   }
   CommandLine line;
   std::optional<std::string> path;
-  line.given = detail::read_words(options, words, path);
+  line.given = read_words(options, words, path);
   if (path) line.file = read_yaml(*path);
   return line;
 }
@@ -115,7 +111,7 @@ void apply(const Options<Config>& options, const CommandLine& line, Config& conf
   };
   for (const Given& value : line.file.values) {
     bool negated = false;
-    const auto* row = detail::find_flag(options, value.name, negated);
+    const auto* row = find_flag(options, value.name, negated);
     if (row == nullptr && value.is_merged) continue;  // it is there to be taken in by others
     if (row == nullptr || negated)
       throw UsageError(
@@ -137,4 +133,4 @@ void apply(const Options<Config>& options, const CommandLine& line, Config& conf
     for (const auto& [name, text] : notes) note(text);
 }
 
-}  // namespace kto
+}  // namespace kto::cli

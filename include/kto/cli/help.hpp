@@ -7,7 +7,7 @@
 
 #include "kto/options/option_table.hpp"
 
-namespace kto {
+namespace kto::cli {
 
 /// A program as --help and --version show it.
 struct Program {
@@ -16,8 +16,6 @@ struct Program {
   std::string_view usage;    ///< what follows the name in the usage line
   std::string_view summary;  ///< one or more lines
 };
-
-namespace detail {
 
 inline constexpr std::size_t help_columns = 100;
 
@@ -99,37 +97,32 @@ std::string other_defaults(const Options<Config>& options) {
   return out.empty() ? out : out + "; --trl_defaults takes TRL's.";
 }
 
-}  // namespace detail
-
 /// Prints the usage line, the options and their defaults.
 template <class Config>
 void show_help(const Options<Config>& options, const Program& program, std::ostream& out) {
   out << "usage: " << program.name << ' ' << program.usage << "\n\n" << program.summary << "\n\n";
-  detail::wrap(out,
-               "--flag value and --flag=value are the same; a boolean may stand alone (--bf16), with True or False, or "
-               "as --no_bf16; hyphens may stand for underscores; None is no value.",
-               0, 0);
-  if (!detail::other_defaults(options).empty())
-    detail::wrap(out, concat("Names and defaults are those of TRL 1.16, except ", detail::other_defaults(options), "."),
-                 0, 0);
+  wrap(out,
+       "--flag value and --flag=value are the same; a boolean may stand alone (--bf16), with True or False, or "
+       "as --no_bf16; hyphens may stand for underscores; None is no value.",
+       0, 0);
+  if (!other_defaults(options).empty())
+    wrap(out, concat("Names and defaults are those of TRL 1.16, except ", other_defaults(options), "."), 0, 0);
   out << "\nGeneral:\n";
-  detail::show_row(out, "  --config FILE", "YAML file of options; those on the command line go before it");
-  detail::show_row(out, "  --help, --version", "print and exit; --help=markdown: the whole table");
+  show_row(out, "  --config FILE", "YAML file of options; those on the command line go before it");
+  show_row(out, "  --help, --version", "print and exit; --help=markdown: the whole table");
   std::vector<std::string_view> groups;
   for (const Option<Config>& row : options)
     if (row.works() && std::find(groups.begin(), groups.end(), row.group) == groups.end()) groups.push_back(row.group);
   for (const std::string_view group : groups) {
     out << '\n' << group << ":\n";
     for (const Option<Config>& row : options)
-      if (row.works() && row.group == group) detail::show_option(out, options, row);
+      if (row.works() && row.group == group) show_option(out, options, row);
   }
-  detail::show_reasons(out, "Options of TRL that are taken, with a note, and change nothing here", options,
-                       [](const Option<Config>& row) { return row.without_effect; });
-  detail::show_reasons(out, "Options of TRL that are refused; only their defaults may be given", options,
-                       [](const Option<Config>& row) { return row.is_refused() ? row.reason : std::string_view(); });
+  show_reasons(out, "Options of TRL that are taken, with a note, and change nothing here", options,
+               [](const Option<Config>& row) { return row.without_effect; });
+  show_reasons(out, "Options of TRL that are refused; only their defaults may be given", options,
+               [](const Option<Config>& row) { return row.is_refused() ? row.reason : std::string_view(); });
 }
-
-namespace detail {
 
 /// For a cell of a Markdown table.
 inline std::string markdown_cell(std::string_view text) {
@@ -138,19 +131,16 @@ inline std::string markdown_cell(std::string_view text) {
   return out;
 }
 
-}  // namespace detail
-
 /// The whole table of options as a page in Markdown: name, default, meaning, and what becomes of it here.
 template <class Config>
 void show_markdown(const Options<Config>& options, const Program& program, std::ostream& out) {
-  using detail::markdown_cell;
   out << "# Options of " << program.name << "\n\n"
       << "Written by `" << program.name
       << " --help=markdown`; a test compares it with this file. Every option of TRL is here, in one of four states: it "
          "works, it stands for another, it is taken with a note and changes nothing, or it is refused, and only its "
          "default may be given.\n";
-  if (!detail::other_defaults(options).empty())
-    out << "\nNames and defaults are those of TRL 1.16, except " << detail::other_defaults(options) << "\n";
+  if (!other_defaults(options).empty())
+    out << "\nNames and defaults are those of TRL 1.16, except " << other_defaults(options) << "\n";
   std::vector<std::string_view> groups;
   for (const Option<Config>& row : options)
     if (row.works() && std::find(groups.begin(), groups.end(), row.group) == groups.end()) groups.push_back(row.group);
@@ -187,4 +177,4 @@ void show_markdown(const Options<Config>& options, const Program& program, std::
       out << "| `" << row.name << "` | " << defaults(row) << " | " << markdown_cell(row.reason) << " |\n";
 }
 
-}  // namespace kto
+}  // namespace kto::cli

@@ -5,11 +5,11 @@
 
 #include "kto/train/options/taken.hpp"
 
-namespace kto::detail {
+namespace kto::cli {
 
-inline const std::vector<TakenOptions>& taken_script_options() {
+inline const std::vector<detail::TakenOptions>& taken_script_options() {
   constexpr std::string_view one_process = "training on several devices is not supported yet";
-  static const std::vector<TakenOptions> list{
+  static const std::vector<detail::TakenOptions> list{
       {"the library chooses how to compute attention, and all ways differ by rounding alone",
        {{"attn_implementation", "None", "TEXT"},
         {"use_flash_attention_2", "False", "True"},
@@ -33,8 +33,8 @@ inline const std::vector<TakenOptions>& taken_script_options() {
 inline constexpr std::string_view idle_init_kwargs =
     "attn_implementation|low_cpu_mem_usage|trust_remote_code|use_cache|use_kernels|use_safetensors";
 
-inline const std::vector<RefusedOptions>& refused_script_options() {
-  static const std::vector<RefusedOptions> list{
+inline const std::vector<detail::RefusedOptions>& refused_script_options() {
+  static const std::vector<detail::RefusedOptions> list{
       {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
       {"quantized models are not supported yet", {{"load_in_4bit", "False"}, {"load_in_8bit", "False"}}},
       {"models are read from a folder, which has no revisions", {{"model_revision", "main"}}},
@@ -51,4 +51,4 @@ inline constexpr std::string_view other_optimizers =
     "galore_adamw_8bit_layerwise|galore_adafactor_layerwise|lomo|adalomo|grokadamw|schedule_free_radam|"
     "schedule_free_adamw|schedule_free_sgd|apollo_adamw|apollo_adamw_layerwise|stable_adamw";
 
-}  // namespace kto::detail
+}  // namespace kto::cli

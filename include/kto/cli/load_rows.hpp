@@ -19,14 +19,14 @@
 #include "kto/train/evaluation_sets.hpp"
 #include "kto/train/feed/feed.hpp"
 
-namespace kto {
+namespace kto::cli {
 
 /// The folder of what is kept from run to run. A path that is not absolute counts as none, as the XDG specification has
 /// it: the cache of each working directory would be another.
 inline fs::path user_cache_folder() {
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && fs::path(cache).is_absolute())
     return fs::path(cache) / "kto";
-  if (const fs::path folder = detail::expand_home("~/.cache"); folder.is_absolute()) return folder / "kto";
+  if (const fs::path folder = expand_home("~/.cache"); folder.is_absolute()) return folder / "kto";
   std::error_code problem;
   const fs::path folder = fs::temp_directory_path(problem);
   return (problem ? "/tmp" : folder) / ("kto-" + std::to_string(::getuid()));
@@ -45,7 +45,7 @@ inline std::vector<RowFiles> for_run(const ScriptConfig& script, std::string_vie
 /// The files of `split`; of a mixture, whose only one is train, all.
 inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::string& split) {
   if (!script.datasets.empty()) return mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
-  return row_files({.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")});
+  return kto::row_files({.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")});
 }
 
 /// What rows are called in messages.
@@ -171,9 +171,9 @@ inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const 
                        (where.is_string() && script.dataset_name.empty());
   try {
     if (!is_path)
-      return row_files({.path = script.dataset_name, .split = text, .config = script.dataset_config.value_or("")});
-    return fs::is_directory(path) ? row_files({.path = path, .split = script.dataset_test_split})
-                                  : row_files({.path = path});
+      return kto::row_files({.path = script.dataset_name, .split = text, .config = script.dataset_config.value_or("")});
+    return fs::is_directory(path) ? kto::row_files({.path = path, .split = script.dataset_test_split})
+                                  : kto::row_files({.path = path});
   } catch (const std::exception& error) {
     fail("eval_datasets: ", name, ": ",
          where.is_string() && !is_path ? concat(text, " is no file or folder, and as a split: ") : "",
@@ -202,8 +202,8 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
 
 /// Loads what `args` name for `loss`: rows, or where it compares pairs, chosen and rejected rows side by side.
 /// `processor` must outlive a stream.
-inline LoadedRows load_rows(const Arguments& args, const cli::LossEntry& loss, bool evaluates,
-                            const fs::path& model_folder, const Processor& processor, const Note& note) {
+inline LoadedRows load_rows(const Arguments& args, const LossEntry& loss, bool evaluates, const fs::path& model_folder,
+                            const Processor& processor, const Note& note) {
   const ScriptConfig& script = args.script;
   const bool paired = loss.needs.chosen_rejected;
   const std::string pairs_for = paired ? concat("the loss ", loss.name) : "";
@@ -251,4 +251,4 @@ inline LoadedRows load_rows(const Arguments& args, const cli::LossEntry& loss, b
   return out;
 }
 
-}  // namespace kto
+}  // namespace kto::cli

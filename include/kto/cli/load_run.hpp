@@ -49,10 +49,12 @@ inline void load_run(const Arguments& args, const LossTable& losses, const Note&
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != IntervalStrategy::no;
   const Processor processor(tokenizer_folder(args));
   const NamedTokens tokens = processor.named_tokens();
+  const LossEntry& loss = losses.chosen(args.loss);
   Run run{.args = args,
+          .loss = loss,
           .arguments = to_json(argument_options(losses), args),
           .note = note,
-          .rows = load_rows(args, losses.chosen(args.loss), evaluates, tokenizer_folder(args), processor, note),
+          .rows = load_rows(args, loss, evaluates, tokenizer_folder(args), processor, note),
           .policy = {},
           .collator = make_collator(args.script, tokens),
           .rows_files = {},
@@ -67,7 +69,7 @@ inline void load_run(const Arguments& args, const LossTable& losses, const Note&
   check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
         ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
   if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);
-  if (args.script.do_train)
+  if (args.script.do_train && loss.needs.kl_pairs)  // its ranges are those of KTO
     for (const std::string& advice : config_advice(args.train)) note(advice);
   run.rows_files = hash_rows_files(run.rows);
   train(run);

@@ -65,6 +65,7 @@ struct LossFlag {
 struct LossEntry {
   std::string_view name;
   std::string_view other_name;  ///< also taken for it
+  LossPaper paper;
   BatchParts needs;
   std::vector<LossFlag> flags;
 
@@ -76,7 +77,11 @@ struct LossEntry {
 
 template <class Loss>
 LossEntry loss_entry() {
-  LossEntry out{.name = Loss::name, .other_name = other_name<Loss>(), .needs = Loss::needs, .flags = {}};
+  LossEntry out{.name = Loss::name,
+                .other_name = other_name<Loss>(),
+                .paper = paper_of<Loss>(),
+                .needs = Loss::needs,
+                .flags = {}};
   for (const Option<Loss>& row : loss_options<Loss>())
     out.flags.push_back({.name = row.name,
                          .help = row.help,
@@ -106,7 +111,8 @@ class LossTable {
           help_.emplace_back(flag.name, help_of(flag));
     }
     type_help_ = "the loss";
-    if (!paired.empty()) type_help_ += "; these compare the two completions of a pair: " + paired;
+    if (!paired.empty())
+      type_help_ += "; those that compare the completions of a pair, and take rows with chosen and rejected: " + paired;
   }
 
   LossTable(const LossTable&) = delete;  // options refer to it

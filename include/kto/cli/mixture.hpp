@@ -14,9 +14,7 @@
 #include "kto/data/rows.hpp"
 #include "kto/options/option.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// "~/x" below the home folder, HOME or, where that is empty, that of the user's entry, as Python's expanduser has it;
 /// other paths, and those of a user without a home, as they are.
@@ -27,8 +25,6 @@ inline std::string expand_home(const std::string& path) {
     if (const passwd* user = ::getpwuid(::getuid()); user != nullptr) home = user->pw_dir;
   return home != nullptr ? home + path.substr(1) : path;
 }
-
-}  // namespace detail
 
 /// One set of a mixture: TRL's DatasetConfig.
 struct MixturePart {
@@ -54,13 +50,13 @@ inline std::vector<MixturePart> parse_mixture(const Json& datasets, bool streami
     for (const auto& [key, value] : datasets[i].items()) {
       if (value.is_null() && key != "path") continue;
       if (key == "path")
-        source.path = detail::expand_home(text(value, key));
+        source.path = expand_home(text(value, key));
       else if (key == "name" || key == "config") {
         const std::string name = text(value, key);
         if (!source.config.empty() && source.config != name) bad(key, "name and config both name the configuration");
         source.config = name;
       } else if (key == "data_dir")
-        source.data_dir = detail::expand_home(text(value, key));
+        source.data_dir = expand_home(text(value, key));
       else if (key == "split")
         source.split = text(value, key);
       else if (key == "columns") {
@@ -80,7 +76,7 @@ inline std::vector<MixturePart> parse_mixture(const Json& datasets, bool streami
       if (const auto files = datasets[i].find("data_files"); files != datasets[i].end() && !files->is_null()) {
         source.data_files = parse_data_files(*files, concat("datasets[", i, "]"));
         for (SplitPatterns& entry : source.data_files)
-          for (std::string& pattern : entry.patterns) pattern = detail::expand_home(pattern);
+          for (std::string& pattern : entry.patterns) pattern = expand_home(pattern);
         for (const auto& slice : slices)
           if (std::ranges::find(source.data_files, slice.split, &SplitPatterns::split) == source.data_files.end())
             bad("data_files", "has no files for the split ", slice.split);
@@ -137,4 +133,4 @@ inline std::vector<RowFiles> mixture_files(const std::vector<MixturePart>& mixtu
   return out;
 }
 
-}  // namespace kto
+}  // namespace kto::cli

@@ -11,9 +11,7 @@
 #include "kto/cli/arguments.hpp"
 #include "kto/optim/any.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// "a=1, b=true" as pairs, spaces left out.
 inline std::vector<std::pair<std::string, std::string>> split_optim_args(std::string text) {
@@ -40,7 +38,7 @@ class OptimArgs {
 
   void take(std::string_view name, double& out, const Range& range) {
     if (const std::string* text = find(name))
-      if (!decode_number(*text, out) || !in_range(out, range)) refuse(name, range.expects, *text);
+      if (!detail::decode_number(*text, out) || !detail::in_range(out, range)) refuse(name, range.expects, *text);
   }
   void take(std::string_view name, bool& out) {
     if (const std::string* text = find(name))
@@ -74,11 +72,9 @@ class OptimArgs {
   std::vector<std::string> known_ = {};
 };
 
-}  // namespace detail
-
 /// The optimizer of --optim. Throws UsageError for optim_args that it does not have.
 inline AnyOptimizer make_any_optimizer(const ScriptConfig& script, const TrainConfig& train) {
-  detail::OptimArgs arguments(script);
+  OptimArgs arguments(script);
   const Range share = detail::fraction("a number >= 0 and < 1", false), positive = detail::above_zero();
   AnyOptimizer out;
   switch (script.optim) {
@@ -126,4 +122,4 @@ inline AnyOptimizer make_any_optimizer(const ScriptConfig& script, const TrainCo
   return out;
 }
 
-}  // namespace kto
+}  // namespace kto::cli

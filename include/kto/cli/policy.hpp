@@ -10,7 +10,7 @@
 #include "kto/cli/arguments.hpp"
 #include "kto/kto.hpp"
 
-namespace kto {
+namespace kto::cli {
 
 inline at::Device choose_device(const std::string& name) {
   if (name == "auto") return at::hasCUDA() ? at::kCUDA : at::kCPU;
@@ -234,4 +234,4 @@ inline fs::path tokenizer_folder(const Arguments& args) {
   return bare_adapter ? base_of_adapter(folder) : folder;
 }
 
-}  // namespace kto
+}  // namespace kto::cli

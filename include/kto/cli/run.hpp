@@ -21,6 +21,7 @@ namespace kto::cli {
 /// Everything but loss and reference.
 struct Run {
   Arguments args;
+  const LossEntry& loss;
   Json arguments;  ///< the content of training_args.json
   Note note;
   LoadedRows rows;
@@ -33,7 +34,8 @@ struct Run {
 /// The callbacks of --report_to, and the bar.
 inline Callbacks make_callbacks(const Run& run) {
   const Arguments& args = run.args;
-  Callbacks out{show_progress(stdout, !args.script.disable_tqdm.value_or(false)), watch_collapse(run.note)};
+  Callbacks out{show_progress(stdout, !args.script.disable_tqdm.value_or(false))};
+  if (run.loss.needs.kl_pairs) out.push_back(watch_collapse(run.note));
   const fs::path folder = args.train.output_dir;
   if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)  // this run begins its own
     out.push_back(
@@ -57,10 +59,9 @@ EvaluationHooks evaluation_hooks(const Run& run, const Reference& reference) {
   config.top_p = 1;
   config.seed = static_cast<std::uint64_t>(run.args.train.seed);
   std::optional<Decoder> other;
-  if constexpr (requires { reference.model.layers; })
-    other = reference.model;
-  else
-    run.note("generate_during_eval: the reference was let go after precompute_ref_log_probs; the policy writes alone");
+  visit_models(reference, [&](const Decoder& held) { other = held; });
+  if (!other)
+    run.note("generate_during_eval: the reference was freed after precompute_ref_log_probs; only the policy writes");
   const auto count = static_cast<std::size_t>(script.generation_num_prompts);
   for (const auto& [name, rows] : run.rows.evaluation)
     check(!first_prompts(rows, 1).empty(), "generate_during_eval: no row of the evaluation ",

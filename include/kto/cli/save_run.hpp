@@ -10,9 +10,7 @@
 #include "kto/train/model_card.hpp"
 #include "kto/train/state.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// Takes away what an overwritten run of the other kind left: a loader would put an adapter on the new weights, or read
 /// the old model for the new adapter's.
@@ -26,21 +24,20 @@ inline void remove_whole_model(const fs::path& folder, const fs::path& base) {
   for (const char* name : {"config.json", "generation_config.json"}) fs::remove(folder / name);
 }
 
-}  // namespace detail
-
 /// Saves the model or the adapter that is trained, for transformers or PEFT to load.
 inline void save_policy(const Policy& policy, const fs::path& folder) {
   if (policy.adapter) {
     save_adapter({policy.model, *policy.adapter}, folder, policy.tokenizer_files, policy.tokens);
-    detail::remove_whole_model(folder, policy.base);
+    remove_whole_model(folder, policy.base);
   } else {
     save_pretrained(policy.model, folder, policy.base_files, policy.tokens);
-    detail::remove_adapter(folder);
+    remove_adapter(folder);
   }
 }
 
 /// README.md of the trained model. Its base is named as config.json says that the hub has it, else by its folder.
-inline std::string model_card(const Arguments& args, const Policy& policy, std::string_view version) {
+inline std::string model_card(const Arguments& args, const LossEntry& loss, const Policy& policy,
+                              std::string_view version) {
   const std::string base = policy.base_files.object("config.json").value("_name_or_path", "");
   const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
   return to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
@@ -48,12 +45,16 @@ inline std::string model_card(const Arguments& args, const Policy& policy, std::
                       .base_is_folder = !is_hub_name(base),
                       .dataset = "",
                       .library_name = policy.adapter && !args.script.merge_and_unload ? "peft" : "transformers",
+                      .tags = {"trl", std::string(loss.name)},
+                      .method = std::string(loss.paper.method),
+                      .paper_title = std::string(loss.paper.title),
+                      .paper_id = std::string(loss.paper.arxiv_id),
                       .version = std::string(version)});
 }
 
 /// Writes what transformers' Trainer leaves in its output folder. `arguments` is the content of training_args.json.
-inline void save_run(const Arguments& args, const Json& arguments, const Policy& policy, const TrainerState& state,
-                     const Plan& plan, const Json& eval_metrics, std::string_view version) {
+inline void save_run(const Arguments& args, const Json& arguments, const LossEntry& loss, const Policy& policy,
+                     const TrainerState& state, const Plan& plan, const Json& eval_metrics, std::string_view version) {
   const fs::path folder = args.train.output_dir;
   const auto write = [&](const char* name, const Json& content) { write_file(folder / name, content.dump(2) + "\n"); };
   Policy saved = policy;
@@ -62,7 +63,7 @@ inline void save_run(const Arguments& args, const Json& arguments, const Policy&
     saved.adapter.reset();
   }
   save_policy(saved, folder);
-  write_file(folder / "README.md", model_card(args, policy, version));
+  write_file(folder / "README.md", model_card(args, loss, policy, version));
   Json results = state.log_history.back();
   results.erase("step");
   write("train_results.json", results);
@@ -75,4 +76,4 @@ inline void save_run(const Arguments& args, const Json& arguments, const Policy&
   write("trainer_state.json", to_json(state, plan, args.train));
 }
 
-}  // namespace kto
+}  // namespace kto::cli

@@ -11,7 +11,7 @@
 #include "kto/text/named_tokens.hpp"
 #include "kto/train/options/options.hpp"
 
-namespace kto {
+namespace kto::cli {
 
 enum class CollatorType { packed, padded };
 enum class MatmulChoice { automatic, aten, onednn };
@@ -19,19 +19,27 @@ enum class ReferenceDtype { float32, bfloat16 };
 enum class Optim { adamw_torch_fused, adamw_torch, adamw_8bit, adamw_bf16, sgd, rmsprop, adagrad, adafactor };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
 
+}  // namespace kto::cli
+
+namespace kto {
+
 template <>
-inline constexpr std::array<std::string_view, 8> enum_names<Optim>{
+inline constexpr std::array<std::string_view, 8> enum_names<cli::Optim>{
     "adamw_torch_fused", "adamw_torch", "adamw_8bit", "adamw_bf16", "sgd", "rmsprop", "adagrad", "adafactor"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<TruncationMode>{"keep_end", "keep_start"};
 template <>
-inline constexpr std::array<std::string_view, 2> enum_names<CollatorType>{"packed", "padded"};
+inline constexpr std::array<std::string_view, 2> enum_names<cli::CollatorType>{"packed", "padded"};
 template <>
-inline constexpr std::array<std::string_view, 3> enum_names<MatmulChoice>{"auto", "aten", "onednn"};
+inline constexpr std::array<std::string_view, 3> enum_names<cli::MatmulChoice>{"auto", "aten", "onednn"};
 template <>
-inline constexpr std::array<std::string_view, 2> enum_names<ReferenceDtype>{"float32", "bfloat16"};
+inline constexpr std::array<std::string_view, 2> enum_names<cli::ReferenceDtype>{"float32", "bfloat16"};
 template <>
-inline constexpr std::array<std::string_view, 3> enum_names<ModelDtype>{"float32", "bfloat16", "auto"};
+inline constexpr std::array<std::string_view, 3> enum_names<cli::ModelDtype>{"float32", "bfloat16", "auto"};
+
+}  // namespace kto
+
+namespace kto::cli {
 
 struct ScriptConfig {
   std::string model_name_or_path = "";
@@ -133,4 +141,4 @@ inline Truncation truncation_of(const ScriptConfig& script, const NamedTokens& t
                                   .eos_id = id(tokens.eos)}};
 }
 
-}  // namespace kto
+}  // namespace kto::cli

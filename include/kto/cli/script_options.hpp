@@ -4,27 +4,24 @@
 
 #include "kto/cli/script_rows.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// Says of which options the value changes nothing, and beside which others.
 inline void add_unused_script_options(Options<ScriptConfig>& rows) {
   using C = ScriptConfig;
-  set_unused(rows, {"run_name"}, "there is no report_to", [](const C& c) { return !c.report_to; });
-  set_unused(rows, {"logging_dir"}, "report_to does not name tensorboard",
-             [](const C& c) { return !reports_to(c, "tensorboard"); });
-  set_unused(rows, {"padding_value", "pad_to_multiple_of"}, "packed rows have no padding (see collator)",
-             [](const C& c) { return c.collator != CollatorType::padded; });
-  set_unused(rows, {"precompute_ref_batch_size"}, "there is no precompute_ref_log_probs",
-             [](const C& c) { return !c.precompute_ref_log_probs; });
-  set_unused(rows, {"ref_model_mixup_alpha", "ref_model_sync_steps"}, "there is no sync_ref_model",
-             [](const C& c) { return !c.sync_ref_model; });
-  set_unused(rows, {"bf16_full_eval", "fp16_full_eval"},
-             "it is of evaluations outside training, which do_eval asks for", [](const C& c) { return !c.do_eval; });
+  detail::set_unused(rows, {"run_name"}, "there is no report_to", [](const C& c) { return !c.report_to; });
+  detail::set_unused(rows, {"logging_dir"}, "report_to does not name tensorboard",
+                     [](const C& c) { return !reports_to(c, "tensorboard"); });
+  detail::set_unused(rows, {"padding_value", "pad_to_multiple_of"}, "packed rows have no padding (see collator)",
+                     [](const C& c) { return c.collator != CollatorType::padded; });
+  detail::set_unused(rows, {"precompute_ref_batch_size"}, "there is no precompute_ref_log_probs",
+                     [](const C& c) { return !c.precompute_ref_log_probs; });
+  detail::set_unused(rows, {"ref_model_mixup_alpha", "ref_model_sync_steps"}, "there is no sync_ref_model",
+                     [](const C& c) { return !c.sync_ref_model; });
+  detail::set_unused(rows, {"bf16_full_eval", "fp16_full_eval"},
+                     "it is of evaluations outside training, which do_eval asks for",
+                     [](const C& c) { return !c.do_eval; });
 }
-
-}  // namespace detail
 
 /// The rows for ScriptConfig.
 inline const Options<ScriptConfig>& script_options() {
@@ -62,7 +59,7 @@ inline const Options<ScriptConfig>& script_options() {
         text(option(&C::dataset_config, "dataset_config", group::data,
                     "which of the configurations that the README.md of the data set's folder names; None: its default"),
              "NAME"),
-        detail::with_synonyms(detail::datasets_option(), "dataset_mixer|dataset_mixture"),
+        detail::with_synonyms(datasets_option(), "dataset_mixer|dataset_mixture"),
         option(
             &C::test_split_size, "test_split_size", group::data,
             "share of the rows of the train split, drawn by seed, that is held out as the test split; the others are "
@@ -88,7 +85,7 @@ inline const Options<ScriptConfig>& script_options() {
             "SPLIT"),
         text(option(&C::dataset_test_split, "dataset_test_split", group::data, "split to evaluate on, likewise"),
              "SPLIT"),
-        detail::eval_datasets_option(),
+        eval_datasets_option(),
         option(&C::max_length, "max_length", group::data,
                "rows are cut after this many tokens; None: never (512 with max_prompt_length, "
                "max_completion_length or truncation_mode, as in TRL 0.22)",
@@ -111,10 +108,9 @@ inline const Options<ScriptConfig>& script_options() {
             "the same numbers to rounding"),
         option(&C::padding_value, "padding_value", group::data,
                "token id that rows are padded with; None: the tokenizer's pad token", detail::count(0)),
-        detail::none_also(
-            option(&C::pad_to_multiple_of, "pad_to_multiple_of", group::data,
-                   "padded rows have a multiple of this many tokens; None or auto: no such", detail::count(1)),
-            "auto"),
+        none_also(option(&C::pad_to_multiple_of, "pad_to_multiple_of", group::data,
+                         "padded rows have a multiple of this many tokens; None or auto: no such", detail::count(1)),
+                  "auto"),
         option(&C::label_pad_token_id, "label_pad_token_id", group::data,
                "of rows that are tokenized already (completion_input_ids, completion_labels, label): the label of what "
                "is not the completion",
@@ -124,7 +120,7 @@ inline const Options<ScriptConfig>& script_options() {
                "threads that tokenize; None: all cores; the result is the same for any number",
                {"None or an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),
         {.name = "preprocessing_num_workers", .alias_of = "dataset_num_proc"},
-        detail::optim_option(),
+        optim_option(),
         text(option(&C::optim_args, "optim_args", group::optimization,
                     "of sgd: momentum, dampening, nesterov; of rmsprop: alpha, eps, momentum, centered; of adagrad: "
                     "lr_decay, eps"),
@@ -204,7 +200,7 @@ inline const Options<ScriptConfig>& script_options() {
                "\"dtype\" in place of --dtype; revision main"),
         option(&C::ref_model_init_kwargs, "ref_model_init_kwargs", group::reference,
                "\"dtype\" in place of --ref_dtype"),
-        detail::with_synonyms(detail::report_option(), "wandb_project|wandb_entity|logger"),
+        detail::with_synonyms(report_option(), "wandb_project|wandb_entity|logger"),
         text(option(&C::logging_dir, "logging_dir", group::output,
                     "folder of TensorBoard's event files; None: runs in output_dir, and in that run_name (with _ for "
                     "/), if there is one"),
@@ -222,12 +218,12 @@ inline const Options<ScriptConfig>& script_options() {
         {.name = "use_cpu", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
         {.name = "no_cuda", .is_flag = true, .alias_of = "device", .alias_value = "cpu"},
     };
-    detail::add_unused_script_options(rows);
-    detail::add_taken(rows, detail::taken_script_options());
-    detail::add_refused(rows, detail::refused_script_options());
+    add_unused_script_options(rows);
+    detail::add_taken(rows, taken_script_options());
+    detail::add_refused(rows, refused_script_options());
     return rows;
   }();
   return table;
 }
 
-}  // namespace kto
+}  // namespace kto::cli

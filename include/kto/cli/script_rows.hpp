@@ -7,9 +7,7 @@
 #include "kto/cli/known_options.hpp"
 #include "kto/cli/script_config.hpp"
 
-namespace kto {
-
-namespace detail {
+namespace kto::cli {
 
 /// A row of an optional value that other trainers also leave out by the word `none`.
 template <class Config>
@@ -33,8 +31,8 @@ inline Option<ScriptConfig> optim_option() {
       return set(config, "adamw_torch");
     return set(config, value);
   };
-  return with_refused(row, other_optimizers,
-                      "it needs a Python package or hardware that is not used here, and has no counterpart");
+  return detail::with_refused(row, other_optimizers,
+                              "it needs a Python package or hardware that is not used here, and has no counterpart");
 }
 
 /// report_to: the names of writers of metrics; "none" and "all" stand for no and every one.
@@ -126,6 +124,4 @@ inline Option<ScriptConfig> eval_datasets_option() {
   return row;
 }
 
-}  // namespace detail
-
-}  // namespace kto
+}  // namespace kto::cli

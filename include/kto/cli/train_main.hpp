@@ -7,11 +7,15 @@
 // default.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <functional>
 #include <iostream>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 #include "kto/cli/load_run.hpp"
 #include "kto/cli/train_run.hpp"
@@ -104,25 +108,32 @@ void train_chosen(const Run& run, const LossTable& losses) {
 /// What a loss must have for a command line. Each requirement is one static_assert whose text says what to write.
 template <class Loss>
 struct CommandLineLoss {
-  static_assert(NamesItself<Loss>,
-                "kto: write `static constexpr std::string_view name = \"my_loss\";` in your loss, its value of "
-                "--loss_type; see kto/loss/option.hpp");
-  static_assert(ListsOptions<Loss>,
-                "kto: write `static constexpr auto options() { return std::tuple{kto::LossOption{\"beta\", "
-                "&MyLoss::beta, \"what it means\"}}; }` in your loss, its flags (std::tuple{}: none); see "
-                "kto/loss/option.hpp");
+  static_assert(NamesItself<Loss> && ListsOptions<Loss>,
+                "kto: write `static constexpr std::string_view name = \"my_loss\";`, its value of --loss_type, and "
+                "`static constexpr auto options() { return std::tuple{kto::LossOption{\"beta\", &MyLoss::beta, \"what "
+                "it means\"}}; }`, its flags, in your loss; see kto/loss/option.hpp");
   static_assert(!Observes<Loss, Tensor> || HasState<Loss>,
                 "kto: your loss observes: write `template <class Archive> void visit_state(Archive&)` in it, which "
                 "lists what a checkpoint has to keep; see kto/io/state.hpp");
   static_assert(sizeof(LossContract<Loss>) > 0);
-  static constexpr bool is_sound = NamesItself<Loss> && ListsOptions<Loss> && LossPolicy<Loss, Tensor>;
 };
+template <class Loss>
+inline constexpr bool is_sound = NamesItself<Loss> && ListsOptions<Loss> && LossPolicy<Loss, Tensor>;
+
+template <class... Losses>
+constexpr bool names_differ() {
+  std::array names{std::string_view(Losses::name)...};
+  std::ranges::sort(names);
+  return std::ranges::adjacent_find(names) == names.end();
+}
 
 /// The whole program; returns its exit status.
 template <class... Losses>
 int train_main(int argc, char** argv) {
   static_assert(sizeof...(Losses) > 0, "kto: train_main needs a loss: kto::cli::train_main<kto::Kto>(argc, argv)");
-  if constexpr (sizeof...(Losses) > 0 && (CommandLineLoss<Losses>::is_sound && ...)) {
+  static_assert((sizeof(CommandLineLoss<Losses>) + ... + 0) >= sizeof...(Losses));
+  if constexpr (sizeof...(Losses) > 0 && (is_sound<Losses> && ...)) {
+    static_assert(names_differ<Losses...>(), "kto: two losses of train_main have the same name; rename one");
     const LossTable& losses = loss_table<Losses...>();
     return run_program(argc, argv, losses, [&](const Run& run) { train_chosen<Losses...>(run, losses); });
   } else {

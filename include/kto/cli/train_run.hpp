@@ -35,7 +35,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                   .checkpointing = {.save_model = [&](const fs::path& folder) { save_policy(run.policy, folder); },
                                     .arguments = run.arguments,
                                     .files = run.rows_files,
-                                    .model_card = model_card(args, run.policy, library_version)}};
+                                    .model_card = model_card(args, run.loss, run.policy, library_version)}};
   Json eval_metrics = Json::object();
   const auto evaluate = [&](std::int64_t num_tokens) {
     if (!args.script.bf16_full_eval && !args.script.fp16_full_eval)
@@ -71,7 +71,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     } catch (const Interrupted&) {
       run.note("the evaluation after training is broken off; the trained model is saved without it");
     }
-  save_run(args, run.arguments, run.policy, state, plan, eval_metrics, library_version);
+  save_run(args, run.arguments, run.loss, run.policy, state, plan, eval_metrics, library_version);
   std::cout << "Model saved to " << printable(args.train.output_dir) << '\n';
 }
 

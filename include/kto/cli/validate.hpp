@@ -7,13 +7,13 @@
 #include "kto/cli/script_options.hpp"
 #include "kto/train/kl_group.hpp"
 
-namespace kto {
+namespace kto::cli {
 
 /// Throws UsageError when two arguments contradict each other.
-inline void validate(const Arguments& arguments, const cli::LossTable& losses) {
+inline void validate(const Arguments& arguments, const LossTable& losses) {
   validate(arguments.train);
   losses.check(arguments.loss);
-  const cli::LossEntry& loss = losses.chosen(arguments.loss);
+  const LossEntry& loss = losses.chosen(arguments.loss);
   if (loss.needs.chosen_rejected && (arguments.train.desirable_weight != 1 || arguments.train.undesirable_weight != 1))
     throw UsageError(concat("desirable_weight and undesirable_weight weigh rows one by one, and ", loss.name,
                             " compares pairs: leave both at 1"));
@@ -116,4 +116,4 @@ inline void validate(const Arguments& arguments, const cli::LossTable& losses) {
     throw UsageError("eval_on_start needs --do_eval, or --eval_strategy steps or epoch");
 }
 
-}  // namespace kto
+}  // namespace kto::cli

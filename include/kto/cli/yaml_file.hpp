@@ -15,7 +15,7 @@
 
 #include "kto/options/option_table.hpp"
 
-namespace kto {
+namespace kto::cli {
 
 /// A value for an option, and the place that gave it: "--seed", or "run.yaml: line 3: seed".
 struct Given {
@@ -29,8 +29,6 @@ struct YamlFile {
   std::vector<Given> values;
   std::vector<std::pair<std::string, std::string>> environment;
 };
-
-namespace detail {
 
 /// Whether a YAML text goes on after its first document. (YAML::LoadAll never comes back from some broken texts.)
 inline bool has_second_document(const std::string& text) {
@@ -137,13 +135,13 @@ class YamlReader {
       out = written;
       std::int64_t whole = 0;
       double number = 0;
-      const std::string text = lower(written);
+      const std::string text = detail::lower(written);
       if (node.Tag() != "?") return out;
       if (text == "true" || text == "false")
         out = text == "true";
-      else if (decode_number(written, whole))
+      else if (detail::decode_number(written, whole))
         out = whole;
-      else if (decode_number(written, number))
+      else if (detail::decode_number(written, number))
         out = number;
     }
     return out;
@@ -186,13 +184,11 @@ inline std::string environment_value(const YAML::Node& node) {
   const std::string text = node.Scalar();
   const bool plain = node.Tag() == "?";
   for (const std::string_view word : {"true", "yes", "on"})
-    if (plain && lower(text) == word) return "True";
+    if (plain && detail::lower(text) == word) return "True";
   for (const std::string_view word : {"false", "no", "off"})
-    if (plain && lower(text) == word) return "False";
+    if (plain && detail::lower(text) == word) return "False";
   return text;
 }
-
-}  // namespace detail
 
 /// Reads a YAML file. Throws UsageError naming file and line when it cannot be read, is not YAML, or is not a mapping.
 inline YamlFile read_yaml(const fs::path& path) {
@@ -202,7 +198,7 @@ inline YamlFile read_yaml(const fs::path& path) {
   try {
     const std::string text = read_file(path);
     root = YAML::Load(text);
-    several = detail::has_second_document(text);
+    several = has_second_document(text);
   } catch (const YAML::Exception& error) {
     throw bad(path.string(), ": line ", error.mark.line + 1, ": not valid YAML: ", error.msg);
   } catch (const Error& error) {
@@ -210,7 +206,7 @@ inline YamlFile read_yaml(const fs::path& path) {
   }
   if (several || !root.IsMap()) throw bad(path.string(), ": expected one YAML mapping of option names to values");
   YamlFile out;
-  detail::YamlReader reader(path);
+  YamlReader reader(path);
   std::set<std::string> seen;
   std::vector<YAML::Node> nodes;
   for (const auto& [name, value] : reader.entries(root)) {
@@ -228,11 +224,11 @@ inline YamlFile read_yaml(const fs::path& path) {
       const bool scalars = variable.IsScalar() && (text.IsScalar() || text.IsNull());
       if (!scalars || variable.Scalar().empty() || variable.Scalar().find('=') != std::string::npos)
         throw bad(reader.place(variable), ": expected env to map names of variables to plain values");
-      out.environment.emplace_back(variable.Scalar(), detail::environment_value(text));
+      out.environment.emplace_back(variable.Scalar(), environment_value(text));
     }
   }
   for (std::size_t i = 0; i < nodes.size(); ++i) out.values[i].is_merged = reader.is_merged(nodes[i]);
   return out;
 }
 
-}  // namespace kto
+}  // namespace kto::cli

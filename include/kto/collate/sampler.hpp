@@ -57,7 +57,10 @@ inline std::vector<std::size_t> token_groups(std::span<const std::size_t> order,
   std::int64_t tokens = 0;
   for (const std::size_t unit : order) {
     tokens += lengths[unit];
-    if (sizes.empty() || sizes.back() == max_units || tokens > max_tokens) sizes.push_back(0), tokens = lengths[unit];
+    if (sizes.empty() || sizes.back() == max_units || tokens > max_tokens) {
+      sizes.push_back(0);
+      tokens = lengths[unit];
+    }
     ++sizes.back();
   }
   return sizes;

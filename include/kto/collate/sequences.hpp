@@ -14,45 +14,88 @@ namespace kto {
 
 namespace detail {
 
-inline Tensor int64_tensor(const std::vector<std::int64_t>& values) {
-  return at::tensor(at::ArrayRef<std::int64_t>(values), at::kLong);
-}
+/// Writes Sequences segment by segment. Completion tokens are scored, but never a sequence's first token: nothing
+/// predicts it.
+class SequenceWriter {
+ public:
+  std::int64_t size() const { return static_cast<std::int64_t>(ids_.size()); }
+
+  /// Pair `row` as a segment, filled up with `pad_id` to `padded_length` tokens.
+  void put_pair(std::size_t row, const TokenPair& pair, std::int64_t padded_length = 0, std::int64_t pad_id = 0) {
+    const std::int64_t begin = size();
+    pair.append_prompt(ids_);
+    pair.append_completion(ids_);
+    const std::int64_t length = size() - begin;
+    ids_.resize(static_cast<std::size_t>(begin + std::max(length, padded_length)), pad_id);
+    put_segment({.begin = begin, .length = size() - begin}, length);
+    score(row, pair, begin, begin + static_cast<std::int64_t>(pair.prompt_size()));
+  }
+  /// The prompt of `pair` as a segment, for completions to follow.
+  void put_prompt(const TokenPair& pair) {
+    const std::int64_t begin = size();
+    pair.append_prompt(ids_);
+    put_segment({.begin = begin, .length = size() - begin}, size() - begin);
+  }
+  /// The completion of pair `row` as a segment after its prompt, which begins at `prompt_begin`. What is written here
+  /// stands behind `offset` tokens.
+  void put_completion(std::size_t row, const TokenPair& pair, std::int64_t prompt_begin, std::int64_t offset = 0) {
+    const std::int64_t begin = size();
+    pair.append_completion(ids_);
+    put_segment({.begin = begin,
+                 .length = size() - begin,
+                 .prefix_begin = prompt_begin,
+                 .prefix_length = static_cast<std::int64_t>(pair.prompt_size())},
+                size() - begin);
+    score(row, pair, prompt_begin, offset + begin);
+  }
+
+  Sequences finish(std::size_t num_rows) && {
+    const auto tensor = [](const std::vector<std::int64_t>& values) {
+      return at::tensor(at::ArrayRef<std::int64_t>(values), at::kLong);
+    };
+    if (!ids_.empty()) out_.max_id = *std::ranges::max_element(ids_);
+    out_.num_rows = static_cast<std::int64_t>(num_rows);
+    out_.ids_N = tensor(ids_);
+    out_.position_N = tensor(positions_);
+    out_.predict_C = tensor(predict_);
+    out_.target_C = tensor(target_);
+    out_.row_C = tensor(row_);
+    return std::move(out_);
+  }
+
+ private:
+  /// The tokens from segment.begin on; the first `length` of them are real.
+  void put_segment(Segment segment, std::int64_t length) {
+    if (segment.length == 0) return;
+    for (std::int64_t t = 0; t < segment.length; ++t) positions_.push_back(segment.prefix_length + t);
+    out_.segments.push_back(segment);
+    out_.lengths.push_back(length);
+  }
+  void score(std::size_t row, const TokenPair& pair, std::int64_t prompt_begin, std::int64_t begin) {
+    const auto prompt_size = static_cast<std::int64_t>(pair.prompt_size());
+    std::vector<std::int64_t> completion;
+    pair.append_completion(completion);
+    for (std::int64_t t = prompt_size == 0 ? 1 : 0; t < static_cast<std::int64_t>(completion.size()); ++t) {
+      predict_.push_back(t == 0 ? prompt_begin + prompt_size - 1 : begin + t - 1);
+      target_.push_back(completion[static_cast<std::size_t>(t)]);
+      row_.push_back(static_cast<std::int64_t>(row));
+    }
+    out_.num_tokens += static_cast<std::int64_t>(pair.size());
+  }
+
+  Sequences out_;
+  std::vector<std::int64_t> ids_, positions_, predict_, target_, row_;
+};
 
 }  // namespace detail
 
-/// One row of tokens from `pairs`, in order; the completion tokens are scored (but never a sequence's first token:
-/// nothing predicts it). Every segment is then filled up with `pad_id` to `padded_length` tokens; 0 leaves it as it is
-/// (packed).
+/// One row of tokens from `pairs`, in order. Every segment is filled up with `pad_id` to `padded_length` tokens; 0
+/// leaves it as it is (packed).
 inline Sequences make_sequences(std::span<const TokenPair> pairs, std::int64_t padded_length = 0,
                                 std::int64_t pad_id = 0) {
-  Sequences out;
-  std::vector<std::int64_t> ids, positions, predict, target, row;
-  for (std::size_t b = 0; b < pairs.size(); ++b) {
-    const auto begin = static_cast<std::int64_t>(ids.size());
-    pairs[b].append_prompt(ids);
-    const auto prompt_length = static_cast<std::int64_t>(ids.size()) - begin;
-    pairs[b].append_completion(ids);
-    const auto length = static_cast<std::int64_t>(ids.size()) - begin;
-    for (std::int64_t t = std::max<std::int64_t>(prompt_length, 1); t < length; ++t) {
-      predict.push_back(begin + t - 1);
-      target.push_back(ids[static_cast<std::size_t>(begin + t)]);
-      row.push_back(static_cast<std::int64_t>(b));
-    }
-    const auto segment_length = std::max(length, padded_length);
-    ids.resize(static_cast<std::size_t>(begin + segment_length), pad_id);
-    for (std::int64_t t = 0; t < segment_length; ++t) positions.push_back(t);
-    out.segments.push_back({.begin = begin, .length = segment_length});
-    out.lengths.push_back(length);
-    out.num_tokens += length;
-  }
-  if (!ids.empty()) out.max_id = *std::ranges::max_element(ids);
-  out.num_rows = static_cast<std::int64_t>(pairs.size());
-  out.ids_N = detail::int64_tensor(ids);
-  out.position_N = detail::int64_tensor(positions);
-  out.predict_C = detail::int64_tensor(predict);
-  out.target_C = detail::int64_tensor(target);
-  out.row_C = detail::int64_tensor(row);
-  return out;
+  detail::SequenceWriter writer;
+  for (std::size_t b = 0; b < pairs.size(); ++b) writer.put_pair(b, pairs[b], padded_length, pad_id);
+  return std::move(writer).finish(pairs.size());
 }
 
 /// What `truncation` keeps of the matched pairs of `picks`, and of the mismatched ones: each prompt with its partner's

@@ -13,49 +13,6 @@ namespace kto {
 
 namespace detail {
 
-/// Writes Sequences token by token.
-struct SequenceWriter {
-  Sequences out;
-  std::vector<std::int64_t> ids, positions, predict, target, row;
-
-  std::int64_t size() const { return static_cast<std::int64_t>(ids.size()); }
-
-  /// A segment of `tokens`, whose first has position `first`, after the prefix that `segment` names.
-  void put(std::span<const std::int32_t> tokens, std::int64_t first, Segment segment) {
-    segment.begin = size();
-    segment.length = static_cast<std::int64_t>(tokens.size());
-    if (tokens.empty()) return;
-    for (const std::int32_t id : tokens) {
-      positions.push_back(first++);
-      ids.push_back(id);
-    }
-    out.segments.push_back(segment);
-    out.lengths.push_back(segment.length);
-  }
-  /// Scores the completion of pair `b`, whose prompt lies at `prompt_begin` and itself at `begin`: each token is
-  /// predicted by the one before it, nothing by a first token without a prompt.
-  void score(std::size_t b, const TokenPair& kept, std::int64_t prompt_begin, std::int64_t begin) {
-    const auto length = static_cast<std::int64_t>(kept.prompt.size());
-    const auto size = static_cast<std::int64_t>(kept.completion.size());
-    for (std::int64_t t = length == 0 ? 1 : 0; t < size; ++t) {
-      predict.push_back(t == 0 ? prompt_begin + length - 1 : begin + t - 1);
-      target.push_back(kept.completion[static_cast<std::size_t>(t)]);
-      row.push_back(static_cast<std::int64_t>(b));
-    }
-    out.num_tokens += length + size;
-  }
-  Sequences finish(std::int64_t num_rows) && {
-    if (!ids.empty()) out.max_id = *std::ranges::max_element(ids);
-    out.num_rows = num_rows;
-    out.ids_N = int64_tensor(ids);
-    out.position_N = int64_tensor(positions);
-    out.predict_C = int64_tensor(predict);
-    out.target_C = int64_tensor(target);
-    out.row_C = int64_tensor(row);
-    return std::move(out);
-  }
-};
-
 /// Rows in which a prompt that several pairs have is there once, and where each pair's prompt lies.
 struct SharedRows {
   Sequences rows;
@@ -70,28 +27,19 @@ inline SharedRows make_shared_rows(std::span<const TokenPair> pairs) {
   for (std::size_t b = 0; b < pairs.size(); ++b) {
     if (out.prompt_begin_B[b] >= 0) continue;
     const auto same_prompt = [&](const TokenPair& pair) { return std::ranges::equal(pair.prompt, pairs[b].prompt); };
-    const bool shared = !pairs[b].prompt.empty() && std::ranges::any_of(pairs.subspan(b + 1), same_prompt);
-    const std::int64_t prompt_begin = writer.size();
-    const auto prompt = pairs[b].prompt;
-    const auto length = static_cast<std::int64_t>(prompt.size());
-    if (shared) writer.put(prompt, 0, {});
-    for (std::size_t other = b; other < (shared ? pairs.size() : b + 1); ++other) {
+    const std::int64_t prompt_begin = out.prompt_begin_B[b] = writer.size();
+    if (pairs[b].prompt.empty() || std::ranges::none_of(pairs.subspan(b + 1), same_prompt)) {
+      writer.put_pair(b, pairs[b]);
+      continue;
+    }
+    writer.put_prompt(pairs[b]);
+    for (std::size_t other = b; other < pairs.size(); ++other) {
       if (!same_prompt(pairs[other])) continue;
-      const TokenPair& kept = pairs[other];
-      std::int64_t begin = writer.size();
-      if (shared) {
-        writer.put(kept.completion, length, {.prefix_begin = prompt_begin, .prefix_length = length});
-      } else {
-        std::vector<std::int32_t> whole(kept.prompt.begin(), kept.prompt.end());
-        whole.insert(whole.end(), kept.completion.begin(), kept.completion.end());
-        writer.put(whole, 0, {});
-        begin += length;
-      }
-      writer.score(other, kept, prompt_begin, begin);
+      writer.put_completion(other, pairs[other], prompt_begin);
       out.prompt_begin_B[other] = prompt_begin;
     }
   }
-  out.rows = std::move(writer).finish(static_cast<std::int64_t>(pairs.size()));
+  out.rows = std::move(writer).finish(pairs.size());
   return out;
 }
 
@@ -100,14 +48,8 @@ inline SharedRows make_shared_rows(std::span<const TokenPair> pairs) {
 inline Sequences make_tails(std::span<const TokenPair> pairs, const SharedRows& shared) {
   SequenceWriter writer;
   const std::int64_t offset = shared.rows.ids_N.size(0);
-  for (std::size_t b = 0; b < pairs.size(); ++b) {
-    const TokenPair& kept = pairs[b];
-    const auto length = static_cast<std::int64_t>(kept.prompt.size());
-    const std::int64_t begin = offset + writer.size(), prompt_begin = shared.prompt_begin_B[b];
-    writer.put(kept.completion, length, {.prefix_begin = prompt_begin, .prefix_length = length});
-    writer.score(b, kept, prompt_begin, begin);
-  }
-  return std::move(writer).finish(static_cast<std::int64_t>(pairs.size()));
+  for (std::size_t b = 0; b < pairs.size(); ++b) writer.put_completion(b, pairs[b], shared.prompt_begin_B[b], offset);
+  return std::move(writer).finish(pairs.size());
 }
 
 }  // namespace detail

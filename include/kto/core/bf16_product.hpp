@@ -43,7 +43,10 @@ class AmxTiles {
  public:
   [[gnu::target("amx-tile"), gnu::noinline]] AmxTiles() {
     Layout layout;
-    for (int tile = 0; tile < 8; ++tile) layout.row_bytes[tile] = 64, layout.rows[tile] = 16;
+    for (int tile = 0; tile < 8; ++tile) {
+      layout.row_bytes[tile] = 64;
+      layout.rows[tile] = 16;
+    }
     asm volatile("ldtilecfg %0" ::"m"(layout));
   }
   [[gnu::target("amx-tile"), gnu::noinline]] ~AmxTiles() { asm volatile("tilerelease"); }

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "kto/core/utf8.hpp"
+
 namespace kto {
 
 /// Anything wrong with files, data, models or the machine. A program ends with exit status 1.
@@ -62,7 +64,7 @@ inline std::string error_text(const std::exception& error) {
 /// `text`, or its first `most` bytes (cut between UTF-8 characters) and "...": for quoting a file in a message.
 inline std::string shortened(std::string_view text, std::size_t most) {
   if (text.size() <= most) return std::string(text);
-  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0U) == 0x80U) --most;
+  while (most > 0 && detail::is_continuation(text[most])) --most;
   return std::string(text.substr(0, most)) + "...";
 }
 

@@ -13,29 +13,51 @@ namespace kto::detail {
 
 inline bool is_continuation(char c) { return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U; }
 
-/// Bytes of the code point that starts at `at`, or 0 when what stands there is not valid UTF-8.
-inline std::size_t code_point_size(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i])); };
-  const std::uint32_t lead = byte(at);
+/// Bytes of the code point that begins with `lead`, where that is valid UTF-8.
+inline std::size_t code_point_size(char lead) {
+  const auto byte = static_cast<unsigned char>(lead);
+  return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+}
+
+/// Bytes of the code point that starts at `at`, or 0 when what stands there is not valid UTF-8. `broken` is then how
+/// many bytes are wrong together: those that one replacement character stands for (Unicode 15, section 3.9, maximal
+/// subparts).
+inline std::size_t code_point_size(std::string_view text, std::size_t at, std::size_t& broken) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
+  const unsigned char lead = byte(0);
+  broken = 1;
   if (lead < 0x80) return 1;
-  const std::size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-  if (lead < 0xC2 || lead > 0xF4 || at + size > text.size()) return 0;
-  for (std::size_t i = 1; i < size; ++i)
-    if (!is_continuation(text[at + i])) return 0;
-  const std::uint32_t second = byte(at + 1);
-  const bool overlong = (lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90);
-  const bool surrogate = lead == 0xED && second > 0x9F;
-  const bool beyond = lead == 0xF4 && second > 0x8F;
-  return overlong || surrogate || beyond ? 0 : size;
+  if (lead < 0xC2 || lead > 0xF4) return 0;
+  const std::size_t size = code_point_size(text[at]);
+  unsigned char low = 0x80, high = 0xBF;  // of the second byte: no surrogates, no overlong forms, not past U+10FFFF
+  if (lead == 0xE0) low = 0xA0;
+  if (lead == 0xED) high = 0x9F;
+  if (lead == 0xF0) low = 0x90;
+  if (lead == 0xF4) high = 0x8F;
+  for (std::size_t i = 1; i < size; ++i, low = 0x80, high = 0xBF) {
+    if (at + i >= text.size() || byte(i) < low || byte(i) > high) return 0;
+    broken = i + 1;
+  }
+  return size;
+}
+inline std::size_t code_point_size(std::string_view text, std::size_t at) {
+  std::size_t broken = 0;
+  return code_point_size(text, at, broken);
 }
 
 /// The code point of the `size` bytes that start at `at`, as code_point_size counts them.
 inline char32_t code_point(std::string_view text, std::size_t at, std::size_t size) {
   const auto byte = [&](std::size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(text[at + i])); };
-  if (size == 1) return byte(0);
-  char32_t out = byte(0) & (0xFFU >> (size + 1));
-  for (std::size_t i = 1; i < size; ++i) out = out << 6 | (byte(i) & 0x3FU);
-  return out;
+  switch (size) {
+    case 1:
+      return byte(0);
+    case 2:
+      return (byte(0) & 0x1F) << 6 | (byte(1) & 0x3F);
+    case 3:
+      return (byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F);
+    default:
+      return (byte(0) & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
+  }
 }
 
 inline void append_utf8(std::string& out, char32_t point) {

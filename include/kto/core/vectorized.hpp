@@ -92,7 +92,7 @@ inline float vector_exp(float x) {
   x = x < -87.3F ? -87.3F : x;
   x = x > 88.0F ? 88.0F : x;
   constexpr float magic = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
-  // NOLINTBEGIN(modernize-use-std-numbers): log2 e, and ln 2 in two parts (Cody-Waite), which are no one constant
+  // NOLINTBEGIN(modernize-use-std-numbers): log2 e, and ln 2 in two parts (Cody-Waite), not single constants
   const float shifted = x * 1.44269504F + magic, n = shifted - magic;
   const float r = x - n * 0.693359375F + n * 2.12194440e-4F;
   // NOLINTEND(modernize-use-std-numbers)

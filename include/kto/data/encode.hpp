@@ -46,8 +46,8 @@ struct RowEncoder {
   std::time_t now = std::time(nullptr);        ///< one time for all rows, for templates that write the date
   bool older = false;                          ///< as KTOTrainer up to TRL 0.22: for PartTruncation
 
-  /// The texts that encode() tokenizes, or of a tokenized row those that its ids stand for. Throws Error when the model
-  /// lacks what the row needs.
+  /// The texts that encode() tokenizes; for a tokenized row, its decoded ids. Throws Error if the model lacks something
+  /// the row needs.
   RowText text(const Row& row) const {
     if (row.tokenized) {
       auto ids = row.prompt.get<std::vector<std::int32_t>>();
@@ -69,7 +69,7 @@ struct RowEncoder {
     return render_plain(row, eos->template get_ref<const std::string&>());
   }
 
-  /// The ids of a row, and the end of the tokenized prompt that is not part of them (empty as it should be).
+  /// The ids of a row, and the part of the tokenized prompt that they lack (normally empty).
   std::pair<Example, std::vector<std::int32_t>> encode(const Row& row) const {
     constexpr const char* lone = "the prompt is empty and the completion is a single token, which nothing predicts";
     if (row.tokenized) {
@@ -104,7 +104,7 @@ struct RowEncoder {
 };
 
 struct EncodeOptions {
-  std::optional<std::int64_t> max_length = std::nullopt;  ///< rows whose prompt alone has as many tokens are dropped
+  std::optional<std::int64_t> max_length = std::nullopt;  ///< rows with this many prompt tokens are dropped
   std::size_t num_threads = 1;  ///< 0: as many as the machine has; the result is always the same
   /// Called now and then, from one thread at a time.
   std::function<void(std::size_t done, std::size_t total)> progress = nullptr;
@@ -202,11 +202,11 @@ class BlockEncoder {
     Encoded out;
     if (num_parted_ > 0)
       out.notes.push_back(concat(
-          "the tokenized prompt is not how the tokenized prompt and completion begin in ", num_parted_, " of ",
-          examples_.size(), " rows (first: ", parted_at_, ", which leaves out the prompt's end ",
+          "the tokenized prompt is not a prefix of the tokenized prompt and completion in ", num_parted_, " of ",
+          examples_.size(), " rows (first: ", parted_at_, ", which drops the prompt's end ",
           Json(encoder_.tokenizer.decode(left_out_)).dump(-1, ' ', false, Json::error_handler_t::replace),
-          "): there the completion starts where they part, and training sees another context than generation; use a "
-          "chat template that renders the prompt alike in both, or end prompts on a token boundary"));
+          "): there the completion starts where they diverge, and training sees another context than generation; use a "
+          "chat template that renders the prompt the same in both, or end prompts on a token boundary"));
     out.examples = std::move(examples_);
     return out;
   }

@@ -33,8 +33,14 @@ inline std::string cache_checksum(const std::vector<std::pair<std::string, Tenso
                                   const TensorMetadata& metadata) {
   ContentHash hash;
   for (const auto& [name, value] : metadata)
-    if (name != "checksum") hash.add(name), hash.add(value);
-  for (const auto& [name, tensor] : tensors) hash.add(name), hash.add(tensor);
+    if (name != "checksum") {
+      hash.add(name);
+      hash.add(value);
+    }
+  for (const auto& [name, tensor] : tensors) {
+    hash.add(name);
+    hash.add(tensor);
+  }
   return hash.hex();
 }
 

@@ -88,7 +88,9 @@ class FileReader {
       if (got == 0)
         fail(path_.string(), ": became shorter while it was read: it had ", size_, " bytes and now ends at ", offset,
              "; to change a file that a run is reading, write a new one and rename it");
-      to += got, offset += static_cast<std::size_t>(got), count -= static_cast<std::size_t>(got);
+      to += got;
+      offset += static_cast<std::size_t>(got);
+      count -= static_cast<std::size_t>(got);
     }
   }
 

@@ -4,13 +4,14 @@
 // Use it when the chosen completions are worse than what the model writes today: both go down, the rejected further.
 #pragma once
 
-#include "kto/loss/concept.hpp"
+#include "kto/loss/apo_zero.hpp"
 
 namespace kto {
 
 struct ApoDown {
   static constexpr BatchParts needs{.chosen_rejected = true};
   static constexpr std::string_view name = "apo_down";
+  static constexpr LossPaper paper{"APO-down", apo_title, "2408.06266"};
   static constexpr auto options() { return std::tuple{LossOption{"beta", &ApoDown::beta, beta_help, above(0)}}; }
   double beta = 0.1;
 

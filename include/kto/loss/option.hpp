@@ -55,6 +55,22 @@ template <class Loss>
 concept ListsOptions =
     requires { requires detail::are_options_of<Loss, std::remove_cvref_t<decltype(Loss::options())>>; };
 
+/// Where a loss comes from, for the card of a model that was trained with it.
+struct LossPaper {
+  std::string_view method;         ///< "KTO"
+  std::string_view title = {};     ///< of the paper; may be empty
+  std::string_view arxiv_id = {};  ///< likewise
+};
+
+/// Optional: `static constexpr kto::LossPaper paper{"KTO", "title", "2402.01306"};`
+template <class Loss>
+constexpr LossPaper paper_of() {
+  if constexpr (requires { LossPaper(Loss::paper); })
+    return Loss::paper;
+  else
+    return {.method = Loss::name};
+}
+
 /// Optional: `static constexpr std::string_view also_known_as = "sigmoid";`, another program's name for it.
 template <class Loss>
 constexpr std::string_view other_name() {

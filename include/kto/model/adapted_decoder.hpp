@@ -10,6 +10,7 @@
 
 #include "kto/model/adapter_init.hpp"
 #include "kto/model/adapter_targets.hpp"
+#include "kto/model/config.hpp"
 
 namespace kto {
 
@@ -23,9 +24,6 @@ inline Decoder freeze(Decoder decoder) {
   visit_parameters(decoder, [](const std::string&, Tensor& tensor, const auto&) { tensor.set_requires_grad(false); });
   return decoder;
 }
-
-/// PEFT's default target modules for these families.
-inline std::vector<std::string> default_lora_targets() { return {"q_proj", "v_proj"}; }
 
 namespace detail {
 
@@ -53,7 +51,11 @@ void visit_trained_base(Decoder& policy, const LoraConfig& config, const Visit& 
 inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std::uint64_t seed) {
   const at::NoGradGuard no_grad;
   Decoder policy = freeze(base);
-  if (config.target_modules.empty() && config.target_pattern.empty()) config.target_modules = default_lora_targets();
+  if (config.target_modules.empty() && config.target_pattern.empty())
+    config.target_modules = default_lora_targets(base.spec);
+  const std::string &embedding_path = base.spec.names.embedding, &head_path = base.spec.names.head;
+  for (auto& [name, ids] : config.trainable_token_indices)
+    if (name == "embed_tokens") name = last_part(embedding_path);  // what a plain list is for
   const TiedParts tied = tie_targets(config, base);
   const ModulePaths paths = module_paths(base);
   check_targets(config, paths);
@@ -63,12 +65,14 @@ inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std
     policy.spec.tie_word_embeddings = false;  // one is trained, the other is not
     policy.lm_head.weight_VD = policy.embed_tokens.weight_VD;
   }
+  config.fan_in_fan_out = false;
   auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   visit_adaptable(policy, [&](const std::string& path, AdaptablePlace place) {
     if (!config.targets(path) || (tied.lora && path == head_path)) return;
     LoraStart start = start_lora(place.weight_OI(), config.rank_of(path), config.scaling_of(path),
                                  config.init_lora_weights, place.is_embedding, generator);
-    if (start.weight_OI.defined()) place.weight = start.weight_OI.to(place.weight.scalar_type());
+    if (start.weight_OI.defined()) place.set_weight(start.weight_OI.to(place.weight.scalar_type()));
+    config.fan_in_fan_out = config.fan_in_fan_out || (place.is_transposed && !place.is_embedding);
     LoraWeights& lora = place.lora.emplace();
     lora.a_RI = start.a_RI;
     lora.b_OR = start.b_OR;
@@ -126,20 +130,21 @@ inline Decoder merge_and_unload(const Decoder& policy) {
   if (policy.lm_head.lora || policy.lm_head.rows || parts) {
     merged.spec.tie_word_embeddings = false;
     merged.lm_head.weight_VD = policy.head().weight_VD.to(policy.embed_tokens.weight_VD.scalar_type());
-    merged.lm_head.lora.reset(), merged.lm_head.rows.reset();
+    merged.lm_head.lora.reset();
+    merged.lm_head.rows.reset();
   }
   if (merged.embed_tokens.rows)
     merged.embed_tokens.weight_VD = merged.embed_tokens.rows->put_into(merged.embed_tokens.weight_VD);
   detail::visit_adaptable(merged, [](const std::string&, detail::AdaptablePlace place) {
     if (!place.lora) return;
     const auto type = place.weight.scalar_type();
-    const Tensor weight_OI = place.lora->merged_OI(place.weight_OI()).to(type);
-    place.weight = place.is_embedding ? weight_OI.t().contiguous() : weight_OI;
+    place.set_weight(place.lora->merged_OI(place.weight_OI()).to(type));
     if (const Tensor& bias_O = place.lora->b_bias_O; bias_O.defined())
       *place.bias_O = (*place.bias_O + bias_O * place.lora->scaling).to(place.bias_O->scalar_type());
     place.lora.reset();
   });
-  merged.embed_tokens.rows.reset(), merged.tied_lora_scaling.reset();
+  merged.embed_tokens.rows.reset();
+  merged.tied_lora_scaling.reset();
   visit_parameters(merged, [](const std::string&, Tensor& tensor, const auto&) { tensor = tensor.detach(); });
   return merged;
 }

@@ -27,7 +27,7 @@ void visit_adapter_tensors(Decoder& policy, const LoraConfig& config, const Visi
 /// The tensors that PEFT writes a second time, under the name of the head that ensure_weight_tying ties.
 inline std::vector<std::pair<std::string, Tensor>> tied_copies(const Decoder& policy, const LoraConfig& config) {
   std::vector<std::pair<std::string, Tensor>> out;
-  const std::string head = "base_model.model." + head_path;
+  const std::string head = "base_model.model." + policy.spec.names.head;
   const auto add = [&](const char* name, const Tensor& tensor) {
     out.emplace_back(head + name, tensor.detach().clone(at::MemoryFormat::Contiguous));
   };
@@ -36,7 +36,8 @@ inline std::vector<std::pair<std::string, Tensor>> tied_copies(const Decoder& po
     add(".lora_A.weight", lora.a_RI);
     add(".lora_B.weight", lora.b_OR);
   }
-  if (policy.spec.tie_word_embeddings && config.saves(embedding_path)) add(".weight", policy.embed_tokens.weight_VD);
+  if (policy.spec.tie_word_embeddings && config.saves(policy.spec.names.embedding))
+    add(".weight", policy.embed_tokens.weight_VD);
   return out;
 }
 
@@ -82,13 +83,13 @@ inline std::map<std::string, std::string> plain_names(const Checkpoint& checkpoi
 inline Tensor base_weight(const Decoder& model, std::string name) {
   for (const std::string_view part : {"base_model.model.", ".base_layer", ".original_module"})
     if (const auto at = name.find(part); at != std::string::npos) name.erase(at, part.size());
-  if (name == "lm_head.weight") return model.head_weight_VD();
+  if (name == head_name(model.spec)) return model.head_weight_VD();
   for (const auto& [known, tensor] : model.named_parameters())
     if (known == name) return tensor;
   return {};
 }
 
-/// Whether a stored tensor equals `weight`, up to the rounding of the same decomposition on another machine.
+/// Whether a stored tensor equals `weight`; with `nearly`, up to the rounding of another run of the same decomposition.
 inline bool is_same_weight(const Tensor& stored, const Tensor& weight, bool nearly) {
   if (stored.sizes() != weight.sizes()) return false;
   const Tensor taken = stored.to(weight.options());

@@ -19,16 +19,16 @@ inline Tensor trained_copy(const Tensor& weight) {
   return weight.detach().to(wide_type(weight.scalar_type()), /*non_blocking=*/false, /*copy=*/true).requires_grad_();
 }
 
-inline const std::string embedding_path = "model.embed_tokens", head_path = "lm_head";
-
 /// A module that an adapter may be on: a linear layer or the embedding.
 struct AdaptablePlace {
   Tensor& weight;
   Tensor* bias_O;  ///< null for the embedding and the head, which have no bias
   std::optional<LoraWeights>& lora;
   bool is_embedding = false;
+  bool is_transposed = false;  ///< the weight is [inputs, outputs]
 
-  Tensor weight_OI() const { return is_embedding ? weight.t() : weight; }
+  Tensor weight_OI() const { return is_transposed ? weight.t() : weight; }
+  void set_weight(const Tensor& weight_OI) { weight = is_transposed ? weight_OI.t().contiguous() : weight_OI; }
 };
 
 /// Calls visit(path, AdaptablePlace) for all such modules.
@@ -37,9 +37,9 @@ void visit_adaptable(Decoder& decoder, const Visit& visit) {
   visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape&) {
     using Module = decltype(module);
     if constexpr (is_a<Module, Linear>) {
-      visit(path, AdaptablePlace{module.weight_OI, &module.bias_O, module.lora});
+      visit(path, AdaptablePlace{module.weight_OI, &module.bias_O, module.lora, false, module.is_transposed});
     } else if constexpr (is_a<Module, kto::Embedding>) {
-      visit(path, AdaptablePlace{module.weight_VD, nullptr, module.lora, true});
+      visit(path, AdaptablePlace{module.weight_VD, nullptr, module.lora, true, true});
     } else if constexpr (is_a<Module, OutputHead>) {
       Tensor& weight_VD = module.weight_VD.defined() ? module.weight_VD : decoder.embed_tokens.weight_VD;
       visit(path, AdaptablePlace{weight_VD, nullptr, module.lora});
@@ -47,13 +47,24 @@ void visit_adaptable(Decoder& decoder, const Visit& visit) {
   });
 }
 
+/// "wte" of "transformer.wte".
+inline std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+/// A path as a regular expression for itself.
+inline std::string escaped(const std::string& path) {
+  std::string out;
+  for (const char c : path) out += c == '.' ? std::string("\\.") : std::string(1, c);
+  return out;
+}
+
 struct ModulePaths {
   std::set<std::string> adaptable;
   std::set<std::string> all;  ///< modules with parameters, and the modules that contain them
+  std::string embedding, head, layers;
 };
 
 inline ModulePaths module_paths(Decoder decoder) {
-  ModulePaths out{{}, {head_path}};
+  const ModuleNames& names = decoder.spec.names;
+  ModulePaths out{{}, {names.head}, names.embedding, names.head, names.layers};
   visit_adaptable(decoder, [&](const std::string& path, auto&&) { out.adaptable.insert(path); });
   visit_parameters(decoder, [&](const std::string& name, const Tensor&, const auto&) {
     for (std::size_t end = name.rfind('.'); end != std::string::npos;
@@ -65,7 +76,7 @@ inline ModulePaths module_paths(Decoder decoder) {
 
 [[noreturn]] inline void refuse_name(const char* key, const std::string& name, const std::set<std::string>& known) {
   std::set<std::string> parts;
-  for (const std::string& path : known) parts.insert(path.substr(path.rfind('.') + 1));
+  for (const std::string& path : known) parts.insert(last_part(path));
   std::vector<std::string> near(parts.begin(), parts.end());
   std::ranges::stable_sort(near, [&](const std::string& a, const std::string& b) {
     return edit_distance(a, name) < edit_distance(b, name);
@@ -91,7 +102,7 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
   for (const std::string& path : paths.all) {
     const auto is = [&](const std::string& name) { return path.ends_with(name); };
     if (std::ranges::none_of(config.modules_to_save, is)) continue;
-    check(path != "model.layers", "modules_to_save has model.layers, which is a list: name modules in it");
+    check(path + '.' != paths.layers, "modules_to_save has ", path, ", which is a list: name modules in it");
     const std::size_t dot = path.rfind('.');
     check(dot == path.npos || !config.saves(path.substr(0, dot)), "modules_to_save has ", path,
           " and also a module that contains it");
@@ -105,7 +116,7 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
     check(is_adaptable, "target_modules: ", config.target_pattern, " also matches ", path,
           ", which is neither a linear layer nor the embedding");
     check(!config.saves(path), "modules_to_save has ", path, ", which is also among target_modules");
-    check(!config.lora_bias || path != embedding_path, "lora_bias: the adapter of an embedding has no bias");
+    check(!config.lora_bias || path != paths.embedding, "lora_bias: the adapter of an embedding has no bias");
   }
   const bool named = !config.exclude_modules.empty() || !config.exclude_pattern.empty() ||
                      !config.modules_to_save.empty() || !config.layers_to_transform.empty();
@@ -130,10 +141,12 @@ struct TiedParts {
 /// head shares its adapter.
 inline TiedParts tie_targets(LoraConfig& config, const Decoder& base) {
   if (!config.ensure_weight_tying || !base.spec.tie_word_embeddings) return {};
-  const auto is_either = [](const std::string& name) {
-    return LoraConfig::ends_in(name, "embed_tokens") || LoraConfig::ends_in(name, head_path);
+  const std::string &embedding_path = base.spec.names.embedding, &head_path = base.spec.names.head,
+                    embedding_name = last_part(embedding_path);
+  const auto is_either = [&](const std::string& name) {
+    return LoraConfig::ends_in(name, embedding_name) || LoraConfig::ends_in(name, head_path);
   };
-  const auto move_to_embedding = [](std::vector<std::string>& names) {
+  const auto move_to_embedding = [&](std::vector<std::string>& names) {
     std::erase(names, head_path);
     if (std::ranges::find(names, embedding_path) == names.end()) names.push_back(embedding_path);
   };
@@ -143,18 +156,19 @@ inline TiedParts tie_targets(LoraConfig& config, const Decoder& base) {
   }
   std::string& pattern = config.target_pattern;
   const bool by_pattern =
-      !pattern.empty() && (LoraConfig::matches(pattern, "embed_tokens") || LoraConfig::matches(pattern, head_path));
+      !pattern.empty() && (LoraConfig::matches(pattern, embedding_name) || LoraConfig::matches(pattern, head_path));
   if (!by_pattern && std::ranges::none_of(config.target_modules, is_either)) return {};
   if (!by_pattern)
     move_to_embedding(config.target_modules);
   else if (!LoraConfig::matches(pattern, embedding_path))
-    pattern = "(?:" + pattern + "|^model\\.embed_tokens$)";
+    pattern = "(?:" + pattern + "|^" + escaped(embedding_path) + "$)";
   check(!config.use_dora, "use_dora is not supported for an embedding and a head that ensure_weight_tying ties");
   return {.lora = true};
 }
 
 /// Sets up the trained rows of the embedding and the head; a tied head without rows of its own uses the embedding's.
 inline void add_trained_rows(Decoder& policy, const LoraConfig& config, const ModulePaths& paths) {
+  const std::string &embedding_path = paths.embedding, &head_path = paths.head;
   const auto add = [&](const std::string& path, const Tensor& weight_VD, const std::vector<std::int64_t>& ids,
                        std::optional<TrainedRows>& rows) {
     const std::int64_t V = weight_VD.size(0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contract of a model: parameters to train, and either hidden states with a head (logits are then made chunk by
+// The contract of a model: parameters to train, and either hidden states with a head (then logits are computed chunk by
 // chunk and never held whole) or plain logits.
 #pragma once
 
@@ -19,13 +19,13 @@ namespace kto {
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
-/// `model.named_parameters()` gives the live tensors under unique names; those with requires_grad are trained.
+/// `model.named_parameters()` returns the live tensors under unique names; those with requires_grad are trained.
 template <class Model>
 concept HasParameters = requires(const Model& model) {
   { model.named_parameters() } -> std::convertible_to<NamedTensors>;
 };
 
-/// Where a model computes: the device of its first parameter.
+/// The device of a model: that of its first parameter.
 template <HasParameters Model>
 at::Device device_of(const Model& model) {
   const NamedTensors parameters = model.named_parameters();
@@ -33,16 +33,16 @@ at::Device device_of(const Model& model) {
   return parameters.front().second.device();
 }
 
-/// `model.hidden(sequences)` gives the [N, D] states before the head, `model.head()` the head.
+/// `model.hidden(sequences)` returns the [N, D] states before the head, `model.head()` the head.
 template <class Model>
 concept GivesHidden = requires(const Model& model, const Sequences& sequences) {
   { model.hidden(sequences) } -> std::same_as<Tensor>;
   { model.head() } -> std::same_as<Head>;
 };
 
-/// Optional: `model.hidden(sequences, {}, &prefix)` also keeps what `model.hidden(tails, prefix)` needs to run tokens
-/// that follow those of `sequences`; has_steady_prefix(batch) says whether that is the same as running each sequence of
-/// the batch whole.
+/// Optional: `model.hidden(sequences, {}, &prefix)` also keeps the keys and values with which `model.hidden(tails,
+/// prefix)` runs tokens that follow those of `sequences`. has_steady_prefix(batch) says whether that gives the same
+/// numbers as running each sequence of the batch whole.
 template <class Model>
 concept KeepsPrefix = GivesHidden<Model> && requires(const Model& model, const Sequences& sequences,
                                                      const SharedPrompts& batch, typename Model::Prefix& prefix) {
@@ -50,36 +50,35 @@ concept KeepsPrefix = GivesHidden<Model> && requires(const Model& model, const S
   { model.has_steady_prefix(batch) } -> std::same_as<bool>;
 };
 
-/// `model.logits(sequences)` gives the [N, V] logits.
+/// `model.logits(sequences)` returns the [N, V] logits.
 template <class Model>
 concept GivesLogits = requires(const Model& model, const Sequences& sequences) {
   { model.logits(sequences) } -> std::same_as<Tensor>;
 };
 
-/// Optional: describe(model) is text of all that its numbers depend on beside the parameters; a run is not resumed, and
-/// log-probs are not taken from a cache, where it differs.
+/// Optional: describe(model) is a text of everything besides the parameters that its numbers depend on. If it differs,
+/// runs are not resumed and cached log-probs are not used.
 template <class Model>
 concept DescribesItself = requires(const Model& model) {
   { describe(model) } -> std::convertible_to<std::string>;
 };
 
-/// Optional: num_embedding_parameters(model) says how many numbers of its parameters are looked up and never
-/// multiplied.
+/// Optional: num_embedding_parameters(model) is the number of parameters that are only looked up, never multiplied.
 template <class Model>
 concept KnowsEmbeddings = requires(const Model& model) {
   { num_embedding_parameters(model) } -> std::same_as<std::int64_t>;
 };
 
-/// Optional: `at::ScalarType compute` is the type that the model multiplies in. The trainer checks it: kHalf goes with
-/// loss scaling (fp16), and with that alone.
+/// Optional: `at::ScalarType compute` is the type of the model's products. The trainer checks that it is kHalf exactly
+/// when loss scaling (fp16) is on.
 template <class Model>
 concept SaysComputeType = requires(const Model& model) {
   { (model.compute) } -> std::same_as<const at::ScalarType&>;
 };
 
-/// Optional: `double neftune_noise_alpha` is the scale of the noise that the model adds to its embeddings while it
-/// trains (arXiv:2310.05914), 0 for none. The trainer sets it to the option of that name, and refuses the option for a
-/// model without it.
+/// Optional: `double neftune_noise_alpha` is the scale of the noise that the model adds to its embeddings in training
+/// (arXiv:2310.05914); 0: none. The trainer sets it to the option of that name, and refuses the option for a model
+/// without it.
 template <class Model>
 concept TakesNoise = requires(Model& model) {
   { (model.neftune_noise_alpha) } -> std::same_as<double&>;
@@ -91,7 +90,7 @@ struct ModelHooks {
 };
 }  // namespace detail
 
-/// A model has a member of that name: it must match the contract above.
+/// A model that has a member of that name. It must match the contract above.
 template <class Model>
 concept NamesNoise =
     detail::CanBeBase<Model> && !requires { &detail::WithNames<Model, detail::ModelHooks>::neftune_noise_alpha; };

@@ -11,11 +11,14 @@
 
 #include "kto/model/families/apertus.hpp"
 #include "kto/model/families/arcee.hpp"
+#include "kto/model/families/bloom.hpp"
 #include "kto/model/families/cohere.hpp"
 #include "kto/model/families/ernie4_5.hpp"
 #include "kto/model/families/exaone4.hpp"
+#include "kto/model/families/falcon.hpp"
 #include "kto/model/families/gemma2.hpp"
 #include "kto/model/families/glm.hpp"
+#include "kto/model/families/gpt2.hpp"
 #include "kto/model/families/gpt_neox.hpp"
 #include "kto/model/families/gptj.hpp"
 #include "kto/model/families/granite.hpp"
@@ -28,6 +31,7 @@
 #include "kto/model/families/nemotron.hpp"
 #include "kto/model/families/olmo.hpp"
 #include "kto/model/families/olmo2.hpp"
+#include "kto/model/families/opt.hpp"
 #include "kto/model/families/phi.hpp"
 #include "kto/model/families/phi3.hpp"
 #include "kto/model/families/qwen2.hpp"
@@ -41,12 +45,14 @@ namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {
-    &apertus,   &arcee,     &cohere,     &cohere2,  &ernie4_5, &exaone4,  &gemma,   &gemma2,
-    &gemma3,    &glm,       &glm4,       &gpt_neox, &gptj,     &granite,  &helium,  &hunyuan_v1_dense,
-    &llama,     &ministral, &ministral3, &mistral,  &nanochat, &nemotron, &olmo,    &olmo2,
-    &olmo3,     &phi,       &phi3,       &qwen2,    &qwen3,    &seed_oss, &smollm3, &stablelm,
-    &starcoder2};
+inline constexpr const Family* families[] = {&apertus,  &arcee,     &bloom,      &cohere,  &cohere2,
+                                             &ernie4_5, &exaone4,   &falcon,     &gemma,   &gemma2,
+                                             &gemma3,   &glm,       &glm4,       &gpt2,    &gpt_bigcode,
+                                             &gpt_neox, &gptj,      &granite,    &helium,  &hunyuan_v1_dense,
+                                             &llama,    &ministral, &ministral3, &mistral, &nanochat,
+                                             &nemotron, &olmo,      &olmo2,      &olmo3,   &opt,
+                                             &phi,      &phi3,      &qwen2,      &qwen3,   &seed_oss,
+                                             &smollm3,  &stablelm,  &starcoder2};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =
@@ -70,16 +76,29 @@ inline void refuse_partial_rotary(const ConfigReader& config, const Family& fami
           ": partial_rotary_factor other than 1 is not supported for ", family.model_type);
 }
 
+inline const Family& family_of(const ConfigReader& config, const std::string& model_type) {
+  std::vector<std::pair<std::string_view, const Family*>> named;
+  for (const Family* family : families) named.emplace_back(family->model_type, family);
+  return *config.choice("model_type", model_type, named);
+}
+
 }  // namespace detail
+
+/// The modules that PEFT adapts in such a model when none are named. Throws Error where it wants them named.
+inline std::vector<std::string> default_lora_targets(const ModelSpec& spec) {
+  const Json none;
+  const Json targets = Json::parse(detail::family_of({none, "LoRA"}, spec.model_type).lora_targets);
+  check(!targets.empty(), "target_modules: PEFT has no default for ", spec.model_type,
+        "; name modules, or all-linear for every linear layer");
+  return targets.get<std::vector<std::string>>();
+}
 
 /// Reads the content of a config.json. Throws Error, starting with `where` (its path), if the family is unknown, or the
 /// config is unsupported or contradicts itself.
 inline ModelSpec parse_model_config(Json json, const std::string& where) {
   check(json.is_object(), where, ": expected an object");
   const detail::ConfigReader config{json, where};
-  std::vector<std::pair<std::string_view, const detail::Family*>> families;
-  for (const auto* family : detail::families) families.emplace_back(family->model_type, family);
-  const detail::Family& family = *config.choice("model_type", config.text("model_type"), families);
+  const detail::Family& family = detail::family_of(config, config.text("model_type"));
   const Json other_names = Json::parse(family.other_names);
   for (const auto& [name, common] : other_names.items())
     if (json.contains(name)) json[common.get<std::string>()] = json[name];

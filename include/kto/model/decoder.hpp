@@ -24,6 +24,7 @@ namespace kto {
 struct Decoder {
   ModelSpec spec;
   Embedding embed_tokens;
+  PositionTable positions;
   Norm embedding_norm;
   std::vector<DecoderLayer> layers;
   Norm norm;
@@ -96,7 +97,9 @@ inline Tensor Decoder::embedded(const Tensor& ids_N) const {
   return spec.embedding_scale == 1 ? out_ND : out_ND * spec.embedding_scale;
 }
 
-inline std::int64_t num_embedding_parameters(const Decoder& decoder) { return decoder.embed_tokens.weight_VD.numel(); }
+inline std::int64_t num_embedding_parameters(const Decoder& decoder) {
+  return decoder.embed_tokens.weight_VD.numel() + (decoder.spec.positions ? decoder.positions.weight_PD.numel() : 0);
+}
 
 /// NEFTune's noise [N, D] on the embeddings of `sequences`.
 inline Tensor embedding_noise(const Decoder& decoder, const Sequences& sequences) {
@@ -123,6 +126,28 @@ inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
   return true;
 }
 
+namespace detail {
+
+/// Throws Error if a sequence has more tokens than the model has learned positions.
+inline void check_positions(const ModelSpec& spec, const Sequences& sequences) {
+  const std::int64_t most = *max_positions(spec);
+  for (std::size_t i = 0; i < sequences.segments.size(); ++i) {
+    const Segment& segment = sequences.segments[i];
+    const std::int64_t length = sequences.lengths.empty() ? segment.length : sequences.lengths[i];
+    check(segment.prefix_length + length <= most, "a sequence has ", segment.prefix_length + length,
+          " tokens, and the model has positions for ", most, "; shorten it");
+  }
+}
+
+/// The learned positions of a row's tokens [N, D]. Those of padding past the last position are the last one's.
+inline Tensor position_rows(const Decoder& decoder, const Sequences& sequences) {
+  check_positions(decoder.spec, sequences);
+  const auto& [count, offset] = *decoder.spec.positions;
+  return embed(decoder.positions.weight_PD, (sequences.position_N + offset).clamp_max(count - 1));
+}
+
+}  // namespace detail
+
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
@@ -132,6 +157,7 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
   if (kept != nullptr) kept->assign(layers.size(), {});
   Tensor hidden_ND = embedded(sequences.ids_N);
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
+  if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
   for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -152,7 +178,7 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
     hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
                            detail::drops(spec, spec.layers[i], layers[i]));
   }
-  return normalized(spec.last_norm, norm, hidden_ND, compute);
+  return spec.last_norm ? normalized(*spec.last_norm, norm, hidden_ND, compute) : hidden_ND.to(compute);
 }
 
 }  // namespace kto

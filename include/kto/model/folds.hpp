@@ -45,6 +45,9 @@ Decoder make_decoder(const ModelSpec& spec, const Make& make) {
   Decoder decoder;
   decoder.spec = spec;
   decoder.layers.resize(spec.layers.size());
+  visit_modules(decoder, [](const std::string&, auto& module, const ModuleShape& shape) {
+    if constexpr (detail::is_a<decltype(module), Linear>) module.is_transposed = shape.is_transposed;
+  });
   visit_parameters(decoder, [&](const std::string& name, Tensor& tensor, const std::vector<std::int64_t>& shape) {
     tensor = make(name, shape);
   });

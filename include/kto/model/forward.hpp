@@ -86,7 +86,8 @@ inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& project
   const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
   if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
   return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
-                          {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap}, pass.prefix)
+                          {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap, .alibi = spec.alibi},
+                          pass.prefix)
       .flatten(-2);
 }
 
@@ -147,6 +148,17 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   return hidden_ND + attention_ND + mlp_ND;
 }
 
+/// A layer whose norms follow its sums.
+inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
+  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto qkv = project({}, {}, hidden_ND, context.compute, qkv_projections(spec.attention, layer));
+  const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
+                                      hidden_ND + layer.o_proj(attended(pass, qkv)), hidden_ND.scalar_type());
+  const auto mlp = project({}, {}, middle_ND, context.compute, mlp_projections(spec.mlp, layer));
+  return normalized(*spec.after_mlp, layer.after_mlp, middle_ND + mlp_output(spec.mlp, layer, mlp, 0),
+                    hidden_ND.scalar_type());
+}
+
 }  // namespace detail
 
 /// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
@@ -155,6 +167,7 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
                             const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
   const detail::LayerPass pass{context, spec, layer, prefix, kept};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
+  if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
   const auto qkv = detail::project(spec.before_attention, layer.before_attention, hidden_ND, compute,
                                    detail::qkv_projections(spec.attention, layer));

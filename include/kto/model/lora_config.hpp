@@ -46,6 +46,7 @@ struct LoraConfig {
   /// How A and B are initialised, as in PEFT: true, false, gaussian, orthogonal, mica, pissa, olora. The last two
   /// subtract the start from the base's weight, each time the adapter is added to it.
   std::string init_lora_weights = "true";
+  bool fan_in_fan_out = false;  ///< whether it is on weights stored as [inputs, outputs]: set by the model
   std::string task_type = "CAUSAL_LM";
   std::string base_model_name_or_path = "";
 
@@ -58,7 +59,7 @@ struct LoraConfig {
   /// Whether a linear layer or the embedding gets an adapter. `module` is its path ("model.layers.0.mlp.up_proj").
   bool targets(const std::string& module) const {
     if (excludes(module)) return false;
-    if (target_pattern == "all-linear") return module != "lm_head" && !ends_in(module, "embed_tokens");
+    if (target_pattern == "all-linear") return !is_embedding_or_head(module);
     if (!target_pattern.empty()) return matches(target_pattern, module);
     if (std::ranges::find(target_modules, module) != target_modules.end()) return true;
     return names_end(target_modules, module) && in_layers(module);
@@ -86,6 +87,9 @@ struct LoraConfig {
   }
 
  private:
+  static bool is_embedding_or_head(const std::string& module) {
+    return names_end({"lm_head", "embed_out", "embed_tokens", "embed_in", "wte", "word_embeddings"}, module);
+  }
   static bool names_end(const std::vector<std::string>& names, const std::string& module) {
     return std::ranges::any_of(names, [&](const std::string& name) { return ends_in(module, name); });
   }

@@ -144,6 +144,7 @@ inline LoraConfig parse_lora_config(const Json& json, const std::string& where) 
   out.lora_bias = file.value("lora_bias", false);
   out.use_rslora = file.value("use_rslora", false);
   out.use_dora = file.value("use_dora", false);
+  out.fan_in_fan_out = file.value("fan_in_fan_out", false);
   out.layers_to_transform = file.list<std::int64_t>("layers_to_transform");
   out.layers_pattern = file.list<std::string>("layers_pattern");
   std::erase(out.layers_pattern, "");
@@ -180,6 +181,7 @@ inline Json to_json(const LoraConfig& config) {
        std::ranges::find(detail::lora_biases, config.bias, &std::pair<std::string_view, LoraBias>::second)->first},
       {"ensure_weight_tying", config.ensure_weight_tying},
       {"exclude_modules", names(config.exclude_modules, config.exclude_pattern)},
+      {"fan_in_fan_out", config.fan_in_fan_out},
       {"init_lora_weights", init},
       {"layers_pattern", or_null(config.layers_pattern)},
       {"layers_to_transform", or_null(config.layers_to_transform)},

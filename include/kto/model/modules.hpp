@@ -3,6 +3,7 @@
 // adapters, freezing, casting, merging and saving are folds over this traversal (folds.hpp).
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -35,6 +36,11 @@ struct OutputHead {
   std::optional<TrainedRows> rows = std::nullopt;
 };
 
+/// Learned positions.
+struct PositionTable {
+  Tensor weight_PD;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
@@ -49,6 +55,7 @@ struct ModuleShape {
   std::vector<std::int64_t> weight;
   bool has_bias = false;
   bool has_weight = true;
+  bool is_transposed = false;  ///< the weight is [inputs, outputs]
 };
 
 namespace detail {
@@ -122,8 +129,13 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
-  visit_attention_modules(spec, of.attention, layer, prefix, visit);
-  visit_mlp_modules(spec, of.mlp, layer, prefix, visit);
+  const auto visit_linear = [&](const std::string& path, auto& module, ModuleShape shape) {
+    shape.is_transposed = spec.linears_are_transposed;
+    if (shape.is_transposed) std::ranges::reverse(shape.weight);
+    visit(path, module, shape);
+  };
+  visit_attention_modules(spec, of.attention, layer, prefix, visit_linear);
+  visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
   visit_layer_norms(spec, of, layer, prefix, visit);
 }
 
@@ -132,7 +144,8 @@ template <class Module, class Visit>
 void visit_module_parameters(const std::string& path, Module& module, const ModuleShape& shape, const Visit& visit) {
   const auto visit_both = [&](auto& weight, auto& bias) {
     if (shape.has_weight) visit(path + ".weight", weight, shape.weight);
-    if (shape.has_bias) visit(path + ".bias", bias, std::vector<std::int64_t>{shape.weight[0]});
+    if (shape.has_bias)
+      visit(path + ".bias", bias, std::vector<std::int64_t>{shape.is_transposed ? shape.weight[1] : shape.weight[0]});
   };
   if constexpr (is_a<Module, Linear>) {
     visit_both(module.weight_OI, module.bias_O);
@@ -143,6 +156,8 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
   } else if constexpr (is_a<Module, Xielu>) {
     visit(path + ".alpha_p", module.alpha_p, shape.weight);
     visit(path + ".alpha_n", module.alpha_n, shape.weight);
+  } else if constexpr (is_a<Module, PositionTable>) {
+    visit(path + ".weight", module.weight_PD, shape.weight);
   } else {
     visit(path + ".weight", module.weight_VD, shape.weight);
   }
@@ -175,11 +190,12 @@ void visit_modules(AnyDecoder& decoder, const Visit& visit) {
   const ModuleNames& names = spec.names;
   const std::vector<std::int64_t> table{spec.vocab_size, spec.hidden_size};
   visit(names.embedding, decoder.embed_tokens, ModuleShape{table});
+  if (spec.positions) visit(names.positions, decoder.positions, ModuleShape{{spec.positions->count, spec.hidden_size}});
   if (spec.embedding_norm)
     visit(names.embedding_norm, decoder.embedding_norm, detail::norm_shape(*spec.embedding_norm, {spec.hidden_size}));
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     detail::visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
-  visit(names.last_norm, decoder.norm, detail::norm_shape(spec.last_norm, {spec.hidden_size}));
+  if (spec.last_norm) visit(names.last_norm, decoder.norm, detail::norm_shape(*spec.last_norm, {spec.hidden_size}));
   visit(names.head, decoder.lm_head, ModuleShape{table, spec.head.has_bias});
 }
 

@@ -158,13 +158,16 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     std::string stored = detail::stored_name(checkpoint, config, name);
     if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored)) stored = head;
     used.insert(stored);
-    if (!checkpoint.contains(stored)) return problems.add("missing: ", name), Tensor();
-    const Tensor weight = checkpoint.tensor(stored);
-    if (weight.sizes() != shape)
-      return problems.add(stored, " has shape ", weight.sizes(), ", expected ", at::IntArrayRef(shape)), Tensor();
-    if (!weight.is_floating_point())
-      return problems.add(stored, " has type ", weight.scalar_type(), ", expected a floating-point type"), Tensor();
-    return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
+    const Tensor weight = checkpoint.contains(stored) ? checkpoint.tensor(stored) : Tensor();
+    if (!weight.defined())
+      problems.add("missing: ", name);
+    else if (weight.sizes() != shape)
+      problems.add(stored, " has shape ", weight.sizes(), ", expected ", at::IntArrayRef(shape));
+    else if (!weight.is_floating_point())
+      problems.add(stored, " has type ", weight.scalar_type(), ", expected a floating-point type");
+    else
+      return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
+    return Tensor();
   });
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     const std::string stored = detail::stored_name(checkpoint, config, name);
@@ -198,7 +201,7 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   const std::string_view dtype = detail::dtype_name(decoder.embed_tokens.weight_VD.scalar_type());
   if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
-  if (json_value(config, "tie_word_embeddings", false, (source.folder() / "config.json").string()) !=
+  if (parse_model_config(config, (source.folder() / "config.json").string()).tie_word_embeddings !=
       decoder.spec.tie_word_embeddings)
     config["tie_word_embeddings"] = decoder.spec.tie_word_embeddings;
 

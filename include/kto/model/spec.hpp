@@ -11,6 +11,7 @@
 #include "kto/core/fields.hpp"
 #include "kto/io/json.hpp"
 #include "kto/nn/activation.hpp"
+#include "kto/nn/alibi_spec.hpp"
 #include "kto/nn/rope_spec.hpp"
 
 namespace kto {
@@ -60,6 +61,7 @@ struct AttentionSpec {
   bool output_bias = false;
   double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
   std::optional<QueryGrowth> query_growth = std::nullopt;
+  std::optional<AlibiSpec> alibi = std::nullopt;
 };
 
 /// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
@@ -79,7 +81,8 @@ struct LayerSpec {
   std::optional<NormSpec> before_attention, after_attention;
   std::optional<NormSpec> before_mlp, after_mlp;  ///< in parallel without before_mlp: the input of the attention
   bool is_parallel = false;
-  double residual_scale = 1;  ///< of what is added to x
+  double residual_scale = 1;     ///< of what is added to x
+  bool normalizes_sums = false;  ///< the norms are of the sums: after(x + attention(x)), and no norm stands before
 };
 
 /// transformers' names of modules; those of a layer follow the layer's own.
@@ -98,7 +101,7 @@ struct ModuleNames {
   std::string embedding = "model.embed_tokens", layers = "model.layers.", last_norm = "model.norm", head = "lm_head";
   std::string prefix = "model.";  ///< what a checkpoint of the bare backbone omits
   std::string stored_head = "";   ///< how files name the head, if not as `head`
-  std::string embedding_norm = "";
+  std::string positions = "", embedding_norm = "";
   LayerNames layer;
 };
 
@@ -109,6 +112,12 @@ struct HeadSpec {
   bool has_bias = false;
 };
 
+/// A learned table of positions, added to the embeddings: row `position + offset`.
+struct PositionsSpec {
+  std::int64_t count = 0;
+  std::int64_t offset = 0;
+};
+
 struct ModelSpec {
   std::string model_type;
   std::int64_t vocab_size = 0;
@@ -116,15 +125,22 @@ struct ModelSpec {
   double embedding_scale = 1;
   std::vector<LayerSpec> layers;
   std::vector<RopeConfig> ropes;
-  NormSpec last_norm;
+  std::optional<NormSpec> last_norm = std::nullopt;
   HeadSpec head;
   bool tie_word_embeddings = false;
   std::optional<std::int64_t> pad_token_id =
       std::nullopt;              ///< its embedding gets no gradient, as in torch.nn.Embedding
   double attention_dropout = 0;  ///< as in the file; never applied
   ModuleNames names;
+  std::optional<PositionsSpec> positions = std::nullopt;
   std::optional<NormSpec> embedding_norm = std::nullopt;
+  bool linears_are_transposed = false;  ///< the layers' weights are stored as [inputs, outputs]
 };
+
+/// How many tokens a sequence may have, where the model has learned positions.
+inline std::optional<std::int64_t> max_positions(const ModelSpec& spec) {
+  return spec.positions ? std::optional(spec.positions->count - spec.positions->offset) : std::nullopt;
+}
 
 /// A description as JSON: an array of all members' values, so none can be forgotten.
 template <class T>

@@ -7,7 +7,7 @@
 
 namespace kto {
 
-enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu, relu2 };
+enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu, relu2, bloom_gelu };
 
 namespace detail {
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "kto/nn/alibi.hpp"
 #include "kto/nn/cpu/blocked_attention.hpp"
 
 namespace kto {
@@ -19,6 +20,9 @@ struct AttentionForm {
   std::optional<std::int64_t> window = std::nullopt;  ///< how many tokens a token sees, itself included
   double scale = 1;
   double soft_cap = 0;  ///< scores are cap * tanh(score / cap); 0: no cap
+  std::optional<AlibiSpec> alibi = std::nullopt;
+
+  bool is_plain() const { return soft_cap == 0 && !alibi; }
 };
 
 namespace detail {
@@ -43,14 +47,22 @@ inline Tensor attend_capped(const Tensor& q, const Tensor& k, const Tensor& v, c
   return at::matmul(weights.to(q.scalar_type()), for_heads(v));
 }
 
+/// The attention_mask, or what to add to the scores [H, L, P + L] in its place where they have biases.
+inline Tensor score_mask(const AttentionForm& form, std::int64_t num_heads, std::int64_t length,
+                         std::int64_t prefix_length, const at::TensorOptions& options) {
+  const Tensor sees = attention_mask(length, prefix_length, form.window, options.requires_grad(false));
+  if (!form.alibi) return sees;
+  return alibi_biases(*form.alibi, num_heads, length, prefix_length, options.requires_grad(false))
+      .masked_fill_(sees.logical_not(), -std::numeric_limits<double>::infinity());
+}
+
 /// q [.., L, H, d], k and v [.., P + L, K, d] to [.., L, H, d].
 inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
-  const auto& [window, scale, soft_cap] = form;
+  const auto& [window, scale, soft_cap, alibi] = form;
   const std::int64_t length = q.size(-3), prefix_length = k.size(-3) - length;
-  const bool masked = prefix_length > 0 || (window && *window < length);
-  const auto mask = masked
-                        ? std::optional(attention_mask(length, prefix_length, window, q.options().requires_grad(false)))
-                        : std::nullopt;
+  const bool masked = alibi || prefix_length > 0 || (window && *window < length);
+  const auto mask =
+      masked ? std::optional(score_mask(form, q.size(-2), length, prefix_length, q.options())) : std::nullopt;
   const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
   if (soft_cap > 0) return by_head(attend_capped(by_head(q), by_head(k), by_head(v), form));
   return by_head(at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), mask, /*dropout_p=*/0.0,
@@ -106,7 +118,7 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                const std::vector<Segment>& segments, const AttentionForm& form,
                                const KeysValues& prefix = {}) {
-  const bool is_plain = form.soft_cap == 0;
+  const bool is_plain = form.is_plain();
   if (is_plain && detail::is_next_token(q_NHd, segments, prefix))
     return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form.window, form.scale);
   if (!is_plain || !detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))

@@ -151,8 +151,9 @@ namespace detail {
 
 inline bool takes_normed_linears(const Tensor& hidden_ND, at::ScalarType type,
                                  const std::vector<const Linear*>& linears) {
-  const bool adapted = std::ranges::any_of(linears, [](const Linear* linear) { return linear->lora.has_value(); });
-  return !adapted && takes_vectorized(hidden_ND) && takes_vectorized(type) && hidden_ND.numel() > 0;
+  const bool others =
+      std::ranges::any_of(linears, [](const Linear* linear) { return linear->lora || linear->is_transposed; });
+  return !others && takes_vectorized(hidden_ND) && takes_vectorized(type) && hidden_ND.numel() > 0;
 }
 
 inline std::vector<Tensor> apply_normed_linears(const Tensor& hidden_ND, const Tensor& norm_D, double eps,
@@ -198,7 +199,8 @@ inline std::vector<Tensor> add_normed_linears(const Tensor& hidden_ND, const Ten
 
 /// down(activation(gate) * up).
 inline Tensor gated_down(Activation activation, const Tensor& gate_NM, const Tensor& up_NM, const Linear& down) {
-  if (down.lora || !detail::takes_gated_kernel(activation, gate_NM)) return down(gated(activation, gate_NM, up_NM));
+  if (down.lora || down.is_transposed || !detail::takes_gated_kernel(activation, gate_NM))
+    return down(gated(activation, gate_NM, up_NM));
   return detail::GatedDown::apply(gate_NM, up_NM, down.weight_OI,
                                   down.bias_O.defined() ? std::optional(down.bias_O) : std::nullopt);
 }

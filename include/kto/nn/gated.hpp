@@ -10,6 +10,12 @@ namespace kto {
 
 // Shapes: N tokens, M intermediate width.
 
+/// gelu_tanh with BLOOM's constant for sqrt(2 / pi), which differs from the ninth digit on.
+inline Tensor bloom_gelu(const Tensor& x) {
+  if (x.scalar_type() != at::kDouble) return at::gelu(x, "tanh");
+  return 0.5 * x * (1 + at::tanh(0.79788456 * x * (1 + 0.044715 * x * x)));
+}
+
 inline Tensor activate(Activation activation, const Tensor& x) {
   switch (activation) {
     case Activation::gelu:
@@ -22,6 +28,8 @@ inline Tensor activate(Activation activation, const Tensor& x) {
       return at::relu(x);
     case Activation::relu2:
       return at::relu(x).square();
+    case Activation::bloom_gelu:
+      return bloom_gelu(x);
     case Activation::silu:
       break;
   }

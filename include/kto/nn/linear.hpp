@@ -11,15 +11,16 @@ namespace kto {
 // Shapes: N rows, I inputs, O outputs.
 
 struct Linear {
-  Tensor weight_OI;
-  Tensor bias_O;  ///< undefined where there is none
+  Tensor weight_OI;  ///< [I, O] where is_transposed
+  Tensor bias_O;     ///< undefined where there is none
   std::optional<LoraWeights> lora = std::nullopt;
+  bool is_transposed = false;  ///< transformers' Conv1D; PEFT's fan_in_fan_out
 
   /// The product is computed in x's type, whatever the weight's.
   Tensor operator()(const Tensor& x_NI) const {
     const auto bias = bias_O.defined() ? std::optional(bias_O) : std::nullopt;
-    const Tensor out_NO = affine(x_NI, weight_OI, bias);
-    return lora ? lora->add_to(out_NO, x_NI, weight_OI, bias) : out_NO;
+    const Tensor out_NO = is_transposed ? affine_transposed(x_NI, weight_OI, bias) : affine(x_NI, weight_OI, bias);
+    return lora ? lora->add_to(out_NO, x_NI, is_transposed ? weight_OI.t() : weight_OI, bias) : out_NO;
   }
 };
 

@@ -31,7 +31,10 @@ inline Tensor yarn_frequencies(const RopeConfig& rope, const Tensor& wavelength_
            (2 * std::log(rope.theta));
   };
   double low = dimension_of(rope.beta_fast), high = dimension_of(rope.beta_slow);
-  if (rope.truncate) low = std::floor(low), high = std::ceil(high);
+  if (rope.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
   low = std::max(low, 0.0);
   high = std::min(high, dim - 1);
   if (low == high) high += 0.001;

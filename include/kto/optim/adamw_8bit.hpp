@@ -73,7 +73,8 @@ struct Moments8Bit {
         const float m_max = scale_of(detail::vector_max(size, [&](std::int64_t i) { return m[i] < 0 ? -m[i] : m[i]; }));
         const float v_max = scale_of(detail::vector_max(size, [&](std::int64_t i) { return v[i]; }));
         const float per_m = m_max > 0 ? 1 / m_max : 0, per_v = v_max > 0 ? 1 / v_max : 0;
-        first_scales[b] = m_max, second_scales[b] = v_max;
+        first_scales[b] = m_max;
+        second_scales[b] = v_max;
         for (std::int64_t i = 0; i < size; ++i) {
           first[begin + i] = SignedCode::encode(m[i] * per_m);
           const std::uint32_t random = detail::hashed_bits(static_cast<std::uint32_t>(begin + i) + salt) >> 8;

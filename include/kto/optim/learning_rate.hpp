@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "kto/core/enum_names.hpp"
 #include "kto/io/json.hpp"
 #include "kto/optim/plateau.hpp"
 #include "kto/optim/schedule.hpp"
@@ -58,8 +59,11 @@ class ScheduleArguments {
   bool take(std::string_view name, Enum& out, const std::vector<std::string_view>& names) {
     const Json* value = find(name);
     if (value == nullptr) return false;
-    for (std::size_t i = 0; i < names.size(); ++i)
-      if (*value == names[i]) return out = static_cast<Enum>(i), true;
+    const auto found = std::ranges::find_if(names, [&](std::string_view each) { return *value == each; });
+    if (found != names.end()) {
+      out = static_cast<Enum>(found - names.begin());
+      return true;
+    }
     std::string all;
     for (const std::string_view each : names) all.append(all.empty() ? "" : " or ").append(each);
     refuse(name, *value, all);
@@ -94,7 +98,6 @@ class ScheduleArguments {
 /// What make_learning_rate needs to know of a run.
 struct RateSettings {
   LrSchedulerType type = LrSchedulerType::linear;
-  std::string_view name = "linear";  ///< of the type, for messages
   double peak = 0;
   std::int64_t num_warmup_steps = 0;
   std::int64_t num_steps = 1;
@@ -155,7 +158,7 @@ inline LearningRate make_learning_rate(const RateSettings& settings, const Json&
     arguments.take("cooldown", plateau.cooldown, 0);
     arguments.take("min_lr", plateau.min_lr, 0);
     arguments.take("eps", plateau.eps, 0);
-    arguments.finish(settings.name);
+    arguments.finish(enum_name(type));
     return LearningRate(plateau);
   }
   if (type == greedy) {
@@ -175,7 +178,7 @@ inline LearningRate make_learning_rate(const RateSettings& settings, const Json&
     arguments.take("window_size", window_size, 1);
     if (smooth) rate.window_size = window_size;
     if (arguments.take("reset_start", rate.reset_start, 1)) rate.until_reset = rate.reset_start;
-    arguments.finish(settings.name);
+    arguments.finish(enum_name(type));
     return LearningRate(rate);
   }
 
@@ -198,7 +201,7 @@ inline LearningRate make_learning_rate(const RateSettings& settings, const Json&
     double least = 0;
     const bool absolute = arguments.take("min_lr", least, 0), relative = arguments.take("min_lr_rate", shape.floor, 0);
     if (absolute == relative)
-      throw UsageError(concat("lr_scheduler_type ", settings.name,
+      throw UsageError(concat("lr_scheduler_type ", enum_name(type),
                               " needs one of min_lr and min_lr_rate in lr_scheduler_kwargs, such as "
                               "{\"min_lr_rate\": 0.1}"));
     if (absolute && !(settings.peak > 0)) throw UsageError("lr_scheduler_kwargs: min_lr needs a learning_rate above 0");
@@ -216,7 +219,7 @@ inline LearningRate make_learning_rate(const RateSettings& settings, const Json&
           "lr_scheduler_type warmup_stable_decay needs num_decay_steps in lr_scheduler_kwargs, such as "
           "{\"num_decay_steps\": 100}");
   }
-  arguments.finish(settings.name);
+  arguments.finish(enum_name(type));
   return LearningRate(settings.peak, schedule);
 }
 

@@ -16,9 +16,9 @@
 
 namespace kto {
 
-/// The trained parameters of a model and what updates them. The trainer calls, for each update:
+/// The trained parameters of a model and their optimizer. For each update, the trainer calls:
 ///   begin, backward once for each micro-batch, grad_norm, finish or not, end
-/// Those are a few calls an update, so virtual functions cost nothing that counts.
+/// These are a few calls per update, so the cost of virtual functions is negligible.
 class Updates {
  public:
   Updates() = default;
@@ -28,21 +28,21 @@ class Updates {
 
   virtual void begin(double learning_rate) = 0;
 
-  /// The backward pass of a micro-batch's share of the loss. `is_finite` looks at the losses so far, which waits for
-  /// the device. Updates that change weights in the pass ask it first and skip the pass if it says no.
+  /// The backward pass of a micro-batch's share of the loss. `is_finite` checks the losses so far, which waits for the
+  /// device. Updates that change weights during the pass call it first, and skip the pass if it returns false.
   virtual void backward(const Tensor& share, const std::function<bool()>& is_finite) = 0;
 
-  /// Euclidean norm of all gradients of the update, a float64 tensor without dimensions; 0 before its backward pass.
+  /// The Euclidean norm of all gradients of the update, a float64 scalar tensor; 0 before its backward pass.
   virtual Tensor grad_norm() const = 0;
 
   /// Updates all parameters that have a gradient, unless the backward pass did.
   virtual void finish(const Update& update) = 0;
 
-  /// Drops the gradients, after an update or in place of one: the next step's activations take their memory.
+  /// Drops the gradients, after an update or instead of one: the next step's activations reuse their memory.
   virtual void end() = 0;
 
-  /// Whether a checkpoint has to hold the optimizer's state. Throws Error for an optimizer that keeps state without
-  /// listing it.
+  /// Whether a checkpoint needs the optimizer's state. Throws Error for an optimizer that has state but does not list
+  /// it.
   virtual bool has_state() const = 0;
   virtual void visit_state(StateWriter& archive) = 0;
   virtual void visit_state(StateReader& archive) = 0;
@@ -71,7 +71,7 @@ void prepare(Optimizer& optimizer, const FlatParameters& parameters) {
 
 }  // namespace detail
 
-/// Gradients of all parameters are held, and the optimizer updates them together.
+/// Holds the gradients of all parameters, and updates all parameters together.
 template <class Optimizer>
 class HeldUpdates final : public Updates {
  public:
@@ -97,7 +97,7 @@ class HeldUpdates final : public Updates {
   FlatParameters parameters_;
 };
 
-/// Each parameter has a copy of the optimizer to itself, and an update is one backward pass.
+/// Each parameter has its own copy of the optimizer, and an update is one backward pass.
 template <class Optimizer>
 class UpdatesInBackward final : public Updates {
  public:
@@ -131,7 +131,7 @@ class UpdatesInBackward final : public Updates {
   struct Part {
     Optimizer optimizer;
     FlatParameters flat;                                                        ///< one group of one parameter
-    decltype(torch::autograd::impl::grad_accumulator(Tensor())) gradient = {};  ///< where autograd gathers it
+    decltype(torch::autograd::impl::grad_accumulator(Tensor())) gradient = {};  ///< where autograd accumulates it
     std::uintptr_t hook = 0;
     bool is_done = false;
 
@@ -142,7 +142,7 @@ class UpdatesInBackward final : public Updates {
     }
   };
 
-  /// Runs when all that a backward pass adds to a parameter's gradient is there.
+  /// Runs when a parameter's gradient is complete.
   struct Hook : torch::autograd::FunctionPostHook {
     Hook(UpdatesInBackward& all, Part& one) : updates(all), part(one) {}
     torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
@@ -166,18 +166,18 @@ class UpdatesInBackward final : public Updates {
     part.hook = part.gradient->add_post_hook(std::make_unique<Hook>(*this, part));
   }
 
-  /// Throws Error when the gradient is not finite, or comes in two pieces.
+  /// Throws Error if the gradient is not finite, or arrives in two parts.
   void apply(Part& part) {
     const at::NoGradGuard no_grad;
     const std::string& name = part.slice().name;
     check(!part.is_done, "optim_in_backward: ", name, " received more gradient after its update: it needs one ",
           "backward pass in which autograd knows of all uses of a parameter; set optim_in_backward to False");
     const Tensor& parameter = part.slice().parameter;
-    if (!parameter.grad().defined()) return;  // no part in the loss
+    if (!parameter.grad().defined()) return;  // not part of the loss
     const Tensor squares = FlatParameters::sum_of_squares(parameter.grad());
     check(std::isfinite(squares.item<double>()), "optim_in_backward: the gradient of ", name, " is not finite, and ",
-          "parameters that come later in the model may have been updated: go on from a checkpoint with a lower ",
-          "learning_rate, or set optim_in_backward to False, which looks at all gradients first");
+          "parameters that come later in the model may have been updated: resume from a checkpoint with a lower ",
+          "learning_rate, or set optim_in_backward to False, which checks all gradients first");
     squares_ = squares_.defined() ? squares_ + squares.to(squares_.device()) : squares;
     part.optimizer.step(part.flat, {.learning_rate = learning_rate_, .grad_divisor = {}});
     part.flat.zero_grad();

@@ -16,14 +16,11 @@
 #include <type_traits>
 #include <vector>
 
+#include "kto/core/enum_names.hpp"
 #include "kto/core/error.hpp"
 #include "kto/io/json.hpp"
 
 namespace kto {
-
-/// The names of an enum's values, in the order of their numbers from 0. Specialised for each enum in a config.
-template <class Enum>
-inline constexpr std::array<std::string_view, 0> enum_names{};
 
 /// A condition on a number, and its wording in error messages. `holds` is empty if any value is fine.
 struct Range {
@@ -112,14 +109,19 @@ bool decode_number(std::string_view text, Number& out) {
 }
 
 inline bool decode(const Json& value, bool& out) {
-  if (value.is_boolean()) return out = value.get<bool>(), true;
+  if (value.is_boolean()) {
+    out = value.get<bool>();
+    return true;
+  }
   if (!value.is_string()) return false;
-  const std::string text = lower(value.get_ref<const std::string&>());
-  for (const std::string_view yes : {"true", "yes", "1", "t", "y", "on"})
-    if (text == yes) return out = true, true;
-  for (const std::string_view no : {"false", "no", "0", "f", "n", "off"})
-    if (text == no) return out = false, true;
-  return false;
+  const auto is_one_of =
+      [text = lower(value.get_ref<const std::string&>())](std::initializer_list<std::string_view> words) {
+        return std::ranges::find(words, text) != words.end();
+      };
+  const bool yes = is_one_of({"true", "yes", "1", "t", "y", "on"});
+  if (!yes && !is_one_of({"false", "no", "0", "f", "n", "off"})) return false;
+  out = yes;
+  return true;
 }
 
 inline bool decode(const Json& value, std::int64_t& out) {
@@ -173,7 +175,10 @@ bool decode(const Json& value, Enum& out) {
 
 template <class T>
 bool decode(const Json& value, std::optional<T>& out) {
-  if (is_none(value)) return out.reset(), true;
+  if (is_none(value)) {
+    out.reset();
+    return true;
+  }
   T inner{};
   if (!decode(value, inner)) return false;
   out = std::move(inner);
@@ -185,7 +190,7 @@ Json encode(const T& value) {
   if constexpr (is_optional<T>)
     return value ? encode(*value) : Json(nullptr);
   else if constexpr (std::is_enum_v<T>)
-    return Json(enum_names<T>[static_cast<std::size_t>(value)]);
+    return Json(enum_name(value));
   else
     return Json(value);
 }

@@ -35,7 +35,8 @@ std::string reference_key(std::span<const std::vector<Pick>> batches, bool with_
   for (const auto& batch : batches)
     for (const Pick& pick : batch) {
       const auto add = [&](const std::vector<std::int32_t>& ids) { hash.add(std::span<const std::int32_t>(ids)); };
-      add(pick.example->prompt_ids), add(pick.example->completion_ids);
+      add(pick.example->prompt_ids);
+      add(pick.example->completion_ids);
       if (with_kl) add(pick.kl_partner->completion_ids);
     }
   for (const auto& [name, tensor] : reference.named_parameters()) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contract of a reference: log-probs of a batch's completions, and of its KL pairs where it has some, under the
-// model that the policy is held to. Never with gradient.
+// The contract of a reference: log-probs of a batch's completions, and of its KL pairs if it has any, under the model
+// that the policy is compared with. Never with gradient.
 #pragma once
 
 #include <concepts>
@@ -17,17 +17,17 @@ namespace kto {
 
 struct ReferenceLogps {
   Tensor logp_B;     ///< [B] of (prompt, completion)
-  Tensor kl_logp_B;  ///< [B] of the mismatched pairs; undefined where the batch has none
+  Tensor kl_logp_B;  ///< [B] of the mismatched pairs; undefined if the batch has none
 };
 
-/// `reference.log_probs(policy, batch)` is const; it is given the policy, since a reference may be the policy itself
-/// with its adapter off.
+/// `reference.log_probs(policy, batch)` is const. It receives the policy, because a reference may be the policy itself
+/// without its adapter.
 template <class Reference, class Model>
 concept GivesReferenceLogps = requires(const Reference& reference, const Model& policy, const Batch& batch) {
   { reference.log_probs(policy, batch) } -> std::same_as<ReferenceLogps>;
 };
 
-/// A reference says nothing of gradients, or that it tracks none; one that does is no reference.
+/// A reference may declare that it tracks no gradients; one that does track them is not a reference.
 template <class Reference>
 concept HoldsNoGradient = !requires { requires Reference::tracks_gradient; };
 
@@ -37,8 +37,8 @@ concept FollowsPolicy = requires(Reference& reference, const Model& policy, std:
   { reference.follow(policy, step) } -> std::same_as<void>;
 };
 
-/// Optional: `template <class Archive> void visit_state(Archive&, const Model& policy)` lists what has moved, so that a
-/// run can be saved (kto/io/state.hpp).
+/// Optional: `template <class Archive> void visit_state(Archive&, const Model& policy)` lists the state that moves, so
+/// that a run can be saved (kto/io/state.hpp).
 template <class Reference, class Model>
 concept ReferenceHasState =
     requires(Reference& reference, StateWriter& writer, StateReader& reader, const Model& policy) {
@@ -51,16 +51,16 @@ concept ReferenceHasState =
 template <class Reference>
 concept FixesKlPairs = requires { requires Reference::fixes_kl_pairs; };
 
-/// Optional: `bool starts_as_policy` says that the reference was made from the policy as it is before training. The
-/// trainer then checks that the first rows have the same log-probs under both.
+/// Optional: `bool starts_as_policy` says that the reference was made from the untrained policy. The trainer then
+/// checks that the first rows have the same log-probs under both.
 template <class Reference>
 concept SaysStartsAsPolicy = requires(const Reference& reference) {
   { (reference.starts_as_policy) } -> std::same_as<const bool&>;
 };
 
-/// Optional: `std::string identity(std::span<const kto::Example> rows) const` is text of all that its log-probs of
-/// `rows` depend on beside the models that it holds; a run is not resumed where it differs. Without it the public
-/// members are compared.
+/// Optional: `std::string identity(std::span<const kto::Example> rows) const` is a text of everything besides its
+/// models that its log-probs of `rows` depend on; if it differs, a run cannot be resumed. Without it the public members
+/// are compared.
 template <class Reference>
 concept IdentifiesItself = requires(const Reference& reference, std::span<const Example> rows) {
   { reference.identity(rows) } -> std::same_as<std::string>;
@@ -82,12 +82,12 @@ struct ReferenceHooks {
 }  // namespace detail
 
 /// Optional: `template <class Visit> void visit_models(const Visit& visit) const` calls visit(model) for each model
-/// that the reference holds: the trainer checks that they are not the policy, and a resumed run that they are the same.
-/// An aggregate without a base needs no list: its members are looked at, whatever their names (visit_models below).
+/// that the reference holds. The trainer checks that they are not the policy, a resumed run that they are the same. An
+/// aggregate without a base does not need it: its members are visited, whatever their names (visit_models below).
 template <class Reference>
 concept ListsModels = requires(const Reference& reference) { reference.visit_models(detail::AnyModelVisitor{}); };
 
-/// A reference has members of the optional parts' names: they must match the contract above.
+/// A reference that has members with the names of optional parts. They must match the contract above.
 template <class Reference>
 concept NamesFollow =
     detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::follow; };
@@ -106,15 +106,15 @@ concept NamesVisitModels =
 template <class Reference>
 concept SaysFixedKlPairs = requires { typename std::bool_constant<Reference::fixes_kl_pairs>; };
 
-/// Its models can be found.
+/// The models of the reference can be found.
 template <class Reference>
 concept ShowsModels = ListsModels<Reference> || HasFields<Reference>;
 
 template <class Reference, class Model>
 concept ReferencePolicy = GivesReferenceLogps<Reference, Model> && HoldsNoGradient<Reference> && ShowsModels<Reference>;
 
-/// Calls visit(model) for each model that `reference` holds: those that it lists, else its members that have parameters,
-/// or point to what has some.
+/// Calls visit(model) for each model that `reference` holds: those it lists, or else its members that have parameters
+/// or point to something that has.
 template <ShowsModels Reference, class Visit>
 void visit_models(const Reference& reference, const Visit& visit) {
   if constexpr (ListsModels<Reference>) {

@@ -26,7 +26,7 @@ class ChatTemplate {
   explicit ChatTemplate(std::string source, std::string name = "chat template") : name_(std::move(name)) {
     int line = 1;
     try {
-      check(jinja::is_valid_utf8(source), "the template is not valid UTF-8");
+      check(detail::find_invalid_utf8(source) == std::string::npos, "the template is not valid UTF-8");
       auto program = std::make_shared<jinja::Program>(with_plain_line_ends(source));
       jinja::TemplateParser(*program, line).parse();
       program_ = std::move(program);

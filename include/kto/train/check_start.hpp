@@ -44,7 +44,7 @@ void check_precision(const Model& policy, bool scales_loss) {
           ", which is ", tensor.scalar_type(), "; expected float32");
 }
 
-/// Sets the noise that `config` asks for. Throws Error where the model has none.
+/// Sets the noise of `config`. Throws Error if the model does not support it.
 template <class Model>
 void set_noise(Model& model, const TrainConfig& config) {
   if constexpr (TakesNoise<Model>)
@@ -59,7 +59,7 @@ void check_policies(const Model& model, const Reference& reference, const TrainC
   check_precision(model, config.fp16);
 }
 
-/// Throws Error or UsageError for settings that do not go with the loss, the rows or the evaluation sets.
+/// Throws Error or UsageError for settings that contradict the loss, the rows or the evaluation sets.
 template <class Loss>
 void check_settings(const TrainConfig& config, const Feed& feed, const EvaluationSets& eval_sets) {
   check(!Loss::needs.chosen_rejected || (config.desirable_weight == 1 && config.undesirable_weight == 1),
@@ -68,7 +68,7 @@ void check_settings(const TrainConfig& config, const Feed& feed, const Evaluatio
   if constexpr (Loss::needs.kl_pairs) check_kl_groups(config, feed.batch_sizes(0));
 }
 
-/// Throws Error when policy and reference differ on the first micro-batch although one was made from the other.
+/// Throws Error if policy and reference differ on the first micro-batch although one was made from the other.
 template <class Reference>
 void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) {
   if constexpr (SaysStartsAsPolicy<Reference>) {

@@ -11,6 +11,7 @@
 
 namespace kto {
 
+/// That of a loss alone.
 template <class Loss>
 struct LossContract {
   static_assert(DeclaresNeeds<Loss>,

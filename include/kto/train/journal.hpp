@@ -15,7 +15,7 @@ namespace kto {
 
 class Journal {
  public:
-  /// Evaluates the model as it is now, and passes the metrics of each evaluation set to `take`.
+  /// Evaluates the current model, and passes the metrics of each evaluation set to `take`.
   using Evaluate = std::function<void(const std::function<void(const Json& metrics)>& take)>;
 
   Journal(const TrainConfig& config, const Callbacks& callbacks, Run& run, Evaluate evaluate)
@@ -26,21 +26,21 @@ class Journal {
   void call(Hook hook, Arguments&&... arguments) const {
     detail::call(callbacks_, hook, arguments...);
   }
-  /// Says `text` to the user, unless it is empty.
+  /// Reports `text` to the user, unless it is empty.
   void note(const std::string& text) const {
     if (!text.empty()) call(&Callback::on_note, text);
   }
 
-  /// The run begins, with what the user should know of it; evaluates first if config says so, which no learning rate
-  /// follows.
+  /// Begins the run, with notes for the user. Evaluates first if config says so; learning rates do not follow that
+  /// evaluation.
   void begin(const std::vector<std::string>& notes) {
     call(&Callback::on_train_begin, run_.state, run_.plan);
     for (const std::string& text : notes) note(text);
     if (config_.eval_on_start && run_.state.global_step == 0) evaluate();
   }
 
-  /// Logs and evaluates when due; true when a checkpoint is due. `epoch_ends`: the step was the epoch's last. If the
-  /// evaluation after this step was interrupted in an earlier run, what comes before it is done.
+  /// Logs and evaluates when due; returns whether a checkpoint is due. `epoch_ends`: the step was the epoch's last. If
+  /// the evaluation after this step was interrupted in an earlier run, everything before it is already done.
   bool after_step(bool epoch_ends) {
     TrainerState& state = run_.state;
     const bool again = std::exchange(state.evaluation_due, false);
@@ -64,8 +64,8 @@ class Journal {
             (run_.is_complete() || state.global_step % run_.plan.save_steps == 0));
   }
 
-  /// All metrics of an evaluation; each set gets a log entry of its own, as in transformers. An evaluation that is
-  /// interrupted leaves none.
+  /// All metrics of an evaluation. As in transformers, each set gets its own log entry. An interrupted evaluation
+  /// leaves no entry.
   Json evaluate() {
     Json out = Json::object();
     TrainerState& state = run_.state;
@@ -83,7 +83,7 @@ class Journal {
     return out;
   }
 
-  /// The closing entry of a run over `num_rows` rows, with `more` beside its own numbers.
+  /// The closing entry of a run over `num_rows` rows, with `more` in addition to its own numbers.
   void close(std::size_t num_rows, const Json& more) {
     Json entry = run_.log.finish(run_.state, num_samples(config_, run_.state, run_.plan, num_rows));
     entry.update(more);
@@ -91,7 +91,7 @@ class Journal {
   }
 
  private:
-  bool epoch_is_over(bool epoch_ends) const {  // a run that is stopped for good ends it too
+  bool epoch_is_over(bool epoch_ends) const {  // a run that is stopped for good also ends it
     return epoch_ends || run_.is_complete() || (run_.control.should_stop && !run_.control.interrupted);
   }
   bool is_due(IntervalStrategy strategy, std::int64_t every, bool epoch_ends) const {
@@ -106,7 +106,7 @@ class Journal {
     return waited >= config_.eval_delay && (last || is_due(config_.eval_strategy, run_.plan.eval_steps, epoch_ends));
   }
 
-  /// What an evaluation decides: the learning rate, the best model so far, an early stop. True for the best model.
+  /// Applies an evaluation to the learning rate, the best model and early stopping. Returns whether it is the best.
   bool follow(const Json& metrics) {
     const Judgement judgement = judge(metrics, config_, run_.state);
     if (follows_evaluations(config_.lr_scheduler_type))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One run of Trainer::train: its plan and what changes while it lasts, and the one list of all that a checkpoint holds.
+// One run of Trainer::train: its plan, its changing state, and the one list of everything in a checkpoint.
 #pragma once
 
 #include <memory>
@@ -28,14 +28,14 @@ struct Run {
   bool is_complete() const { return state.global_step >= plan.num_steps; }
   bool should_go_on() const { return !is_complete() && !control.should_stop; }
 
-  /// The window of `num_batches` micro-batches at `position` is done, in an epoch of `num_in_epoch`.
+  /// Advances past the window of `num_batches` micro-batches at `position`, in an epoch of `num_in_epoch`.
   void advance(std::size_t num_batches, std::int64_t num_in_epoch) {
     position.batch += static_cast<std::int64_t>(num_batches);
     state.epoch =
         static_cast<double>(position.epoch) + static_cast<double>(position.batch) / static_cast<double>(num_in_epoch);
   }
 
-  /// Counts a micro-batch that was trained on, of `flos` operations.
+  /// Counts a trained micro-batch of `flos` operations.
   void count(const Sequences& rows, double flos, InputTokens which) {
     state.num_tokens += rows.num_tokens;
     state.total_flos += flos;
@@ -47,7 +47,7 @@ struct Run {
 
 namespace detail {
 
-/// The random generators that a run draws from: the processor's, and the model's device's.
+/// The random generators that a run uses: the CPU's, and that of the model's device.
 struct Generators {
   at::Device device;
 
@@ -71,7 +71,7 @@ struct Generators {
   }
 };
 
-/// A reference that lists its state with the policy at hand.
+/// Binds a reference to the policy that its visit_state needs.
 template <class Reference, class Model>
 struct BoundReference {
   Reference& reference;
@@ -82,7 +82,7 @@ struct BoundReference {
 
 }  // namespace detail
 
-/// A run and the policies that it changes.
+/// A run and the policies it changes.
 template <class Model, class Loss, class Reference>
 struct RunParts {
   Model& model;
@@ -90,8 +90,8 @@ struct RunParts {
   Reference& reference;
   Run& run;
 
-  /// Calls visit(part, object with visit_state) for all that a checkpoint holds beside the model's parameters and the
-  /// trainer's state. Throws Error for a policy that keeps state without listing it.
+  /// Calls visit(part, object with visit_state) for everything in a checkpoint besides the model's parameters and the
+  /// trainer's state. Throws Error for a policy that has state but does not list it.
   template <class Visit>
   void visit_state(const Visit& visit) {
     if (run.updates->has_state()) visit("optimizer", *run.updates);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a run gathers between two log entries, and the entries it makes of it.
+// Collects the numbers of a run between two log entries, and makes the entries.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace kto {
 
 class RunLog {
  public:
-  /// `filter`: the loss of a step that was left out is none; else it counts, and shows where it is not finite.
+  /// `filter`: exclude the losses of skipped steps; otherwise they count, and show if they are not finite.
   explicit RunLog(bool filter = true) : filter_(filter) {}
 
   MetricWindow metrics = {};
@@ -23,14 +23,14 @@ class RunLog {
   std::optional<double> loss_scale = std::nullopt;  ///< with fp16 (LossScale)
   std::int64_t num_input_tokens = 0;                ///< as include_num_input_tokens_seen counts
 
-  /// A step's loss, as the shares of its micro-batches, and the length of its gradient before clipping, which is
-  /// undefined where that overflowed.
+  /// Adds a step's loss, as the shares of its micro-batches, and the norm of its gradient before clipping, undefined if
+  /// it overflowed.
   void add_step(const std::vector<Tensor>& shares, const Tensor& norm) {
     add_loss(shares);
     if (norm.defined()) grad_norm = norm;
     num_skipped_in_a_row = 0;
   }
-  /// A step that was left out.
+  /// Adds a skipped step.
   void skip_step(const std::vector<Tensor>& shares) {
     if (!filter_) add_loss(shares);
     ++num_skipped_;
@@ -40,7 +40,7 @@ class RunLog {
   std::int64_t num_skipped_in_all() const { return num_skipped_in_all_; }
   int num_skipped_in_a_row = 0;
 
-  /// A log entry on the steps since the last one. Throws Error when the loss is not finite.
+  /// The log entry for the steps since the last one. Throws Error if the loss is not finite.
   Json take(const TrainerState& state) {
     const double loss_sum = take_loss();
     check(std::isfinite(loss_sum) || (!filter_ && num_skipped_ > 0), "the loss is not finite: step ", state.global_step,
@@ -63,8 +63,8 @@ class RunLog {
     return entry;
   }
 
-  /// The closing entry: run time, rates, mean loss, and the metrics of the steps since the last entry; without those
-  /// where an evaluation came last, as in TRL. `num_samples` rows were visited.
+  /// The closing entry: run time, rates, mean loss, and the metrics of the steps since the last entry (as in TRL, not
+  /// if the last entry is an evaluation). `num_samples` rows were visited.
   Json finish(TrainerState& state, double num_samples) {
     take_loss();
     const auto steps = static_cast<double>(state.global_step);
@@ -125,7 +125,7 @@ class RunLog {
   std::int64_t last_step_ = 0;
   std::int64_t num_losses_ = 0, num_losses_in_all_ = 0;  ///< steps whose loss counts
   std::int64_t num_skipped_ = 0, num_skipped_in_all_ = 0;
-  double earlier_seconds_ = 0;  ///< before the run was stopped and went on
+  double earlier_seconds_ = 0;  ///< before the run was resumed
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 

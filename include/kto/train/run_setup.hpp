@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The set-up of a run: its optimizer, its random seed, and process-wide settings for its duration (deterministic kernels, the start of
-// its memory metrics).
+// The set-up of a run: its optimizer, its random seed, and process-wide settings for its duration (deterministic
+// kernels, the start of its memory metrics).
 #pragma once
 
 #include <algorithm>

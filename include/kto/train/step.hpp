@@ -32,10 +32,10 @@ inline Tensor kl_baseline(const Tensor& policy_kl_logp_B, const Tensor& referenc
   return (policy_kl_logp_B - reference_kl_logp_B).mean().clamp_min(0);
 }
 
-/// Asks the reference and, where the baseline z0 is the window's (KlScope::window), makes it: that takes the policy's
-/// KL log-probs of all micro-batches before any loss, so their prompts are encoded once more. A baseline of a
-/// micro-batch's own (KlScope::micro_batch, TRL's way) is left to its forward pass, whose keys and values its KL pairs
-/// then use. A window is the micro-batches of one update.
+/// Evaluates the reference on a window, the micro-batches of one update. With KlScope::window also computes the
+/// baseline z0: this needs the policy's KL log-probs of all micro-batches before any loss, so prompts are encoded
+/// twice. With KlScope::micro_batch (as in TRL) each micro-batch computes its own baseline in its forward pass, where
+/// KL pairs reuse the keys and values.
 template <class Loss, class Model, class Reference>
 std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& reference, std::vector<Batch> batches,
                                           KlScope scope) {
@@ -45,7 +45,7 @@ std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& r
   std::vector<Tensor> policy_kl, reference_kl;  // [B] each
   std::int64_t num_rows = 0;
   for (Batch& batch : batches) {
-    if (one_baseline) batch.shared.reset();  // policy and reference take the same path, or they differ by rounding
+    if (one_baseline) batch.shared.reset();  // policy and reference must take the same path, or they differ by rounding
     ReferenceLogps reference_logps = reference.log_probs(model, batch);
     num_rows += batch.rows.num_rows;
     if (one_baseline) {
@@ -68,7 +68,7 @@ std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& r
   return window;
 }
 
-/// One micro-batch as micro_batch_loss sees it, for hooks.
+/// The parts of one micro-batch's loss, for hooks.
 struct Observation {
   const Batch& batch;
   const LossInput<Tensor>& input;
@@ -90,9 +90,8 @@ void check_terms(const LossTerms<Tensor>& terms, const Batch& batch) {
 
 }  // namespace detail
 
-/// The part of the window's mean loss that this micro-batch contributes, with gradient where grad mode is on, and its
-/// metrics added to `metrics`; `observe(Observation)` sees its parts. Throws Error, naming the loss's output, when that
-/// has an unexpected shape.
+/// This micro-batch's share of the window's mean loss, with gradient if grad mode is on. Adds its metrics to `metrics`
+/// and passes its parts to `observe(Observation)`. Throws Error naming an output of the loss with an unexpected shape.
 template <class Loss, class Model, class Observe>
 Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& prepared, const TrainConfig& config,
                         MetricWindow& metrics, const Observe& observe) {

@@ -31,7 +31,7 @@ namespace kto {
 template <class Model, class Collator, class Loss, class Reference, class Optimizer = AdamW>
 struct Trainer {
   static_assert(sizeof(TrainerContract<Model, Collator, Loss, Reference, Optimizer>) > 0);
-  /// The contract holds. Where it does not, the bodies below are left out, so that its advice is the only error.
+  /// Whether the contract holds. If not, the bodies below are skipped, so that its advice is the only error.
   static constexpr bool is_sound = ModelPolicy<Model> && CollatorPolicy<Collator> && LossPolicy<Loss, Tensor> &&
                                    ReferencePolicy<Reference, Model> && OptimizerPolicy<Optimizer> &&
                                    FeedsLoss<Collator, Loss> && FeedsModel<Collator, Model>;
@@ -44,16 +44,16 @@ struct Trainer {
   Callbacks callbacks = {};
   EvaluationHooks evaluation = {};
   Optimizer optimizer = make_optimizer<Optimizer>(config);
-  /// Learning rate of update number `step`, counted from 0; config's schedule when empty.
+  /// The learning rate of update number `step`, counted from 0; if empty, config's schedule.
   std::function<double(std::int64_t step)> learning_rate = {};
   /// How checkpoints are written; config says when.
   Checkpointing checkpointing = {};
 
-  /// Trains on `rows`, and evaluates on `eval_sets`, rows or several sets by name, when config.eval_strategy says so.
-  /// Where the loss is one of pairs, rows are chosen, rejected, chosen, rejected, ... Throws Error on rows that make no
-  /// batch, on a model without trained parameters, on a loss that is not finite (see config.nonfinite_loss) or weights
-  /// that are not, and on a checkpoint that cannot be written or resumed from; UsageError on a config out of range.
-  /// A run that is to end (see StopSignals) saves the state after its last update, and returns.
+  /// Trains on `rows`, and evaluates on `eval_sets` (one set of rows, or several by name) as config.eval_strategy says.
+  /// For a loss of pairs, rows alternate: chosen, rejected, chosen, rejected, ... Throws Error if the rows do not make
+  /// a batch, the model has no trained parameters, a loss (see config.nonfinite_loss) or weight is not finite, or a
+  /// checkpoint cannot be written or resumed from; UsageError if a config value is out of range. A run that is asked to
+  /// stop (see StopSignals) saves the state after its last update, and returns.
   TrainerState train(std::span<const Example> rows, const EvaluationSets& eval_sets = {}) {
     if constexpr (is_sound) {
       validate(config);
@@ -65,7 +65,7 @@ struct Trainer {
   }
 
   /// The same on rows that need not fit into memory (see RowStream), for config.max_steps updates. Throws UsageError
-  /// naming an option that needs all rows at once.
+  /// naming an option that needs all rows in memory.
   TrainerState train(const RowStream& rows, const EvaluationSets& eval_sets = {}) {
     if constexpr (is_sound) {
       validate(config);
@@ -80,7 +80,7 @@ struct Trainer {
   }
 
   /// Mean loss and metrics over rows, or over each of several sets, without gradient, under transformers' names:
-  /// `prefix`, the set's name and _ where it has one, and loss, kl, ...
+  /// `prefix`, the set's name and _ if it has one, and loss, kl, ...
   Json evaluate(const EvaluationSets& sets, const std::string& prefix = "eval_", std::int64_t num_tokens = 0) {
     Json out = Json::object();
     if constexpr (is_sound)
@@ -88,8 +88,8 @@ struct Trainer {
     return out;
   }
 
-  /// Updates made so far, over all runs of this trainer. Before the first one a reference that starts as the policy is
-  /// compared with it.
+  /// The number of updates so far, over all runs of this trainer. Before the first one, a reference that starts as the
+  /// policy is compared with it.
   std::int64_t num_updates = 0;
 
  private:
@@ -98,7 +98,7 @@ struct Trainer {
     return false;
   }();
 
-  /// The loop over the windows that `feed` gives; `rows` are those it takes them from, where they are in memory.
+  /// The loop over the windows of `feed`. `rows` are its rows, if they are in memory.
   TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows,
                    const EvaluationSets& eval_sets) try {
     const Plan plan = plan_of(config, feed, num_units);
@@ -181,7 +181,7 @@ struct Trainer {
     if constexpr (FollowsPolicy<Reference, Model>) reference.follow(model, step);
   }
 
-  /// The end of a run that is complete, or was stopped for good.
+  /// Ends a run that is complete, or was stopped for good.
   void close(Run& run, Journal& journal, Checkpointer& checkpointer, const WeightWatch& watch, std::size_t num_rows,
              const Json& memory) {
     const Uninterrupted to_its_end;

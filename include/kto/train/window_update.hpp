@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One update from one window of micro-batches: backward passes, the look at what is not finite, clipping and the
-// optimizer, or the update skipped and the loss scale lowered.
+// One update from one window of micro-batches: backward passes, the check for non-finite values, then clipping and the
+// optimizer step, or a skipped update and a lower loss scale.
 #pragma once
 
 #include <algorithm>
@@ -16,12 +16,12 @@
 
 namespace kto {
 
-/// Use, for the micro-batches of a window in turn, observe() and backward(), then finish().
+/// Call observe() and backward() for each micro-batch of the window, then finish().
 class WindowUpdate {
  public:
   using Note = std::function<void(const std::string&)>;
 
-  /// Of the micro-batches `window`, at the log's learning rate. `note` gets what the user should know.
+  /// An update from the micro-batches `window`, at the log's learning rate. `note` receives messages for the user.
   WindowUpdate(Run& run, const TrainConfig& config, std::span<const Batch> window, Note note)
       : run_(run), config_(config), note_(std::move(note)), num_metrics_(run.log.metrics.size()) {
     in_place_.emplace();
@@ -30,18 +30,18 @@ class WindowUpdate {
     run_.updates->begin(run_.log.learning_rate);
   }
 
-  /// Takes the losses of a micro-batch, which must stay in its place.
+  /// Records the losses of a micro-batch, which must not move.
   void observe(const Observation& seen) { losses_.push_back({&seen.batch, seen.terms.loss_B.detach()}); }
 
-  /// The backward pass of what that micro-batch contributes to the window's mean loss.
+  /// The backward pass of that micro-batch's share of the window's mean loss.
   void backward(const Tensor& share) {
     run_.updates->backward(run_.scale.scaled(share),
                            [this] { return !not_finite(losses_, run_.updates->grad_norm()); });
     shares_.push_back(share.detach());
   }
 
-  /// Makes the update, or skips it where the loss or the gradient is not finite: the window's metrics are dropped then,
-  /// and undo() is called. Throws Error where config allows no step to be skipped.
+  /// Makes the update. If the loss or the gradient is not finite, skips it: drops the window's metrics and calls
+  /// undo(). Throws Error if config does not allow skipped steps.
   template <class Undo>
   void finish(const Undo& undo) {
     casts_.reset();
@@ -97,7 +97,7 @@ class WindowUpdate {
   Note note_;
   std::size_t num_metrics_;  ///< of the log before this window
   std::vector<BatchLoss> losses_;
-  std::vector<Tensor> shares_;  ///< of the micro-batches in the mean loss, without dimensions
+  std::vector<Tensor> shares_;  ///< of the micro-batches in the mean loss, scalars
   std::optional<InPlaceGradients> in_place_;
   std::optional<CastOnce> casts_;
 };

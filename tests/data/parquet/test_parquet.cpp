@@ -24,7 +24,7 @@ struct Column {
   std::string values;  ///< a JSON array, in Arrow's way of writing it
 };
 
-/// `type` with text in place of JSON.
+/// `type` with text instead of JSON.
 std::shared_ptr<arrow::DataType> stored(const std::shared_ptr<arrow::DataType>& type) {
   if (type->id() == arrow::Type::EXTENSION) return static_cast<const arrow::ExtensionType&>(*type).storage_type();
   if (type->id() == arrow::Type::LIST) return arrow::list(stored(type->field(0)->type()));
@@ -138,7 +138,7 @@ TEST_CASE("parquet: views of text, lists of fixed size, and numbers of 16 bits",
   CHECK(halves.rows.at(0).prompt[0]["weight"] == 0.5);
 }
 
-TEST_CASE("parquet: a column of any type may stand beside those that rows use", "[data]") {
+TEST_CASE("parquet: unused columns may have any type", "[data]") {
   const TemporaryFolder folder;
   const std::vector<Column> others{{"created_at", arrow::timestamp(arrow::TimeUnit::MICRO), "[1, null]"},
                                    {"day", arrow::date32(), "[1, 2]"},

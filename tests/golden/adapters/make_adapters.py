@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes the folders beside it: two tiny bases, and one adapter for each kind of LoraConfig that PEFT trains (peft 0.21,
-transformers 5.24). An adapter's golden.safetensors has what PEFT makes of the folder once it is read back: "logp" of the
+transformers 5.24). An adapter's golden.safetensors has what PEFT computes after reading the folder back: "logp" of the
 row below, and "grad.KEY" of every trained tensor KEY of the file.
 
 usage: make_adapters.py

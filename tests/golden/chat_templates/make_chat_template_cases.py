@@ -6,13 +6,13 @@
 
 Needs transformers (5.x) and jinja2 (3.1.6 or later). Reads snippets.json (short templates and their variables) and
 templates/*.jinja. Writes
-  conversations.json         the conversations that every template is rendered with,
-  expected_snippets.json     what each snippet gives; null where transformers raises an error,
-  expected_templates.json    what each template beside this script gives, by template and conversation,
+  conversations.json         the conversations for every template,
+  expected_snippets.json     the rendering of each snippet; null if transformers raises an error,
+  expected_templates.json    the rendering of each template in templates/, by template and conversation,
   expected_llama.cpp.json, expected_trl.json (only with FOLDER)
                              for each file of the folder: the 32-bit FNV-1a hash of its source, and those of its
                              rendering of each conversation, one after the other, "--------" for an error.
-strftime_now tells 2024-07-03 09:46:40 UTC.
+strftime_now returns 2024-07-03 09:46:40 UTC.
 """
 import json
 import os

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Records what TRL's KTOTrainer makes of small data sets: token ids, dropped rows, extracted prompts, weight advice.
+"""Records how TRL's KTOTrainer encodes small data sets: token ids, dropped rows, extracted prompts, weight advice.
 
 usage: make_encode_cases.py        (in an environment with torch, trl 1.16, transformers, datasets)
 Writes, beside this script, the folder model/ (a small byte-level BPE tokenizer that puts a token before plain text, and a

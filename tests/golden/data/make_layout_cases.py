@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Records which rows Hugging Face's load_dataset reads of folders that are laid out in many ways.
+"""Records which rows Hugging Face's load_dataset reads from folders with many layouts.
 
 usage: make_layout_cases.py        (in an environment with datasets 5.2 and pyarrow)
 Writes, beside this script, layout_cases.json, which tests/data reads: a list of folders, each with
   files    names; row i of the file NAME has the prompt "NAME#i" (NUM_ROWS rows a file)
-  texts    {name: content} of files that are no data, such as README.md
+  texts    {name: content} of other files, such as README.md
   asked    what load_dataset was asked for (split, config, data_dir, data_files; the split absent: all) and what it
            gave: {split: prompts}, or null where it raised. Prompts that are all rows of files are the files' names.
 """

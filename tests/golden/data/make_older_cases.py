@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Records the token ids that KTOTrainer 0.22 makes of rows and of their KL pairs, for every truncation_mode.
+"""Records the token ids of rows and their KL pairs in KTOTrainer 0.22, for every truncation_mode.
 
 usage: make_older_cases.py        (in an environment with torch, trl 0.22.2, transformers 4.57, datasets)
-Reads the folder model/ beside it and writes older_cases.json, which tests/data reads. Of each row: the number of its prompt
-tokens and its ids, and the same of its KL pair.
+Reads the folder model/ beside it and writes older_cases.json, which tests/data reads. For each row: the number of prompt
+tokens and the ids, and the same for its KL pair.
 """
 import itertools, json, os, warnings
 

@@ -84,7 +84,8 @@ def load(config):
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "config.json").write_text(json.dumps(config))
         model = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.from_pretrained(folder), attn_implementation="eager")
+            transformers.AutoConfig.from_pretrained(folder),
+            attn_implementation="sdpa" if config.get("alibi") else "eager")  # falcon's eager one adds its biases twice
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weight(name, parameter.shape))
@@ -159,6 +160,15 @@ def rope(rope_type, **values):
     return {"rope_type": rope_type, "rope_theta": 10000.0, **values}
 
 
+def older(family, **changes):
+    """A config with the keys of GPT-2's time."""
+    own = dict(n_head=4, n_layer=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0) | (
+        {} if family == "bloom" else dict(n_embd=32, n_positions=64))
+    return {"model_type": family, "vocab_size": 80, **({"hidden_size": 32} if family == "bloom" else {}), **own, **changes}
+
+
+OPT = dict(intermediate_size="absent", num_key_value_heads="absent", dropout=0)
+FALCON = dict(intermediate_size="absent", num_key_value_heads="absent")
 LONGROPE = dict(short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 2.5, 6.0, 11.0])
 LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
 
@@ -318,6 +328,35 @@ CASES = {
     "gptj_tied": ({"model_type": "gptj", "vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64,
                    "n_inner": 40, "rotary_dim": 16, "activation_function": "relu", "tie_word_embeddings": True,
                    "layer_norm_epsilon": 1e-3}, LENGTHS),
+} | {
+    "gpt2_plain": (older("gpt2", n_inner=48), LENGTHS),
+    "gpt2_scales": (
+        older("gpt2", scale_attn_by_inverse_layer_idx=True, n_positions=14, tie_word_embeddings=False,
+              activation_function="relu", pad_token_id=7), LENGTHS),
+    "gpt2_unscaled": (older("gpt2", n_inner=40, scale_attn_weights=False, layer_norm_epsilon=1e-3), LENGTHS),
+    "opt_plain": (tiny("opt", ffn_dim=48, **OPT), LENGTHS),
+    "opt_norms_after": (
+        tiny("opt", ffn_dim=40, do_layer_norm_before=False, enable_bias=False, activation_function="gelu",
+             tie_word_embeddings=False, **OPT), LENGTHS),
+    "opt_norms_without_weights": (
+        tiny("opt", ffn_dim=40, layer_norm_elementwise_affine=False, max_position_embeddings=14, pad_token_id=None,
+             **OPT), LENGTHS),
+    "gpt_bigcode_plain": (older("gpt_bigcode", n_inner=48), LENGTHS),
+    "gpt_bigcode_all_heads": (older("gpt_bigcode", multi_query=False, tie_word_embeddings=False), LENGTHS),
+    "falcon_old": (tiny("falcon", **FALCON), LENGTHS),
+    "falcon_in_turn": (
+        tiny("falcon", multi_query=False, parallel_attn=False, bias=True, tie_word_embeddings=False, **FALCON), LENGTHS),
+    "falcon_new": (
+        tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, bias=True, rope_theta=500.0, **FALCON), LENGTHS),
+    "falcon_new_one_norm": (
+        tiny("falcon", new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1, ffn_hidden_size=40,
+             **FALCON), LENGTHS),
+    "falcon_alibi": (tiny("falcon", alibi=True, bias=True, **FALCON | {"num_attention_heads": 8}), LONG),
+    "falcon_alibi_new": (
+        tiny("falcon", alibi=True, new_decoder_architecture=True, num_kv_heads=2, parallel_attn=True, hidden_size=48,
+             **FALCON | {"num_attention_heads": 6}), LONG),
+    "bloom_plain": (older("bloom", n_head=8), LONG),
+    "bloom_heads": (older("bloom", n_head=6, hidden_size=48, tie_word_embeddings=False, pad_token_id=3), LENGTHS),
 } | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes decay.json: which parameters transformers (5.24) keeps from weight decay, of the tiny models of ../models, and of
-names made up to try its rule.
+"""Writes decay.json: which parameters transformers (5.24) keeps from weight decay, for the tiny models of ../models, and for
+made-up names that test its rule.
 
 {"models": {case: [names without decay]}, "names": {name: whether it decays}}
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes loss_scale.json: the scale of torch's GradScaler over steps of which some have gradients that overflow. Needs torch.
+"""Writes loss_scale.json: the scale of torch's GradScaler over steps, some with overflowing gradients. Needs torch.
 
 "overflows": numbers of those steps, from 1; "changes": [step, scale after it] wherever it changes, the first at step 0."""
 import json

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes optimizers.json: what the optimizers of transformers' Trainer (transformers 5.24, torch 2.13) make of two
-parameters under given gradients, in float64. "weight" decays, "norm" does not."""
+"""Writes optimizers.json: updates of two parameters by the optimizers of transformers' Trainer (transformers 5.24, torch 2.13)
+with given gradients, in float64. "weight" decays, "norm" does not."""
 import json
 import os
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes schedules.json: learning rates of transformers' get_scheduler (transformers 5.24, torch 2.13), update by update.
-Those that follow evaluations are told the metrics in "metrics", one after each update."""
+Schedules that follow evaluations receive the metrics in "metrics", one after each update."""
 import json
 import math
 import os

@@ -3,7 +3,7 @@
 """Writes runs.json: what TRL 1.16's KTOTrainer logs under options that change numbers, on rows of examples/data and the
 tiny model of tests/e2e/tiny_model.py. tests/e2e/recorded_runs.py replays them. Needs torch, trl, transformers, peft.
 
-usage: make_runs.py [NAME ...]      with names those cases alone are recorded, and the others kept"""
+usage: make_runs.py [NAME ...]      with names, records only those cases and keeps the others"""
 import json
 import math
 import os

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Records which special tokens a model folder names after KTOTrainer has trained it, for many folders before.
+"""Records which special tokens a model folder names after training with KTOTrainer, for many initial folders.
 
 usage: make_special_tokens.py        (in an environment with torch, trl 1.16, transformers 5.24, datasets)
-Writes special_tokens.json beside itself: of each case the ids in config.json, generation_config.json or null, and the tokens
-that the tokenizer names (out of `vocabulary`); and what config.json, generation_config.json and tokenizer_config.json name
-then. What transformers fills in beside them is left out.
+Writes special_tokens.json beside itself: for each case the ids in config.json, generation_config.json or null, and the tokens
+that the tokenizer names (out of `vocabulary`); then the tokens that config.json, generation_config.json and
+tokenizer_config.json name afterwards, without other values that transformers adds.
 """
 import itertools, json, os, random, shutil, tempfile, warnings
 

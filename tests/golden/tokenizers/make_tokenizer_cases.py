@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains small tokenizers of many kinds and writes what Hugging Face's tokenizers and transformers make of texts.
+"""Trains small tokenizers of many kinds and writes the results of Hugging Face's tokenizers and transformers on texts.
 
     python make_tokenizer_cases.py            # needs tokenizers 0.23 and transformers 5.24; writes beside itself
-    python make_tokenizer_cases.py folders    # folders.json alone, with the tokenizers that are there
+    python make_tokenizer_cases.py folders    # only folders.json, with the existing tokenizers
 
 NAME.json         a tokenizer
 texts.json        the texts
 cases.json        per tokenizer: ids of each text, ids with special tokens of some, decoded text where it differs
-folders.json      model folders: files, and what AutoTokenizer makes of them
-patterns.json     regular expressions, and the pieces that the step "Split" cuts with them
+folders.json      model folders: files, and the results of AutoTokenizer
+patterns.json     regular expressions, and the pieces of the step "Split" with them
 """
 import json
 import pathlib

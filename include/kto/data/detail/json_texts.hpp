@@ -100,7 +100,8 @@ struct TextCursor {
     }
     check(!is_last, where, ": line ", start.line, ", column ", first_column, ": the row that begins here does not end",
           otherwise, " (is the file cut off?)");
-    place = start, at = begin;
+    place = start;
+    at = begin;
     return false;
   }
 };

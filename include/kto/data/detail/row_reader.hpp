@@ -114,7 +114,7 @@ class RowReader {
   const std::string& file() const { return files_[file_]; }
   std::string expected_rows() const {
     const RowFiles* part = parts_.empty() ? nullptr : &parts_.front();
-    if (part != nullptr && part->first_row > 0) return concat("more than the ", part->first_row, " skipped ones");
+    if (part != nullptr && part->first_row > 0) return concat("more than the ", part->first_row, " skipped rows");
     const auto format = part == nullptr || part->files.empty() ? std::nullopt
                         : part->format                         ? part->format
                                                                : format_of(part->files.front());
@@ -188,7 +188,8 @@ class RowReader {
   void problem(const std::string& message) {
     if (stop_at_problem_) fail(message);
     problems_.add(number_, message);
-    rows_.clear(), pairs_.clear();
+    rows_.clear();
+    pairs_.clear();
   }
 
   void take(const JsonText& text) {
@@ -242,7 +243,7 @@ class RowReader {
       check(part_->pairs_for.empty() || is_paired(kind.format), part_->pairs_for, " compares pairs: expected ",
             describe({RowFormat::Paired, kind.conversational}), ", and this row is one of ", describe(kind));
     }
-    check(kind == *kind_, "expected ", describe(*kind_), ", like ", kind_from_, "; this row is one of ",
+    check(kind == *kind_, "expected ", describe(*kind_), ", as in ", kind_from_, "; this row is one of ",
           describe(kind));
     RowContext context{.prompt = {},
                        .tokenized = kind.format == RowFormat::Tokenized,
@@ -314,7 +315,12 @@ inline std::size_t count_rows(const fs::path& path, std::optional<DataFormat> fo
   RowTexts texts(path, kind);
   bool is_csv = false;
   const auto take_piece = [&](std::string_view text, bool is_last) {
-    return texts(text, is_last, [&](const JsonText&) { ++count; }, [&](const CsvRecord&) { ++count, is_csv = true; });
+    return texts(
+        text, is_last, [&](const JsonText&) { ++count; },
+        [&](const CsvRecord&) {
+          ++count;
+          is_csv = true;
+        });
   };
   read_in_pieces(path, take_piece, [](double) {});
   if (is_csv) --count;  // the header

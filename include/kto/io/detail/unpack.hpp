@@ -140,8 +140,10 @@ class Bzip2Stream {
         bz_stream done = stream_;
         BZ2_bzDecompressEnd(&stream_);
         begin();
-        stream_.next_in = done.next_in, stream_.avail_in = done.avail_in;
-        stream_.next_out = done.next_out, stream_.avail_out = done.avail_out;
+        stream_.next_in = done.next_in;
+        stream_.avail_in = done.avail_in;
+        stream_.next_out = done.next_out;
+        stream_.avail_out = done.avail_out;
       }
       const std::size_t before = std::size_t{stream_.avail_in} + stream_.avail_out;
       status_ = BZ2_bzDecompress(&stream_);

@@ -30,7 +30,7 @@ inline constexpr std::array lora_fields{
     LoraField{"ensure_weight_tying", LoraUse::read, nullptr, ""},
     LoraField{"eva_config", LoraUse::without_effect, nullptr, "it belongs to init_lora_weights"},
     LoraField{"exclude_modules", LoraUse::read, "null", ""},
-    LoraField{"fan_in_fan_out", LoraUse::without_effect, "false", "it is for Conv1D layers: PEFT clears it elsewhere"},
+    LoraField{"fan_in_fan_out", LoraUse::read, "false", ""},
     LoraField{"inference_mode", LoraUse::without_effect, "true", "it is for PEFT's loader"},
     LoraField{"init_lora_weights", LoraUse::read, "true", ""},
     LoraField{"kasa_config", LoraUse::refused, nullptr, "KaSA truncates the base's weights"},

@@ -21,7 +21,8 @@ struct Family {
   std::string_view model_type;
   const char* defaults;  ///< JSON
   ModelSpec (*read)(const ConfigReader& config);
-  const char* other_names = "{}";  ///< JSON: names of keys in this family's files, and the common ones
+  const char* other_names = "{}";   ///< JSON: names of keys in this family's files, and the common ones
+  const char* lora_targets = "[]";  ///< JSON: the modules that PEFT 0.21 adapts by default; none: it wants them named
 };
 
 inline NormSpec root_mean_square(const ConfigReader& config, double offset = 0) {
@@ -31,15 +32,27 @@ inline NormSpec layer_norm(double eps, bool has_bias) {
   return {.is_layer_norm = true, .eps = eps, .has_bias = has_bias};
 }
 
-/// Whether rope_parameters has an entry for each layer type.
-inline bool has_ropes_by_layer_type(const ConfigReader& config) {
-  return config.has("rope_parameters") && config.json.at("rope_parameters").is_object() &&
-         config.json.at("rope_parameters").contains("full_attention");
+/// The config without rope_parameters by layer type, for read_decoder; read_ropes_by_layer_type reads them.
+inline Json without_ropes_by_layer_type(const ConfigReader& config) {
+  Json out = config.json;
+  const bool nested = config.has("rope_parameters") && config.json.at("rope_parameters").is_object() &&
+                      config.json.at("rope_parameters").contains("full_attention");
+  if (nested) out.erase("rope_parameters");
+  return out;
+}
+
+/// The keys of a family whose feed-forward part is four times as wide as the model unless the file says otherwise, and
+/// whose pad token's embedding is trained like any other.
+inline Json older_keys(const ConfigReader& config) {
+  Json out = config.json;
+  if (!config.has("intermediate_size")) out["intermediate_size"] = 4 * config.positive("hidden_size");
+  out.erase("pad_token_id");
+  return out;
 }
 
 /// Reads the keys that decoders share, with `norm` before each part and at the end. A family then adds its own features
 /// to the layers.
-inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm) {
+inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm, bool is_rotary = true) {
   ModelSpec out;
   out.model_type = config.text("model_type");
   out.vocab_size = config.positive("vocab_size");
@@ -56,7 +69,7 @@ inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm) 
         " is not a multiple of num_key_value_heads ", attention.num_kv_heads);
   check(config.has("head_dim") || out.hidden_size % attention.num_heads == 0, config.where, ": hidden_size ",
         out.hidden_size, " is not a multiple of num_attention_heads ", attention.num_heads);
-  check(attention.head_dim % 2 == 0, config.where, ": head_dim ", attention.head_dim,
+  check(!is_rotary || attention.head_dim % 2 == 0, config.where, ": head_dim ", attention.head_dim,
         " is odd: rotary embeddings need an even one");
   attention.scale = 1 / std::sqrt(static_cast<double>(attention.head_dim));
   out.last_norm = norm;
@@ -70,7 +83,10 @@ inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm) 
           " is outside the vocabulary of ", out.vocab_size);
     out.pad_token_id = id;
   }
-  if (!has_ropes_by_layer_type(config)) out.ropes = {read_rope_config(config, attention.head_dim)};
+  if (is_rotary)
+    out.ropes = {read_rope_config(config, attention.head_dim)};
+  else
+    attention.rope.reset();
   LayerSpec layer;
   layer.attention = attention;
   layer.mlp = mlp;

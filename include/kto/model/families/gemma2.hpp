@@ -29,14 +29,15 @@ inline ModelSpec read_gemma2(const ConfigReader& config) {
 }
 
 inline ModelSpec read_gemma3(const ConfigReader& config) {
-  ModelSpec out = read_gemma2_or_3(config);
+  const Json json = without_ropes_by_layer_type(config);
+  ModelSpec out = read_gemma2_or_3({json, config.where});
   const std::int64_t pattern = config.positive("sliding_window_pattern", 6);
   const auto slides =
       read_layer_types(config, out, [&](std::size_t i) { return (static_cast<std::int64_t>(i) + 1) % pattern != 0; });
   set_windows(config, out, slides);
   const double local = config.positive_number("rope_local_base_freq", 10000);
   read_ropes_by_layer_type(config, out, slides, 1e6, local);
-  for (LayerSpec& layer : out.layers) layer.attention.qk_norm = QkNormSpec{.norm = out.last_norm};
+  for (LayerSpec& layer : out.layers) layer.attention.qk_norm = QkNormSpec{.norm = *out.last_norm};
   return out;
 }
 
@@ -48,7 +49,8 @@ inline constexpr Family gemma2{
                     "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
                     "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0})",
     .read = read_gemma2,
-    .other_names = R"({"hidden_activation": "hidden_act"})"};
+    .other_names = R"({"hidden_activation": "hidden_act"})",
+    .lora_targets = R"(["q_proj", "v_proj"])"};
 inline constexpr Family gemma3{
     .model_type = "gemma3_text",
     .defaults = R"({"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
@@ -56,6 +58,7 @@ inline constexpr Family gemma3{
                     "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 131072, "pad_token_id": 0,
                     "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096})",
     .read = read_gemma3,
-    .other_names = R"({"hidden_activation": "hidden_act"})"};
+    .other_names = R"({"hidden_activation": "hidden_act"})",
+    .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail

@@ -19,6 +19,7 @@ inline ModelSpec read_llama(const ConfigReader& config) {
 inline constexpr Family llama{
     .model_type = "llama",
     .defaults = R"({"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048})",
-    .read = read_llama};
+    .read = read_llama,
+    .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail

@@ -16,6 +16,7 @@ inline constexpr Family mistral{
     .model_type = "mistral",
     .defaults = R"({"vocab_size": 32000, "intermediate_size": 14336, "num_key_value_heads": 8,
                     "max_position_embeddings": 131072, "sliding_window": 4096})",
-    .read = read_mistral};
+    .read = read_mistral,
+    .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail

@@ -13,7 +13,7 @@ inline ModelSpec read_olmo2(const ConfigReader& config) {
   out.names.layer.after_mlp = "post_feedforward_layernorm";
   for (LayerSpec& layer : out.layers) {
     layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-    layer.attention.qk_norm = QkNormSpec{.norm = out.last_norm, .over_all_heads = true};
+    layer.attention.qk_norm = QkNormSpec{.norm = *out.last_norm, .over_all_heads = true};
     layer.after_attention = layer.after_mlp = out.last_norm;
     layer.before_attention.reset();
     layer.before_mlp.reset();
@@ -22,7 +22,8 @@ inline ModelSpec read_olmo2(const ConfigReader& config) {
 }
 
 inline ModelSpec read_olmo3(const ConfigReader& config) {
-  ModelSpec out = read_olmo2(config);
+  const Json json = without_ropes_by_layer_type(config);
+  ModelSpec out = read_olmo2({json, config.where});
   const auto slides = read_layer_types(config, out, [](std::size_t i) { return (i + 1) % 4 != 0; });
   set_windows(config, out, slides);
   read_ropes_by_layer_type(config, out, slides, 500000, 500000);

@@ -17,6 +17,7 @@ inline constexpr Family qwen2{.model_type = "qwen2",
                               .defaults =
                                   R"({"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32,
                                       "max_position_embeddings": 32768, "sliding_window": 4096})",
-                              .read = read_qwen2};
+                              .read = read_qwen2,
+                              .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail

@@ -20,6 +20,7 @@ inline constexpr Family qwen3{.model_type = "qwen3",
                               .defaults =
                                   R"({"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32,
                                       "head_dim": 128, "max_position_embeddings": 32768, "sliding_window": 4096})",
-                              .read = read_qwen3};
+                              .read = read_qwen3,
+                              .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail

@@ -68,7 +68,10 @@ inline PackedKeys pack_keys(const AttentionInput<at::BFloat16>& in, const std::v
   const auto make = [&](bool wanted) {
     return wanted ? at::empty({static_cast<std::int64_t>(tasks.size()), in.kv_heads, block_size}, options) : Tensor();
   };
-  out.k = make(true), out.v = make(backward), out.turned_k = make(backward), out.turned_v = make(!backward);
+  out.k = make(true);
+  out.v = make(backward);
+  out.turned_k = make(backward);
+  out.turned_v = make(!backward);
   const auto data = [](const Tensor& tensor) {
     return tensor.defined() ? tensor.mutable_data_ptr<at::BFloat16>() : nullptr;
   };

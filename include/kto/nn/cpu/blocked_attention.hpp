@@ -219,7 +219,9 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     const Tensor result = out_NHd.to(q_NHd.scalar_type());
     ctx->save_for_backward({q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH});
     const auto plan = c10::make_intrusive<AttentionPlan>();
-    plan->segments = segments, plan->window = window, plan->scale = scale;
+    plan->segments = segments;
+    plan->window = window;
+    plan->scale = scale;
     ctx->saved_data["plan"] = at::IValue::make_capsule(plan);
     return result;
   }

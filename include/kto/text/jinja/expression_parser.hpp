@@ -147,7 +147,7 @@ class ExpressionParser : protected ParserBase {
       for (; current().type == Token::string; take()) text += current().value.text();
       return constant(keep_text(program_.run, text));
     }
-    if (token.type == Token::number) return take(), constant(token.value);
+    if (token.type == Token::number) return constant(take().value);
     if (take_symbol("(")) {
       const Expression* node = tuple({}, true, true);
       expect_symbol(")");
@@ -303,7 +303,7 @@ class ExpressionParser : protected ParserBase {
     return name;
   }
 
-  /// An unknown filter or test is no error until it is evaluated: it may be in a branch that is not taken.
+  /// An unknown filter or test is not an error until it is evaluated: it may be in a branch that is not taken.
   void report_unknown(Expression* node, std::string_view what, std::string_view name) {
     node->constant =
         keep_text(program_.run, concat("there is no ", what, " named '", name, "', or it is not supported"));

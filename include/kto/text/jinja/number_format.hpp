@@ -31,7 +31,7 @@ inline std::optional<Value> read_int(Run& run, std::string_view text, std::int64
   }
   check(base >= 2 && base <= 36, "int: the base is ", base, "; expected 0 or 2 to 36");
   std::string digits;
-  bool separated = true;  // an underscore may stand between two digits only
+  bool separated = true;  // an underscore is only allowed between two digits
   for (const char c : text) {
     if (c == '_' && !separated) {
       separated = true;

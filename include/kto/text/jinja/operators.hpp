@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -191,27 +192,31 @@ inline Value repeated(Run& run, const Value& value, std::int64_t times) {
   return make_sequence(value.kind, out);
 }
 
+/// `name` of two numbers: whole(x, y, out) of integers, which returns true where 64 bits do not hold the result, or
+/// real(x, y).
+template <class Whole, class Real>
+Value of_numbers(const char* name, const Value& a, const Value& b, const Whole& whole, const Real& real) {
+  const Number x = number_of(a), y = number_of(b);
+  if (!x.valid || !y.valid) fail_operands(name, a, b);
+  if (!x.exact || !y.exact) return make_real(real(x.real, y.real));
+  std::int64_t out = 0;
+  check(!whole(x.integer, y.integer, &out), "an integer of the template exceeds 64 bits");
+  return make_int(out);
+}
+
 inline Value add(Run& run, const Value& a, const Value& b) {
   if (a.is(Kind::string) && b.is(Kind::string)) {
     if (a.flag == plain && b.flag == plain) return concatenated(run, a.text(), b.text());
     return concatenated(run, escape(run, a).text(), escape(run, b).text(), markup);
   }
   if (a.is_sequence() && a.kind == b.kind) return concatenated(run, a, b);
-  const Number x = number_of(a), y = number_of(b);
-  if (!x.valid || !y.valid) fail_operands("+", a, b);
-  if (!x.exact || !y.exact) return make_real(x.real + y.real);
-  std::int64_t sum = 0;
-  check(!__builtin_add_overflow(x.integer, y.integer, &sum), "an integer of the template exceeds 64 bits");
-  return make_int(sum);
+  const auto whole = [](auto x, auto y, auto* out) { return __builtin_add_overflow(x, y, out); };
+  return of_numbers("+", a, b, whole, std::plus<double>());
 }
 
 inline Value subtract(const Value& a, const Value& b) {
-  const Number x = number_of(a), y = number_of(b);
-  if (!x.valid || !y.valid) fail_operands("-", a, b);
-  if (!x.exact || !y.exact) return make_real(x.real - y.real);
-  std::int64_t difference = 0;
-  check(!__builtin_sub_overflow(x.integer, y.integer, &difference), "an integer of the template exceeds 64 bits");
-  return make_int(difference);
+  const auto whole = [](auto x, auto y, auto* out) { return __builtin_sub_overflow(x, y, out); };
+  return of_numbers("-", a, b, whole, std::minus<double>());
 }
 
 inline Value multiply(Run& run, const Value& a, const Value& b) {
@@ -219,11 +224,8 @@ inline Value multiply(Run& run, const Value& a, const Value& b) {
   const Number x = number_of(a), y = number_of(b);
   if (repeats(a) && y.valid && y.exact) return repeated(run, a, y.integer);
   if (repeats(b) && x.valid && x.exact) return repeated(run, b, x.integer);
-  if (!x.valid || !y.valid) fail_operands("*", a, b);
-  if (!x.exact || !y.exact) return make_real(x.real * y.real);
-  std::int64_t product = 0;
-  check(!__builtin_mul_overflow(x.integer, y.integer, &product), "an integer of the template exceeds 64 bits");
-  return make_int(product);
+  const auto whole = [](auto left, auto right, auto* out) { return __builtin_mul_overflow(left, right, out); };
+  return of_numbers("*", a, b, whole, std::multiplies<double>());
 }
 
 inline Value divide(const Value& a, const Value& b) {

@@ -33,8 +33,12 @@ class ParserBase {
   }
   bool is_symbol(std::string_view text) const { return current().type == Token::symbol && current().text == text; }
   bool is_name(std::string_view text) const { return current().type == Token::name && current().text == text; }
-  bool take_symbol(std::string_view text) { return is_symbol(text) && (take(), true); }
-  bool take_name(std::string_view text) { return is_name(text) && (take(), true); }
+  bool take_symbol(std::string_view text) { return take_if(is_symbol(text)); }
+  bool take_name(std::string_view text) { return take_if(is_name(text)); }
+  bool take_if(bool wanted) {
+    if (wanted) take();
+    return wanted;
+  }
 
   static std::string described(const Token& token) {
     switch (token.type) {

@@ -48,14 +48,23 @@ inline Value format_percent(Run& run, const Value& format, const Value& values) 
       if (at() == '+' || (at() == ' ' && spec.sign != '+')) spec.sign = at();
     }
     const auto number = [&]() -> std::int64_t {
-      if (at() == '*') return ++i, index_of(next(), "a width or precision of a format");
+      if (at() == '*') {
+        ++i;
+        return index_of(next(), "a width or precision of a format");
+      }
       std::int64_t value = 0;
       for (; at() >= '0' && at() <= '9'; ++i) value = std::min<std::int64_t>(value * 10 + (at() - '0'), INT32_MAX);
       return value;
     };
     spec.width = number();
-    if (spec.width < 0) spec.align = '<', spec.width = -spec.width;
-    if (at() == '.') ++i, spec.precision = static_cast<int>(std::clamp<std::int64_t>(number(), 0, INT32_MAX));
+    if (spec.width < 0) {
+      spec.align = '<';
+      spec.width = -spec.width;
+    }
+    if (at() == '.') {
+      ++i;
+      spec.precision = static_cast<int>(std::clamp<std::int64_t>(number(), 0, INT32_MAX));
+    }
     while (at() == 'h' || at() == 'l' || at() == 'L') ++i;
     spec.type = at();
     check(spec.type != 0 && std::string_view("%sradiuoxXeEfFgGc").find(spec.type) != std::string_view::npos,

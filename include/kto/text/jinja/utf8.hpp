@@ -52,12 +52,6 @@ void for_each_point(std::string_view text, F f) {
   for (std::size_t at = 0; at < text.size();) f(decode(text, at));
 }
 
-inline bool is_valid_utf8(std::string_view text) {
-  bool valid = true;
-  for_each_point(text, [&](char32_t point) { valid = valid && !(point >= 0xDC80 && point <= 0xDCFF); });
-  return valid;
-}
-
 inline std::size_t num_chars(std::string_view text) {
   if (is_ascii(text)) return text.size();
   std::size_t count = 0;
@@ -78,7 +72,7 @@ inline std::size_t char_offset(std::string_view text, std::size_t index) {
 /// The start of the character that ends at byte `end`.
 inline std::size_t char_before(std::string_view text, std::size_t end) {
   std::size_t begin = end - 1;
-  while (begin > 0 && end - begin < 4 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) --begin;
+  while (begin > 0 && end - begin < 4 && detail::is_continuation(text[begin])) --begin;
   std::size_t at = begin;
   decode(text, at);
   return at == end ? begin : end - 1;

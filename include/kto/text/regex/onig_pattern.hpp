@@ -104,7 +104,8 @@ class OnigPattern : OnigReader {
   /// Whether full case folding maps one character to the pair, such as the sharp s to "ss".
   static bool folds_to_one(char32_t a, char32_t b) {
     const auto lower = [](char32_t c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; };
-    a = lower(a), b = lower(b);
+    a = lower(a);
+    b = lower(b);
     return (a == 's' && (b == 's' || b == 't')) || (a == 'f' && (b == 'f' || b == 'i' || b == 'l'));
   }
 

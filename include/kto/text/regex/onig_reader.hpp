@@ -80,8 +80,12 @@ class OnigReader {
   char32_t escaped_character(bool in_brackets) {
     const char c = in_[at_];
     constexpr std::string_view letters = "tnrfvae", values = "\t\n\r\f\v\a\x1B";
-    if (const auto i = letters.find(c); i != std::string_view::npos) return ++at_, static_cast<char32_t>(values[i]);
-    if (c == 'b' && in_brackets) return ++at_, U'\b';
+    const auto letter = letters.find(c);
+    const bool is_backspace = c == 'b' && in_brackets;
+    if (letter != std::string_view::npos || is_backspace) {
+      ++at_;
+      return is_backspace ? U'\b' : static_cast<char32_t>(values[letter]);
+    }
     if (c == 'u' || c == 'x') {
       ++at_;
       if (c == 'x' && take("{")) {

@@ -91,17 +91,11 @@ class Splitter {
           if (!part.is_match) emit(part);
         break;
       case SplitBehavior::contiguous:
-        for (const Part& part : parts) {
-          if (part.is_match == previous && spans.size() > first)
-            spans.back().end = part.end;
-          else
-            emit(part);
-          previous = part.is_match;
-        }
-        break;
       case SplitBehavior::merged_with_previous:
         for (const Part& part : parts) {
-          if (part.is_match && !previous && spans.size() > first)
+          const bool joins =
+              behavior_ == SplitBehavior::contiguous ? part.is_match == previous : part.is_match && !previous;
+          if (joins && spans.size() > first)
             spans.back().end = part.end;
           else
             emit(part);

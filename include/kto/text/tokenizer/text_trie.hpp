@@ -105,7 +105,7 @@ class TextTrie {
   }
 
   std::vector<Node> nodes_{1};
-  std::array<std::int32_t, 256> first_{};  ///< children of the root; 0 where there is none
+  std::array<std::int32_t, 256> first_{};  ///< children of the root; 0: none
 };
 
 }  // namespace kto::tok

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Saving a run and going on with it: model, optimizer, learning rate, reference, random generators, the place in the
-// data and the unfinished part of the log. A resumed run is the uninterrupted one to the last bit.
+// Saves and resumes a run: model, optimizer, learning rate, reference, random generators, position in the data and the
+// unfinished part of the log. A resumed run equals the uninterrupted one to the last bit.
 #pragma once
 
 #include <algorithm>
@@ -21,18 +21,18 @@
 
 namespace kto {
 
-/// What a program adds to its checkpoints. All fields may stay empty.
+/// What a program adds to its checkpoints. All fields are optional.
 struct Checkpointing {
-  /// Saves the model into an existing folder, as save_pretrained or save_adapter do; without it the model's parameters
-  /// are written to model.safetensors. What it writes must hold every trained parameter under its name.
+  /// Saves the model into an existing folder, as save_pretrained or save_adapter do. Without it, the model's parameters
+  /// are written to model.safetensors. The files it writes must have every trained parameter under its name.
   std::function<void(const fs::path& folder)> save_model = {};
-  Json arguments = {};          ///< of the program, for training_args.json; the TrainConfig when null
+  Json arguments = {};          ///< of the program, for training_args.json; if null, the TrainConfig
   Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is reported by name
   std::string model_card = "";  ///< README.md
 };
 
-/// Copies the trained parameters of a checkpoint, of a model or of an adapter, into `model`. Throws Error naming what
-/// is missing or misshapen; the model is then as it was.
+/// Copies the trained parameters of a checkpoint (of a model or an adapter) into `model`. Throws Error naming what is
+/// missing or misshapen, and then leaves the model unchanged.
 template <HasParameters Model>
 void restore_parameters(const Model& model, const CheckpointFolder& from) {
   const at::NoGradGuard no_grad;
@@ -57,15 +57,15 @@ void restore_parameters(const Model& model, const CheckpointFolder& from) {
   for (auto& [tensor, saved] : pairs) tensor.copy_(std::exchange(saved, {}));
 }
 
-/// Clears the best checkpoint of `state` where its folder is gone, as when only the newest checkpoint was carried
-/// along. Returns a sentence about it, empty where nothing was cleared.
+/// Clears the best checkpoint of `state` if its folder is missing, for example because only the newest checkpoint was
+/// copied. Returns a message about it; empty if nothing was cleared.
 inline std::string forget_lost_best(TrainerState& state) {
   if (!state.best_model_checkpoint || fs::is_directory(*state.best_model_checkpoint)) return "";
   const std::string lost = *std::exchange(state.best_model_checkpoint, std::nullopt);
   return concat("the best checkpoint, ", lost, ", no longer exists; the run continues without it");
 }
 
-/// The folder to resume from, or nothing. Throws Error when there is none, or none in output_dir.
+/// The folder to resume from, if any. Throws Error if it does not exist, or output_dir has none.
 inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
   if (!config.resume_from_checkpoint) return std::nullopt;
   if (*config.resume_from_checkpoint != "True" && *config.resume_from_checkpoint != "true") {
@@ -85,7 +85,7 @@ inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
 /// Saves and restores the runs of one Trainer::train call.
 class Checkpointer {
  public:
-  /// `note` gets what the user should know.
+  /// `note` receives messages for the user.
   Checkpointer(const TrainConfig& config, const Checkpointing& how, Plan plan,
                std::function<void(const std::string&)> note)
       : config_(config), how_(how), plan_(plan), note_(std::move(note)) {
@@ -100,12 +100,12 @@ class Checkpointer {
       if (step >= first && will_save(step)) check_checkpoint_place(path);
   }
 
-  /// Whether anything can be saved or is to be resumed.
+  /// Whether the run can save checkpoints or resumes from one.
   bool is_on() const {
     return config_.save_strategy != SaveStrategy::no || how_.save_model || config_.resume_from_checkpoint;
   }
 
-  /// Takes the identity of `trainer`'s run, before its model is trained or restored.
+  /// Records the identity of `trainer`'s run, before its model is trained or restored.
   template <class Trainer>
   void identify(const Trainer& trainer, std::span<const Example> rows, const EvaluationSets& eval_sets) {
     Json options = how_.arguments.is_object() ? how_.arguments : Json::object();
@@ -117,15 +117,15 @@ class Checkpointer {
     identity_["learning_rate"] = static_cast<bool>(trainer.learning_rate);
   }
 
-  /// The checkpoint in `folder`, of this run. Throws Error, which says why, where it is damaged or of another.
+  /// The checkpoint in `folder`. Throws Error if it is damaged or belongs to another run.
   CheckpointFolder own_checkpoint(const fs::path& folder) const {
     CheckpointFolder saved = verified_checkpoint(folder);
     (void)changes_since(saved);
     return saved;
   }
 
-  /// Brings everything to where the checkpoint left it, if the run resumes from one. Returns what the user should know
-  /// of settings that have changed since.
+  /// Restores everything from the checkpoint, if the run resumes from one. Returns notes about settings that have
+  /// changed since.
   template <class Model, class Loss, class Reference>
   std::vector<std::string> resume(RunParts<Model, Loss, Reference>& parts) {
     if (!from_) return {};
@@ -148,8 +148,7 @@ class Checkpointer {
     return notes;
   }
 
-  /// Saves checkpoint-N, N being the run's step, and removes those that save_total_limit leaves no room for. Returns its
-  /// folder.
+  /// Saves checkpoint-N for the current step N, and removes old ones beyond save_total_limit. Returns its folder.
   template <class Model, class Loss, class Reference>
   fs::path save(RunParts<Model, Loss, Reference>& parts) {
     check(is_on(),
@@ -174,8 +173,8 @@ class Checkpointer {
     return folder;
   }
 
-  /// Gives the model the weights of the best checkpoint, if config asks for that. Returns a sentence where they cannot be
-  /// read: the model keeps its last weights, so that what was trained is not lost.
+  /// Loads the weights of the best checkpoint into the model, if config says so. If they cannot be read, returns a
+  /// message and keeps the last weights, so that the training is not lost.
   template <HasParameters Model>
   std::string restore_best(const Model& model, TrainerState& state) const {
     if (!config_.load_best_model_at_end || !state.best_model_checkpoint) return "";
@@ -188,21 +187,21 @@ class Checkpointer {
     }
   }
 
-  /// At the end of a run: with a save_total_limit of 1 the best checkpoint, if any, is the one that stays.
+  /// At the end of a run: with a save_total_limit of 1, keeps only the best checkpoint, if there is one.
   void finish(const TrainerState& state) {
     if (config_.save_total_limit != 1 || !state.best_model_checkpoint) return;
     const auto is_best = [&](const auto& found) { return fs::equivalent(found.second, *state.best_model_checkpoint); };
     const auto checkpoints = list_checkpoints(config_.output_dir);
-    if (std::ranges::none_of(checkpoints, is_best)) return;  // it lies elsewhere
+    if (std::ranges::none_of(checkpoints, is_best)) return;  // it is elsewhere
     for (const auto& found : checkpoints)
       if (!is_best(found)) remove(found.second);
   }
 
-  /// Whether the state as it is now lies in a checkpoint.
+  /// Whether the current state is in a checkpoint.
   bool has_saved(std::int64_t step) const { return saved_step_ == step; }
 
  private:
-  /// What is not the same in this run. Throws Error where it must be.
+  /// The differences of this run to the checkpoint's. Throws Error for those that are not allowed.
   RunChanges changes_since(const CheckpointFolder& saved) const {
     RunChanges changes = run_changes(saved.manifest.value("identity", Json()), identity_);
     std::string list;
@@ -212,12 +211,13 @@ class Checkpointer {
     return changes;
   }
 
-  /// trainer_state.json and what the manifest knows beside it. Throws Error where this run ends before that step.
+  /// Reads trainer_state.json and the rest of the state in the manifest. Throws Error if this run ends before that
+  /// step.
   TrainerState saved_state_of(const CheckpointFolder& saved) const {
     const fs::path file = *from_ / "trainer_state.json";
     TrainerState state = trainer_state_from_json(read_json(file), file.string());
-    check(state.global_step <= plan_.num_steps, from_->string(), ": is of step ", state.global_step,
-          ", and this run ends at step ", plan_.num_steps, "; raise max_steps or num_train_epochs");
+    check(state.global_step <= plan_.num_steps, from_->string(), ": has step ", state.global_step,
+          ", but this run ends at step ", plan_.num_steps, "; raise max_steps or num_train_epochs");
     state.num_tokens =
         json_value<std::int64_t>(saved.manifest, "num_tokens", state.num_input_tokens_seen, from_->string());
     state.evaluation_due = saved.manifest.value("evaluation_due", Json()) == true;
@@ -225,14 +225,14 @@ class Checkpointer {
     return state;
   }
 
-  /// Names the best checkpoint in output_dir, which may have moved, if it is there or about to be saved as `saving`.
+  /// Updates the path of the best checkpoint, since output_dir may have moved, if it exists there or is `saving`.
   void find_best(TrainerState& state, std::int64_t saving = -1) const {
     if (!state.best_global_step) return;
     const fs::path best = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, *state.best_global_step);
     if (*state.best_global_step == saving || fs::exists(best)) state.best_model_checkpoint = best.string();
   }
 
-  /// A checkpoint's texts and manifest.
+  /// The text files and manifest of a checkpoint.
   CheckpointContent content_of(const TrainerState& state) const {
     CheckpointContent content;
     content.texts = {
@@ -244,7 +244,7 @@ class Checkpointer {
     return content;
   }
 
-  /// Whether a checkpoint of this step is planned, as far as that is known before training.
+  /// Whether a checkpoint of this step is planned, as far as known before training.
   bool will_save(std::int64_t step) const {
     if (config_.save_strategy == SaveStrategy::no || step > plan_.num_steps) return false;
     const std::int64_t every = config_.save_strategy == SaveStrategy::steps   ? plan_.save_steps
@@ -258,7 +258,7 @@ class Checkpointer {
     if (state.best_global_step && state.best_model_checkpoint)
       if (const auto step = detail::checkpoint_step(fs::path(*state.best_model_checkpoint).filename().string()))
         kept.insert(*step);
-    if (!from_ && !replaced_earlier_run_) {  // overwrite_output_dir: what another run left must not be resumed from
+    if (!from_ && !replaced_earlier_run_) {  // overwrite_output_dir: do not resume from another run's checkpoints
       for (const auto& [step, folder] : list_checkpoints(output_dir))
         if (step != state.global_step) remove(folder);
       replaced_earlier_run_ = true;
@@ -267,7 +267,7 @@ class Checkpointer {
       for (const fs::path& folder : checkpoints_over(output_dir, *config_.save_total_limit, kept)) remove(folder);
   }
 
-  /// One that cannot be removed is no reason to end a run: it is noted, once.
+  /// A checkpoint that cannot be removed does not end a run: it is reported once.
   void remove(const fs::path& folder) {
     try {
       remove_checkpoint(folder);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A checkpoint on disk: a folder checkpoint-N that is complete or absent. It is written under another name, flushed and
-// renamed; kto_checkpoint.json in it names every file with its size and hash, so that damage is found before it is
-// read.
+// renamed. Its kto_checkpoint.json lists every file with size and hash, so that damage is detected before use.
 #pragma once
 
 #include <algorithm>
@@ -25,11 +24,11 @@ inline constexpr const char* checkpoint_format = "kto checkpoint 1";
 namespace detail {
 
 inline constexpr std::string_view checkpoint_prefix = "checkpoint-";
-inline constexpr std::string_view unfinished_prefix = ".unfinished-checkpoint-";  ///< of one that is being written
-inline constexpr std::string_view replaced_suffix = "-old";     ///< another is about to take its place
-inline constexpr std::string_view removed_suffix = "-removed";  ///< it is being removed
+inline constexpr std::string_view unfinished_prefix = ".unfinished-checkpoint-";  ///< being written
+inline constexpr std::string_view replaced_suffix = "-old";                       ///< is about to be replaced
+inline constexpr std::string_view removed_suffix = "-removed";                    ///< is being removed
 
-/// N of `prefix`N, written as this program writes it.
+/// N of `prefix`N, in the form that this program writes.
 inline std::optional<std::int64_t> step_after(std::string_view prefix, const std::string& name) {
   if (!name.starts_with(prefix)) return std::nullopt;
   const std::string digits = name.substr(prefix.size());
@@ -44,7 +43,7 @@ inline std::optional<std::int64_t> checkpoint_step(const std::string& name) {
   return step_after(checkpoint_prefix, name);
 }
 
-/// N of ".unfinished-checkpoint-N", also with one of the suffixes.
+/// N of ".unfinished-checkpoint-N", with or without a suffix.
 inline std::optional<std::int64_t> unfinished_step(std::string name) {
   for (const std::string_view suffix : {replaced_suffix, removed_suffix})
     if (name.ends_with(suffix)) {
@@ -60,7 +59,7 @@ inline bool is_real_folder(const fs::path& path) {
   return fs::is_directory(fs::symlink_status(path, none));
 }
 
-/// Removes a folder whose name is of unfinished_step. Something else of that name is not this program's. What cannot be
+/// Removes a folder whose name matches unfinished_step; anything else of that name is not ours. A folder that cannot be
 /// removed stays: nothing reads it, and the next run tries again.
 inline void remove_unfinished(const fs::path& path) {
   std::error_code stays;
@@ -84,7 +83,7 @@ inline std::string text_hash(const std::string& text) {
   return hash.hex();
 }
 
-/// {name: {size, hash}} of all files below `folder`, in the order of their names.
+/// {name: {size, hash}} of all files under `folder`, sorted by name.
 inline Json file_list(const fs::path& folder) {
   std::map<std::string, Json> files;
   for (const auto& entry : fs::recursive_directory_iterator(folder))
@@ -96,7 +95,7 @@ inline Json file_list(const fs::path& folder) {
   return out;
 }
 
-/// Gives a complete folder its name, in place of one that may be there, which goes.
+/// Renames a complete folder to its final name, and removes an existing one.
 inline void put_in_place(const fs::path& unfinished, const fs::path& folder) {
   if (fs::exists(folder)) {
 #if defined(RENAME_EXCHANGE)
@@ -120,14 +119,14 @@ inline void put_in_place(const fs::path& unfinished, const fs::path& folder) {
 
 }  // namespace detail
 
-/// Whether `folder` is a checkpoint of this program: one with its manifest. Those of other programs, which have the
-/// same names, are never read, replaced or removed.
+/// Whether `folder` is a checkpoint of this program, that is, has its manifest. Checkpoints of other programs, which
+/// have the same names, are never read, replaced or removed.
 inline bool is_own_checkpoint(const fs::path& folder) {
   std::error_code none;
   return fs::is_regular_file(folder / checkpoint_manifest, none);
 }
 
-/// What has the name of a checkpoint in `output_dir`: steps and paths, the oldest first; this program's own, or that of
+/// Everything named like a checkpoint in `output_dir`, as steps and paths, oldest first: this program's, or those of
 /// others.
 inline std::map<std::int64_t, fs::path> list_checkpoints(const fs::path& output_dir, bool own = true) {
   std::map<std::int64_t, fs::path> out;
@@ -139,7 +138,7 @@ inline std::map<std::int64_t, fs::path> list_checkpoints(const fs::path& output_
   return out;
 }
 
-/// Throws Error where something else than a checkpoint of this program lies where one is to be written.
+/// Throws Error if something other than our own checkpoint is in the place of a future checkpoint.
 inline void check_checkpoint_place(const fs::path& folder) {
   std::error_code none;
   check(!fs::exists(fs::symlink_status(folder, none)) || is_own_checkpoint(folder), folder.string(),
@@ -147,7 +146,7 @@ inline void check_checkpoint_place(const fs::path& folder) {
         checkpoint_manifest, "); move it away, or choose another output_dir");
 }
 
-/// Removes a checkpoint so that at no moment a part of it has its name.
+/// Removes a checkpoint atomically: a part of it never has its name.
 inline void remove_checkpoint(const fs::path& folder) {
   const auto step = detail::checkpoint_step(folder.filename().string());
   check(step && is_own_checkpoint(folder), folder.string(), ": is not a checkpoint of this program");
@@ -157,8 +156,8 @@ inline void remove_checkpoint(const fs::path& folder) {
   fs::remove_all(doomed);  // may be a link
 }
 
-/// Removes what a killed program left half-written or half-removed. A checkpoint that another was about to replace gets
-/// its name back.
+/// Removes half-written and half-removed checkpoints of killed programs. A checkpoint that was about to be replaced
+/// gets its name back.
 inline void remove_unfinished_checkpoints(const fs::path& output_dir) {
   std::map<fs::path, std::int64_t> found;
   for (const auto& entry : fs::directory_iterator(output_dir))
@@ -173,7 +172,7 @@ inline void remove_unfinished_checkpoints(const fs::path& output_dir) {
   }
 }
 
-/// The oldest checkpoints, without which `limit` are left; those at the steps `kept` are not among them.
+/// The oldest checkpoints, to be removed so that `limit` remain; never those at the steps `kept`.
 inline std::vector<fs::path> checkpoints_over(const fs::path& output_dir, std::int64_t limit,
                                               const std::set<std::int64_t>& kept) {
   const auto checkpoints = list_checkpoints(output_dir);
@@ -183,15 +182,15 @@ inline std::vector<fs::path> checkpoints_over(const fs::path& output_dir, std::i
   return out;
 }
 
-/// What a checkpoint is made of.
+/// The content of a checkpoint.
 struct CheckpointContent {
   std::function<void(const fs::path& folder)> save_model;
   std::map<std::string, std::string> texts;  ///< file name: content
-  std::map<std::string, SavedState> states;  ///< of the optimizer and so on; none where the model alone is saved
+  std::map<std::string, SavedState> states;  ///< of the optimizer and so on; empty if only the model is saved
   Json manifest = Json::object();
 };
 
-/// Writes `output_dir`/checkpoint-`step`, whole or not at all. Throws Error, and leaves what is there, when it cannot.
+/// Writes `output_dir`/checkpoint-`step` atomically. On failure throws Error and leaves existing files unchanged.
 inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t step, CheckpointContent content) {
   const fs::path folder = output_dir / concat(detail::checkpoint_prefix, step);
   const fs::path unfinished = output_dir / concat(detail::unfinished_prefix, step);
@@ -223,15 +222,15 @@ inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t
   return folder;
 }
 
-/// A checkpoint that was found whole.
+/// A verified checkpoint.
 struct CheckpointFolder {
   fs::path path;
   Json manifest;
 
-  /// Whether the file `name` was saved with it.
+  /// Whether the checkpoint includes the file `name`.
   bool has(const std::string& name) const { return manifest.at("files").contains(name); }
 
-  /// What a StateWriter wrote under `part`.
+  /// The state that a StateWriter wrote under `part`.
   SavedState state(const std::string& part) const {
     SavedState out;
     const std::string stored = part + ".safetensors";
@@ -244,9 +243,8 @@ struct CheckpointFolder {
   }
 };
 
-/// A checkpoint whose files are all as they were saved. Throws Error, which says why, when the folder is none, is
-/// damaged, has another step in its name than in its content, or has weights that were not saved with it and would be
-/// read for its own.
+/// Opens a checkpoint and verifies all its files. Throws Error if the folder is not a checkpoint, is damaged, has a
+/// name that contradicts its step, or has extra weights that would be read as its own.
 inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
   check(fs::is_directory(folder), folder.string(), ": is not a folder; expected a checkpoint-N to resume from");
   const fs::path file = folder / checkpoint_manifest;
@@ -291,7 +289,7 @@ inline CheckpointFolder verified_checkpoint(const fs::path& folder) {
   return out;
 }
 
-/// Opens a checkpoint to resume from. Throws Error also where it holds the model alone.
+/// Opens a checkpoint to resume from. Also throws Error if it holds only the model.
 inline CheckpointFolder open_checkpoint(const fs::path& folder) {
   CheckpointFolder out = verified_checkpoint(folder);
   check(out.manifest.contains("values") && !out.manifest["values"].empty(), folder.string(),

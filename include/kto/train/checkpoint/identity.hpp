@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What makes a run the run it is: options, rows, starting weights, policies. A checkpoint records it, and a run that
-// goes on is compared with it (kto/train/checkpoint/run_changes.hpp).
+// The identity of a run: options, rows, starting weights, policies. A checkpoint records it, and a resumed run is
+// compared with it (kto/train/checkpoint/run_changes.hpp).
 #pragma once
 
 #include <span>
@@ -24,10 +24,10 @@ inline std::string rows_hash(std::span<const Example> rows) {
   return hash.hex();
 }
 
-/// In place of the hash of rows that are compared while they are read (kto/train/feed/stream_rows.hpp).
+/// Replaces the hash of rows that are compared while they are read (kto/train/feed/stream_rows.hpp).
 inline constexpr const char* streamed_rows = "streamed";
 
-/// A hash, that of no rows where there is no set, or {name: hash}.
+/// A hash (of no rows, if there is no set), or {name: hash}.
 inline Json evaluation_hash(const EvaluationSets& sets) {
   if (!sets.has_names()) return rows_hash(sets.empty() ? std::span<const Example>() : sets.begin()->rows);
   Json out = Json::object();
@@ -43,7 +43,7 @@ std::string shapes_hash(const Model& model) {
   return hash.hex();
 }
 
-/// What a model says of itself beside its parameters.
+/// A model's description besides its parameters.
 template <class Model>
 std::string own_description(const Model& model) {
   if constexpr (DescribesItself<Model>) return describe(model);
@@ -56,7 +56,7 @@ std::string reference_description(const Reference& reference) {
   return out;
 }
 
-/// Of the weights of all models that the reference holds and of what it says of itself; empty where it has neither.
+/// A hash of the weights of all models in the reference and of its own identity; empty if it has neither.
 template <class Reference>
 std::string reference_hash(const Reference& reference, std::span<const Example> rows) {
   std::string out;
@@ -65,7 +65,7 @@ std::string reference_hash(const Reference& reference, std::span<const Example> 
   return out;
 }
 
-/// The reference beside what reference_hash and reference_description cover.
+/// The reference, except what reference_hash and reference_description cover.
 template <class Reference>
 PolicyText reference_text(const Reference& reference) {
   if constexpr (IdentifiesItself<Reference>) return {type_text<Reference>(), true};
@@ -76,8 +76,8 @@ PolicyText reference_text(const Reference& reference) {
 
 }  // namespace detail
 
-/// The identity of a run whose model has not been trained yet. `options` and `files` ({path: hash} of the rows to train
-/// on) are the program's. "cannot_tell" lists policies that hold something that cannot be compared.
+/// The identity of a run whose model has not been trained yet. `options` and `files` ({path: hash} of the training
+/// rows) are the program's. "cannot_tell" lists policies with parts that cannot be compared.
 template <class Model, class Collator, class Loss, class Reference, class Optimizer>
 Json run_identity(const Model& model, const Collator& collator, const Loss& loss, const Reference& reference,
                   const Optimizer& optimizer, std::span<const Example> rows, const EvaluationSets& eval_sets,

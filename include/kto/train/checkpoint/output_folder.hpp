@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The folder that a run writes to. Whether it may is decided once, with the folder locked and before anything is read,
-// so that of two runs the later one never replaces what the earlier one made.
+// The output folder of a run. Whether the run may write there is decided once, with the folder locked and before
+// anything is read, so a later run never replaces the files of an earlier one.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace kto {
 
 namespace detail {
 
-/// Whether this program writes a file of this name, whole or not at all, into an output folder.
+/// Whether this program atomically writes a file of this name into an output folder.
 inline bool is_output_file(std::string_view name) {
   static constexpr std::array others{"config.json",      "generation_config.json", "adapter_config.json",
                                      "README.md",        "train_results.json",     "eval_results.json",
@@ -29,7 +29,7 @@ inline bool is_output_file(std::string_view name) {
          is_weights_file(name, "adapter_model");
 }
 
-/// Whether a killed run left this half-written in its output folder: not a checkpoint yet, or not a file yet.
+/// Whether this is a half-written checkpoint or file of a killed run.
 inline bool is_leftover(const fs::path& path) {
   const std::string name = path.filename().string();
   if (unfinished_step(name)) return is_real_folder(path);
@@ -40,12 +40,12 @@ inline bool is_leftover(const fs::path& path) {
 
 }  // namespace detail
 
-/// Holds an output folder for this process: makes it if it is missing, locks it, and removes what a killed run left
-/// half-written. A folder that it made and that stays empty is removed again.
+/// Holds an output folder for this process: creates it if missing, locks it, and removes half-written files of killed
+/// runs. Removes the folder again if it created it and it stayed empty.
 class OutputFolder {
  public:
-  /// Throws Error when the path cannot be such a folder, when another process holds it, and, unless `may_hold_files`,
-  /// when there is something in it. Nothing is changed then.
+  /// Throws Error, without changing anything, if the path cannot be such a folder, another process holds it, or it is
+  /// not empty (unless `may_hold_files`).
   OutputFolder(const fs::path& path, bool may_hold_files) {
     check_folder(path, "output_dir");
     made_ = make_folder(path);

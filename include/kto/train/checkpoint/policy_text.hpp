@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A policy (loss, reference, collator, optimizer) as text, so that a run is not resumed with another one: its
-// describe() where it has that, else its type and members. What it lists as its state (kto/io/state.hpp) is left out: a
-// checkpoint has it.
+// A policy (loss, reference, collator, optimizer) as text, so that a run is not resumed with a different one: its
+// describe() if it has one, else its type and members. Excludes its state (kto/io/state.hpp), which is in the
+// checkpoint.
 #pragma once
 
 #include <cxxabi.h>
@@ -29,7 +29,7 @@ namespace kto {
 
 namespace detail {
 
-/// A type's name, the arguments of a template left out where they make it long: what they are is seen in its members.
+/// A type's name, without template arguments if they make it long; its members show them.
 template <class T>
 std::string type_text() {
   constexpr std::size_t most = 100;
@@ -52,7 +52,7 @@ std::string weights_hash(const Model& model) {
   return hash.hex();
 }
 
-/// Where an object lies, and of which type it is: the first member of a struct begins where that does.
+/// The address and type of an object. The type matters because the first member of a struct has the struct's address.
 using Place = std::pair<const void*, const std::type_info*>;
 template <class T>
 Place place_of(const T& x) {
@@ -71,7 +71,7 @@ class PolicyWriter {
   std::string text;
   bool is_whole = true;
 
-  /// Leaves these objects out.
+  /// Excludes these objects.
   explicit PolicyWriter(std::vector<Place> left_out) : left_out_(std::move(left_out)) {}
 
   template <class T>
@@ -97,7 +97,7 @@ class PolicyWriter {
       if constexpr (DescribesItself<T>) text += Json(std::string(describe(x))).dump(-1, ' ', false, on_error);
     } else if constexpr (requires { x.has_value(), *x; }) {
       add_pointee(x.has_value(), x);
-    } else if constexpr (PointsTo<T>) {  // smart pointers; what a plain one points to is not known to be there
+    } else if constexpr (PointsTo<T>) {  // smart pointers; a plain pointer may dangle
       add_pointee(static_cast<bool>(x), x);
     } else if constexpr (requires {
                            typename T::type;
@@ -118,7 +118,7 @@ class PolicyWriter {
     } else if constexpr (HasFields<T>) {
       if constexpr (requires(T& holder, StateAddresses& state) { holder.visit_state(state); }) {
         StateAddresses state{left_out_};
-        const_cast<T&>(x).visit_state(state);  // only looks where it is
+        const_cast<T&>(x).visit_state(state);  // only records its address
       }
       add_all([&](const auto& each) { visit_fields(x, each); });
     } else {
@@ -129,7 +129,7 @@ class PolicyWriter {
  private:
   static constexpr auto on_error = Json::error_handler_t::replace;
 
-  /// An archive that notes where a holder's state lies.
+  /// An archive that records the addresses of a holder's state.
   struct StateAddresses {
     std::vector<Place>& out;
     template <class T>
@@ -138,7 +138,7 @@ class PolicyWriter {
     }
   };
 
-  /// A container whose order says nothing.
+  /// A container whose order is arbitrary.
   template <class Container>
   void add_sorted(const Container& items) {
     std::vector<std::string> texts;
@@ -179,11 +179,11 @@ class PolicyWriter {
 
 struct PolicyText {
   std::string text;
-  bool is_whole = true;  ///< else it holds what cannot be compared: a function, a plain pointer, private members
+  bool is_whole = true;  ///< false if parts cannot be compared: a function, a plain pointer, private members
 };
 
-/// What `policy` is, without its parts `known`, which are compared by themselves. One that was chosen at run time, among
-/// others that its visit_chosen(visit) does not visit, is what was chosen.
+/// Describes `policy` without its parts `known`, which are compared separately. A policy chosen at run time (with
+/// visit_chosen(visit)) is described as the chosen one.
 template <class Policy>
 PolicyText policy_text(const Policy& policy, std::vector<detail::Place> known = {}) {
   if constexpr (requires { policy.visit_chosen([](const auto&) {}); })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is not the same in a run that goes on and in the one that its checkpoint is of: what the weights trained so far
-// depend on must be the same; what is to come may differ, and a note says so.
+// Compares a resumed run with the run of its checkpoint. Everything that the weights trained so far depend on must be
+// the same; settings that only affect the rest of the run may differ, with a note.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,8 @@
 
 namespace kto {
 
-/// Options that may change without a note: they say where things are and what is shown, or change no
-/// result. Rows and models are compared by their content.
+/// Options that may change without a note: paths, display, and options that change no result. Rows and models are
+/// compared by content.
 inline constexpr std::array free_options{"output_dir",
                                          "overwrite_output_dir",
                                          "resume_from_checkpoint",
@@ -42,16 +42,15 @@ inline constexpr std::array free_options{"output_dir",
                                          "torch_empty_cache_steps",
                                          "log_level"};
 
-/// Those that the learning rate of the updates to come depends on.
+/// Options that the learning rate of later updates depends on.
 inline constexpr std::array schedule_options{"num_train_epochs",  "max_steps",           "learning_rate",
                                              "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
                                              "warmup_ratio"};
 
-/// Those that say which evaluation is the best.
+/// Options that decide which evaluation is the best.
 inline constexpr std::array best_options{"metric_for_best_model", "greater_is_better"};
 
-/// Others that have a say in what is to come alone: the log, evaluations, what is saved and reported, and where and in
-/// how much memory is computed.
+/// Other options that only affect the rest of the run: log, evaluations, saving and reports, device and memory.
 inline constexpr std::array other_options{"logging_strategy",
                                           "logging_steps",
                                           "logging_first_step",
@@ -88,13 +87,13 @@ inline constexpr std::array other_options{"logging_strategy",
                                           "device",
                                           "matmul"};
 
-/// What has changed, a phrase each.
+/// The changes, one phrase each.
 struct RunChanges {
-  std::vector<std::string> refused;  ///< the weights trained so far depend on it
-  std::vector<std::string> taken;    ///< from here on
+  std::vector<std::string> refused;  ///< the weights trained so far depend on these
+  std::vector<std::string> taken;    ///< these apply from here on
   bool schedule = false;             ///< an option that the learning rate depends on is among `taken`
-  bool rate_state = false;           ///< a learning rate that follows the evaluations begins at its peak again
-  bool best = false;                 ///< evaluations so far do not decide what is best from here on
+  bool rate_state = false;           ///< a learning rate that follows the evaluations restarts at its peak
+  bool best = false;                 ///< earlier evaluations no longer count for the best model
 };
 
 namespace detail {
@@ -118,8 +117,8 @@ inline void compare_options(const Json& saved, const Json& now, RunChanges& out)
   }
 }
 
-/// The rows to train on. Those of a stream are compared later, as they are read; of one in a checkpoint of an earlier
-/// version only the files are known.
+/// Compares the training rows. Rows of a stream are compared later, as they are read; checkpoints of earlier versions
+/// only know the files of a stream.
 inline void compare_rows(const Json& saved, const Json& now, RunChanges& out) {
   const Json old_rows = part(part(saved, "rows"), "train"), rows = part(part(now, "rows"), "train");
   const bool streamed = rows == streamed_rows, files_alone = streamed && old_rows == rows_hash({});
@@ -142,7 +141,7 @@ inline void compare_rows(const Json& saved, const Json& now, RunChanges& out) {
     out.refused.emplace_back("the train rows are different (in token ids or labels)");
 }
 
-/// Evaluation sets by name, that without one as "".
+/// Evaluation sets by name; a set without a name has "".
 inline void compare_evaluation(const Json& saved, const Json& now, RunChanges& out) {
   const auto by_name = [](const Json& sets) {
     Json named = sets.is_object() ? sets : Json::object();
@@ -164,7 +163,7 @@ inline void compare_evaluation(const Json& saved, const Json& now, RunChanges& o
   }
   for (const auto& [name, hash] : old_sets.items())
     if (!sets.contains(name))
-      out.taken.push_back(called(name) + (name.empty() ? " are" : " is") + " gone: the checkpoint's run had some");
+      out.taken.push_back(called(name) + (name.empty() ? " are" : " is") + " gone: the checkpoint's run had them");
 }
 
 inline void compare_policies(const Json& saved, const Json& now, RunChanges& out) {
@@ -175,13 +174,13 @@ inline void compare_policies(const Json& saved, const Json& now, RunChanges& out
     out.refused.emplace_back("the model that the run started from has different weights");
   else if (differ("reference"))
     out.refused.emplace_back("the reference is different");
-  else if (saved.is_object() && saved.contains("description"))  // that of an earlier version has none
+  else if (saved.is_object() && saved.contains("description"))  // earlier versions have none
     for (const char* which : {"model", "reference"})
       if (part(saved["description"], which) != part(now["description"], which))
         out.refused.push_back(
             concat("the ", which,
                    " computes something else with the same weights (config.json or the adapter's config changed)"));
-  if (!out.refused.empty()) return;  // an option has said it, or the other weights do
+  if (!out.refused.empty()) return;  // an option or the weights already explain it
   const Json policies = part(now, "policies");
   for (const auto& [slot, text] : policies.items())
     if (const Json old = part(part(saved, "policies"), slot); !old.is_null() && old != text)
@@ -196,7 +195,7 @@ inline void compare_policies(const Json& saved, const Json& now, RunChanges& out
 
 }  // namespace detail
 
-/// Compares the identity in a checkpoint with that of the run that is to go on.
+/// Compares the identity in a checkpoint with that of the resumed run.
 inline RunChanges run_changes(const Json& saved, const Json& now) {
   RunChanges out;
   detail::compare_options(detail::part(saved, "options"), detail::part(now, "options"), out);
@@ -206,7 +205,7 @@ inline RunChanges run_changes(const Json& saved, const Json& now) {
   return out;
 }
 
-/// What a user should know of the changes that are taken when a run goes on after `step`, a sentence each.
+/// Notes for the user about accepted changes, when a run resumes after `step`.
 inline std::vector<std::string> change_notes(const RunChanges& changes, const Json& identity, std::int64_t step) {
   std::vector<std::string> out;
   if (!changes.taken.empty()) {

@@ -9,7 +9,8 @@
 #include "kto/optim/learning_rate.hpp"
 #include "kto/options/option_table.hpp"
 #include "kto/options/rows.hpp"
-#include "kto/train/options/option_names.hpp"
+#include "kto/train/config.hpp"
+#include "kto/train/options/groups.hpp"
 #include "kto/train/options/refused.hpp"
 #include "kto/train/options/taken.hpp"
 
@@ -53,8 +54,8 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::kl_scope, "kl_scope", group::loss,
                "rows that share a KL baseline and a mean: a micro-batch, as in TRL, or the whole update"),
 
-        option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length, "rows per micro-batch",
-               detail::count(1)),
+        option(&C::per_device_train_batch_size, "per_device_train_batch_size", group::length,
+               "rows per micro-batch, or pairs if the loss compares them", detail::count(1)),
         {.name = "per_gpu_train_batch_size", .alias_of = "per_device_train_batch_size"},
         option(
             &C::max_tokens_per_batch, "max_tokens_per_batch", group::length,
@@ -218,7 +219,6 @@ inline TrainConfig train_config_from_json(const Json& object, std::string_view w
 /// The learning rate of a run of `num_steps` updates, the first `num_warmup_steps` of which are warm-up.
 inline LearningRate learning_rate_of(const TrainConfig& config, std::int64_t num_warmup_steps, std::int64_t num_steps) {
   return make_learning_rate({.type = config.lr_scheduler_type,
-                             .name = enum_names<LrSchedulerType>[static_cast<std::size_t>(config.lr_scheduler_type)],
                              .peak = config.learning_rate,
                              .num_warmup_steps = num_warmup_steps,
                              .num_steps = num_steps},

@@ -1,11 +1,10 @@
-// expects: write `static constexpr auto options() { return std::tuple{kto::LossOption{"beta", &MyLoss::beta,
+// expects: write `static constexpr std::string_view name = "my_loss";`, its value of --loss_type, and `static constexpr auto options() {
 // SPDX-License-Identifier: Apache-2.0
 #include "kto/cli/train_main.hpp"
 #include "policies.hpp"
 
 struct Mine {
   static constexpr kto::BatchParts needs{};
-  static constexpr std::string_view name = "mine";
   double beta = 0.1;
   template <class Array>
   kto::LossTerms<Array> operator()(const kto::LossInput<Array>& in) const {
