@@ -13,7 +13,8 @@ TEST_CASE("absent keys take transformers' defaults of the family") {
   CHECK(llama.vocab_size == 32000);
   CHECK(llama.hidden_size == 4096);
   CHECK(llama.layers.size() == 32);
-  const auto& [attention, mlp] = llama.layers[0];
+  const AttentionSpec& attention = llama.layers[0].attention;
+  const MlpSpec& mlp = llama.layers[0].mlp;
   CHECK(mlp.intermediate_size == 11008);
   CHECK(attention.num_kv_heads == 32);
   CHECK(attention.head_dim == 128);
@@ -21,7 +22,7 @@ TEST_CASE("absent keys take transformers' defaults of the family") {
   CHECK(llama.ropes[0].max_positions == 2048);
   CHECK(llama.ropes[0].theta == 10000);
   CHECK(llama.ropes[0].dim == 128);
-  CHECK(llama.norm_eps == 1e-6);
+  CHECK(llama.last_norm->eps == 1e-6);
   CHECK_FALSE((attention.qkv_bias || attention.output_bias || attention.qk_norm || mlp.bias));
   CHECK_FALSE(llama.tie_word_embeddings);
   CHECK_FALSE(attention.window);
@@ -75,7 +76,7 @@ TEST_CASE("what is not supported is refused by name") {
   const std::pair<const char*, const char*> refused[] = {
       {R"([])", "expected an object"},
       {R"({})", "\"model_type\" is missing"},
-      {R"({"model_type": "mamba"})", "model_type \"mamba\" is not supported (supported: llama, mistral, qwen2, qwen3)"},
+      {R"({"model_type": "mamba"})", "model_type \"mamba\" is not supported (supported: apertus, "},
       {R"({"model_type": "llama", "hidden_act": "xielu"})", "hidden_act \"xielu\" is not supported (supported: silu"},
       {R"({"model_type": "llama", "quantization_config": {"bits": 4}})", "quantization_config"},
       {R"({"model_type": "llama", "is_causal": false})", "is_causal"},
@@ -88,6 +89,10 @@ TEST_CASE("what is not supported is refused by name") {
       {R"({"model_type": "qwen3", "rope_parameters": {"full_attention": {"rope_theta": 1}}})", "per layer type"},
       {R"({"model_type": "llama", "partial_rotary_factor": 0.5})", "partial_rotary_factor"},
       {R"({"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}})", "partial_rotary_factor"},
+      {R"({"model_type": "stablelm", "qk_layernorm": true})", "qk_layernorm"},
+      {R"({"model_type": "smollm3", "no_rope_layers": [1, 0]})", "a list of 0 or 1 for each of the 36 layers"},
+      {R"({"model_type": "gptj", "rotary_dim": 7})", "\"rotary_dim\" is 7"},
+      {R"({"model_type": "hunyuan_v1_dense", "rope_scaling": {"type": "dynamic", "factor": 1, "alpha": -2}})", "alpha"},
       {R"({"model_type": "llama", "num_key_value_heads": 5})", "not a multiple of num_key_value_heads 5"},
       {R"({"model_type": "llama", "hidden_size": 100})", "not a multiple of num_attention_heads"},
       {R"({"model_type": "llama", "head_dim": 5})", "odd"},

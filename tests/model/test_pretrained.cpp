@@ -2,6 +2,7 @@
 // Model folders: what is loaded, what is refused, and what is saved. With the environment variable KTO_PYTHON naming a
 // Python that has transformers, saved folders are checked with it too (check_saved_model.py).
 #include <cstdlib>
+#include <map>
 
 #include "catch.hpp"
 #include "kto/model/pretrained.hpp"
@@ -55,7 +56,7 @@ Tensor logits(const Decoder& decoder, const Tensor& ids_BT) {
   for (std::int64_t b = 0; b < ids_BT.size(0); ++b)
     sequences.segments.push_back({.begin = b * ids_BT.size(1), .length = ids_BT.size(1)});
   const at::NoGradGuard no_grad;
-  return affine(decoder.hidden(sequences), decoder.head().weight_VD).unflatten(0, {ids_BT.size(0), -1});
+  return head_logits(decoder.hidden(sequences), decoder.head()).unflatten(0, {ids_BT.size(0), -1});
 }
 
 /// Loads `folder` with transformers, if a Python has it, and compares logits.
@@ -86,7 +87,7 @@ TEST_CASE("parameters are float32 masters that require a gradient, whatever the 
     CHECK(load_pretrained(source, at::kBFloat16).embed_tokens.weight_VD.scalar_type() == at::kBFloat16);
     CHECK(load_pretrained(source, at::kDouble).compute == at::kDouble);
   }
-  CHECK_THROWS_WITH(load_pretrained(source, at::kInt), KTO_CONTAINS("floating type"));
+  CHECK_THROWS_WITH(load_pretrained(source, at::kInt), KTO_CONTAINS("floating-point type"));
 }
 
 TEST_CASE("every weight that is missing, unexpected or misshapen is named, ten at most") {
@@ -279,6 +280,33 @@ TEST_CASE("folders that are not models say what they are") {
   CHECK_THROWS_WITH(load_pretrained(scratch.path), KTO_CONTAINS("is an adapter"));
   write_file(scratch.path / "config.json", tiny_config().dump());
   CHECK_THROWS_WITH(load_pretrained(scratch.path), KTO_CONTAINS("model.safetensors: is missing"));
+}
+
+TEST_CASE("families with names of their own are read under them, and saved under those of transformers") {
+  const std::map<std::string, std::string> also_named{{"gpt_neox_plain", "embed_out.weight"},
+                                                      {"gpt_neox_old_keys", "gpt_neox.embed_in.weight"},
+                                                      {"gptj_plain", "lm_head.bias"},
+                                                      {"apertus_plain", "model.layers.1.mlp.act_fn.eps"},
+                                                      {"nanochat_plain", "lm_head.weight"}};
+  for (const auto& [name, also] : also_named) {
+    INFO(name);
+    const Scratch scratch;
+    const fs::path source = scratch.path / "source", saved = scratch.path / "saved";
+    const Json config = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/models" / (name + ".json")).at("config");
+    const Tensors weights = make_source(source, config);
+    const Decoder decoder = load_pretrained(source);
+    CHECK(same(decoder, weights));
+    save_pretrained(decoder, saved, source);
+    CHECK(Checkpoint(saved).contains(also));
+    CHECK(same(load_pretrained(saved), weights));
+    check_with_transformers(decoder, saved);
+    Tensors bare = weights;  // of the backbone alone
+    const std::string prefix = decoder.spec.names.prefix;
+    for (auto& item : bare)
+      if (item.first.starts_with(prefix)) item.first.erase(0, prefix.size());
+    save_checkpoint(source, bare);
+    CHECK(same(load_pretrained(source), weights));
+  }
 }
 
 TEST_CASE("the models of the golden cases load, run and are saved for transformers") {

@@ -67,6 +67,15 @@ inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("per_layer_config"), config.where, ": \"per_layer_config\" is not supported");
 }
 
+/// Refuses rotary positions on a part of each head for families without a default for that: transformers cannot run it.
+inline void refuse_partial_rotary(const ConfigReader& config, const Family& family) {
+  if (Json::parse(family.defaults).contains("partial_rotary_factor")) return;
+  const RopeValues rope = read_rope_values(config);
+  for (const ConfigReader& reader : {config, rope.reader()})
+    check(reader.number("partial_rotary_factor", 1) == 1, reader.where,
+          ": partial_rotary_factor other than 1 is not supported for ", family.model_type);
+}
+
 inline const Family& family_of(const ConfigReader& config, const std::string& model_type) {
   std::vector<std::pair<std::string_view, const Family*>> named;
   for (const Family* family : families) named.emplace_back(family->model_type, family);
@@ -99,6 +108,7 @@ inline ModelSpec parse_model_config(Json json, const std::string& where) {
       if (!json.contains(key)) json[key] = value;
   }
   detail::refuse_unsupported(config);
+  detail::refuse_partial_rotary(config, family);
   return family.read(config);
 }
 

@@ -28,6 +28,17 @@ void visit_loras(AnyDecoder& decoder, const Visit& visit) {
   });
 }
 
+/// Calls visit(name, value) for the constants that transformers stores beside the parameters.
+template <class Visit>
+void visit_stored_constants(const Decoder& decoder, const Visit& visit) {
+  visit_modules(decoder, [&](const std::string& path, const auto& module, const ModuleShape&) {
+    if constexpr (detail::is_a<decltype(module), Xielu>) {
+      visit(path + ".beta", Xielu::beta);
+      visit(path + ".eps", Xielu::eps);
+    }
+  });
+}
+
 /// Builds a decoder whose parameters are make(name, shape).
 template <class Make>
 Decoder make_decoder(const ModelSpec& spec, const Make& make) {

@@ -2,6 +2,8 @@
 // Loads and saves decoders in transformers' model folders: config.json, safetensors, and the files around them.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <string>
@@ -19,17 +21,26 @@ namespace kto {
 
 namespace detail {
 
-/// Tensors that transformers does without: rotary buffers and causal masks saved by old versions.
+/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions.
 inline bool is_ignored_weight(std::string_view name) {
-  return name.find("rotary_emb.inv_freq") != std::string_view::npos || name.ends_with(".attn.bias") ||
-         name.ends_with(".attn.masked_bias");
+  constexpr const char* masks[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
+  return name.find("rotary_emb.inv_freq") != std::string_view::npos ||
+         std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); });
 }
 
-/// The name of a parameter in the checkpoint: its own, or without its prefix if a bare backbone was saved.
+/// A parameter's name as transformers writes it into files.
+inline std::string written_name(const ModelSpec& spec, const std::string& name) {
+  const ModuleNames& names = spec.names;
+  const bool of_head = !names.stored_head.empty() && name.starts_with(names.head + ".");
+  return of_head ? names.stored_head + name.substr(names.head.size()) : name;
+}
+
+/// The name of a parameter in the checkpoint: its own, or without the prefix ("model.") if a bare backbone was saved.
 inline std::string stored_name(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
+  if (checkpoint.contains(name)) return name;
   const std::string& prefix = spec.names.prefix;
-  const bool bare = name.starts_with(prefix) && !checkpoint.contains(name);
-  return bare && checkpoint.contains(name.substr(prefix.size())) ? name.substr(prefix.size()) : name;
+  const std::string other = name.starts_with(prefix) ? name.substr(prefix.size()) : written_name(spec, name);
+  return checkpoint.contains(other) ? other : name;
 }
 
 inline std::string embedding_name(const ModelSpec& spec) { return spec.names.embedding + ".weight"; }
@@ -38,10 +49,21 @@ inline std::string head_name(const ModelSpec& spec) { return spec.names.head + "
 /// Whether to tie, as in transformers: a checkpoint with two different weights is not tied, whatever its config says.
 inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   if (!config.tie_word_embeddings) return false;
-  const std::string embedding = stored_name(checkpoint, config, embedding_name(config));
-  const std::string head = head_name(config);
+  const std::string embedding = stored_name(checkpoint, config, embedding_name(config)),
+                    head = stored_name(checkpoint, config, head_name(config));
   if (!checkpoint.contains(embedding) || !checkpoint.contains(head)) return true;
   return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head));
+}
+
+/// Everything that a checkpoint of the decoder holds.
+inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder& decoder) {
+  auto out = decoder.named_parameters();
+  for (auto& item : out) item.first = written_name(decoder.spec, item.first);
+  const auto options = decoder.embed_tokens.weight_VD.options().requires_grad(false);
+  visit_stored_constants(decoder, [&](const std::string& name, double value) {
+    out.emplace_back(name, at::scalar_tensor(value, options));
+  });
+  return out;
 }
 
 /// Collects mismatches for one message.
@@ -130,11 +152,11 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
 
   detail::WeightProblems problems;
   std::set<std::string> used;
-  if (tied) used.insert(detail::head_name(config));
+  const std::string head = detail::stored_name(checkpoint, config, detail::head_name(config));
+  if (tied) used.insert(head);
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     std::string stored = detail::stored_name(checkpoint, config, name);
-    if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored))
-      stored = detail::head_name(config);
+    if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored)) stored = head;
     used.insert(stored);
     const Tensor weight = checkpoint.contains(stored) ? checkpoint.tensor(stored) : Tensor();
     if (!weight.defined())
@@ -146,6 +168,14 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     else
       return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
     return Tensor();
+  });
+  visit_stored_constants(decoder, [&](const std::string& name, double value) {
+    const std::string stored = detail::stored_name(checkpoint, config, name);
+    used.insert(stored);
+    if (!checkpoint.contains(stored)) return;
+    const Tensor held = checkpoint.tensor(stored);
+    if (held.numel() != 1 || std::abs(held.item<double>() - value) > 0.01 * std::abs(value))
+      problems.add(stored, " is not the constant ", value);
   });
   for (const std::string& name : checkpoint.names())
     if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);
@@ -177,7 +207,7 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
 
   make_folder(folder);
   AtomicFiles files;
-  const auto written = write_checkpoint(files, folder, decoder.named_parameters(), max_shard_size);
+  const auto written = write_checkpoint(files, folder, detail::written_tensors(decoder), max_shard_size);
   files.add(folder / "config.json").write(config.dump(2) + "\n");
   detail::write_companion(files, source, folder, "generation_config.json", changed);
   detail::write_companions(files, source, folder, changed);

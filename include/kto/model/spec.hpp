@@ -100,6 +100,7 @@ struct LayerNames {
 struct ModuleNames {
   std::string embedding = "model.embed_tokens", layers = "model.layers.", last_norm = "model.norm", head = "lm_head";
   std::string prefix = "model.";  ///< what a checkpoint of the bare backbone omits
+  std::string stored_head = "";   ///< how files name the head, if not as `head`
   std::string positions = "", embedding_norm = "";
   LayerNames layer;
 };

@@ -32,10 +32,13 @@ inline NormSpec layer_norm(double eps, bool has_bias) {
   return {.is_layer_norm = true, .eps = eps, .has_bias = has_bias};
 }
 
-/// Whether rope_parameters has an entry for each layer type.
-inline bool has_ropes_by_layer_type(const ConfigReader& config) {
-  return config.has("rope_parameters") && config.json.at("rope_parameters").is_object() &&
-         config.json.at("rope_parameters").contains("full_attention");
+/// The config without rope_parameters by layer type, for read_decoder; read_ropes_by_layer_type reads them.
+inline Json without_ropes_by_layer_type(const ConfigReader& config) {
+  Json out = config.json;
+  const bool nested = config.has("rope_parameters") && config.json.at("rope_parameters").is_object() &&
+                      config.json.at("rope_parameters").contains("full_attention");
+  if (nested) out.erase("rope_parameters");
+  return out;
 }
 
 /// The keys of a family whose feed-forward part is four times as wide as the model unless the file says otherwise, and
@@ -80,10 +83,10 @@ inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm, 
           " is outside the vocabulary of ", out.vocab_size);
     out.pad_token_id = id;
   }
-  if (!is_rotary)
-    attention.rope.reset();
-  else if (!has_ropes_by_layer_type(config))
+  if (is_rotary)
     out.ropes = {read_rope_config(config, attention.head_dim)};
+  else
+    attention.rope.reset();
   LayerSpec layer;
   layer.attention = attention;
   layer.mlp = mlp;

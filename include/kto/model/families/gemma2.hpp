@@ -29,7 +29,8 @@ inline ModelSpec read_gemma2(const ConfigReader& config) {
 }
 
 inline ModelSpec read_gemma3(const ConfigReader& config) {
-  ModelSpec out = read_gemma2_or_3(config);
+  const Json json = without_ropes_by_layer_type(config);
+  ModelSpec out = read_gemma2_or_3({json, config.where});
   const std::int64_t pattern = config.positive("sliding_window_pattern", 6);
   const auto slides =
       read_layer_types(config, out, [&](std::size_t i) { return (static_cast<std::int64_t>(i) + 1) % pattern != 0; });

@@ -13,6 +13,7 @@ inline ModuleNames gpt_neox_names() {
   out.layers = "gpt_neox.layers.";
   out.last_norm = "gpt_neox.final_layer_norm";
   out.prefix = "gpt_neox.";
+  out.stored_head = "embed_out";
   out.layer.attention.qkv = "attention.query_key_value";
   out.layer.attention.output = "attention.dense";
   out.layer.up = "mlp.dense_h_to_4h";
@@ -41,6 +42,7 @@ inline constexpr Family gpt_neox{
                     "num_attention_heads": 64, "hidden_act": "gelu", "max_position_embeddings": 2048,
                     "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25})",
     .read = read_gpt_neox,
-    .other_names = R"({"rotary_emb_base": "rope_theta", "rotary_pct": "partial_rotary_factor"})"};
+    .other_names = R"({"rotary_emb_base": "rope_theta", "rotary_pct": "partial_rotary_factor"})",
+    .lora_targets = R"(["query_key_value"])"};
 
 }  // namespace kto::detail

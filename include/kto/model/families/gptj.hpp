@@ -51,6 +51,7 @@ inline constexpr Family gptj{
     .read = read_gptj,
     .other_names = R"({"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
                        "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
-                       "activation_function": "hidden_act", "attn_pdrop": "attention_dropout"})"};
+                       "activation_function": "hidden_act", "attn_pdrop": "attention_dropout"})",
+    .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail

@@ -22,7 +22,8 @@ inline ModelSpec read_olmo2(const ConfigReader& config) {
 }
 
 inline ModelSpec read_olmo3(const ConfigReader& config) {
-  ModelSpec out = read_olmo2(config);
+  const Json json = without_ropes_by_layer_type(config);
+  ModelSpec out = read_olmo2({json, config.where});
   const auto slides = read_layer_types(config, out, [](std::size_t i) { return (i + 1) % 4 != 0; });
   set_windows(config, out, slides);
   read_ropes_by_layer_type(config, out, slides, 500000, 500000);

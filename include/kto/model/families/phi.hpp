@@ -38,6 +38,7 @@ inline constexpr Family phi{
     .defaults = R"({"vocab_size": 51200, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,
                     "hidden_act": "gelu_new", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
                     "partial_rotary_factor": 0.5})",
-    .read = read_phi};
+    .read = read_phi,
+    .lora_targets = R"(["q_proj", "v_proj", "fc1", "fc2"])"};
 
 }  // namespace kto::detail

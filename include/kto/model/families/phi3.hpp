@@ -20,7 +20,8 @@ inline constexpr Family phi3{
     .model_type = "phi3",
     .defaults =
         R"({"vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 4096,
-                    "rms_norm_eps": 1e-5, "pad_token_id": 32000, "original_max_position_embeddings": 4096})",
+                    "rms_norm_eps": 1e-5, "pad_token_id": 32000, "original_max_position_embeddings": 4096,
+                    "partial_rotary_factor": 1.0})",
     .read = read_phi3};
 
 }  // namespace kto::detail

@@ -24,6 +24,7 @@ inline constexpr Family stablelm{
     .model_type = "stablelm",
     .defaults = R"({"vocab_size": 50304, "hidden_size": 2560, "intermediate_size": 6912, "num_key_value_heads": 32,
                     "max_position_embeddings": 4096, "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25})",
-    .read = read_stablelm};
+    .read = read_stablelm,
+    .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail
