@@ -99,8 +99,9 @@ inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> ea
 }
 
 /// Continues `prompt_ids` and returns the new tokens, including an end-of-text token. Calls `on_token` for each one; if
-/// it returns false, the text ends there, and it ends where learned positions do. Reuses the beginning of the prompt that is in `cache`, so the turns of a
-/// conversation share their work. Throws Interrupted between tokens.
+/// it returns false, the text ends there. The text also ends where the model's learned positions do. Reuses the
+/// beginning of the prompt that is in `cache`, so the turns of a conversation share their work. Throws Interrupted
+/// between tokens, and Error for a prompt with more tokens than learned positions.
 inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache,
                                           std::span<const std::int32_t> prompt_ids, const GenerationConfig& config,
                                           at::Generator& generator,
