@@ -12,6 +12,7 @@
 #include <csignal>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 
 #include "kto/cli/policy.hpp"
 #include "kto/core/allocator.hpp"
@@ -161,7 +162,10 @@ class Chat {
   }
 
  private:
+  /// How many tokens the model reads: all, where its positions are no table.
   std::size_t max_prompt() const {
+    if (const auto learned = kto::max_positions(model_.spec)) return static_cast<std::size_t>(*learned);
+    if (model_.spec.ropes.empty()) return std::numeric_limits<std::size_t>::max();
     const kto::RopeConfig& rope = model_.spec.ropes[0];
     const double factor = rope.type == kto::RopeType::dynamic ? rope.factor : 1;
     return static_cast<std::size_t>(factor * static_cast<double>(rope.max_positions));

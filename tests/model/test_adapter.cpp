@@ -202,6 +202,21 @@ TEST_CASE("every field of PEFT's LoraConfig is read, without effect here, or ref
   }
 }
 
+TEST_CASE("the default targets are PEFT's, and where it has none they must be named") {
+  const Json peft = kto::read_json(KTO_SOURCE_DIR "/tests/golden/adapters/default_targets.json");
+  for (const auto* family : kto::detail::families) {
+    const std::string name(family->model_type);
+    INFO(name);
+    const Json want = peft.value(name, Json::array());
+    CHECK(Json::parse(family->lora_targets) == want);
+    const kto::ModelSpec spec{.model_type = name};
+    if (want.empty())
+      CHECK_THROWS_WITH(kto::default_lora_targets(spec), KTO_CONTAINS("no default for " + name));
+    else
+      CHECK(Json(kto::default_lora_targets(spec)) == want);
+  }
+}
+
 TEST_CASE("an adapter of every kind that PEFT trains has PEFT's log-probs and gradients, saved and merged too") {
   const kto::fs::path root = KTO_SOURCE_DIR "/tests/golden/adapters";
   const kto::fs::path saved = kto::fs::temp_directory_path() / ("kto_peft_kinds_" + std::to_string(::getpid()));
@@ -261,7 +276,7 @@ TEST_CASE("an adapter of every kind that PEFT trains has PEFT's log-probs and gr
     CHECK(near(score(kto::merge_and_unload(adapted.policy))));
     kto::fs::remove_all(saved);
   }
-  CHECK(kinds == 32);
+  CHECK(kinds == 36);
 }
 
 TEST_CASE(

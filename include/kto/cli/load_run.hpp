@@ -26,6 +26,34 @@ inline void check_vocabulary(const Processor& processor, const Decoder& model) {
         " tokens: they do not belong together");
 }
 
+/// The most tokens of a row of `rows`, or, `with_kl`, of a prompt and any completion among them.
+inline std::size_t longest_row(std::span<const Example> rows, const Truncation& truncation, bool with_kl) {
+  std::size_t longest = 0;
+  std::span<const std::int32_t> prompt, completion;
+  for (const Example& row : rows) {
+    longest = std::max(longest, truncation({row.prompt_ids, row.completion_ids}).size());
+    if (row.prompt_ids.size() > prompt.size()) prompt = row.prompt_ids;
+    if (row.completion_ids.size() > completion.size()) completion = row.completion_ids;
+  }
+  return with_kl ? std::max(longest, truncation.mismatched({prompt, completion}, completion).size()) : longest;
+}
+
+/// Throws Error when a row, or a KL pair, may have more tokens than the model has learned positions.
+inline void check_positions(const Run& run, const Truncation& truncation, bool with_kl) {
+  const auto most = max_positions(run.policy.model.spec);
+  if (!most || (!truncation.parts && truncation.max_length && *truncation.max_length <= *most)) return;
+  const auto lower = concat("lower --max_length to ", *most, " or less");
+  check(!run.rows.stream || truncation.parts, "rows that are streamed may have more tokens than the ", *most,
+        " that the model has positions for; ", lower);
+  const auto check_rows = [&](const std::string& which, std::span<const Example> rows) {
+    const std::size_t longest = longest_row(rows, truncation, with_kl);
+    check(longest <= static_cast<std::size_t>(*most), which, ": ", with_kl ? "rows and KL pairs" : "rows",
+          " have up to ", longest, " tokens, and the model has positions for ", *most, "; ", lower);
+  };
+  check_rows("train", run.rows.train);
+  for (const auto& [name, rows] : run.rows.evaluation) check_rows(name.empty() ? "eval" : "eval " + name, rows);
+}
+
 /// Notes where the saved model names other special tokens than its base, or an adapter's base ends texts with others.
 inline void note_special_tokens(const Policy& policy, bool is_adapter, const Note& note) {
   const auto& eos = policy.tokens.eos;
@@ -66,6 +94,7 @@ inline void load_run(const Arguments& args, const LossTable& losses, const Note&
   run.policy.tokenizer_files = tokenizer_folder(args);
   run.policy.tokens = tokens;
   check_vocabulary(processor, run.policy.model);
+  check_positions(run, truncation_of(args.script, tokens), losses.chosen(args.loss).needs.kl_pairs);
   check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
         ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
   if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);

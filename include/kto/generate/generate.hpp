@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <span>
 #include <string>
 #include <unordered_set>
@@ -98,8 +99,9 @@ inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> ea
 }
 
 /// Continues `prompt_ids` and returns the new tokens, including an end-of-text token. Calls `on_token` for each one; if
-/// it returns false, the text ends there. Reuses the beginning of the prompt that is in `cache`, so the turns of a
-/// conversation share their work. Throws Interrupted between tokens.
+/// it returns false, the text ends there. The text also ends where the model's learned positions do. Reuses the
+/// beginning of the prompt that is in `cache`, so the turns of a conversation share their work. Throws Interrupted
+/// between tokens, and Error for a prompt with more tokens than learned positions.
 inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache,
                                           std::span<const std::int32_t> prompt_ids, const GenerationConfig& config,
                                           at::Generator& generator,
@@ -107,11 +109,15 @@ inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache
   const at::NoGradGuard no_grad;
   validate(config);
   check(!prompt_ids.empty(), "the prompt has no tokens");
+  const std::int64_t most = max_positions(decoder.spec).value_or(std::numeric_limits<std::int64_t>::max());
+  check(static_cast<std::int64_t>(prompt_ids.size()) <= most, "the prompt has ", prompt_ids.size(),
+        " tokens, and the model has positions for ", most, "; shorten it");
   const auto known = std::ranges::mismatch(cache.ids(), prompt_ids).in2 - prompt_ids.begin();
   cache.truncate(std::min<std::int64_t>(known, static_cast<std::int64_t>(prompt_ids.size()) - 1));
   const Head head = decoder.head();
   std::vector<std::int32_t> text(prompt_ids.begin(), prompt_ids.end());
-  while (static_cast<std::int64_t>(text.size() - prompt_ids.size()) < config.max_new_tokens) {
+  while (static_cast<std::int64_t>(text.size() - prompt_ids.size()) < config.max_new_tokens &&
+         static_cast<std::int64_t>(text.size()) <= most) {
     check_interrupt();
     const Tensor hidden_LD =
         cached_hidden(decoder, cache, std::span(text).subspan(static_cast<std::size_t>(cache.length())));

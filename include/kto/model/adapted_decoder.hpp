@@ -54,8 +54,6 @@ inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std
   if (config.target_modules.empty() && config.target_pattern.empty())
     config.target_modules = default_lora_targets(base.spec);
   const std::string &embedding_path = base.spec.names.embedding, &head_path = base.spec.names.head;
-  for (auto& [name, ids] : config.trainable_token_indices)
-    if (name == "embed_tokens") name = last_part(embedding_path);  // what a plain list is for
   const TiedParts tied = tie_targets(config, base);
   const ModulePaths paths = module_paths(base);
   check_targets(config, paths);

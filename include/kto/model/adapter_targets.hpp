@@ -181,15 +181,18 @@ inline void add_trained_rows(Decoder& policy, const LoraConfig& config, const Mo
     const Tensor ids_K = at::tensor(at::ArrayRef<std::int64_t>(ids), at::kLong).to(weight_VD.device());
     rows = TrainedRows{ids_K, trained_copy(weight_VD.index_select(0, ids_K))};
   };
+  auto indices = config.trainable_token_indices;
+  for (auto& [name, ids] : indices)
+    if (name == "embed_tokens") name = last_part(embedding_path);  // what a plain list is read as
   const std::vector<std::int64_t>*of_embedding = nullptr, *of_head = nullptr;
-  for (const auto& [name, ids] : config.trainable_token_indices)
+  for (const auto& [name, ids] : indices)
     for (const std::string& path : paths.all) {
       if (!path.ends_with(name)) continue;
       check(path == embedding_path || path == head_path, "trainable_token_indices: ", name, " also names ", path,
             ", which has no tokens");
       (path == head_path ? of_head : of_embedding) = &ids;
     }
-  for (const auto& [name, ids] : config.trainable_token_indices)
+  for (const auto& [name, ids] : indices)
     if (!any_saved_as(paths.all, name)) refuse_name("trainable_token_indices", name, {embedding_path, head_path});
   const bool tied = policy.spec.tie_word_embeddings, both = of_embedding != nullptr && of_head != nullptr;
   check(!both || !tied || !config.ensure_weight_tying || *of_embedding == *of_head,

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the folders beside it: two tiny bases, and one adapter for each kind of LoraConfig that PEFT trains (peft 0.21,
+"""Writes the folders beside it: three tiny bases, and one adapter for each kind of LoraConfig that PEFT trains (peft 0.21,
 transformers 5.24). An adapter's golden.safetensors has what PEFT computes after reading the folder back: "logp" of the
 row below, and "grad.KEY" of every trained tensor KEY of the file.
 
@@ -13,8 +13,9 @@ import warnings
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 PROMPT, COMPLETION = [1, 2, 0, 3], [4, 5, 0, 6, 7]  # 0 is the pad token, whose embedding gets no gradient
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -23,6 +24,10 @@ SHAPE = dict(vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_laye
 BASES = {
     "tied": lambda shape: Qwen2ForCausalLM(Qwen2Config(**shape, tie_word_embeddings=True)),
     "untied": lambda shape: LlamaForCausalLM(LlamaConfig(**shape, attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
+    "conv1d": lambda shape: GPT2LMHeadModel(GPT2Config(
+        vocab_size=shape["vocab_size"], n_embd=shape["hidden_size"], n_inner=shape["intermediate_size"],
+        n_layer=shape["num_hidden_layers"], n_head=shape["num_attention_heads"], n_positions=16, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2)),
 }
 QV = dict(target_modules=["q_proj", "v_proj"])
 KINDS = {  # name: (base, LoraConfig's fields)
@@ -58,6 +63,10 @@ KINDS = {  # name: (base, LoraConfig's fields)
     "init_orthogonal": ("tied", dict(QV, r=4, init_lora_weights="orthogonal")),
     "init_pissa": ("tied", dict(target_modules=["q_proj", "down_proj"], init_lora_weights="pissa", use_rslora=True)),
     "init_olora": ("untied", dict(target_modules=["v_proj", "lm_head"], init_lora_weights="olora")),
+    "conv1d_default": ("conv1d", dict(bias="all")),
+    "conv1d_dora": ("conv1d", dict(target_modules="all-linear", use_dora=True)),
+    "conv1d_pissa": ("conv1d", dict(target_modules=["c_proj"], init_lora_weights="pissa")),
+    "conv1d_tokens": ("conv1d", dict(target_modules=["c_fc"], trainable_token_indices=[2, 5], modules_to_save=["ln_f", "wpe"])),
     "init_mica": ("untied", dict(target_modules=["q_proj", "embed_tokens"], init_lora_weights="mica")),
 }
 
@@ -137,6 +146,9 @@ def make_golden(name, base, fields):
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    with open(os.path.join(HERE, "default_targets.json"), "w") as file:
+        json.dump(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, file, indent=2)
+        file.write("\n")
     for name in BASES:
         shutil.rmtree(os.path.join(HERE, name), ignore_errors=True)
         make_base(name, os.path.join(HERE, name))
