@@ -341,7 +341,7 @@ TEST_CASE("what cannot be one adapter is refused") {
       {{.target_modules = {"embed_tokens"}, .lora_bias = true}, "embedding has no bias"},
       {{.target_modules = {"embed_tokens"}, .use_dora = true, .ensure_weight_tying = true},
        "use_dora is not supported"},
-      {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"embed_tokens", {20}}}}, "and no 20"},
+      {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"embed_tokens", {20}}}}, "but not 20"},
       {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"embed_tokens", {1, 1}}}}, "twice"},
       {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"embedtokens", {1}}}}, "no module of the model"},
       {{.target_modules = {"q_proj"}, .trainable_token_indices = {{"q_proj", {1}}}}, "which has no tokens"},

@@ -43,8 +43,10 @@ inline Option<ScriptConfig> report_option() {
   row.placeholder = "none|all|jsonl|tensorboard...";
   row.expects = "none, all, or one or more of jsonl and tensorboard (nothing is sent to a tracker)";
   row.set = [](ScriptConfig& config, const Json& value) {
-    if (is_none(value) || value == Json::array() || value == "[]" || value == Json::array({"none"}))
-      return config.report_to.reset(), true;
+    if (is_none(value) || value == Json::array() || value == "[]" || value == Json::array({"none"})) {
+      config.report_to.reset();
+      return true;
+    }
     std::optional<std::vector<std::string>> names;
     if (!decode(value, names)) return false;
     if (*names == std::vector<std::string>{"all"}) names = {"jsonl", "tensorboard"};
