@@ -4,6 +4,7 @@ is trained, saved and loaded again: transformers gives the log-probs that train_
 an adapter on it. Skipped where torch, transformers or peft are missing."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,11 +37,9 @@ CHANGES = {  # beside what all have
 
 
 def families():
-    with open(os.path.join(root, "include", "kto", "model", "config.hpp"), encoding="utf-8") as file:
-        text = file.read()
-    names = text[text.index("families[] = {"):]
-    names = names[:names.index("}")].replace("&", "").replace("families[] = {", "").split(",")
-    return [name.strip() for name in names]
+    folder = os.path.join(root, "include", "kto", "model", "families")
+    text = "".join(open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder)))
+    return re.findall(r'\.model_type = "(\w+)"', text)
 
 
 def make_model(folder, family, tokenizer):
@@ -103,9 +102,9 @@ with tempfile.TemporaryDirectory() as tmp:
         try:
             make_model(os.path.join(folder, "model"), family, os.path.join(root, "tests", "golden", "data", "model"))
             check(family, folder, rows)
-            check(family, folder, rows, "--use_peft")
+            check(family, folder, rows, "--use_peft", "--lora_target_modules", "all-linear")
             passed += 1
-        except (AssertionError, subprocess.CalledProcessError, Exception) as error:
+        except Exception as error:  # the next family is still worth a look
             failed += 1
             print(f"{family}: {getattr(error, 'stderr', None) or error}")
 print(f"{passed} passed, {failed} failed")
