@@ -285,7 +285,8 @@ TEST_CASE("malformed and unsupported files are refused by name", "[tokenizer]") 
   CHECK_THAT(error_of("[1, 2]"), KTO_CONTAINS("is not a tokenizer.json"));
   CHECK_THAT(error_of("{\"a\": \"\xFF\"}"), KTO_CONTAINS("not valid JSON"));
   refuses([](Json& spec) { spec["version"] = "2.0"; }, "\"2.0\"");
-  refuses([](Json& spec) { spec["model"]["type"] = "Unigram"; }, "\"Unigram\"");
+  refuses([](Json& spec) { spec["model"]["type"] = "Unigram"; }, "the vocabulary of Unigram must be a list");
+  refuses([](Json& spec) { spec["model"]["type"] = "Trigram"; }, "\"Trigram\" is not supported; supported are BPE");
   refuses([](Json& spec) { spec["model"]["dropout"] = 0.1; }, "dropout");
   refuses([](Json& spec) { spec["model"]["vocab"]["c"] = -1; }, "\"c\"");
   refuses([](Json& spec) { spec["model"]["vocab"]["c"] = "x"; }, "\"c\"");
@@ -294,15 +295,18 @@ TEST_CASE("malformed and unsupported files are refused by name", "[tokenizer]") 
   refuses([](Json& spec) { spec["model"]["merges"].push_back("b a"); }, "\"ba\"");
   refuses([](Json& spec) { spec["model"]["merges"].push_back({"b", "a", "b"}); }, "merge");
   refuses([](Json& spec) { spec["model"]["merges"].push_back(7); }, "merge 3");
-  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Precompiled"}}; }, "normalizer \"Precompiled\"");
-  refuses([](Json& spec) { spec["pre_tokenizer"] = {{"type", "UnicodeScripts"}}; }, "pre-tokenizer \"UnicodeScripts\"");
+  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Other"}}; }, "normalizer \"Other\"");
+  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Precompiled"}}; }, "\"precompiled_charsmap\" is missing");
+  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "////"}}; },
+          "is the file complete?");
+  refuses([](Json& spec) { spec["pre_tokenizer"] = {{"type", "Other"}}; }, "pre-tokenizer \"Other\"");
   refuses([](Json& spec) { spec["pre_tokenizer"] = {{"type", "Split"}}; }, "\"pattern\" is missing");
   refuses(
       [](Json& spec) {
         spec["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", " "}}}, {"behavior", "Sideways"}};
       },
       "Sideways");
-  refuses([](Json& spec) { spec["decoder"] = {{"type", "CTC"}}; }, "decoder \"CTC\"");
+  refuses([](Json& spec) { spec["decoder"] = {{"type", "Other"}}; }, "decoder \"Other\"");
   refuses([](Json& spec) { spec["post_processor"] = {{"type", "Other"}}; }, "post-processor \"Other\"");
   refuses(
       [](Json& spec) {

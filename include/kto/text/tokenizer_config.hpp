@@ -134,7 +134,7 @@ class TokenizerLoader {
       tokenizer.post_processor_ = {};
       for (const auto& [name, token] : special.named)
         if (const auto id = tokenizer.id(token.content); name == "bos_token" && id)
-          tokenizer.post_processor_.before = {*id};
+          tokenizer.post_processor_ = tok::PostProcessor::beginning_with(*id);
     }
   }
 
