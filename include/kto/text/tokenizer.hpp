@@ -48,7 +48,7 @@ class Tokenizer {
       else
         encode_part(text.substr(raw.begin, raw.end - raw.begin), raw.begin == 0, ids);
     }
-    return add_special_tokens ? post_processor_(std::move(ids)) : ids;
+    return post_processor_(std::move(ids), add_special_tokens);
   }
 
   /// The text of `ids`. Unknown ids are skipped; bytes that are not UTF-8 become U+FFFD.

@@ -30,14 +30,15 @@ class PostProcessor {
     return processor;
   }
 
-  /// The ids of a text with the tokens around it.
-  Ids operator()(Ids ids) const {
+  /// The ids of a text with the tokens around it. Without special tokens, only the places of the text count: a template
+  /// may hold it twice.
+  Ids operator()(Ids ids, bool add_special_tokens) const {
     if (items_.size() == 1) return ids;
     Ids out;
     for (const std::int32_t item : items_)
       if (item == text)
         out.insert(out.end(), ids.begin(), ids.end());
-      else
+      else if (add_special_tokens)
         out.push_back(item);
     return out;
   }

@@ -7,6 +7,7 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -16,6 +17,8 @@
 
 #include "kto/core/error.hpp"
 #include "kto/text/regex/code_points.hpp"
+#include "kto/text/regex/unicode_since_14.hpp"
+#include "kto/text/tokenizer/character_tables.hpp"
 
 namespace kto::tok {
 
@@ -78,11 +81,20 @@ class Precompiled {
     for (;;) {
       const std::size_t next = at + utf8_length(text[at]);
       if (next >= text.size()) return text.size();
-      if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(code_point_at(text, at)),
-                                           static_cast<utf8proc_int32_t>(code_point_at(text, next)), &state))
+      const char32_t left = code_point_at(text, at), right = code_point_at(text, next);
+      if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(left), static_cast<utf8proc_int32_t>(right),
+                                           &state) &&
+          (is_in(control_ranges, left) || left == U'\t' || left == U'\n' || left == U'\r' || !is_new_mark(right)))
         return next;
       at = next;
     }
+  }
+
+  /// A mark that utf8proc may not know yet.
+  static bool is_new_mark(char32_t c) {
+    return c >= 0x897 && std::ranges::any_of(unicode_since_14, [&](const NewCodePoints& range) {
+             return c >= range.first && c <= range.last && range.category.starts_with('M');
+           });
   }
 
   /// What replaces `key`: the text of its shortest prefix in the trie.
