@@ -158,6 +158,24 @@ TEST_CASE("a model folder gives what AutoTokenizer gives", "[tokenizer]") {
   }
 }
 
+TEST_CASE("vocab.json and merges.txt are enough for a class with steps of its own", "[tokenizer]") {
+  const TemporaryFolder folder;
+  const Json& spec = golden("gpt2.json");
+  folder.write("vocab.json", spec["model"]["vocab"].dump());
+  std::string merges = "#version: 0.2\n";
+  for (const Json& merge : spec["model"]["merges"]) merges += merge.get<std::string>() + "\n";
+  folder.write("merges.txt", merges);
+  CHECK_THROWS_WITH(kto::load_tokenizer(folder.path), KTO_CONTAINS("has no tokenizer.json"));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})");
+  const Tokenizer tokenizer = kto::load_tokenizer(folder.path).tokenizer;
+  const Json& texts = golden("texts.json");
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    if (const auto text = texts[i].get<std::string>(); text.find("<|") == std::string::npos)
+      CHECK(tokenizer.encode(text, true) == golden("cases.json")["gpt2"]["ids"][i].get<Ids>());
+  folder.write("merges.txt", merges + "a b c\n");
+  CHECK_THROWS_WITH(kto::load_tokenizer(folder.path), KTO_CONTAINS("merges.txt: line ") && KTO_CONTAINS("left right"));
+}
+
 TEST_CASE("the step Split cuts as Oniguruma does", "[tokenizer]") {
   namespace tok = kto::tok;
   for (const Json& line : golden("patterns.json")) {

@@ -42,7 +42,7 @@ class TextTrie {
   void link() {
     std::vector<std::int32_t> by_depth(nodes_.size());
     std::iota(by_depth.begin(), by_depth.end(), 0);
-    std::ranges::stable_sort(by_depth, {}, [&](std::int32_t node) { return at(node).depth; });
+    std::ranges::sort(by_depth, {}, [&](std::int32_t node) { return at(node).depth; });
     for (const std::int32_t index : by_depth | std::views::drop(1)) {
       Node& node = nodes_[static_cast<std::size_t>(index)];
       if (node.parent != 0) node.shorter = follow(at(node.parent).shorter, node.byte);
