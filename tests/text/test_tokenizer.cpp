@@ -158,6 +158,24 @@ TEST_CASE("a model folder gives what AutoTokenizer gives", "[tokenizer]") {
   }
 }
 
+TEST_CASE("vocab.json and merges.txt are enough for a class with steps of its own", "[tokenizer]") {
+  const TemporaryFolder folder;
+  const Json& spec = golden("gpt2.json");
+  folder.write("vocab.json", spec["model"]["vocab"].dump());
+  std::string merges = "#version: 0.2\n";
+  for (const Json& merge : spec["model"]["merges"]) merges += merge.get<std::string>() + "\n";
+  folder.write("merges.txt", merges);
+  CHECK_THROWS_WITH(kto::load_tokenizer(folder.path), KTO_CONTAINS("has no tokenizer.json"));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})");
+  const Tokenizer tokenizer = kto::load_tokenizer(folder.path).tokenizer;
+  const Json& texts = golden("texts.json");
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    if (const auto text = texts[i].get<std::string>(); text.find("<|") == std::string::npos)
+      CHECK(tokenizer.encode(text, true) == golden("cases.json")["gpt2"]["ids"][i].get<Ids>());
+  folder.write("merges.txt", merges + "a b c\n");
+  CHECK_THROWS_WITH(kto::load_tokenizer(folder.path), KTO_CONTAINS("merges.txt: line ") && KTO_CONTAINS("left right"));
+}
+
 TEST_CASE("the step Split cuts as Oniguruma does", "[tokenizer]") {
   namespace tok = kto::tok;
   for (const Json& line : golden("patterns.json")) {
@@ -285,7 +303,8 @@ TEST_CASE("malformed and unsupported files are refused by name", "[tokenizer]") 
   CHECK_THAT(error_of("[1, 2]"), KTO_CONTAINS("is not a tokenizer.json"));
   CHECK_THAT(error_of("{\"a\": \"\xFF\"}"), KTO_CONTAINS("not valid JSON"));
   refuses([](Json& spec) { spec["version"] = "2.0"; }, "\"2.0\"");
-  refuses([](Json& spec) { spec["model"]["type"] = "Unigram"; }, "\"Unigram\"");
+  refuses([](Json& spec) { spec["model"]["type"] = "Unigram"; }, "the vocabulary of Unigram must be a list");
+  refuses([](Json& spec) { spec["model"]["type"] = "Trigram"; }, "\"Trigram\" is not supported; supported are BPE");
   refuses([](Json& spec) { spec["model"]["dropout"] = 0.1; }, "dropout");
   refuses([](Json& spec) { spec["model"]["vocab"]["c"] = -1; }, "\"c\"");
   refuses([](Json& spec) { spec["model"]["vocab"]["c"] = "x"; }, "\"c\"");
@@ -294,15 +313,18 @@ TEST_CASE("malformed and unsupported files are refused by name", "[tokenizer]") 
   refuses([](Json& spec) { spec["model"]["merges"].push_back("b a"); }, "\"ba\"");
   refuses([](Json& spec) { spec["model"]["merges"].push_back({"b", "a", "b"}); }, "merge");
   refuses([](Json& spec) { spec["model"]["merges"].push_back(7); }, "merge 3");
-  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Precompiled"}}; }, "normalizer \"Precompiled\"");
-  refuses([](Json& spec) { spec["pre_tokenizer"] = {{"type", "UnicodeScripts"}}; }, "pre-tokenizer \"UnicodeScripts\"");
+  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Other"}}; }, "normalizer \"Other\"");
+  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Precompiled"}}; }, "\"precompiled_charsmap\" is missing");
+  refuses([](Json& spec) { spec["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "////"}}; },
+          "is the file complete?");
+  refuses([](Json& spec) { spec["pre_tokenizer"] = {{"type", "Other"}}; }, "pre-tokenizer \"Other\"");
   refuses([](Json& spec) { spec["pre_tokenizer"] = {{"type", "Split"}}; }, "\"pattern\" is missing");
   refuses(
       [](Json& spec) {
         spec["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", " "}}}, {"behavior", "Sideways"}};
       },
       "Sideways");
-  refuses([](Json& spec) { spec["decoder"] = {{"type", "CTC"}}; }, "decoder \"CTC\"");
+  refuses([](Json& spec) { spec["decoder"] = {{"type", "Other"}}; }, "decoder \"Other\"");
   refuses([](Json& spec) { spec["post_processor"] = {{"type", "Other"}}; }, "post-processor \"Other\"");
   refuses(
       [](Json& spec) {

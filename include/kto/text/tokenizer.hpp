@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text to token ids and back, from a tokenizer.json, with the same results as Hugging Face's tokenizers: byte-pair
-// encoding with the normalizers, pre-tokenizers, added tokens, post-processors and decoders of decoder language models.
+// Text to token ids and back, from a tokenizer.json, with the same results as Hugging Face's tokenizers: its
+// models, normalizers, pre-tokenizers, added tokens, post-processors and decoders.
 // Use load_tokenizer (tokenizer_config.hpp) for a model folder: it follows transformers' AutoTokenizer.
 #pragma once
 
@@ -15,11 +15,11 @@
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
 #include "kto/text/tokenizer/added_tokens.hpp"
-#include "kto/text/tokenizer/bpe.hpp"
 #include "kto/text/tokenizer/normalizer.hpp"
 #include "kto/text/tokenizer/post_processor.hpp"
 #include "kto/text/tokenizer/pre_tokenizer.hpp"
 #include "kto/text/tokenizer/token_decoder.hpp"
+#include "kto/text/tokenizer/token_model.hpp"
 #include "kto/text/tokenizer/tokenizer_json.hpp"
 
 namespace kto {
@@ -42,15 +42,13 @@ class Tokenizer {
     if (const std::size_t at = tok::find_invalid_utf8(text); at != std::string_view::npos)
       fail("the text to encode is not UTF-8: invalid byte at offset ", at, " of ", text.size());
     std::vector<std::int32_t> ids;
-    if (add_special_tokens) ids = post_processor_.before;
     for (const auto& raw : added_.split(text, false, splits_special_tokens_)) {
       if (raw.id >= 0)
         ids.push_back(raw.id);
       else
         encode_part(text.substr(raw.begin, raw.end - raw.begin), raw.begin == 0, ids);
     }
-    if (add_special_tokens) ids.insert(ids.end(), post_processor_.after.begin(), post_processor_.after.end());
-    return ids;
+    return post_processor_(std::move(ids), add_special_tokens);
   }
 
   /// The text of `ids`. Unknown ids are skipped; bytes that are not UTF-8 become U+FFFD.
@@ -112,9 +110,9 @@ class Tokenizer {
       : where_(where),
         normalizer_(part(json.spec, "normalizer"), where + ": normalizer"),
         pre_tokenizer_(part(json.spec, "pre_tokenizer"), where + ": pre_tokenizer"),
-        model_(json.spec["model"], std::move(json.vocabulary), json.merges, where + ": model"),
         post_processor_(part(json.spec, "post_processor"), where + ": post_processor"),
-        decoder_(part(json.spec, "decoder"), where + ": decoder") {
+        decoder_(part(json.spec, "decoder"), where + ": decoder"),
+        model_(json, where + ": model") {
     std::vector<tok::AddedToken> tokens;
     for (const Json& token : part(json.spec, "added_tokens"))
       tokens.push_back(tok::AddedToken::from_json(token, where + ": added_tokens"));
@@ -147,9 +145,9 @@ class Tokenizer {
   std::string where_;
   tok::Normalizer normalizer_;
   tok::PreTokenizer pre_tokenizer_;
-  tok::Bpe model_;
   tok::PostProcessor post_processor_;
   tok::TokenDecoder decoder_;
+  tok::TokenModel model_;
   tok::AddedTokens added_;
   bool splits_special_tokens_ = false;  ///< special tokens spelled out in a text stay text
 };

@@ -83,14 +83,16 @@ class TokenizerLoader {
 
   LoadedTokenizer load() const {
     const fs::path file = folder_ / "tokenizer.json";
-    if (!fs::exists(file)) refuse_without_file();
+    const bool has_file = fs::exists(file);
+    if (!has_file && !(fs::exists(folder_ / "vocab.json") && fs::exists(folder_ / "merges.txt"))) refuse_without_file();
     const Json versions = json_value(config_, "fast_tokenizer_files", Json::array({"tokenizer.json"}), where_);
     check(versions == Json::array({"tokenizer.json"}), where_,
           ": versioned tokenizer files (\"fast_tokenizer_files\") ", "are not supported; keep one tokenizer.json");
-    auto json = tok::read_tokenizer_json(file);
+    auto json = has_file ? tok::read_tokenizer_json(file) : tok::read_vocab_and_merges(folder_);
     const Json model_config = object_from("config.json");
     TokenizerConfig config;
     config.tokenizer_class = tok::resolve_class(config_, model_config, json.mentions_byte_level, where_);
+    if (!has_file && config.tokenizer_class == tok::plain_class) refuse_without_file();
     const tok::SpecialTokens special(folder_, config_, json.spec, config.tokenizer_class);
     for (const auto& [name, token] : special.named) config.special_tokens[name] = token.content;
     config.chat_templates = chat_templates();
@@ -134,7 +136,7 @@ class TokenizerLoader {
       tokenizer.post_processor_ = {};
       for (const auto& [name, token] : special.named)
         if (const auto id = tokenizer.id(token.content); name == "bos_token" && id)
-          tokenizer.post_processor_.before = {*id};
+          tokenizer.post_processor_ = tok::PostProcessor::beginning_with(*id);
     }
   }
 

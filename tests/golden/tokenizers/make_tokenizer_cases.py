@@ -10,6 +10,7 @@ cases.json        per tokenizer: ids of each text, ids with special tokens of so
 folders.json      model folders: files, and the results of AutoTokenizer
 patterns.json     regular expressions, and the pieces of the step "Split" with them
 """
+import base64
 import json
 import pathlib
 import random
@@ -140,6 +141,46 @@ def make_tokenizers():
         "prefixes": train(pre_tokenizers.BertPreTokenizer(), normalizers.NFKD(), decoder=decoders.Fuse(), bytes_alphabet=False,
                           special=("<unk>", "<s>", "</s>"), unk_token="<unk>", continuing_subword_prefix="##",
                           trainer_options=dict(continuing_subword_prefix="##"), post=processors.BertProcessing(("</s>", 2), ("<s>", 1))),
+    }
+
+
+# SentencePiece's table for three rules (its trainer with normalization_rule_tsv): U+00A0 and U+2581 to a space, e + U+0301 to U+00E9
+CHARSMAP = "AAQAAACQAQBlPAMAzAACAIEdAAACAACAoA0AAAAAAICWOAIAgTkAAAgAAAALAAAACgAAAA0AAAAMAAAADwAAAA4AAAARAAAAEAAAABMAAAASAAAAFQAAABQAAAAXAAAAFgAAABkAAAAYAAAAGwAAABoAAAAdAAAAHAAAAB8AAAAeAAAAIQAAACAAAAAjAAAAIgAAACUAAAAkAAAAJwAAACYAAAApAAAAKAAAACsAAAAqAAAALQAAACwAAAAvAAAALgAAADEAAAAwAAAAMwAAADIAAAA1AAAANAAAADcAAAA2AAAAOQAAADgAAAA7AAAAOgAAAD0AAAA8AAAAPwAAAD4AAABBAAAAQAAAAEMAAABCAAAARQAAAEQAAABHAAAARgAAAEkAAABIAAAASwAAAEoAAABNAAAATAAAAE8AAABOAAAAUQAAAFAAAABTAAAAUgAAAFUAAABUAAAAVwAAAFYAAABZAAAAWAAAAFsAAABaAAAAXQAAAFwAAABfAAAAXgAAAGEAAABgAAAAYwAAAGIAAABlAAAAZAAAAGcAAABmAAAAaQAAAGgAAABrAAAAagAAAG0AAABsAAAAbwAAAG4AAABxAAAAcAAAAHMAAAByAAAAdQAAAHQAAAB3AAAAdgAAAHkAAAB4AAAAewAAAHoAAAB9AAAAfAAAAH8AAAB+AAAAgQAAAIAAAACDAAAAggAAAIUAAACEAAAA4lwAAIYAAACJAAAAiAAAAIsAAACKAAAAjQAAAIwAAACPAAAAjgAAAJEAAACQAAAAkwAAAJIAAACVAAAAlAAAAJcAAACWAAAAmQAAAJgAAACbAAAAmgAAAJ0AAACcAAAAnwAAAJ4AAAChAAAAoAAAAKMAAACiAAAApQAAAKQAAADCDAAApgAAAKkAAACoAAAAqwAAAKoAAACtAAAArAAAAK8AAACuAAAAsQAAALAAAACzAAAAsgAAALUAAAC0AAAAtwAAALYAAAC5AAAAuAAAALsAAAC6AAAAvQAAALwAAAC/AAAAvgAAAMEAAADAAAAAwwAAAMIAAADFAAAAxAAAAMcAAADGAAAAyQAAAMgAAADLAAAAygAAAM0AAADMAAAAzwAAAM4AAADRAAAA0AAAANMAAADSAAAA1QAAANQAAADXAAAA1gAAANkAAADYAAAA2wAAANoAAADdAAAA3AAAAN8AAADeAAAA4QAAAOAAAADjAAAA4gAAAOUAAADkAAAA5wAAAOYAAADpAAAA6AAAAOsAAADqAAAA7QAAAOwAAADvAAAA7gAAAPEAAADwAAAA8wAAAPIAAAD1AAAA9AAAAPcAAAD2AAAA+QAAAPgAAAD7AAAA+gAAAP0AAAD8AAAA/wAAAP4AAAAgAMOpAA=="
+
+
+def make_other_models():
+    """Models other than byte-pair encoding, with the steps that go with them."""
+    mark, special = "▁", ["<unk>", "[CLS]", "[SEP]"]
+    fallback = [f"<0x{byte:02X}>" for byte in range(256)]
+
+    def trained(model, trainer, normalizer, pre_tokenizer, decoder, post, byte_fallback=False):
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, pre_tokenizer, decoder
+        tokenizer.train_from_iterator(CORPUS.split("\n"), trainer)
+        tokenizer.post_processor = post
+        spec = json.loads(tokenizer.to_str())
+        spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in fallback]
+        if byte_fallback:
+            spec["model"]["byte_fallback"] = True
+        return spec
+
+    common = dict(show_progress=False)
+    ends = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="$A $B", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    twice = processors.TemplateProcessing(single="$A [SEP] $A", pair="$A $B", special_tokens=[("[SEP]", 2)])
+    return {
+        "t5": trained(models.Unigram(), trainers.UnigramTrainer(vocab_size=700, unk_token="<unk>", special_tokens=special, **common),
+                      normalizers.Sequence([normalizers.Precompiled(base64.b64decode(CHARSMAP)), normalizers.Replace(Regex(" {2,}"), " ")]),
+                      pre_tokenizers.Metaspace(mark, "always"), decoders.Metaspace(mark, "always"), ends),
+        "unigram_bytes": trained(models.Unigram(), trainers.UnigramTrainer(vocab_size=1000, unk_token="<unk>", special_tokens=special + fallback, **common),
+                                 normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()]),
+                                 pre_tokenizers.Sequence([pre_tokenizers.UnicodeScripts(), pre_tokenizers.Metaspace(mark, "first", split=False)]),
+                                 decoders.Sequence([decoders.Replace(mark, " "), decoders.ByteFallback(), decoders.Fuse()]), twice, True),
+        "bert": trained(models.WordPiece(unk_token="<unk>", max_input_chars_per_word=12),
+                        trainers.WordPieceTrainer(vocab_size=500, limit_alphabet=150, special_tokens=special, **common),
+                        normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer(), decoders.WordPiece("##"), ends),
+        "word_level": trained(models.WordLevel(unk_token="<unk>"), trainers.WordLevelTrainer(vocab_size=200, special_tokens=special, **common),
+                              normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), pre_tokenizers.Whitespace(),
+                              decoders.CTC("e", "|", True), None),
     }
 
 
@@ -275,6 +316,6 @@ if __name__ == "__main__":
     all_texts = make_texts()
     if sys.argv[1:] != ["folders"]:
         write("texts.json", all_texts)
-        write("cases.json", make_cases(all_texts, make_tokenizers()))
+        write("cases.json", make_cases(all_texts, make_tokenizers() | make_other_models()))
         write("patterns.json", make_patterns())
     write("folders.json", make_folders(all_texts[:60:2]))

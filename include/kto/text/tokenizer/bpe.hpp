@@ -32,8 +32,6 @@ class Bpe {
   /// `spec` is the value of "model" without its vocabulary and merges. Throws Error naming `where`.
   Bpe(const Json& spec, Vocabulary vocabulary, const MergeList& merges, std::string_view where)
       : vocabulary_(std::move(vocabulary)), merges_(merges.size()), where_(where) {
-    const std::string type = json_value<std::string>(spec, "type", "BPE", where);
-    check(type == "BPE", where, ": the model \"", type, "\" is not supported; only BPE is");
     check(json_value(spec, "dropout", 0.0, where) == 0.0, where,
           ": BPE with dropout is not supported: ids would be random");
     prefix_ = json_value<std::string>(spec, "continuing_subword_prefix", "", where);
@@ -49,12 +47,7 @@ class Bpe {
       append_utf8(text, static_cast<char32_t>(c));
       character_ids_[c] = vocabulary_.id(text);
     }
-    byte_ids_.fill(-1);
-    if (json_value(spec, "byte_fallback", false, where))
-      for (std::size_t byte = 0; byte < 256; ++byte) {
-        constexpr const char* digits = "0123456789ABCDEF";
-        byte_ids_[byte] = vocabulary_.id(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">");
-      }
+    byte_ids_ = vocabulary_.byte_ids(json_value(spec, "byte_fallback", false, where));
     is_whole_ = std::make_unique<std::atomic<Whole>[]>(vocabulary_.id_end());
   }
 

@@ -19,6 +19,8 @@
 #include "kto/text/regex/code_points.hpp"
 #include "kto/text/regex/regex.hpp"
 #include "kto/text/tokenizer/byte_alphabet.hpp"
+#include "kto/text/tokenizer/character_tables.hpp"
+#include "kto/text/tokenizer/precompiled.hpp"
 #include "kto/text/tokenizer/step_spec.hpp"
 
 namespace kto::tok {
@@ -145,6 +147,63 @@ inline void lowercase(NormalText& normal) {
   normal.text = std::move(out);
 }
 
+/// Rewrites each character: append(out, character) writes what takes its place, if anything.
+template <class Append>
+void for_each_character(NormalText& normal, Append append) {
+  std::string out;
+  for (std::size_t at = 0, next = 0; at < normal.text.size(); at = next) {
+    next = at + utf8_length(normal.text[at]);
+    append(out, code_point_at(normal.text, at));
+    if (at == 0 && out.empty()) normal.at_start = false;
+  }
+  normal.text = std::move(out);
+}
+
+/// BERT's clean-up.
+struct BertNormalizer {
+  bool cleans = true, spaces_han = true, strips_accents = true, lowers = true;
+
+  void operator()(NormalText& normal) const {
+    if (cleans)
+      for_each_character(normal, [](std::string& out, char32_t c) {
+        const bool is_space = c == '\t' || c == '\n' || c == '\r' || (is_white_space(c) && !is_in(control_ranges, c));
+        if (is_space || !is_in(control_ranges, c)) append_utf8(out, is_space ? U' ' : c);
+      });
+    if (spaces_han)
+      for_each_character(normal, [](std::string& out, char32_t c) {
+        if (is_han(c)) out += ' ';
+        append_utf8(out, c);
+        if (is_han(c)) out += ' ';
+      });
+    if (strips_accents) {
+      UnicodeForm{false, false}(normal);
+      for_each_character(normal, [](std::string& out, char32_t c) {
+        if (!is_in(accent_ranges, c)) append_utf8(out, c);
+      });
+    }
+    if (lowers) lowercase(normal);
+  }
+
+ private:
+  static bool is_han(char32_t c) {
+    static constexpr CodePointRange ranges[] = {{0x3400, 0x4DBF},   {0x4E00, 0x9FFF},   {0xF900, 0xFAFF},
+                                                {0x20000, 0x2A6DF}, {0x2A700, 0x2B81F}, {0x2B920, 0x2CEAF},
+                                                {0x2F800, 0x2FA1F}};
+    return is_in(ranges, c);
+  }
+};
+
+/// The clean-up of SentencePiece's rule set "nmt".
+inline void normalize_nmt(NormalText& normal) {
+  static constexpr CodePointRange removed[] = {{0x01, 0x08}, {0x0B, 0x0B}, {0x0E, 0x1F},
+                                               {0x7F, 0x7F}, {0x8F, 0x8F}, {0x9F, 0x9F}};
+  static constexpr CodePointRange spaces[] = {{0x09, 0x0A},     {0x0C, 0x0D},     {0x1680, 0x1680}, {0x200B, 0x200F},
+                                              {0x2028, 0x2029}, {0x2581, 0x2581}, {0xFEFF, 0xFEFF}, {0xFFFD, 0xFFFD}};
+  for_each_character(normal, [](std::string& out, char32_t c) {
+    if (!is_in(removed, c)) append_utf8(out, is_in(spaces, c) ? U' ' : c);
+  });
+}
+
 /// Replaces each match of `pattern` by `content`. Throws Error if the result would exceed `most` bytes.
 inline std::string replace_matches(const Regex& pattern, std::string_view text, std::string_view content,
                                    std::size_t most) {
@@ -203,6 +262,24 @@ class Normalizer {
         normal.at_start = normal.at_start && spaces == 0;
         normal.text.erase(0, spaces);
       });
+    } else if (type == "StripAccents") {
+      steps_.push_back([](NormalText& normal, std::size_t) {
+        for_each_character(normal, [](std::string& out, char32_t c) {
+          if (!is_in(mark_ranges, c)) append_utf8(out, c);
+        });
+      });
+    } else if (type == "BertNormalizer") {
+      const bool lowers = json_value(spec, "lowercase", true, where);
+      steps_.push_back([step = BertNormalizer{json_value(spec, "clean_text", true, where),
+                                              json_value(spec, "handle_chinese_chars", true, where),
+                                              json_value(spec, "strip_accents", lowers, where), lowers}](
+                           NormalText& normal, std::size_t) { step(normal); });
+    } else if (type == "Nmt") {
+      steps_.push_back([](NormalText& normal, std::size_t) { normalize_nmt(normal); });
+    } else if (type == "Precompiled") {
+      steps_.push_back([table = std::make_shared<Precompiled>(json_text(spec, "precompiled_charsmap", where),
+                                                              std::string(where) + ": \"precompiled_charsmap\"")](
+                           NormalText& normal, std::size_t) { normal.text = (*table)(normal.text); });
     } else if (type == "Prepend") {
       steps_.push_back([prefix = json_text(spec, "prepend", where)](NormalText& normal, std::size_t) {
         if (!normal.text.empty()) normal.text.insert(0, prefix);
@@ -216,7 +293,7 @@ class Normalizer {
       steps_.push_back([](NormalText& normal, std::size_t) { normal.text = to_byte_alphabet(normal.text); });
     } else {
       fail(where, ": the normalizer \"", type, "\" is not supported; supported are Sequence, NFC, NFD, NFKC, NFKD, ",
-           "Lowercase, Strip, Prepend, Replace, ByteLevel");
+           "Lowercase, Strip, StripAccents, BertNormalizer, Nmt, Precompiled, Prepend, Replace, ByteLevel");
     }
   }
 

@@ -13,6 +13,7 @@
 #include "kto/text/tokenizer/byte_alphabet.hpp"
 #include "kto/text/tokenizer/normalizer.hpp"
 #include "kto/text/tokenizer/pieces.hpp"
+#include "kto/text/tokenizer/script_table.hpp"
 #include "kto/text/tokenizer/step_spec.hpp"
 
 namespace kto::tok {
@@ -82,6 +83,29 @@ class Metaspace {
   std::shared_ptr<Splitter> splitter_;
 };
 
+/// Splits where the script changes. A space, and a character without a script, belongs to the script before it; what
+/// precedes the first script is dropped.
+inline void split_scripts(Pieces& pieces) {
+  std::vector<Span> spans;
+  for (const Span span : pieces.spans) {
+    int last = -1;  // -1: no character yet, 0: none with a script
+    std::size_t begin = span.end;
+    for (std::size_t at = span.begin; at < span.end; at += utf8_length(pieces.text[at])) {
+      const char32_t c = code_point_at(pieces.text, at);
+      const int script = script_of(c);
+      if (script == 0) continue;
+      if (last != script) {
+        if (begin < at) spans.push_back({begin, at});
+        begin = at;
+      }
+      last = script;
+    }
+    if (begin < span.end) spans.push_back({begin, span.end});
+  }
+  if (!spans.empty()) pieces.at_start = pieces.at_start && spans.front().begin == pieces.spans.front().begin;
+  pieces.spans = std::move(spans);
+}
+
 class PreTokenizer {
  public:
   PreTokenizer() = default;
@@ -139,6 +163,8 @@ class PreTokenizer {
       split(punctuation_regex(), SplitBehavior::isolated);
     } else if (type == "CharDelimiterSplit") {
       split(literal_regex(json_text(spec, "delimiter", where), where), SplitBehavior::removed);
+    } else if (type == "UnicodeScripts") {
+      steps_.push_back(split_scripts);
     } else if (type == "FixedLength") {
       const int length = json_value(spec, "length", 5, where);
       check(length > 0 && length <= 65535, where, ": FixedLength with length ", length, " is not supported");
@@ -146,7 +172,7 @@ class PreTokenizer {
     } else {
       fail(where, ": the pre-tokenizer \"", type, "\" is not supported; supported are Sequence, ByteLevel, Split, ",
            "Digits, Metaspace, Whitespace, WhitespaceSplit, Punctuation, BertPreTokenizer, CharDelimiterSplit, ",
-           "FixedLength");
+           "FixedLength, UnicodeScripts");
     }
   }
 

@@ -2,6 +2,7 @@
 // The decoder of tokenizer.json: from tokens back to text.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -88,6 +89,15 @@ inline std::string strip_content(std::string_view token, std::string_view conten
   return std::string(token);
 }
 
+/// Removes the spaces that splitting at punctuation leaves in English text.
+inline std::string clean_up_spaces(std::string text) {
+  static constexpr std::pair<std::string_view, std::string_view> rules[] = {
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : rules) text = replace_all(text, from, to);
+  return text;
+}
+
 class TokenDecoder {
  public:
   TokenDecoder() = default;
@@ -112,6 +122,20 @@ class TokenDecoder {
   void add_for_each(Change change) {
     steps_.push_back([change](Tokens& tokens) {
       for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = change(tokens[i], i, tokens.size());
+    });
+  }
+
+  /// Repeated tokens are one, and padding between them is dropped (connectionist temporal classification).
+  void add_ctc(const std::string& padding, const std::string& delimiter, bool cleans) {
+    const auto change = [=](const std::string& token) {
+      std::string text = replace_all(token, padding, "");
+      return cleans ? replace_all(clean_up_spaces(std::move(text)), delimiter, " ") : text;
+    };
+    byte_steps_.push_back(change);
+    steps_.push_back([=](Tokens& tokens) {
+      tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+      for (std::string& token : tokens) token = change(token);
+      std::erase_if(tokens, [](const std::string& token) { return token.empty(); });
     });
   }
 
@@ -164,9 +188,23 @@ class TokenDecoder {
       add_for_each([=](const std::string& token, std::size_t i, std::size_t size) {
         return replace_all(token, suffix, i + 1 == size ? "" : " ");
       });
+    } else if (type == "WordPiece") {
+      const std::string prefix = json_value<std::string>(spec, "prefix", "##", where);
+      const bool cleans = json_value(spec, "cleanup", true, where);
+      byte_steps_.push_back([=](const std::string& token) {
+        return token.starts_with(prefix) ? token.substr(prefix.size()) : " " + token;
+      });
+      add_for_each([=](const std::string& token, std::size_t i, std::size_t) {
+        std::string text = i == 0 ? token : token.starts_with(prefix) ? token.substr(prefix.size()) : " " + token;
+        return cleans ? clean_up_spaces(std::move(text)) : text;
+      });
+    } else if (type == "CTC") {
+      add_ctc(json_value<std::string>(spec, "pad_token", "<pad>", where),
+              json_value<std::string>(spec, "word_delimiter_token", "|", where),
+              json_value(spec, "cleanup", true, where));
     } else {
       fail(where, ": the decoder \"", type, "\" is not supported; supported are Sequence, ByteLevel, Replace, ",
-           "ByteFallback, Fuse, Strip, Metaspace, BPEDecoder");
+           "ByteFallback, Fuse, Strip, Metaspace, BPEDecoder, WordPiece, CTC");
     }
   }
 

@@ -22,6 +22,8 @@ struct TokenizerJson {
   Json spec;  ///< all but model.vocab and model.merges
   Vocabulary vocabulary;
   MergeList merges;
+  bool has_merges = false;           ///< "merges" is there, even if empty
+  std::vector<double> scores;        ///< of the vocabulary by id, if it is a list: of a Unigram model
   bool mentions_byte_level = false;  ///< "ByteLevel" occurs anywhere in the file
 };
 
@@ -52,6 +54,7 @@ class TokenizerJsonReader {
                : it == "merges" ? Field::merges
                : it == "type"   ? Field::type
                                 : Field::other;
+    if (depth_ == 2 && field_ == Field::merges) into_.has_merges = true;
     key_ = std::move(it);
     return true;
   }
@@ -71,7 +74,7 @@ class TokenizerJsonReader {
 
   bool value(Json it) {
     if (is_in(Field::vocabulary))
-      add_piece(it);
+      is_list_ ? add_scored(it) : add_piece(it);
     else if (is_in(Field::merges))
       add_merge(it);
     else
@@ -81,11 +84,15 @@ class TokenizerJsonReader {
 
   /// Begins a list or an object.
   bool start(Json it) {
-    if (is_in(Field::vocabulary)) refuse_piece("a list or an object");
-    if (is_in(Field::merges)) {
+    if (is_in(Field::vocabulary)) {
+      if (!is_list_) refuse_piece("a list or an object");
+      if (!it.is_array() || depth_ > 3) refuse_scored();
+      pair_size_ = 0;
+    } else if (is_in(Field::merges)) {
       if (!it.is_array() || depth_ > 3) refuse_merge("a list or an object");
       pair_size_ = 0;
     } else {
+      if (depth_ == 2 && in_model_ && field_ == Field::vocabulary) is_list_ = it.is_array();
       open_.push_back(&put(std::move(it)));
     }
     ++depth_;
@@ -93,7 +100,11 @@ class TokenizerJsonReader {
   }
 
   bool end() {
-    if (--depth_ >= 3 && is_in(Field::merges)) {
+    if (--depth_ >= 3 && is_in(Field::vocabulary)) {
+      if (pair_size_ != 2) refuse_scored();
+      return true;
+    }
+    if (is_in(Field::merges)) {
       if (pair_size_ != 2) refuse_merge("a list of another length");
       return true;
     }
@@ -104,8 +115,10 @@ class TokenizerJsonReader {
 
   /// Adds a value to the document. While it is open, no sibling is added, so the pointer stays valid.
   Json& put(Json it) {
-    if (depth_ == 2 && in_model_ && field_ == Field::type && !it.is_structured() && it != "BPE")
-      fail(where_, ": model: the type ", it.dump(), " is not supported; only BPE is");
+    if (depth_ == 2 && in_model_ && field_ == Field::type && !it.is_structured() && it != "BPE" && it != "Unigram" &&
+        it != "WordPiece" && it != "WordLevel")
+      fail(where_, ": model: the type ", it.dump(), " is not supported; supported are BPE, Unigram, WordPiece, ",
+           "WordLevel");
     if (open_.empty()) return into_.spec = std::move(it);
     Json& parent = *open_.back();
     if (parent.is_object()) return parent[key_] = std::move(it);
@@ -120,6 +133,24 @@ class TokenizerJsonReader {
   }
   [[noreturn]] void refuse_piece(const std::string& shown) const {
     fail(where_, ": the id of the token \"", key_, "\" must be a number from 0 to ", max_token_id, ", not ", shown);
+  }
+
+  /// A part of ["piece", score].
+  void add_scored(const Json& it) {
+    if (depth_ != 4) refuse_scored();
+    if (pair_size_++ == 0) {
+      if (!it.is_string()) refuse_scored();
+      if (into_.scores.size() > static_cast<std::size_t>(max_token_id))
+        fail(where_, ": more than ", max_token_id, " pieces");
+      into_.vocabulary.append(it.get_ref<const std::string&>());
+      into_.scores.push_back(0);
+    } else {
+      if (!it.is_number()) refuse_scored();
+      into_.scores.back() = it.get<double>();
+    }
+  }
+  [[noreturn]] void refuse_scored() const {
+    fail(where_, ": piece ", into_.scores.size(), " of the vocabulary must be [\"piece\", score]");
   }
 
   /// A merge is "left right" or ["left", "right"].
@@ -150,6 +181,7 @@ class TokenizerJsonReader {
   Field field_ = Field::other;  ///< of the model
   std::string key_;
   int pair_size_ = 0;
+  bool is_list_ = false;  ///< the vocabulary
 };
 
 /// Reads a file. Throws Error naming the path and what is malformed or unsupported.
@@ -166,6 +198,36 @@ inline TokenizerJson read_tokenizer_json(const fs::path& path) {
         ": is not a tokenizer.json: it has no object \"model\"");
   const Json& version = out.spec.contains("version") ? out.spec["version"] : Json("1.0");
   check(version == "1.0", where, ": tokenizer.json of version ", version.dump(), " is not supported; only \"1.0\" is");
+  return out;
+}
+
+/// The files of GPT-2's kind: vocab.json, an object of tokens and ids, and merges.txt, a merge a line. The steps are those
+/// of the tokenizer's class. Throws Error naming the file and what is malformed.
+inline TokenizerJson read_vocab_and_merges(const fs::path& folder) {
+  TokenizerJson out;
+  out.spec = {{"version", "1.0"}, {"model", {{"type", "BPE"}}}};
+  const std::string where = (folder / "vocab.json").string();
+  const Json vocabulary = read_json(folder / "vocab.json");
+  check(vocabulary.is_object(), where, ": must hold an object of tokens and ids");
+  for (const auto& [token, value] : vocabulary.items()) {
+    const std::int64_t id = json_as<std::int64_t>(value).value_or(-1);
+    check(id >= 0 && id <= max_token_id, where, ": the id of the token \"", token, "\" must be a number from 0 to ",
+          max_token_id, ", not ", value.dump());
+    out.vocabulary.add(token, static_cast<std::int32_t>(id));
+  }
+  const std::string text = read_file(folder / "merges.txt");
+  std::size_t number = 0;
+  for (std::size_t at = 0, end = 0; at < text.size(); at = end + 1) {
+    end = std::min(text.find('\n', at), text.size());
+    std::string_view line = std::string_view(text).substr(at, end - at);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (++number == 1 && line.starts_with("#version")) continue;
+    if (line.empty()) continue;
+    const std::size_t space = line.find(' ');
+    check(space != std::string_view::npos && line.find(' ', space + 1) == std::string_view::npos,
+          (folder / "merges.txt").string(), ": line ", number, " must be \"left right\"");
+    out.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
+  }
   return out;
 }
 

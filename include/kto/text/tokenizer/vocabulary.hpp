@@ -2,6 +2,7 @@
 // The model's vocabulary: maps pieces of text to ids and back.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -52,6 +53,13 @@ class Vocabulary {
     by_id_[static_cast<std::size_t>(id)] = slot;
   }
 
+  /// Adds a piece of a list: its id is its place. A repeated piece keeps its place, and its last id.
+  void append(std::string_view piece) {
+    const std::size_t before = entries_.size();
+    add(piece, static_cast<std::int32_t>(by_id_.size()));
+    if (entries_.size() == before) ++num_repeated_;
+  }
+
   /// The id of a piece, or -1.
   std::int32_t id(std::string_view piece) const {
     if (slots_.empty()) return -1;
@@ -66,7 +74,17 @@ class Vocabulary {
   /// The piece of an existing id.
   std::string_view piece(std::int32_t id) const { return text_of(entries_[by_id_[static_cast<std::size_t>(id)] - 1]); }
 
-  std::size_t size() const { return entries_.size(); }
+  /// The ids of the tokens <0x00> to <0xFF>, -1 where there is none; -1 for all without `are_used`.
+  std::array<std::int32_t, 256> byte_ids(bool are_used) const {
+    std::array<std::int32_t, 256> ids;
+    ids.fill(-1);
+    constexpr const char* digits = "0123456789ABCDEF";
+    for (std::size_t byte = 0; are_used && byte < 256; ++byte)
+      ids[byte] = id(std::string("<0x") + digits[byte / 16] + digits[byte % 16] + ">");
+    return ids;
+  }
+
+  std::size_t size() const { return entries_.size() + num_repeated_; }
   /// One past the largest id.
   std::size_t id_end() const { return by_id_.size(); }
 
@@ -94,6 +112,7 @@ class Vocabulary {
   std::vector<Entry> entries_;
   std::vector<std::uint32_t> slots_;  ///< number of the entry plus one; 0 is free
   std::vector<std::uint32_t> by_id_;  ///< likewise
+  std::size_t num_repeated_ = 0;
 };
 
 }  // namespace kto::tok

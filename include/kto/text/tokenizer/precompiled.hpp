@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// The normalizer "Precompiled": SentencePiece's table of replacements (precompiled_charsmap), applied as Hugging Face's
+// tokenizers does: to each grapheme of less than six bytes as a whole, else to each character; the shortest match wins.
+// Layout of the table, little endian: bytes of the trie, the trie (Darts-clone's double array of 32-bit units), texts
+// that end with a zero byte.
+#pragma once
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kto/core/error.hpp"
+#include "kto/text/regex/code_points.hpp"
+#include "kto/text/regex/unicode_since_14.hpp"
+#include "kto/text/tokenizer/character_tables.hpp"
+
+namespace kto::tok {
+
+/// The bytes of standard base64. Throws Error naming `where` if it is malformed.
+inline std::string decode_base64(std::string_view text, std::string_view where) {
+  while (text.ends_with('=')) text.remove_suffix(1);
+  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  std::uint32_t bits = 0;
+  int num_bits = 0;
+  for (const char c : text) {
+    const std::size_t digit = digits.find(c);
+    check(digit != std::string_view::npos, where, ": not base64; is the file complete?");
+    bits = bits << 6U | static_cast<std::uint32_t>(digit);
+    num_bits += 6;
+    if (num_bits < 8) continue;
+    num_bits -= 8;
+    bytes.push_back(static_cast<char>(bits >> static_cast<unsigned>(num_bits) & 0xFFU));
+  }
+  return bytes;
+}
+
+class Precompiled {
+ public:
+  /// `charsmap` is the table in base64. Throws Error naming `where` if it is malformed.
+  Precompiled(std::string_view charsmap, std::string_view where) {
+    const std::string bytes = decode_base64(charsmap, where);
+    const auto unit = [&](std::size_t at) {
+      std::uint32_t value = 0;
+      for (std::size_t i = 4; i-- > 0;) value = value << 8U | static_cast<unsigned char>(bytes[at + i]);
+      return value;
+    };
+    check(bytes.size() >= 4 && unit(0) <= bytes.size() - 4, where, ": a table of ", bytes.size(),
+          " bytes, which is shorter than it says; is the file complete?");
+    const std::size_t end = 4 + unit(0) / 4 * 4;
+    for (std::size_t at = 4; at < end; at += 4) trie_.push_back(unit(at));
+    texts_ = bytes.substr(end);
+    check(find_invalid_utf8(texts_) == std::string_view::npos, where, ": its replacements are not UTF-8");
+  }
+
+  std::string operator()(std::string_view text) const {
+    std::string out;
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = grapheme_end(text, begin);
+      const auto whole = end - begin < 6 ? replacement(text.substr(begin, end - begin)) : std::nullopt;
+      if (whole) out += *whole;
+      for (std::size_t at = begin, next = 0; !whole && at < end; at = next) {
+        next = at + utf8_length(text[at]);
+        const std::string_view character = text.substr(at, next - at);
+        out += replacement(character).value_or(character);
+      }
+      begin = end;
+    }
+    return out;
+  }
+
+ private:
+  static std::size_t grapheme_end(std::string_view text, std::size_t at) {
+    utf8proc_int32_t state = 0;
+    for (;;) {
+      const std::size_t next = at + utf8_length(text[at]);
+      if (next >= text.size()) return text.size();
+      const char32_t left = code_point_at(text, at), right = code_point_at(text, next);
+      if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(left), static_cast<utf8proc_int32_t>(right),
+                                           &state) &&
+          (is_in(control_ranges, left) || left == U'\t' || left == U'\n' || left == U'\r' || !is_new_mark(right)))
+        return next;
+      at = next;
+    }
+  }
+
+  /// A mark that utf8proc may not know yet.
+  static bool is_new_mark(char32_t c) {
+    return c >= 0x897 && std::ranges::any_of(unicode_since_14, [&](const NewCodePoints& range) {
+             return c >= range.first && c <= range.last && range.category.starts_with('M');
+           });
+  }
+
+  /// What replaces `key`: the text of its shortest prefix in the trie.
+  std::optional<std::string_view> replacement(std::string_view key) const {
+    const auto offset = [](std::uint32_t unit) { return unit >> 10U << ((unit & 1U << 9U) >> 6U); };
+    if (trie_.empty()) return std::nullopt;
+    std::size_t node = offset(trie_[0]);
+    for (const char c : key) {
+      const auto byte = static_cast<unsigned char>(c);
+      node ^= byte;
+      if (byte == 0 || node >= trie_.size() || (trie_[node] & (1U << 31U | 0xFFU)) != byte) return std::nullopt;
+      const std::uint32_t unit = trie_[node];
+      node ^= offset(unit);
+      if ((unit >> 8U & 1U) == 0) continue;
+      if (node >= trie_.size()) return std::nullopt;
+      const std::size_t begin = trie_[node] & ~(1U << 31U);
+      if (begin > texts_.size() || (begin < texts_.size() && detail::is_continuation(texts_[begin])))
+        return std::nullopt;
+      return std::string_view(texts_).substr(begin, texts_.find('\0', begin) - begin);
+    }
+    return std::nullopt;
+  }
+
+  std::vector<std::uint32_t> trie_;
+  std::string texts_;
+};
+
+}  // namespace kto::tok
