@@ -26,6 +26,7 @@ logging.set_verbosity_error()
 GPT2 = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512)
 CHANGES = {  # beside what all have
     "bloom": dict(hidden_size=32, n_layer=2, n_head=4),
+    "falcon": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
     "gemma2": dict(sliding_window=16, query_pre_attn_scalar=8),
     "gemma3_text": dict(sliding_window=16, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]),
     "gpt2": GPT2,
@@ -46,12 +47,13 @@ def make_model(folder, family, tokenizer):
     shutil.copytree(tokenizer, folder)
     with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
         known = json.load(file)
-    size = max(list(known["model"]["vocab"].values()) + [token["id"] for token in known["added_tokens"]]) + 1
+    size = max(list(known["model"]["vocab"].values()) + [token["id"] for token in known["added_tokens"]])
+    size += 9  # some tokenizer classes add tokens
     common = dict(vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                   num_key_value_heads=2, head_dim=8, max_position_embeddings=512, bos_token_id=0, eos_token_id=0,
                   pad_token_id=0)  # fmt: skip
     changes = CHANGES.get(family, {})
-    if "n_embd" in changes or "n_layer" in changes:
+    if family == "falcon" or "n_layer" in changes:
         common = dict(vocab_size=size, bos_token_id=0, eos_token_id=0, pad_token_id=0)
     config = AutoConfig.for_model(family, **common | changes)
     for name in vars(config):

@@ -2,7 +2,9 @@
 // From arguments to models: the policy of a folder, of a new adapter or of one trained on, and its reference.
 #pragma once
 
+#include <algorithm>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -71,8 +73,15 @@ inline Decoder narrow_copy(Decoder decoder, at::ScalarType type) {
   return decoder;
 }
 
-/// A few numbers that training changes.
-inline Tensor first_parameter(const Decoder& decoder) { return decoder.norm.weight_D.detach(); }
+/// The smallest parameter of the model's width or more: a few numbers that training changes.
+inline Tensor smallest_parameter(const Decoder& decoder) {
+  const NamedTensors parameters = decoder.named_parameters();
+  const auto size = [&](const auto& named) {
+    const std::int64_t numel = named.second.numel();
+    return numel < decoder.spec.hidden_size ? std::numeric_limits<std::int64_t>::max() : numel;
+  };
+  return std::ranges::min_element(parameters, {}, size)->second.detach();
+}
 
 inline LoraConfig lora_config(const ScriptConfig& script) {
   LoraConfig out{.r = script.lora_r,
@@ -134,10 +143,10 @@ struct ReferenceLoader {
   Arguments args;
   Decoder base;
   fs::path base_folder;
-  Tensor untrained = first_parameter(base).clone();
+  Tensor untrained = smallest_parameter(base).clone();
 
   bool has(const fs::path& bare) const {
-    return is_same_folder(bare, base_folder) && at::equal(first_parameter(base), untrained);
+    return is_same_folder(bare, base_folder) && at::equal(smallest_parameter(base), untrained);
   }
   /// `is_held`: past the first update; else it may be the untrained base itself.
   Decoder operator()(const ReferenceFolders& folders, bool is_held) const {
