@@ -38,15 +38,16 @@ Problem make_problem(std::vector<Segment> segments, std::int64_t heads, std::int
 
 template <class Attention>
 std::vector<Tensor> run(const Attention& attention, const Problem& in, std::optional<std::int64_t> window) {
-  const Tensor out = attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, window, 0.2, in.prefix);
+  const AttentionForm form{.window = window, .scale = 0.2};
+  const Tensor out = attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix);
   auto results = torch::autograd::grad({(out * in.weight_NHd).sum()}, {in.q_NHd, in.k_NKd, in.v_NKd});
   results.insert(results.begin(), out);
   return results;
 }
 
 const auto blocked = [](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
-                        std::optional<std::int64_t> window, double scale, const KeysValues& prefix) {
-  return detail::BlockedAttention::apply(q, k, v, prefix, segments, window, scale);
+                        const AttentionForm& form, const KeysValues& prefix) {
+  return detail::BlockedAttention::apply(q, k, v, prefix, segments, form.window, form.scale);
 };
 
 void check_problem(const Problem& problem, std::optional<std::int64_t> window, double tolerance = 2e-5) {
@@ -106,7 +107,8 @@ TEST_CASE("a next token's attention, as in generation, is attention", "[attentio
                                           heads, kv_heads, width, before + 5);
         const auto attend = [&](const auto& attention, at::ScalarType type) {
           const Problem in = wide.as(type);
-          return attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, window, 0.2, in.prefix).to(at::kDouble);
+          const AttentionForm form{.window = window, .scale = 0.2};
+          return attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix).to(at::kDouble);
         };
         const Tensor expected = attend(causal_attention_composed, at::kDouble);
         CAPTURE(heads, kv_heads, width, before, window.value_or(0));
@@ -135,14 +137,14 @@ TEST_CASE("what one segment holds never reaches another", "[attention]") {
 }
 
 TEST_CASE("attention of no tokens, of other types and widths, and twice differentiated", "[attention]") {
-  CHECK(causal_attention(at::zeros({0, 2, 16}), at::zeros({0, 1, 16}), at::zeros({0, 1, 16}), {}, std::nullopt, 1)
+  CHECK(causal_attention(at::zeros({0, 2, 16}), at::zeros({0, 1, 16}), at::zeros({0, 1, 16}), {}, AttentionForm{})
             .sizes() == at::IntArrayRef({0, 2, 16}));
   const Problem problem = make_problem({{.begin = 0, .length = 20}}, 2, 1, 24);
   const auto odd = run(causal_attention, problem.as(at::kFloat), std::nullopt);
   const auto expected = run(causal_attention_composed, problem.as(at::kFloat), std::nullopt);
   for (std::size_t i = 0; i < odd.size(); ++i) CHECK(at::equal(odd[i], expected[i]));
   const Problem plain = make_problem({{.begin = 0, .length = 20}}, 2, 1, 16).as(at::kFloat);
-  const Tensor out = causal_attention(plain.q_NHd, plain.k_NKd, plain.v_NKd, plain.segments, std::nullopt, 1);
+  const Tensor out = causal_attention(plain.q_NHd, plain.k_NKd, plain.v_NKd, plain.segments, AttentionForm{});
   CHECK_THROWS_WITH(torch::autograd::grad({out.sum()}, {plain.q_NHd}, {}, std::nullopt, /*create_graph=*/true),
                     KTO_CONTAINS("causal_attention_composed"));
 }
