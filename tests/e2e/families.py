@@ -22,6 +22,7 @@ from tiny_model import make_rows
 train_kto, root, chosen = sys.argv[1], sys.argv[2], sys.argv[3:]
 torch.set_num_threads(1)
 logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 GPT2 = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512)
 CHANGES = {  # beside what all have

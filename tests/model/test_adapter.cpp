@@ -209,7 +209,8 @@ TEST_CASE("the default targets are PEFT's, and where it has none they must be na
     INFO(name);
     const Json want = peft.value(name, Json::array());
     CHECK(Json::parse(family->lora_targets) == want);
-    const kto::ModelSpec spec{.model_type = name};
+    kto::ModelSpec spec;
+    spec.model_type = name;
     if (want.empty())
       CHECK_THROWS_WITH(kto::default_lora_targets(spec), KTO_CONTAINS("no default for " + name));
     else
