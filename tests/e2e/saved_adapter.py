@@ -81,7 +81,7 @@ with tempfile.TemporaryDirectory() as tmp:
     # Adapters of every kind made by peft: read, trained, saved, read by peft; merged, read by transformers; trained further.
     near = lambda got, want: all(abs(got[n] - want[n]) < 1e-4 * max(1, abs(want[n])) for n in want)
     bases = {name: os.path.join(tmp, "base_" + name) for name in BASES}
-    shape = dict(SHAPE, vocab_size=416, max_position_embeddings=512)  # transformers gives qwen2's tokenizer a token more
+    shape = dict(SHAPE, vocab_size=416, max_position_embeddings=1024)  # transformers gives qwen2's tokenizer a token more
     for name, folder in bases.items():
         shutil.copytree(os.path.join(root, "tests", "golden", "data", "model"), folder)
         make_base(name, folder, shape)

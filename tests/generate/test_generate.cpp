@@ -45,10 +45,15 @@ TEST_CASE("with a cache, every family's states are those of the whole text") {
     };
     compare();
     const kto::Decoder base = decoder;
+    const auto last_part = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
+    const auto& attention = base.spec.names.layer.attention;
+    const bool is_fused = base.spec.layers[0].attention.layout != kto::QkvLayout::separate;
+    const std::string queries = last_part(is_fused ? attention.qkv : attention.q),
+                      embedding = last_part(base.spec.names.embedding);
     for (const kto::LoraConfig& config :
          {kto::LoraConfig{.r = 2, .target_pattern = "all-linear", .use_dora = true},
-          kto::LoraConfig{.r = 2, .target_modules = {"q_proj", "embed_tokens"}, .use_dora = true},
-          kto::LoraConfig{.r = 2, .trainable_token_indices = {{"embed_tokens", {0, 1, 2, 3, 4, 5, 6, 7}}}}}) {
+          kto::LoraConfig{.r = 2, .target_modules = {queries, embedding}, .use_dora = true},
+          kto::LoraConfig{.r = 2, .trainable_token_indices = {{embedding, {0, 1, 2, 3, 4, 5, 6, 7}}}}}) {
       decoder = kto::with_adapter(base, config).policy;
       const at::NoGradGuard no_grad;
       kto::visit_loras(decoder, [](const std::string& tensor_name, Tensor& tensor) {

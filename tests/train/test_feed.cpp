@@ -206,7 +206,7 @@ TEST_CASE("what needs all rows is refused for a stream, and an empty one is an e
   CHECK_THAT(refusal({.train_sampling_strategy = kto::SamplingStrategy::random, .max_steps = 1}),
              KTO_CONTAINS("train_sampling_strategy"));
   CHECK_THAT(refusal({.dataloader_num_workers = 1, .max_steps = 1}), KTO_CONTAINS("dataloader_num_workers"));
-  CHECK_THAT(refusal({.max_steps = 1}, 0), KTO_CONTAINS("no rows"));
+  CHECK_THAT(refusal({.max_steps = 1}, 0), KTO_CONTAINS("too few rows"));
   CHECK_THAT(refusal({.dataloader_drop_last = true, .max_steps = 1}, 5), KTO_CONTAINS("too few rows for a batch"));
   CHECK(refusal({.max_steps = 3}) == "");
 }

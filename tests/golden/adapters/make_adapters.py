@@ -26,8 +26,8 @@ BASES = {
     "untied": lambda shape: LlamaForCausalLM(LlamaConfig(**shape, attention_bias=True, mlp_bias=True, tie_word_embeddings=False)),
     "conv1d": lambda shape: GPT2LMHeadModel(GPT2Config(
         vocab_size=shape["vocab_size"], n_embd=shape["hidden_size"], n_inner=shape["intermediate_size"],
-        n_layer=shape["num_hidden_layers"], n_head=shape["num_attention_heads"], n_positions=16, pad_token_id=0,
-        bos_token_id=1, eos_token_id=2)),
+        n_layer=shape["num_hidden_layers"], n_head=shape["num_attention_heads"],
+        n_positions=shape["max_position_embeddings"] // 4, pad_token_id=0, bos_token_id=1, eos_token_id=2)),
 }
 QV = dict(target_modules=["q_proj", "v_proj"])
 KINDS = {  # name: (base, LoraConfig's fields)

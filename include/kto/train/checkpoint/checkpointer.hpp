@@ -136,7 +136,9 @@ class Checkpointer {
     const at::Device device = device_of(parts.model);
     parts.visit_state([&](const std::string& part, auto& holder) {
       if (part == "scheduler" && changes.rate_state) return;
-      StateReader archive(saved.state(part), device, (from_->string() + ": ") + part);
+      SavedState state = saved.state(part);
+      if (part == "sampler" && !state.values.contains("stream")) state.values["stream"] = nullptr;  // earlier versions
+      StateReader archive(std::move(state), device, (from_->string() + ": ") + part);
       holder.visit_state(archive);
     });
     TrainerState& state = parts.run.state;
