@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "kto/loss/concept.hpp"
+#include "kto/optim/learning_rate.hpp"
 #include "kto/optim/updates.hpp"
 #include "kto/reference/concept.hpp"
 #include "kto/train/callbacks.hpp"
