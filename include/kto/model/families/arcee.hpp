@@ -8,11 +8,8 @@ namespace kto::detail {
 
 inline ModelSpec read_arcee(const ConfigReader& config) {
   ModelSpec out = read_decoder(config, root_mean_square(config));
-  for (LayerSpec& layer : out.layers) {
-    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-    layer.mlp.is_gated = false;
-    layer.mlp.bias = config.flag("mlp_bias", false);
-  }
+  read_biases(config, out);
+  for (LayerSpec& layer : out.layers) layer.mlp.is_gated = false;
   return out;
 }
 

@@ -10,8 +10,7 @@ namespace kto::detail {
 inline ModelSpec read_bloom(const ConfigReader& config) {
   check(!config.flag("apply_residual_connection_post_layernorm", false), config.where,
         ": \"apply_residual_connection_post_layernorm\": true is not supported");
-  Json json = older_keys(config);
-  for (const char* key : {"num_key_value_heads", "head_dim"}) json.erase(key);
+  Json json = without_keys(older_keys(config), {"num_key_value_heads", "head_dim"});
   json["intermediate_size"] = 4 * config.positive("hidden_size");
   json["hidden_act"] = "gelu";
   ModelSpec out = read_decoder({json, config.where}, layer_norm(config.number("layer_norm_epsilon"), true), false);

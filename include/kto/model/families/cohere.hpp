@@ -23,10 +23,7 @@ inline ModelSpec read_cohere(const ConfigReader& config) {
 
 inline ModelSpec read_cohere2(const ConfigReader& config) {
   ModelSpec out = read_cohere(config);
-  const std::int64_t pattern = config.positive("sliding_window_pattern", 4);
-  const auto slides =
-      read_layer_types(config, out, [&](std::size_t i) { return (static_cast<std::int64_t>(i) + 1) % pattern != 0; });
-  set_windows(config, out, slides);
+  const auto slides = read_windows(config, out, config.positive("sliding_window_pattern", 4));
   for (std::size_t i = 0; i < out.layers.size(); ++i) {
     out.layers[i].attention.qk_norm.reset();
     if (!slides[i]) out.layers[i].attention.rope.reset();

@@ -10,20 +10,15 @@ namespace kto::detail {
 inline ModelSpec read_exaone4(const ConfigReader& config) {
   const NormSpec norm = root_mean_square(config);
   ModelSpec out = read_decoder(config, norm);
-  out.names.layer.after_attention = "post_attention_layernorm";
-  out.names.layer.after_mlp = "post_feedforward_layernorm";
+  put_norms_after_parts(out);
   const bool has_windows = config.has("sliding_window");
-  const auto slides = read_layer_types(config, out, [&](std::size_t i) {
-    return has_windows && (static_cast<std::int64_t>(i) + 1) % config.positive("sliding_window_pattern") != 0;
-  });
+  const auto slides = read_layer_types(
+      config, out, [&](std::size_t i) { return has_windows && !is_nth(i, config.positive("sliding_window_pattern")); });
   set_windows(config, out, slides);
   for (std::size_t i = 0; i < out.layers.size(); ++i) {
     LayerSpec& layer = out.layers[i];
     layer.attention.qk_norm = QkNormSpec{.norm = norm};
     if (has_windows && !slides[i]) layer.attention.rope.reset();
-    layer.after_attention = layer.after_mlp = norm;
-    layer.before_attention.reset();
-    layer.before_mlp.reset();
   }
   return out;
 }

@@ -33,8 +33,7 @@ inline ModelSpec read_falcon(const ConfigReader& config) {
   const bool is_new = config.flag("new_decoder_architecture", false), has_alibi = config.flag("alibi", false);
   const bool is_parallel = config.flag("parallel_attn", true);
   const bool shares_one = !is_new && config.flag("multi_query", true);
-  Json json = older_keys(config);
-  json.erase("head_dim");
+  Json json = without_keys(older_keys(config), {"head_dim"});
   const std::int64_t num_heads = config.positive("num_attention_heads");
   const std::int64_t num_kv_heads = shares_one ? 1 : config.positive("num_kv_heads", num_heads);
   check(is_new || shares_one || num_kv_heads == num_heads, config.where, ": \"num_kv_heads\": ", num_kv_heads,

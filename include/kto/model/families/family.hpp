@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -41,13 +42,18 @@ inline Json without_ropes_by_layer_type(const ConfigReader& config) {
   return out;
 }
 
+/// `json` without keys that have no effect in a family.
+inline Json without_keys(Json json, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) json.erase(key);
+  return json;
+}
+
 /// The keys of a family whose feed-forward part is four times as wide as the model unless the file says otherwise, and
 /// whose pad token's embedding is trained like any other.
 inline Json older_keys(const ConfigReader& config) {
   Json out = config.json;
   if (!config.has("intermediate_size")) out["intermediate_size"] = 4 * config.positive("hidden_size");
-  out.erase("pad_token_id");
-  return out;
+  return without_keys(std::move(out), {"pad_token_id"});
 }
 
 /// Reads the keys that decoders share, with `norm` before each part and at the end. A family then adds its own features
@@ -95,12 +101,33 @@ inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm, 
   return out;
 }
 
+/// Reads attention_bias, of all four projections, and mlp_bias, as llama has them.
+inline void read_biases(const ConfigReader& config, ModelSpec& spec) {
+  for (LayerSpec& layer : spec.layers) {
+    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
+    layer.mlp.bias = config.flag("mlp_bias", false);
+  }
+}
+
+/// Moves the norms of a layer behind its parts, under the names that such families give them.
+inline void put_norms_after_parts(ModelSpec& spec) {
+  spec.names.layer.after_attention = "post_attention_layernorm";
+  spec.names.layer.after_mlp = "post_feedforward_layernorm";
+  for (LayerSpec& layer : spec.layers) {
+    layer.after_attention = std::exchange(layer.before_attention, {});
+    layer.after_mlp = std::exchange(layer.before_mlp, {});
+  }
+}
+
 /// The config with `rope` (JSON) as its rope_parameters if it has none.
 inline Json with_rope(const ConfigReader& config, const char* rope) {
   Json out = config.json;
   if (!config.has("rope_parameters")) out["rope_parameters"] = Json::parse(rope);
   return out;
 }
+
+/// Whether layer `i`, counted from 0, is the last of a group of `n`.
+inline bool is_nth(std::size_t i, std::int64_t n) { return (static_cast<std::int64_t>(i) + 1) % n == 0; }
 
 /// Whether each layer slides: as layer_types says, else slides(i).
 template <class Slides>
@@ -120,6 +147,13 @@ inline void set_windows(const ConfigReader& config, ModelSpec& spec, const std::
     if (slides[i]) spec.layers[i].attention.window = config.positive("sliding_window");
 }
 
+/// Both, where all layers slide but every `pattern`-th if layer_types is missing. Returns which layers slide.
+inline std::vector<bool> read_windows(const ConfigReader& config, ModelSpec& spec, std::int64_t pattern) {
+  auto slides = read_layer_types(config, spec, [&](std::size_t i) { return !is_nth(i, pattern); });
+  set_windows(config, spec, slides);
+  return slides;
+}
+
 /// Reads rotary frequencies of two kinds: of layers without a window, and of those with one. They stand in
 /// rope_parameters by layer type; in older files rope_theta and rope_scaling are of the first kind.
 inline void read_ropes_by_layer_type(const ConfigReader& config, ModelSpec& spec, const std::vector<bool>& slides,
@@ -131,9 +165,8 @@ inline void read_ropes_by_layer_type(const ConfigReader& config, ModelSpec& spec
     if (!json.contains("rope_theta")) json["rope_theta"] = otherwise;
     return read_rope_config({json, config.where}, spec.layers[0].attention.head_dim);
   };
-  Json of_sliding = config.json;
-  for (const char* key : {"rope_scaling", "rope_theta"}) of_sliding.erase(key);
-  spec.ropes = {read("full_attention", config.json, theta), read("sliding_attention", of_sliding, sliding_theta)};
+  spec.ropes = {read("full_attention", config.json, theta),
+                read("sliding_attention", without_keys(config.json, {"rope_scaling", "rope_theta"}), sliding_theta)};
   for (std::size_t i = 0; i < spec.layers.size(); ++i) spec.layers[i].attention.rope = slides[i] ? 1 : 0;
 }
 

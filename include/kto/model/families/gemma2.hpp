@@ -24,17 +24,14 @@ inline ModelSpec read_gemma2_or_3(const ConfigReader& config) {
 
 inline ModelSpec read_gemma2(const ConfigReader& config) {
   ModelSpec out = read_gemma2_or_3(config);
-  set_windows(config, out, read_layer_types(config, out, [](std::size_t i) { return i % 2 == 0; }));
+  read_windows(config, out, 2);
   return out;
 }
 
 inline ModelSpec read_gemma3(const ConfigReader& config) {
   const Json json = without_ropes_by_layer_type(config);
   ModelSpec out = read_gemma2_or_3({json, config.where});
-  const std::int64_t pattern = config.positive("sliding_window_pattern", 6);
-  const auto slides =
-      read_layer_types(config, out, [&](std::size_t i) { return (static_cast<std::int64_t>(i) + 1) % pattern != 0; });
-  set_windows(config, out, slides);
+  const auto slides = read_windows(config, out, config.positive("sliding_window_pattern", 6));
   const double local = config.positive_number("rope_local_base_freq", 10000);
   read_ropes_by_layer_type(config, out, slides, 1e6, local);
   for (LayerSpec& layer : out.layers) layer.attention.qk_norm = QkNormSpec{.norm = *out.last_norm};

@@ -23,8 +23,7 @@ inline ModuleNames gpt2_names() {
 inline ModelSpec read_gpt2_or_bigcode(const ConfigReader& config, std::optional<std::int64_t> num_kv_heads,
                                       QkvLayout layout) {
   check(!config.flag("add_cross_attention", false), config.where, ": \"add_cross_attention\": true is not supported");
-  Json json = older_keys(config);
-  for (const char* key : {"num_key_value_heads", "head_dim"}) json.erase(key);
+  Json json = without_keys(older_keys(config), {"num_key_value_heads", "head_dim"});
   if (num_kv_heads) json["num_key_value_heads"] = *num_kv_heads;
   ModelSpec out = read_decoder({json, config.where}, layer_norm(config.number("layer_norm_epsilon"), true), false);
   out.names = gpt2_names();

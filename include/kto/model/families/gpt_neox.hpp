@@ -22,8 +22,7 @@ inline ModuleNames gpt_neox_names() {
 }
 
 inline ModelSpec read_gpt_neox(const ConfigReader& config) {
-  Json json = config.json;
-  for (const char* key : {"head_dim", "num_key_value_heads", "pad_token_id"}) json.erase(key);  // without effect
+  const Json json = without_keys(config.json, {"head_dim", "num_key_value_heads", "pad_token_id"});
   ModelSpec out = read_decoder({json, config.where}, layer_norm(config.number("layer_norm_eps"), /*has_bias=*/true));
   out.names = gpt_neox_names();
   for (LayerSpec& layer : out.layers) {

@@ -3,7 +3,7 @@
 // first coordinates of each head.
 #pragma once
 
-#include "kto/model/families/family.hpp"
+#include "kto/model/families/gpt2.hpp"
 
 namespace kto::detail {
 
@@ -21,11 +21,8 @@ inline ModuleNames gptj_names() {
 }
 
 inline ModelSpec read_gptj(const ConfigReader& config) {
-  Json json = config.json;
-  for (const char* key :
-       {"head_dim", "num_key_value_heads", "pad_token_id", "rope_theta", "rope_scaling", "rope_parameters"})
-    json.erase(key);  // without effect
-  if (!config.has("intermediate_size")) json["intermediate_size"] = 4 * config.positive("hidden_size");
+  const Json json = without_keys(older_keys(config),
+                                 {"head_dim", "num_key_value_heads", "rope_theta", "rope_scaling", "rope_parameters"});
   ModelSpec out = read_decoder({json, config.where}, layer_norm(config.number("layer_norm_epsilon"), true));
   out.names = gptj_names();
   out.head.has_bias = true;
@@ -49,9 +46,7 @@ inline constexpr Family gptj{
                     "hidden_act": "gelu_new", "max_position_embeddings": 2048, "layer_norm_epsilon": 1e-5,
                     "rotary_dim": 64})",
     .read = read_gptj,
-    .other_names = R"({"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
-                       "n_positions": "max_position_embeddings", "n_inner": "intermediate_size",
-                       "activation_function": "hidden_act", "attn_pdrop": "attention_dropout"})",
+    .other_names = gpt2_other_names,
     .lora_targets = R"(["q_proj", "v_proj"])"};
 
 }  // namespace kto::detail

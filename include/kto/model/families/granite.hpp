@@ -10,11 +10,10 @@ inline ModelSpec read_granite(const ConfigReader& config) {
   ModelSpec out = read_decoder(config, root_mean_square(config));
   out.embedding_scale = config.number("embedding_multiplier", 1);
   out.head.scale = 1 / config.positive_number("logits_scaling", 1);
+  read_biases(config, out);
   for (LayerSpec& layer : out.layers) {
     layer.attention.scale = config.number("attention_multiplier", 1);
     layer.residual_scale = config.number("residual_multiplier", 1);
-    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-    layer.mlp.bias = config.flag("mlp_bias", false);
   }
   return out;
 }

@@ -9,10 +9,7 @@ namespace kto::detail {
 inline ModelSpec read_llama(const ConfigReader& config) {
   ModelSpec out = read_decoder(config, root_mean_square(config));
   read_window_of_all(config, out, /*slides=*/false);
-  for (LayerSpec& layer : out.layers) {
-    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-    layer.mlp.bias = config.flag("mlp_bias", false);
-  }
+  read_biases(config, out);
   return out;
 }
 

@@ -11,11 +11,8 @@ inline ModelSpec read_nemotron(const ConfigReader& config) {
   NormSpec norm = layer_norm(config.number("norm_eps"), /*has_bias=*/true);
   norm.offset = 1;
   ModelSpec out = read_decoder(config, norm);
-  for (LayerSpec& layer : out.layers) {
-    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-    layer.mlp.is_gated = false;
-    layer.mlp.bias = config.flag("mlp_bias", false);
-  }
+  read_biases(config, out);
+  for (LayerSpec& layer : out.layers) layer.mlp.is_gated = false;
   return out;
 }
 

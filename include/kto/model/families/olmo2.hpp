@@ -9,14 +9,10 @@ namespace kto::detail {
 
 inline ModelSpec read_olmo2(const ConfigReader& config) {
   ModelSpec out = read_decoder(config, root_mean_square(config));
-  out.names.layer.after_attention = "post_attention_layernorm";
-  out.names.layer.after_mlp = "post_feedforward_layernorm";
+  put_norms_after_parts(out);
   for (LayerSpec& layer : out.layers) {
     layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
     layer.attention.qk_norm = QkNormSpec{.norm = *out.last_norm, .over_all_heads = true};
-    layer.after_attention = layer.after_mlp = out.last_norm;
-    layer.before_attention.reset();
-    layer.before_mlp.reset();
   }
   return out;
 }
@@ -24,8 +20,7 @@ inline ModelSpec read_olmo2(const ConfigReader& config) {
 inline ModelSpec read_olmo3(const ConfigReader& config) {
   const Json json = without_ropes_by_layer_type(config);
   ModelSpec out = read_olmo2({json, config.where});
-  const auto slides = read_layer_types(config, out, [](std::size_t i) { return (i + 1) % 4 != 0; });
-  set_windows(config, out, slides);
+  const auto slides = read_windows(config, out, 4);
   read_ropes_by_layer_type(config, out, slides, 500000, 500000);
   return out;
 }

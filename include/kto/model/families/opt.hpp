@@ -24,8 +24,7 @@ inline ModuleNames opt_names() {
 inline ModelSpec read_opt(const ConfigReader& config) {
   NormSpec norm = layer_norm(1e-5, true);
   norm.has_weight = norm.has_bias = config.flag("layer_norm_elementwise_affine", true);
-  Json json = config.json;
-  for (const char* key : {"num_key_value_heads", "head_dim"}) json.erase(key);
+  const Json json = without_keys(config.json, {"num_key_value_heads", "head_dim"});
   ModelSpec out = read_decoder({json, config.where}, norm, /*is_rotary=*/false);
   const std::int64_t width = config.positive("word_embed_proj_dim", out.hidden_size);
   check(width == out.hidden_size, config.where, ": \"word_embed_proj_dim\": ", width,

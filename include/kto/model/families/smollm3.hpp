@@ -18,8 +18,7 @@ inline void read_no_rope_layers(const ConfigReader& config, ModelSpec& spec) {
   check(is_list, config.where, ": \"no_rope_layers\" must be a list of 0 or 1 for each of the ", spec.layers.size(),
         " layers, got ", shown(listed));
   for (std::size_t i = 0; i < spec.layers.size(); ++i) {
-    const bool has_rope =
-        config.has("no_rope_layers") ? listed[i] == 1 : (static_cast<std::int64_t>(i) + 1) % interval != 0;
+    const bool has_rope = config.has("no_rope_layers") ? listed[i] == 1 : !is_nth(i, interval);
     if (!has_rope) spec.layers[i].attention.rope.reset();
   }
 }
@@ -33,10 +32,7 @@ inline ModelSpec read_smollm3(const ConfigReader& config) {
     for (LayerSpec& layer : out.layers)
       if (!layer.attention.rope) layer.attention.window = config.positive("sliding_window");
   }
-  for (LayerSpec& layer : out.layers) {
-    layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-    layer.mlp.bias = config.flag("mlp_bias", false);
-  }
+  read_biases(config, out);
   return out;
 }
 

@@ -9,8 +9,7 @@ namespace kto::detail {
 
 inline ModelSpec read_stablelm(const ConfigReader& config) {
   check(!config.flag("qk_layernorm", false), config.where, ": \"qk_layernorm\": true is not supported");
-  Json json = config.json;
-  json.erase("head_dim");  // always hidden_size / num_attention_heads
+  const Json json = without_keys(config.json, {"head_dim"});  // always hidden_size / num_attention_heads
   ModelSpec out = read_decoder({json, config.where}, layer_norm(config.number("layer_norm_eps"), /*has_bias=*/true));
   for (LayerSpec& layer : out.layers) {
     layer.attention.qkv_bias = config.flag("use_qkv_bias", false);
