@@ -17,6 +17,7 @@ try:
 except ImportError as error:
     print("skipped:", error)
     sys.exit(77)
+from logps import mean_logps
 from tiny_model import make_rows
 
 train_kto, root, chosen = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -68,17 +69,6 @@ def make_model(folder, family, tokenizer):
     model.save_pretrained(folder)
 
 
-def mean_logps(model, tokenizer, rows):
-    sums = {True: [], False: []}
-    for row in rows:
-        prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=True)["input_ids"]
-        whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True)["input_ids"]
-        with torch.no_grad():
-            logp = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
-        sums[row["label"]].append(sum(logp[i - 1, whole[i]].item() for i in range(len(prompt), len(whole))))
-    return {label: sum(values) / len(values) for label, values in sums.items()}
-
-
 def check(family, folder, rows, *flags):
     model, out = os.path.join(folder, "model"), os.path.join(folder, "out" + "".join(flags[:1]))
     subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", out, "--max_steps", "2",
@@ -88,9 +78,8 @@ def check(family, folder, rows, *flags):
     base = AutoModelForCausalLM.from_pretrained(model if flags else out)
     trained = (PeftModel.from_pretrained(base, out) if flags else base).eval()
     tokenizer = AutoTokenizer.from_pretrained(out if not flags else model)
-    lines = [json.loads(line) for line in open(os.path.join(rows, "test.jsonl"))]
-    for label, want in mean_logps(trained, tokenizer, lines).items():
-        got = evaluated["eval_logps/" + ("chosen" if label else "rejected")]
+    for name, want in mean_logps(trained, tokenizer, os.path.join(rows, "test.jsonl")).items():
+        got = evaluated[f"eval_logps/{name}"]
         assert abs(want - got) < 2e-5 * abs(want), f"transformers gives {want:.6f}, train_kto {got:.6f}"
 
 

@@ -18,6 +18,7 @@ except ImportError as error:
     sys.exit(77)
 from cases import Cases
 from safetensors.torch import load_file
+from logps import mean_logps
 from tiny_model import make_model, make_rows
 
 train_kto, root = sys.argv[1:3]
@@ -42,15 +43,7 @@ with tempfile.TemporaryDirectory() as tmp:
         return json.load(open(os.path.join(out, "eval_results.json"))), json.load(open(os.path.join(out, "trainer_state.json")))
 
     def logps(loaded, tokenizer):
-        sums = {True: [], False: []}
-        for line in open(os.path.join(rows, "test.jsonl")):
-            row = json.loads(line)
-            prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=True)["input_ids"]
-            whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True)["input_ids"]
-            with torch.no_grad():
-                logp = loaded(torch.tensor([whole])).logits[0].double().log_softmax(-1)
-            sums[row["label"]].append(sum(logp[i - 1, whole[i]].item() for i in range(len(prompt), len(whole))))
-        return {name: sum(sums[label]) / len(sums[label]) for label, name in ((True, "chosen"), (False, "rejected"))}
+        return mean_logps(loaded, tokenizer, os.path.join(rows, "test.jsonl"))
 
     kinds = {"lora": [], "all_linear": ["--lora_target_modules", "all-linear"], "rslora": ["--use_rslora"], "dora": ["--use_dora"],
              "pattern": ["--lora_target_modules", r".*\.1\..*(up|down)_proj"], "head": ["--lora_target_modules", "q_proj", "lm_head"],

@@ -13,6 +13,7 @@ try:
 except ImportError as error:
     print("skipped:", error)
     sys.exit(77)
+from logps import mean_logps
 from tiny_model import make_model, make_rows
 
 train_kto, root = sys.argv[1:3]
@@ -30,16 +31,8 @@ with tempfile.TemporaryDirectory() as tmp:
     trained, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     before = AutoModelForCausalLM.from_pretrained(model)
     assert not torch.equal(before.model.embed_tokens.weight, trained.model.embed_tokens.weight), "no weight has changed"
-    sums = {True: [], False: []}
-    for line in open(os.path.join(rows, "test.jsonl")):
-        row = json.loads(line)
-        prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=True)["input_ids"]
-        whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True)["input_ids"]
-        with torch.no_grad():
-            logp = trained(torch.tensor([whole])).logits[0].double().log_softmax(-1)
-        sums[row["label"]].append(sum(logp[i - 1, whole[i]].item() for i in range(len(prompt), len(whole))))
-    for label, name in ((True, "chosen"), (False, "rejected")):
-        want, got = sum(sums[label]) / len(sums[label]), evaluated[f"eval_logps/{name}"]
+    for name, want in mean_logps(trained, tokenizer, os.path.join(rows, "test.jsonl")).items():
+        got = evaluated[f"eval_logps/{name}"]
         print(f"logps/{name}: transformers {want:.6f}, train_kto {got:.6f}")
         assert abs(want - got) < 1e-5 * abs(want), "the saved model is another one"
     from transformers import TrainerState
