@@ -94,7 +94,7 @@ inline void load_run(const Arguments& args, const LossTable& losses, const Note&
   run.policy.tokenizer_files = tokenizer_folder(args);
   run.policy.tokens = tokens;
   check_vocabulary(processor, run.policy.model);
-  check_positions(run, truncation_of(args.script, tokens), losses.chosen(args.loss).needs.kl_pairs);
+  check_positions(run, truncation_of(args.script, tokens), loss.needs.kl_pairs);
   check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
         ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
   if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);

@@ -82,6 +82,10 @@ namespace kto {
 
 using at::Tensor;
 
+/// float64 for float64, else float32: the type of norms, softmax, log-probs, residual stream and rotary tables where
+/// products are computed in `type`.
+inline at::ScalarType wide_type(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
+
 /// "[2, 3]", for messages.
 inline std::string shape_text(at::IntArrayRef sizes) { return concat(sizes); }
 

@@ -19,9 +19,7 @@ struct TokenScores {
 namespace detail {
 
 /// The type for log-probs: float64 if `tensor` is float64, else float32.
-inline at::ScalarType wide(const Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
+inline at::ScalarType wide(const Tensor& tensor) { return wide_type(tensor.scalar_type()); }
 
 }  // namespace detail
 

@@ -111,14 +111,6 @@ inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const s
   return gated_down(spec.activation, halves[0], halves[1], layer.down_proj);
 }
 
-inline std::vector<Tensor> project(const std::optional<NormSpec>& spec, const Norm& norm, const Tensor& x_ND,
-                                   at::ScalarType type, const std::vector<const Linear*>& linears) {
-  if (spec) return normalized_linears(*spec, norm, x_ND, type, linears);
-  std::vector<Tensor> out;
-  for (const Linear* linear : linears) out.push_back((*linear)(x_ND.to(type)));
-  return out;
-}
-
 /// What a part adds to the residual stream.
 inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std::optional<NormSpec>& spec,
                           const Norm& norm) {
@@ -133,13 +125,13 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   const auto qkv = qkv_projections(spec.attention, layer), mlp = mlp_projections(spec.mlp, layer);
   std::vector<Tensor> projected;
   if (spec.before_mlp) {
-    projected = project(spec.before_attention, layer.before_attention, hidden_ND, compute, qkv);
-    for (Tensor& each : project(spec.before_mlp, layer.before_mlp, hidden_ND, compute, mlp))
+    projected = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute, qkv);
+    for (Tensor& each : normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, compute, mlp))
       projected.push_back(std::move(each));
   } else {
     std::vector<const Linear*> all = qkv;
     all.insert(all.end(), mlp.begin(), mlp.end());
-    projected = project(spec.before_attention, layer.before_attention, hidden_ND, compute, all);
+    projected = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute, all);
   }
   const Tensor attention_ND =
       residual_of(pass, layer.o_proj(attended(pass, projected)), spec.after_attention, layer.after_attention);
@@ -151,10 +143,10 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 /// A layer whose norms follow its sums.
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   const auto& [context, spec, layer, prefix, kept] = pass;
-  const auto qkv = project({}, {}, hidden_ND, context.compute, qkv_projections(spec.attention, layer));
+  const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, qkv_projections(spec.attention, layer));
   const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
                                       hidden_ND + layer.o_proj(attended(pass, qkv)), hidden_ND.scalar_type());
-  const auto mlp = project({}, {}, middle_ND, context.compute, mlp_projections(spec.mlp, layer));
+  const auto mlp = normalized_linears({}, {}, middle_ND, context.compute, mlp_projections(spec.mlp, layer));
   return normalized(*spec.after_mlp, layer.after_mlp, middle_ND + mlp_output(spec.mlp, layer, mlp, 0),
                     hidden_ND.scalar_type());
 }
@@ -169,18 +161,12 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
-  const auto qkv = detail::project(spec.before_attention, layer.before_attention, hidden_ND, compute,
-                                   detail::qkv_projections(spec.attention, layer));
+  const auto qkv = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute,
+                                      detail::qkv_projections(spec.attention, layer));
   const Tensor attention_ND =
       detail::residual_of(pass, layer.o_proj(detail::attended(pass, qkv)), spec.after_attention, layer.after_attention);
-  const auto mlp = detail::mlp_projections(spec.mlp, layer);
-  std::vector<Tensor> middle;  // the sum, then the projections
-  if (spec.before_mlp) {
-    middle = add_normalized_linears(*spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute, mlp);
-  } else {
-    middle.push_back(hidden_ND + attention_ND);
-    for (Tensor& each : detail::project({}, {}, middle[0], compute, mlp)) middle.push_back(std::move(each));
-  }
+  const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
+                                             detail::mlp_projections(spec.mlp, layer));  // the sum comes first
   return middle[0] +
          detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);
 }

@@ -2,6 +2,8 @@
 // A norm as its NormSpec says, and the linear layers behind one.
 #pragma once
 
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "kto/model/modules.hpp"
@@ -35,22 +37,20 @@ inline Tensor normalized(const NormSpec& spec, const Norm& norm, const Tensor& x
   return (by_head ? normed * *weight : normed).to(type);
 }
 
-/// linear(normalized(x_ND)) for each of `linears`; products in `type`.
-inline std::vector<Tensor> normalized_linears(const NormSpec& spec, const Norm& norm, const Tensor& x_ND,
+/// linear(normalized(x_ND)) for each of `linears`, or of x_ND itself without a norm; products in `type`.
+inline std::vector<Tensor> normalized_linears(const std::optional<NormSpec>& spec, const Norm& norm, const Tensor& x_ND,
                                               at::ScalarType type, const std::vector<const Linear*>& linears) {
-  if (!spec.is_layer_norm) return normed_linears(x_ND, detail::norm_weight(spec, norm, x_ND), spec.eps, type, linears);
-  const Tensor normed_ND = normalized(spec, norm, x_ND, type);
-  std::vector<Tensor> out;
-  for (const Linear* linear : linears) out.push_back((*linear)(normed_ND));
-  return out;
+  if (!spec) return apply_each(linears, x_ND.to(type));
+  if (spec->is_layer_norm) return apply_each(linears, normalized(*spec, norm, x_ND, type));
+  return normed_linears(x_ND, detail::norm_weight(*spec, norm, x_ND), spec->eps, type, linears);
 }
 
 /// The sum x_ND + added_ND, then normalized_linears of it.
-inline std::vector<Tensor> add_normalized_linears(const NormSpec& spec, const Norm& norm, const Tensor& x_ND,
-                                                  const Tensor& added_ND, at::ScalarType type,
+inline std::vector<Tensor> add_normalized_linears(const std::optional<NormSpec>& spec, const Norm& norm,
+                                                  const Tensor& x_ND, const Tensor& added_ND, at::ScalarType type,
                                                   const std::vector<const Linear*>& linears) {
-  if (!spec.is_layer_norm)
-    return add_normed_linears(x_ND, added_ND, detail::norm_weight(spec, norm, x_ND), spec.eps, type, linears);
+  if (spec && !spec->is_layer_norm)
+    return add_normed_linears(x_ND, added_ND, detail::norm_weight(*spec, norm, x_ND), spec->eps, type, linears);
   std::vector<Tensor> out{x_ND + added_ND};
   for (Tensor& linear : normalized_linears(spec, norm, out[0], type, linears)) out.push_back(std::move(linear));
   return out;

@@ -33,12 +33,12 @@ inline Tensor alibi_slopes(std::int64_t num_heads, at::Device device) {
 inline Tensor alibi_biases(const AlibiSpec& spec, std::int64_t num_heads, std::int64_t length,
                            std::int64_t prefix_length, const at::TensorOptions& options) {
   const auto type = spec.in_bfloat16 ? at::kBFloat16 : at::kFloat;
-  const at::ScalarType wide = options.dtype() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::ScalarType own = c10::typeMetaToScalarType(options.dtype());
   const Tensor position_S = at::arange(prefix_length + length, at::TensorOptions(options.device()).dtype(at::kLong));
   const Tensor bias_HS =
-      (alibi_slopes(num_heads, options.device()).to(type).unsqueeze(1) * position_S).to(wide) * spec.scale;
+      (alibi_slopes(num_heads, options.device()).to(type).unsqueeze(1) * position_S).to(wide_type(own)) * spec.scale;
   const Tensor own_HL = bias_HS.narrow(1, prefix_length, length);
-  return (bias_HS.unsqueeze(1) - own_HL.unsqueeze(2)).to(c10::typeMetaToScalarType(options.dtype()));
+  return (bias_HS.unsqueeze(1) - own_HL.unsqueeze(2)).to(own);
 }
 
 }  // namespace kto

@@ -41,9 +41,8 @@ inline Tensor attend_capped(const Tensor& q, const Tensor& k, const Tensor& v, c
   const Tensor scores =
       form.soft_cap * at::tanh(at::matmul(q, for_heads(k).transpose(-2, -1)) * form.scale / form.soft_cap);
   const Tensor mask = attention_mask(length, prefix_length, form.window, q.options().requires_grad(false));
-  const at::ScalarType wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const Tensor weights =
-      scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity()).softmax(-1, wide);
+  const Tensor weights = scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity())
+                             .softmax(-1, wide_type(q.scalar_type()));
   return at::matmul(weights.to(q.scalar_type()), for_heads(v));
 }
 
@@ -58,15 +57,14 @@ inline Tensor score_mask(const AttentionForm& form, std::int64_t num_heads, std:
 
 /// q [.., L, H, d], k and v [.., P + L, K, d] to [.., L, H, d].
 inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
-  const auto& [window, scale, soft_cap, alibi] = form;
+  const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
+  if (form.soft_cap > 0) return by_head(attend_capped(by_head(q), by_head(k), by_head(v), form));
   const std::int64_t length = q.size(-3), prefix_length = k.size(-3) - length;
-  const bool masked = alibi || prefix_length > 0 || (window && *window < length);
+  const bool masked = form.alibi || prefix_length > 0 || (form.window && *form.window < length);
   const auto mask =
       masked ? std::optional(score_mask(form, q.size(-2), length, prefix_length, q.options())) : std::nullopt;
-  const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
-  if (soft_cap > 0) return by_head(attend_capped(by_head(q), by_head(k), by_head(v), form));
   return by_head(at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), mask, /*dropout_p=*/0.0,
-                                                  /*is_causal=*/!masked, scale,
+                                                  /*is_causal=*/!masked, form.scale,
                                                   /*enable_gqa=*/q.size(-2) != k.size(-2)));
 }
 

@@ -177,10 +177,7 @@ inline std::vector<Tensor> normed_linears(const Tensor& hidden_ND, const Tensor&
                                           at::ScalarType type, const std::vector<const Linear*>& linears) {
   if (detail::takes_normed_linears(hidden_ND, type, linears))
     return detail::apply_normed_linears(hidden_ND, norm_D, eps, type, linears, {});
-  const Tensor x_ND = rms_norm(hidden_ND, norm_D, eps, type);
-  std::vector<Tensor> out;
-  for (const Linear* linear : linears) out.push_back((*linear)(x_ND));
-  return out;
+  return apply_each(linears, rms_norm(hidden_ND, norm_D, eps, type));
 }
 
 /// The sum hidden_ND + added_ND, and then normed_linears of it. Where added_ND is of a narrower type, both terms are

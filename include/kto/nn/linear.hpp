@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "kto/nn/lora.hpp"
 
@@ -12,7 +13,7 @@ namespace kto {
 
 struct Linear {
   Tensor weight_OI;  ///< [I, O] where is_transposed
-  Tensor bias_O;     ///< undefined where there is none
+  Tensor bias_O;     ///< undefined if the layer has no bias
   std::optional<LoraWeights> lora = std::nullopt;
   bool is_transposed = false;  ///< transformers' Conv1D; PEFT's fan_in_fan_out
 
@@ -23,5 +24,12 @@ struct Linear {
     return lora ? lora->add_to(out_NO, x_NI, is_transposed ? weight_OI.t() : weight_OI, bias) : out_NO;
   }
 };
+
+/// linear(x_NI) for each of `linears`.
+inline std::vector<Tensor> apply_each(const std::vector<const Linear*>& linears, const Tensor& x_NI) {
+  std::vector<Tensor> out;
+  for (const Linear* linear : linears) out.push_back((*linear)(x_NI));
+  return out;
+}
 
 }  // namespace kto

@@ -12,9 +12,6 @@ namespace kto {
 
 // Shapes: R rows, D width (the last dimension).
 
-/// The type that norms, the residual stream and rotary tables are kept in where products are computed in `type`.
-inline at::ScalarType wide_type(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
-
 /// rms_norm from LibTorch's operators, for any device and type.
 inline Tensor rms_norm_composed(const Tensor& x, const Tensor& weight, double eps, at::ScalarType out_type) {
   const at::ScalarType type = wide_type(x.scalar_type());

@@ -57,7 +57,10 @@ class MetricWindow {
     struct Mean {
       double sum = 0;
       int count = 0;
-      void add(double value) { sum += value, ++count; }
+      void add(double value) {
+        sum += value;
+        ++count;
+      }
     };
     struct Side {
       Mean logits, rewards, logps;

@@ -74,7 +74,7 @@ class Vocabulary {
   /// The piece of an existing id.
   std::string_view piece(std::int32_t id) const { return text_of(entries_[by_id_[static_cast<std::size_t>(id)] - 1]); }
 
-  /// The ids of the tokens <0x00> to <0xFF>, -1 where there is none; -1 for all without `are_used`.
+  /// The ids of the tokens <0x00> to <0xFF>. -1 stands for a missing token, and for all of them unless `are_used`.
   std::array<std::int32_t, 256> byte_ids(bool are_used) const {
     std::array<std::int32_t, 256> ids;
     ids.fill(-1);
