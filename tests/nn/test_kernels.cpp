@@ -76,17 +76,38 @@ struct Size {
 };
 const std::vector<Size> sizes{{1, 1}, {3, 17}, {7, 64}, {300, 48}, {70, 576}};
 
-TEST_CASE("rms_norm is its composition", "[kernels]") {
+const NormSpec rms{.eps = 1e-5}, rms_of_one{.eps = 1e-5, .offset = 1}, bare_rms{.eps = 1e-5, .has_weight = false},
+    layer_norm{.is_layer_norm = true, .eps = 1e-5, .has_bias = true}, unbiased{.is_layer_norm = true, .eps = 1e-5},
+    bare{.is_layer_norm = true, .eps = 1e-5, .has_weight = false},
+    layer_norm_of_one{.is_layer_norm = true, .eps = 1e-5, .offset = 1, .has_bias = true};
+
+/// The parameters that a norm has, of those.
+Norm parameters_of(const NormSpec& spec, const Tensor& weight, const Tensor& bias) {
+  return {spec.has_weight ? weight : Tensor(), spec.has_bias ? bias : Tensor()};
+}
+
+TEST_CASE("a norm is its composition", "[kernels]") {
   at::manual_seed(1);
-  for (const auto& [tokens, width] : sizes) {
-    CAPTURE(tokens, width);
-    const auto norm = [](const auto& function) {
-      return [function](const Tensors& in, at::ScalarType type) {
-        return Tensors{function(in[0], in[1], 1e-5, type == at::kDouble ? at::kDouble : at::kFloat)};
+  for (const NormSpec& spec : {rms, rms_of_one, bare_rms, layer_norm, unbiased, bare, layer_norm_of_one}) {
+    const auto check_norm = [&](const Tensor& x, at::IntArrayRef weight) {
+      const auto norm = [&](const auto& function) {
+        return [&spec, function](const Tensors& in, at::ScalarType type) {
+          const Norm norm{spec.has_weight ? in[1] : Tensor(), spec.has_bias ? in.back() : Tensor()};
+          return Tensors{function(spec, norm, in[0], type == at::kDouble ? at::kDouble : at::kFloat)};
+        };
       };
+      Tensors inputs{x};
+      if (spec.has_weight) inputs.push_back(exact(weight));
+      if (spec.has_bias) inputs.push_back(exact({x.size(-1)}));
+      CAPTURE(spec.is_layer_norm, spec.offset, spec.has_weight, spec.has_bias, x.sizes());
+      check_kernel(norm(normalized), norm(normalized_composed), inputs, 1);
     };
-    check_kernel(norm(rms_norm), norm(rms_norm_composed), {exact({tokens, width}), exact({width})}, 1);
-    check_kernel(norm(rms_norm), norm(rms_norm_composed), {exact({tokens, 3, width}), exact({width})}, 1);
+    for (const auto& [tokens, width] : sizes) {
+      if (width == 1 && spec.is_layer_norm) continue;  // always 0
+      check_norm(exact({tokens, width}) + 2, {width});
+      check_norm(exact({tokens, 3, width}), {width});
+      check_norm(exact({tokens, 3, width}), {3, width});
+    }
   }
 }
 
@@ -109,51 +130,97 @@ TEST_CASE("apply_rope is its composition", "[kernels]") {
     }
 }
 
-TEST_CASE("the gated activation is its composition", "[kernels]") {
+const auto activations = {Activation::silu, Activation::gelu,  Activation::gelu_tanh, Activation::quick_gelu,
+                          Activation::relu, Activation::relu2, Activation::bloom_gelu};
+
+TEST_CASE("the activation of an MLP, gated or not, is its composition", "[kernels]") {
   at::manual_seed(3);
-  const auto gate = [](const auto& function, Activation activation) {
-    return [function, activation](const Tensors& in, at::ScalarType) {
-      return Tensors{function(activation, in[0], in[1])};
+  const auto check_gates = [](Activation activation, const Tensors& inputs, bool side_by_side) {
+    CAPTURE(activation, inputs.size(), side_by_side);
+    const auto gate = [&](const auto& function) {
+      return [=](const Tensors& in, at::ScalarType) {
+        return Tensors{function(activation, {in[0], in.size() > 1 ? in[1] : Tensor(), side_by_side})};
+      };
     };
+    check_kernel(gate(gated), gate(gated_composed), inputs, inputs.size());
   };
-  for (const auto& [tokens, width] : sizes)
-    check_kernel(gate(gated, Activation::silu), gate(gated_composed, Activation::silu),
-                 {exact({tokens, width}) * 4, exact({tokens, width})}, 2);
-  for (const Activation activation : {Activation::gelu, Activation::gelu_tanh, Activation::relu2})
-    check_kernel(gate(gated, activation), gate(gated_composed, activation), {exact({5, 9}), exact({5, 9})}, 2);
-  const Tensor great = at::tensor({-1e4F, -90.0F, 90.0F, 1e4F});
-  CHECK(at::allclose(gated(Activation::silu, great, at::ones({4})), at::silu(great)));
+  for (const Activation activation : activations)
+    for (const auto& [tokens, width] : sizes) {
+      check_gates(activation, {exact({tokens, width}) * 4, exact({tokens, width})}, false);
+      check_gates(activation, {exact({tokens, width}) * 4}, false);
+      check_gates(activation, {exact({tokens, 2 * width}) * 4}, true);
+    }
+  const Tensor great = at::tensor({-1e4F, -90.0F, 0.0F, 90.0F, 1e4F});
+  for (const Activation activation : activations) {
+    CAPTURE(activation);
+    CHECK(at::allclose(gated(activation, {great}), activate(activation, great)));
+    CHECK(gated(activation, {at::full({1}, NAN)}).isnan().all().item<bool>());
+  }
 }
 
-/// The two blocks of a layer: norm and three products, of which one has a bias, and the gated product.
-Tensors blocks(const Tensors& in, at::ScalarType type) {
-  const Linear q{.weight_OI = in[2], .bias_O = in[3]}, k{.weight_OI = in[4], .bias_O = {}},
-      v{.weight_OI = in[5], .bias_O = {}}, down{.weight_OI = in[6], .bias_O = in[7]};
-  auto out = normed_linears(in[0], in[1], 1e-5, type, {&q, &k, &v});
-  out.push_back(gated_down(Activation::silu, out[1], out[2], down));
-  for (Tensor& more : add_normed_linears(in[0], out.back(), in[1], 1e-5, type, {&q, &k}))
+/// What the blocks of a layer are made of.
+struct BlockForm {
+  NormSpec norm = rms;
+  Activation activation = Activation::silu;
+  bool is_gated = true;
+  bool is_transposed = false;
+};
+
+/// The two blocks of a layer: norm and three products, of which one has a bias, and the activated product.
+Tensors blocks(const BlockForm& form, const Tensors& in, at::ScalarType type) {
+  const bool t = form.is_transposed;
+  const auto linear = [&](const Tensor& weight_OI, const Tensor& bias) {
+    return Linear{.weight_OI = t ? weight_OI.t() : weight_OI, .bias_O = bias, .is_transposed = t};
+  };
+  const Linear q = linear(in[2], in[3]), k = linear(in[4], {}), v = linear(in[5], {}), down = linear(in[6], in[7]);
+  const Norm norm = parameters_of(form.norm, in[1], in[8]);
+  auto out = normed_linears(in[0], form.norm, norm, type, {&q, &k, &v});
+  out.push_back(gated_down(form.activation, {out[1], form.is_gated ? out[2] : Tensor()}, down));
+  for (Tensor& more : add_normed_linears(in[0], out.back(), form.norm, norm, type, {&q, &k}))
     out.push_back(std::move(more));
   return out;
 }
-Tensors blocks_composed(const Tensors& in, at::ScalarType type) {
-  const Tensor x = rms_norm_composed(in[0], in[1], 1e-5, type);
+Tensors blocks_composed(const BlockForm& form, const Tensors& in, at::ScalarType type) {
+  const Norm norm = parameters_of(form.norm, in[1], in[8]);
+  const Tensor x = normalized_composed(form.norm, norm, in[0], type);
   const Tensor gate = at::linear(x, in[4]), up = at::linear(x, in[5]);
-  const Tensor down = at::linear(gated_composed(Activation::silu, gate, up), in[6], in[7]), sum = in[0] + down;
-  const Tensor y = rms_norm_composed(sum, in[1], 1e-5, type);
+  const Tensor down = at::linear(gated_composed(form.activation, {gate, form.is_gated ? up : Tensor()}), in[6], in[7]);
+  const Tensor sum = in[0] + down, y = normalized_composed(form.norm, norm, sum, type);
   return {at::linear(x, in[2], in[3]), gate, up, down, sum, at::linear(y, in[2], in[3]), at::linear(y, in[4])};
 }
 Tensors block_inputs(std::int64_t tokens) {
-  return {exact({tokens, 24}),    exact({24}),
-          exact({10, 24}) * 0.25, exact({10}),
-          exact({40, 24}) * 0.25, exact({40, 24}) * 0.25,
-          exact({24, 40}) * 0.25, exact({24})};
+  return {exact({tokens, 24}),
+          exact({24}),
+          exact({10, 24}) * 0.25,
+          exact({10}),
+          exact({40, 24}) * 0.25,
+          exact({40, 24}) * 0.25,
+          exact({24, 40}) * 0.25,
+          exact({24}),
+          exact({24})};
 }
 
 TEST_CASE("the blocks of a layer are their composition", "[kernels]") {
   at::manual_seed(4);
   for (const std::int64_t tokens : {1, 19, 200}) {
     CAPTURE(tokens);
-    check_kernel(blocks, blocks_composed, block_inputs(tokens), 0);
+    for (const BlockForm& form :
+         {BlockForm{}, BlockForm{.norm = rms_of_one, .activation = Activation::gelu_tanh},
+          BlockForm{.norm = layer_norm, .activation = Activation::gelu, .is_gated = false, .is_transposed = true},
+          BlockForm{.norm = layer_norm_of_one, .activation = Activation::relu2, .is_gated = false},
+          BlockForm{.norm = bare}}) {
+      CAPTURE(form.norm.is_layer_norm, form.norm.offset, form.activation);
+      Tensors inputs = block_inputs(tokens);
+      // What a form does not use has a gradient nevertheless.
+      const auto with_all = [&](const auto& function) {
+        return [&form, function](const Tensors& in, at::ScalarType type) {
+          Tensors out = function(form, in, type);
+          out.push_back(in[1].to(at::kFloat) + in[8].to(at::kFloat));
+          return out;
+        };
+      };
+      check_kernel(with_all(blocks), with_all(blocks_composed), inputs, 0);
+    }
   }
 }
 
@@ -161,6 +228,7 @@ TEST_CASE("gradients that are added in place, and weights that are cast once, ar
   at::manual_seed(5);
   const Tensors inputs = block_inputs(33);
   const Tensor ids_N = at::randint(7, {33}, at::kLong);
+  const BlockForm form{.norm = layer_norm, .activation = Activation::gelu, .is_transposed = true};
   for (const auto type : {at::kFloat, at::kBFloat16}) {
     const auto run = [&](Tensors leaves, bool scopes) {
       const std::optional<CastOnce> casts = scopes ? std::optional<CastOnce>(std::in_place) : std::nullopt;
@@ -170,7 +238,7 @@ TEST_CASE("gradients that are added in place, and weights that are cast once, ar
         Tensors layer(leaves.begin(), leaves.end() - 1);
         layer[0] = layer[0] + embed(leaves.back(), ids_N, /*pad_id=*/2);
         Tensor total = at::zeros({});
-        for (const Tensor& out : blocks(layer, type)) total = total + out.to(at::kFloat).square().sum();
+        for (const Tensor& out : blocks(form, layer, type)) total = total + out.to(at::kFloat).square().sum();
         total.backward();
       }
       Tensors grads;
@@ -202,7 +270,8 @@ TEST_CASE("the scopes around a forward pass hold in its backward pass, on whatev
       Tensors in = leaves;
       in[0] = hidden_ND;
       Tensor total = at::zeros({});
-      for (const Tensor& out : blocks(in, at::kBFloat16)) total = total + out.to(at::kFloat).square().sum();
+      for (const Tensor& out : blocks({.norm = layer_norm}, in, at::kBFloat16))
+        total = total + out.to(at::kFloat).square().sum();
       return total;
     };
     int num_gathered = 0;  // gradients that autograd gathers
@@ -215,7 +284,7 @@ TEST_CASE("the scopes around a forward pass hold in its backward pass, on whatev
         chunked_token_scores(hidden_ND.to(at::kBFloat16), {.weight_VD = head}, targets_N, false).logp_C;
     const Tensor total = (recompute ? recomputed(layer, hidden_ND, weights) : layer(hidden_ND)) + logp_C.sum();
     // What is cast once does not see that weights of another type change; they must not, outside of this test.
-    for (const std::size_t i : {2U, 4U, 5U, 6U, 9U})
+    for (const std::size_t i : {2U, 4U, 5U, 6U, 10U})
       if (elsewhere) leaves[i].variable_data().zero_();
     if (elsewhere)
       std::thread([&] { total.backward(); }).join();

@@ -105,10 +105,8 @@ inline std::vector<const Linear*> mlp_projections(const MlpSpec& spec, const Dec
 inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const std::vector<Tensor>& projected,
                          std::size_t first) {
   if (spec.is_xielu) return layer.down_proj(layer.xielu(projected[first]));
-  if (!spec.is_gated) return layer.down_proj(activate(spec.activation, projected[first]));
-  if (!spec.is_fused) return gated_down(spec.activation, projected[first], projected[first + 1], layer.down_proj);
-  const auto halves = projected[first].chunk(2, -1);
-  return gated_down(spec.activation, halves[0], halves[1], layer.down_proj);
+  const Tensor up_NM = spec.is_gated && !spec.is_fused ? projected[first + 1] : Tensor();
+  return gated_down(spec.activation, {projected[first], up_NM, spec.is_fused}, layer.down_proj);
 }
 
 /// What a part adds to the residual stream.

@@ -11,15 +11,12 @@
 
 #include "kto/model/spec.hpp"
 #include "kto/nn/linear.hpp"
+#include "kto/nn/norm.hpp"
 #include "kto/nn/xielu.hpp"
 
 namespace kto {
 
 // Shapes: D width, V vocabulary.
-
-struct Norm {
-  Tensor weight_D, bias_D;  ///< undefined unless the NormSpec has them
-};
 
 /// The embedding table.
 struct Embedding {

@@ -12,18 +12,10 @@
 #include "kto/io/json.hpp"
 #include "kto/nn/activation.hpp"
 #include "kto/nn/alibi_spec.hpp"
+#include "kto/nn/norm_spec.hpp"
 #include "kto/nn/rope_spec.hpp"
 
 namespace kto {
-
-/// A norm over the last dimension: x / rms(x) or (x - mean) / std, times (weight + offset), plus a bias.
-struct NormSpec {
-  bool is_layer_norm = false;  ///< else the root mean square norm
-  double eps = 1e-6;
-  double offset = 0;  ///< of the weight
-  bool has_weight = true;
-  bool has_bias = false;
-};
 
 /// How projections hold queries, keys and values.
 enum class QkvLayout {

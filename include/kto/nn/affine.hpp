@@ -19,6 +19,20 @@ inline Tensor plain_affine(const WeightUse& use, const Tensor& x_NI, const Tenso
                            bias_O.defined() ? std::optional(use.cast(bias_O, type)) : std::nullopt);
 }
 
+/// Its gradients, that of the weight as it is stored; undefined where it was added to the weight's own.
+inline Tensor affine_weight_gradient(const WeightUse& use, const Tensor& weight, const Tensor& grad_NO,
+                                     const Tensor& x_NI, bool is_transposed) {
+  return is_transposed ? use.weight_gradient(weight, x_NI, grad_NO) : use.weight_gradient(weight, grad_NO, x_NI);
+}
+inline Tensor affine_input_gradient(const WeightUse& use, const Tensor& weight, const Tensor& grad_NO,
+                                    at::ScalarType type, bool is_transposed) {
+  const Tensor cast = use.cast(weight, type);
+  return matmul_transposed(grad_NO, is_transposed ? cast : cast.t());
+}
+inline Tensor bias_gradient(const WeightUse& use, const Tensor& bias_O, const Tensor& grad_NO) {
+  return use.vector_gradient(bias_O, grad_NO.sum(0, false, at::kFloat));
+}
+
 /// The weight is [O, I], or [I, O] where `is_transposed`: gradients are of the weight as it is stored.
 template <bool is_transposed>
 struct Affine : torch::autograd::Function<Affine<is_transposed>> {
@@ -35,12 +49,14 @@ struct Affine : torch::autograd::Function<Affine<is_transposed>> {
     const auto type = x_NI.scalar_type();
     const bool twice = at::GradMode::is_enabled();  // create_graph: everything with autograd once more
     const auto x_grad = [&] {
-      const Tensor cast = twice ? weight.to(type) : use.cast(weight, type);
+      if (!twice) return affine_input_gradient(use, weight, grad_NO, type, is_transposed);
+      const Tensor cast = weight.to(type);
       return Affine<false>::apply(grad_NO, is_transposed ? cast : cast.t(), std::nullopt);
     };
     const auto weight_grad = [&] {
+      if (!twice) return affine_weight_gradient(use, weight, grad_NO, x_NI, is_transposed);
       const Tensor &left = is_transposed ? x_NI : grad_NO, &right = is_transposed ? grad_NO : x_NI;
-      return twice ? Affine<false>::apply(left.t(), right.t(), std::nullopt) : use.weight_gradient(weight, left, right);
+      return Affine<false>::apply(left.t(), right.t(), std::nullopt);
     };
     return {ctx->needs_input_grad(0) ? x_grad() : Tensor(), ctx->needs_input_grad(1) ? weight_grad() : Tensor(),
             bias_O.defined() && ctx->needs_input_grad(2) ? use.vector_gradient(bias_O, grad_NO.sum(0)) : Tensor()};

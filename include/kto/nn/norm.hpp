@@ -1,74 +1,126 @@
 // SPDX-License-Identifier: Apache-2.0
-// RMSNorm (arXiv:1910.07467), computed in float32 or wider: a kernel that reads x once, keeps one number a row for its
-// backward pass and writes the type that is asked for, and the same from LibTorch's operators, its oracle.
+// RMSNorm (arXiv:1910.07467) and LayerNorm (arXiv:1607.06450), computed in float32 or wider: one kernel that keeps one
+// or two numbers a row for its backward pass and writes the type that is asked for, and the same from LibTorch's
+// operators, its oracle.
 #pragma once
 
 #include <cmath>
 
 #include "kto/core/vectorized.hpp"
+#include "kto/nn/norm_spec.hpp"
 #include "kto/nn/weight_grad.hpp"
 
 namespace kto {
 
-// Shapes: R rows, D width (the last dimension).
+// Shapes: R rows, D width (the last dimension); H rows of a weight that rows of the input take in turn, or 1.
 
-/// rms_norm from LibTorch's operators, for any device and type.
-inline Tensor rms_norm_composed(const Tensor& x, const Tensor& weight, double eps, at::ScalarType out_type) {
+struct Norm {
+  Tensor weight_D;  ///< or [H, D], H the input's last dimension but one
+  Tensor bias_D;    ///< both undefined unless the NormSpec has them
+};
+
+/// normalized() from LibTorch's operators, for any device and type.
+inline Tensor normalized_composed(const NormSpec& spec, const Norm& norm, const Tensor& x, at::ScalarType out_type) {
   const at::ScalarType type = wide_type(x.scalar_type());
   const Tensor wide = x.to(type);
-  const Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
-  return (weight.to(type) * normed.to(x.scalar_type())).to(out_type);
+  Tensor out = spec.is_layer_norm ? at::layer_norm(wide, {x.size(-1)}, std::nullopt, std::nullopt, spec.eps)
+                                  : (wide * at::rsqrt(wide.square().mean(-1, true) + spec.eps)).to(x.scalar_type());
+  if (spec.has_weight) out = (norm.weight_D.to(type) + spec.offset) * out;
+  if (spec.has_bias) out = out + norm.bias_D.to(type);
+  return out.to(out_type);
 }
 
 namespace detail {
 
-/// Writes weight * round(x * scale_R) to `out`, with scale_R = 1 / sqrt(mean(x^2) + eps), which it also writes unless
-/// `scaled`: then scale_R is read. All contiguous.
-inline void rms_norm_rows(const Tensor& x, const Tensor& weight_D, double eps, bool scaled, const Tensor& scale_R,
-                          const Tensor& out) {
-  const std::int64_t width = x.size(-1);
-  const float* weight = weight_D.const_data_ptr<float>();
-  float* scales = scale_R.mutable_data_ptr<float>();
-  const auto eps_float = static_cast<float>(eps), inverse_width = 1 / static_cast<float>(width);
+/// A norm as the kernel reads it: `factor` is weight + offset, or ones.
+struct NormNumbers {
+  double eps;
+  bool is_layer_norm;
+  Tensor factor_HD, bias_D;  ///< float32; the bias is undefined where there is none
+
+  NormNumbers(const NormSpec& spec, const Norm& norm, const WeightUse& use, const Tensor& x)
+      : eps(spec.eps), is_layer_norm(spec.is_layer_norm) {
+    const auto wide = [&](const Tensor& parameter) { return use.cast(parameter, at::kFloat).contiguous(); };
+    factor_HD = spec.has_weight ? wide(norm.weight_D) : at::ones({x.size(-1)}, x.options().dtype(at::kFloat));
+    if (spec.has_weight && spec.offset != 0) factor_HD = factor_HD + spec.offset;
+    if (spec.has_bias) bias_D = wide(norm.bias_D);
+  }
+
+  const float* bias() const { return bias_D.defined() ? bias_D.const_data_ptr<float>() : nullptr; }
+  std::int64_t num_factors() const { return factor_HD.numel() / factor_HD.size(-1); }
+};
+
+/// What the kernel keeps of rows: 1 / std (or 1 / rms) of each, then the means of a LayerNorm.
+inline Tensor empty_statistics(const NormNumbers& norm, const Tensor& x) {
+  const std::int64_t rows = x.numel() / std::max<std::int64_t>(1, x.size(-1));
+  return at::empty({norm.is_layer_norm ? 2 : 1, rows}, x.options().dtype(at::kFloat));
+}
+
+/// Writes factor * ((x - mean) * scale) + bias to `out`, and the statistics unless `has_statistics`: then it reads them.
+/// The normalised x of an RMSNorm is rounded to x's type. All contiguous.
+inline void norm_rows(const Tensor& x, const NormNumbers& norm, bool has_statistics, const Tensor& statistics_SR,
+                      const Tensor& out) {
+  const std::int64_t width = x.size(-1), rows = statistics_SR.size(1), num_factors = norm.num_factors();
+  const float *factors = norm.factor_HD.const_data_ptr<float>(), *bias = norm.bias();
+  float* scales = statistics_SR.mutable_data_ptr<float>();
+  float* means = norm.is_layer_norm ? scales + rows : nullptr;
+  const auto eps = static_cast<float>(norm.eps), inverse_width = 1 / static_cast<float>(width);
   visit_type(x.scalar_type(), [&]<class In>(In*) {
     visit_type(out.scalar_type(), [&]<class Out>(Out*) {
       const In* from = x.const_data_ptr<In>();
       Out* to = out.mutable_data_ptr<Out>();
-      vectorized(scale_R.numel(), std::max<std::int64_t>(1, 8192 / width), [=](std::int64_t row, std::int64_t end) {
+      vectorized(rows, std::max<std::int64_t>(1, 8192 / width), [=](std::int64_t row, std::int64_t end) {
         for (; row < end; ++row) {
           const In* in_row = from + row * width;
           Out* out_row = to + row * width;
-          if (!scaled) {
-            const float squares = vector_sum(width, [&](std::int64_t i) { return load(in_row[i]) * load(in_row[i]); });
-            scales[row] = 1 / std::sqrt(squares * inverse_width + eps_float);
+          const float* factor = factors + row % num_factors * width;
+          if (!has_statistics) {
+            if (means != nullptr)
+              means[row] = inverse_width * vector_sum(width, [&](std::int64_t i) { return load(in_row[i]); });
+            const float mean = means != nullptr ? means[row] : 0;
+            const float squares = vector_sum(width, [&](std::int64_t i) {
+              const float difference = load(in_row[i]) - mean;
+              return difference * difference;
+            });
+            scales[row] = 1 / std::sqrt(squares * inverse_width + eps);
           }
-          const float scale = scales[row];
-          for (std::int64_t i = 0; i < width; ++i)
-            store(out_row[i], weight[i] * rounded_to<In>(load(in_row[i]) * scale));
+          const float scale = scales[row], mean = means != nullptr ? means[row] : 0;
+          const auto scaled = [&](std::int64_t i) {
+            const float exact = (load(in_row[i]) - mean) * scale;
+            return factor[i] * (means == nullptr ? rounded_to<In>(exact) : exact);
+          };
+          if (bias == nullptr)
+            for (std::int64_t i = 0; i < width; ++i) store(out_row[i], scaled(i));
+          else
+            for (std::int64_t i = 0; i < width; ++i) store(out_row[i], scaled(i) + bias[i]);
         }
       });
     });
   });
 }
 
-inline std::int64_t num_rows(const Tensor& x) { return x.numel() / std::max<std::int64_t>(1, x.size(-1)); }
-
-struct RmsNormGrads {
-  Tensor x, weight_D;
+struct NormGrads {
+  Tensor x, weight_HD, bias_D;
 };
 
-/// The gradients of rms_norm, that of x plus `added` where that is defined (a residual's). The weight's is summed by
-/// blocks of rows, in float32 and in an order that does not depend on the number of threads.
-inline RmsNormGrads rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& weight_D,
-                                      const Tensor& scale_R, bool weight_wanted, const Tensor& added = {}) {
-  const std::int64_t width = x.size(-1), rows = scale_R.numel(), block = std::max<std::int64_t>(16, 16384 / width);
-  const std::int64_t blocks = (rows + block - 1) / block;
+/// The gradients of a norm, that of x plus `added` where that is defined (a residual's). Those of weight and bias are
+/// summed by blocks of rows, in float32 and in an order that does not depend on the number of threads.
+inline NormGrads norm_backward(const Tensor& grad, const Tensor& x, const NormNumbers& norm,
+                               const Tensor& statistics_SR, bool weight_wanted, bool bias_wanted,
+                               const Tensor& added = {}) {
+  const std::int64_t width = x.size(-1), rows = statistics_SR.size(1), num_factors = norm.num_factors(),
+                     block = std::max<std::int64_t>(16, 16384 / width), blocks = (rows + block - 1) / block;
   const Tensor grad_x = at::empty_like(x, at::MemoryFormat::Contiguous);
-  const Tensor parts_BD = weight_wanted ? at::zeros({blocks, width}, scale_R.options()) : Tensor();
-  const float* weight = weight_D.const_data_ptr<float>();
-  const float* scales = scale_R.const_data_ptr<float>();
+  const auto parts_of = [&](bool wanted, std::int64_t size) {
+    return wanted ? at::zeros({blocks, size}, statistics_SR.options()) : Tensor();
+  };
+  const auto data = [](const Tensor& parts) { return parts.defined() ? parts.mutable_data_ptr<float>() : nullptr; };
+  const Tensor weight_parts = parts_of(weight_wanted, num_factors * width), bias_parts = parts_of(bias_wanted, width);
+  float *weight_sums = data(weight_parts), *bias_sums = data(bias_parts);
+  const float* factors = norm.factor_HD.const_data_ptr<float>();
+  const float* scales = statistics_SR.const_data_ptr<float>();
+  const float* means = norm.is_layer_norm ? scales + rows : nullptr;
   const float* residual = added.defined() ? added.const_data_ptr<float>() : nullptr;
-  float* parts = weight_wanted ? parts_BD.mutable_data_ptr<float>() : nullptr;
   visit_type(x.scalar_type(), [&]<class In>(In*) {
     visit_type(grad.scalar_type(), [&]<class Grad>(Grad*) {
       const In* from = x.const_data_ptr<In>();
@@ -79,57 +131,81 @@ inline RmsNormGrads rms_norm_backward(const Tensor& grad, const Tensor& x, const
           const In* x_row = from + row * width;
           const Grad* g_row = grads + row * width;
           In* out_row = to + row * width;
-          const float scale = scales[row];
+          const float* factor = factors + row % num_factors * width;
+          const float scale = scales[row], mean = means != nullptr ? means[row] : 0;
           const float dot =
-              vector_sum(width, [&](std::int64_t i) { return load(g_row[i]) * weight[i] * load(x_row[i]); });
+              vector_sum(width, [&](std::int64_t i) { return load(g_row[i]) * factor[i] * (load(x_row[i]) - mean); });
           const float shrink = scale * scale * scale * dot / static_cast<float>(width);
+          const float shift = means == nullptr
+                                  ? 0
+                                  : scale / static_cast<float>(width) *
+                                        vector_sum(width, [&](std::int64_t i) { return load(g_row[i]) * factor[i]; });
           if (residual != nullptr) {
             const float* added_row = residual + row * width;
             for (std::int64_t i = 0; i < width; ++i)
-              store(out_row[i], added_row[i] + scale * load(g_row[i]) * weight[i] - shrink * load(x_row[i]));
+              store(out_row[i],
+                    added_row[i] + scale * load(g_row[i]) * factor[i] - shrink * (load(x_row[i]) - mean) - shift);
           } else {
             for (std::int64_t i = 0; i < width; ++i)
-              store(out_row[i], scale * load(g_row[i]) * weight[i] - shrink * load(x_row[i]));
+              store(out_row[i], scale * load(g_row[i]) * factor[i] - shrink * (load(x_row[i]) - mean) - shift);
           }
-          if (parts == nullptr) continue;
-          float* part = parts + row / block * width;
-          for (std::int64_t i = 0; i < width; ++i) part[i] += load(g_row[i]) * (load(x_row[i]) * scale);
+          if (weight_sums != nullptr) {
+            float* sums = weight_sums + (row / block * num_factors + row % num_factors) * width;
+            for (std::int64_t i = 0; i < width; ++i) sums[i] += load(g_row[i]) * ((load(x_row[i]) - mean) * scale);
+          }
+          if (bias_sums != nullptr) {
+            float* sums = bias_sums + row / block * width;
+            for (std::int64_t i = 0; i < width; ++i) sums[i] += load(g_row[i]);
+          }
         }
       });
     });
   });
-  return {grad_x, weight_wanted ? parts_BD.sum(0) : Tensor()};
+  return {grad_x, weight_wanted ? weight_parts.sum(0).view(norm.factor_HD.sizes()) : Tensor(),
+          bias_wanted ? bias_parts.sum(0) : Tensor()};
 }
 
-struct RmsNorm : torch::autograd::Function<RmsNorm> {
-  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight_D, double eps,
-                        at::ScalarType out_type) {
-    const Tensor held = x.contiguous(), scale_R = at::empty({num_rows(x)}, x.options().dtype(at::kFloat));
-    const Tensor out = at::empty(x.sizes(), x.options().dtype(out_type));
-    rms_norm_rows(held, WeightUse::in_forward(ctx).cast(weight_D, at::kFloat).contiguous(), eps, false, scale_R, out);
-    ctx->save_for_backward({held, weight_D, scale_R});
+struct Normalized : torch::autograd::Function<Normalized> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& weight_HD,
+                        const std::optional<Tensor>& bias_D, const NormSpec& spec, at::ScalarType out_type) {
+    const Tensor held = x.contiguous(), out = at::empty(x.sizes(), x.options().dtype(out_type)),
+                 weight = weight_HD.value_or(Tensor()), bias = bias_D.value_or(Tensor());
+    const NormNumbers norm(spec, {weight, bias}, WeightUse::in_forward(ctx), x);
+    const Tensor statistics_SR = empty_statistics(norm, x);
+    norm_rows(held, norm, false, statistics_SR, out);
+    ctx->save_for_backward({held, weight, bias, statistics_SR});
+    keep(ctx, "spec", spec);
     return out;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
-    check(!at::GradMode::is_enabled(), "rms_norm has no second derivatives on the CPU: use rms_norm_composed");
+    check(!at::GradMode::is_enabled(), "normalized has no second derivatives on the CPU: use normalized_composed");
     const WeightUse use = WeightUse::in_backward(ctx);
+    const auto& spec = *kept<NormSpec>(ctx, "spec");
     const auto saved = ctx->get_saved_variables();
-    const bool weight_wanted = ctx->needs_input_grad(1);
-    const auto out = rms_norm_backward(grads[0].contiguous(), saved[0], use.cast(saved[1], at::kFloat).contiguous(),
-                                       saved[2], weight_wanted);
-    return {out.x, weight_wanted ? use.vector_gradient(saved[1], out.weight_D) : Tensor(), {}, {}};
+    const bool weight_wanted = spec.has_weight && ctx->needs_input_grad(1),
+               bias_wanted = spec.has_bias && ctx->needs_input_grad(spec.has_weight ? 2 : 1);
+    const auto out =
+        norm_backward(grads[0].contiguous(), saved[0], NormNumbers(spec, {saved[1], saved[2]}, use, saved[0]), saved[3],
+                      weight_wanted, bias_wanted);
+    return {out.x,
+            weight_wanted ? use.vector_gradient(saved[1], out.weight_HD) : Tensor(),
+            bias_wanted ? use.vector_gradient(saved[2], out.bias_D) : Tensor(),
+            {},
+            {}};
   }
 };
 
 }  // namespace detail
 
-/// weight * x / sqrt(mean(x^2) + eps) over the last dimension, of `out_type`. As in transformers the normalised x is
-/// rounded to its own type before it meets the weight.
-inline Tensor rms_norm(const Tensor& x, const Tensor& weight_D, double eps, at::ScalarType out_type) {
+/// The norm of x, of `out_type`. As in transformers the x that an RMSNorm divided is rounded to its own type before it
+/// meets the weight.
+inline Tensor normalized(const NormSpec& spec, const Norm& norm, const Tensor& x, at::ScalarType out_type) {
   if (!takes_vectorized(x) || !takes_vectorized(out_type) || x.numel() == 0)
-    return rms_norm_composed(x, weight_D, eps, out_type);
-  return detail::RmsNorm::apply(x, weight_D, eps, out_type);
+    return normalized_composed(spec, norm, x, out_type);
+  const auto used = [](bool has, const Tensor& parameter) { return has ? std::optional(parameter) : std::nullopt; };
+  return detail::Normalized::apply(x, used(spec.has_weight, norm.weight_D), used(spec.has_bias, norm.bias_D), spec,
+                                   out_type);
 }
 
 }  // namespace kto

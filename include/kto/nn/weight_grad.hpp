@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "kto/nn/kept.hpp"
 #include "kto/nn/matmul.hpp"
 
 namespace kto {
@@ -112,20 +113,14 @@ struct WeightUse {
   }
 };
 
-struct KeptWeightUse : torch::CustomClassHolder {
-  explicit KeptWeightUse(WeightUse given) : use(std::move(given)) {}
-  WeightUse use;
-};
-
 inline WeightUse WeightUse::in_forward(torch::autograd::AutogradContext* ctx) {
   const WeightUse& use = current();
-  if (use.adds_gradients || use.casts)
-    ctx->saved_data["weight_use"] = c10::IValue::make_capsule(c10::make_intrusive<KeptWeightUse>(use));
+  if (use.adds_gradients || use.casts) keep(ctx, "weight_use", use);
   return use;
 }
 inline WeightUse WeightUse::in_backward(torch::autograd::AutogradContext* ctx) {
-  const auto kept = ctx->saved_data.find("weight_use");
-  return kept == ctx->saved_data.end() ? WeightUse{} : static_cast<KeptWeightUse&>(*kept->second.toCapsule()).use;
+  const auto* use = kept<WeightUse>(ctx, "weight_use");
+  return use == nullptr ? WeightUse{} : *use;
 }
 
 /// While one lives, `use` is open on this thread.
