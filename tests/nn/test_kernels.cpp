@@ -113,21 +113,24 @@ TEST_CASE("a norm is its composition", "[kernels]") {
 
 TEST_CASE("apply_rope is its composition", "[kernels]") {
   at::manual_seed(2);
-  for (const std::int64_t width : {2, 34, 64})
-    for (const std::int64_t tokens : {1, 5, 130}) {
-      CAPTURE(tokens, width);
-      const Tensor angle_Nh = at::rand({tokens, width / 2}, at::kDouble) * 6;
-      const auto tables = [&](at::ScalarType type) {
-        const Tensor angle_Nd = at::cat({angle_Nh, angle_Nh}, -1);
-        return RopeTables{.cos_Nd = angle_Nd.cos().to(type), .sin_Nd = angle_Nd.sin().to(type)};
-      };
-      const auto rope = [&](const auto& function) {
-        return [function, tables](const Tensors& in, at::ScalarType type) {
-          return Tensors{function(in[0], tables(wide_type(type)), type)};
-        };
-      };
-      check_kernel(rope(apply_rope), rope(apply_rope_composed), {exact({tokens, 3, width})}, 1);
-    }
+  for (const std::int64_t rotated : {2, 34, 64})
+    for (const std::int64_t others : {0, 6})
+      for (const bool interleaved : {false, true})
+        for (const std::int64_t tokens : {1, 5, 130}) {
+          CAPTURE(tokens, rotated, others, interleaved);
+          const Tensor angle_Nh = at::rand({tokens, rotated / 2}, at::kDouble) * 6;
+          const auto tables = [&](at::ScalarType type) {
+            const Tensor angle_Nd = at::cat({angle_Nh, angle_Nh}, -1);
+            return RopeTables{angle_Nd.cos().to(type), angle_Nd.sin().to(type), interleaved};
+          };
+          // Of heads that lie apart, as in the output of one projection for all.
+          const auto rope = [&](const auto& function) {
+            return [=](const Tensors& in, at::ScalarType type) {
+              return Tensors{function(in[0].narrow(1, 1, 2), tables(wide_type(type)), type)};
+            };
+          };
+          check_kernel(rope(apply_rope), rope(apply_rope_composed), {exact({tokens, 4, rotated + others})}, 1);
+        }
 }
 
 const auto activations = {Activation::silu, Activation::gelu,  Activation::gelu_tanh, Activation::quick_gelu,

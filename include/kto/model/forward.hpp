@@ -38,7 +38,8 @@ struct HeadsOf {
   Tensor q_NHd, k_NKd, v_NKd;
 };
 
-/// Queries, keys and values by head, from the output of the projections.
+/// Queries, keys and values by head, from the output of the projections. Values are copied out of one projection for
+/// all, whose output is then not kept for them.
 inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>& projected) {
   const std::int64_t H = spec.num_heads, K = spec.num_kv_heads, d = spec.head_dim;
   const auto heads = [&](const Tensor& x) {
@@ -48,11 +49,11 @@ inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>&
   if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
   const Tensor all = heads(projected[0]);
   if (spec.layout == QkvLayout::stacked) {
-    auto parts = all.split_with_sizes({H, K, K}, -2);
-    return {std::move(parts[0]), std::move(parts[1]), std::move(parts[2])};
+    const auto parts = all.split_with_sizes({H, K, K}, -2);
+    return {parts[0], parts[1], parts[2].contiguous()};
   }
   auto parts = all.unflatten(-2, {K, H / K + 2}).split_with_sizes({H / K, 1, 1}, -2);
-  return {parts[0].flatten(-3, -2), parts[1].squeeze(-2), parts[2].squeeze(-2)};
+  return {parts[0].flatten(-3, -2), parts[1].squeeze(-2), parts[2].squeeze(-2).contiguous()};
 }
 
 /// Queries or keys with norm and rotary positions.
@@ -67,7 +68,7 @@ inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm&
   const bool before = spec.qk_norm && !spec.qk_norm->after_rope, after = spec.qk_norm && spec.qk_norm->after_rope;
   Tensor out = before ? normed(x_NHd, wide_type(compute)) : x_NHd;
   if (spec.rope) out = apply_rope(out, pass.context.ropes[*spec.rope], compute);
-  return (after ? normed(out, compute) : out).to(compute);
+  return (after ? normed(out, compute) : out).to(compute).contiguous();
 }
 
 /// The queries as QueryGrowth says, with factors in float32 as in transformers.
