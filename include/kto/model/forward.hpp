@@ -86,7 +86,11 @@ inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& project
   const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
   if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
   return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
-                          {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap, .alibi = spec.alibi},
+                          {.window = spec.window,
+                           .scale = spec.scale,
+                           .soft_cap = spec.soft_cap,
+                           .alibi = spec.alibi,
+                           .sinks_H = pass.layer.sinks.score_H},
                           pass.prefix)
       .flatten(-2);
 }

@@ -21,7 +21,13 @@ struct AttentionInput {
   std::int64_t heads, kv_heads, width;
   std::int64_t window;  ///< keys that a query sees at most, itself included
   float scale;
+  const float* sinks = nullptr;  ///< a score a head that takes part in the softmax, without a value; null: none
 
+  /// What the softmax of a head starts with: its maximum so far, and the sum of exponentials less that.
+  struct Start {
+    float most = -1e30F, total = 0;
+  };
+  Start start(std::int64_t head) const { return sinks == nullptr ? Start{} : Start{sinks[head], 1}; }
   Rows<const Number> queries(const Number* data, std::int64_t token, std::int64_t head) const {
     return {data + (token * heads + head) * width, heads * width};
   }

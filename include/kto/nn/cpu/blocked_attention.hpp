@@ -38,8 +38,9 @@ void attention_forward_block(const AttentionInput<float>& in, const Segment& seg
   transpose_block(in.queries(in.q, segment.begin + first, head), count, d, q_di);
   for (std::int64_t n = 0; n < d * B; ++n) q_di[n] *= in.scale;
   std::fill(sum_id, sum_id + B * d, 0.0F);
-  std::fill(max_i, max_i + B, -1e30F);
-  std::fill(total_i, total_i + B, 0.0F);
+  const auto [most, total] = in.start(head);
+  std::fill(max_i, max_i + B, most);
+  std::fill(total_i, total_i + B, total);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
     const auto k = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
     const auto v = in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head);
@@ -149,7 +150,8 @@ struct AttentionTask {
 
 template <class Number>
 AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                                       const KeysValues& prefix, std::optional<std::int64_t> window, double scale) {
+                                       const KeysValues& prefix, std::optional<std::int64_t> window, double scale,
+                                       const Tensor& sinks_H) {
   return {.q = q_NHd.const_data_ptr<Number>(),
           .k = k_NKd.const_data_ptr<Number>(),
           .v = v_NKd.const_data_ptr<Number>(),
@@ -159,7 +161,8 @@ AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd,
           .kv_heads = k_NKd.size(1),
           .width = q_NHd.size(2),
           .window = window.value_or(std::numeric_limits<std::int64_t>::max() / 2),
-          .scale = static_cast<float>(scale)};
+          .scale = static_cast<float>(scale),
+          .sinks = sinks_H.defined() ? sinks_H.const_data_ptr<float>() : nullptr};
 }
 
 /// Whether the kernels of bf16_attention.hpp take it.
@@ -169,6 +172,7 @@ inline bool takes_bf16_attention(const Tensor& q_NHd) {
 
 /// As the kernels read it.
 inline Tensor plain(const Tensor& x, at::ScalarType type) { return x.to(type).contiguous(); }
+inline Tensor plain_sinks(const Tensor& sinks_H) { return sinks_H.defined() ? plain(sinks_H, at::kFloat) : sinks_H; }
 
 /// What the backward pass needs besides its tensors.
 struct AttentionPlan : torch::CustomClassHolder {
@@ -177,13 +181,22 @@ struct AttentionPlan : torch::CustomClassHolder {
   double scale;
 };
 
+/// A sink's score moves the softmax of each token as a key's would whose value is 0.
+inline Tensor sinks_grad(const Tensor& sinks_H, const Tensor& log_sum_NH, const Tensor& out_NHd,
+                         const Tensor& grad_NHd) {
+  const Tensor share_NH = (sinks_H.to(at::kFloat) - log_sum_NH).exp();
+  const Tensor delta_NH = (out_NHd.to(at::kFloat) * grad_NHd.to(at::kFloat)).sum(-1);
+  return (share_NH * delta_NH).sum(0).neg().to(sinks_H.scalar_type());
+}
+
 struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
-                        const Tensor& v_NKd, const KeysValues& prefix, const std::vector<Segment>& segments,
-                        std::optional<std::int64_t> window, double scale) {
+                        const Tensor& v_NKd, const std::optional<Tensor>& sinks_H, const KeysValues& prefix,
+                        const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale) {
     const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd);
     const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
-    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
+    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type),
+                 sinks = plain_sinks(sinks_H.value_or(Tensor()));
     const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
     const Tensor out_NHd = at::empty_like(q),
                  log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
@@ -194,7 +207,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
           tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
     auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
     if (narrow) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale);
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale, sinks);
       const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
       auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
@@ -205,7 +218,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, window, scale);
+      const auto in = attention_input<float>(q, k, v, before, window, scale, sinks);
       auto* out = out_NHd.mutable_data_ptr<float>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
         const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
@@ -217,7 +230,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       });
     }
     const Tensor result = out_NHd.to(q_NHd.scalar_type());
-    ctx->save_for_backward({q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH});
+    ctx->save_for_backward(
+        {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH, sinks_H.value_or(Tensor())});
     const auto plan = c10::make_intrusive<AttentionPlan>();
     plan->segments = segments;
     plan->window = window;
@@ -256,7 +270,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       });
     };
     if (narrow) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale);
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale, {});
       const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
       const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
       auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
@@ -266,7 +280,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, plan.window, plan.scale);
+      const auto in = attention_input<float>(q, k, v, before, plan.window, plan.scale, {});
       const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>();
       auto* to_q = grad_q.mutable_data_ptr<float>();
       for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
@@ -278,7 +292,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       });
     }
     const at::ScalarType given = saved[0].scalar_type();
-    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), {}, {}, {}, {}};
+    const Tensor grad_sinks = saved[7].defined() ? sinks_grad(saved[7], saved[6], out_NHd, grad_NHd) : Tensor();
+    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), grad_sinks, {}, {}, {}, {}};
   }
 };
 
@@ -289,15 +304,17 @@ inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segme
 }
 
 inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_1Kd, const Tensor& v_1Kd, const KeysValues& prefix,
-                                const Segment& segment, std::optional<std::int64_t> window, double scale) {
+                                const Segment& segment, std::optional<std::int64_t> window, double scale,
+                                const Tensor& sinks_H) {
   const at::ScalarType type = q_1Hd.scalar_type();
   const auto seen = [&](const Tensor& x) {
     return plain(x.narrow(0, segment.prefix_begin, segment.prefix_length), type);
   };
   const KeysValues before{seen(prefix.k_NKd), seen(prefix.v_NKd)};
-  const Tensor q = plain(q_1Hd, type), k = plain(k_1Kd, type), v = plain(v_1Kd, type), out_1Hd = at::empty_like(q);
+  const Tensor q = plain(q_1Hd, type), k = plain(k_1Kd, type), v = plain(v_1Kd, type), out_1Hd = at::empty_like(q),
+               sinks = plain_sinks(sinks_H);
   visit_type(type, [&]<class Number>(Number*) {
-    token_attention(attention_input<Number>(q, k, v, before, window, scale), segment.prefix_length,
+    token_attention(attention_input<Number>(q, k, v, before, window, scale, sinks), segment.prefix_length,
                     out_1Hd.mutable_data_ptr<Number>());
   });
   return out_1Hd;

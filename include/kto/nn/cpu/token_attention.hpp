@@ -27,9 +27,11 @@ void token_attention_head(const AttentionInput<Number>& in, std::int64_t prefix_
   }
   for (std::int64_t g = 0; g < G; ++g) {
     float* p_T = scratch + g * T;
-    const float most = vector_max(T, [&](std::int64_t t) { return p_T[t]; });
+    const auto [start_most, start_total] = in.start(kv_head * G + g);
+    const float most = std::max(start_most, vector_max(T, [&](std::int64_t t) { return p_T[t]; }));
     for (std::int64_t t = 0; t < T; ++t) p_T[t] = vector_exp(p_T[t] - most);
-    const float total = vector_sum(T, [&](std::int64_t t) { return p_T[t]; });
+    const float total =
+        start_total * vector_exp(start_most - most) + vector_sum(T, [&](std::int64_t t) { return p_T[t]; });
     float* sum_d = scratch + G * T;
     std::fill(sum_d, sum_d + d, 0.0F);
     for (std::int64_t t = 0; t < T; ++t) {
