@@ -112,7 +112,7 @@ struct AttentionNames {
   std::string q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", qkv = "self_attn.qkv_proj",
               output = "self_attn.o_proj", q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm",
               sinks = "self_attn.sinks";
-  LatentNames latent;
+  LatentNames latent = {};
 };
 struct LayerNames {
   AttentionNames attention;

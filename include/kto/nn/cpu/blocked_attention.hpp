@@ -325,7 +325,7 @@ inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_1Kd, const 
 inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd) {
   const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
   const bool narrow = takes_vectorized(q_NHd) || (q_NHd.is_cpu() && q_NHd.scalar_type() == at::kHalf);
-  return narrow && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
+  return narrow && one_type && q_NHd.size(2) == v_NKd.size(2) && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
          (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_bf16_attention(q_NHd));
 }
 
