@@ -26,20 +26,21 @@ struct Problem {
 };
 
 Problem make_problem(std::vector<Segment> segments, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
-                     std::int64_t kept = 0) {
+                     std::int64_t kept = 0, std::int64_t value_width = 0) {
   std::int64_t tokens = 0;
   for (const Segment& segment : segments) tokens = std::max(tokens, segment.begin + segment.length);
-  const auto random = [&](std::int64_t rows, std::int64_t of_heads) {
-    return at::randn({rows, of_heads, width}).to(at::kBFloat16).to(at::kDouble);  // exact in every type
+  if (value_width == 0) value_width = width;
+  const auto random = [&](std::int64_t rows, std::int64_t of_heads, std::int64_t of_width) {
+    return at::randn({rows, of_heads, of_width}).to(at::kBFloat16).to(at::kDouble);  // exact in every type
   };
-  Problem out{random(tokens, heads),
-              random(tokens, kv_heads),
-              random(tokens, kv_heads),
-              random(tokens, heads),
+  Problem out{random(tokens, heads, width),
+              random(tokens, kv_heads, width),
+              random(tokens, kv_heads, value_width),
+              random(tokens, heads, value_width),
               segments,
               {},
               {}};
-  if (kept > 0) out.prefix = {random(kept, kv_heads), random(kept, kv_heads)};
+  if (kept > 0) out.prefix = {random(kept, kv_heads, width), random(kept, kv_heads, value_width)};
   return out;
 }
 
@@ -105,6 +106,21 @@ TEST_CASE("blocked attention is attention", "[attention]") {
     }
 }
 
+TEST_CASE("blocked attention takes values of another width", "[attention]") {
+  at::manual_seed(8);
+  for (const auto& [width, value_width] : {std::array{48, 32}, std::array{16, 48}}) {
+    CAPTURE(width, value_width);
+    check_problem(make_problem({{.begin = 0, .length = 70},
+                                {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                                {.begin = 100, .length = 130}},
+                               4, 2, width, 0, value_width),
+                  std::nullopt);
+    check_problem(make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130}}, 2, 2, width, 140,
+                               value_width),
+                  50);
+  }
+}
+
 TEST_CASE("blocked attention takes sinks", "[attention]") {
   at::manual_seed(7);
   for (const auto& [heads, kv_heads, width] : {std::array{2, 2, 16}, std::array{6, 2, 64}})
@@ -128,7 +144,7 @@ TEST_CASE("a next token's attention, as in generation, is attention", "[attentio
       for (const std::optional<std::int64_t> window :
            {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(9)}) {
         Problem wide = make_problem({{.begin = 0, .length = 1, .prefix_begin = 2, .prefix_length = before}}, heads,
-                                    kv_heads, width, before + 5);
+                                    kv_heads, width, before + 5, before == 300 ? 24 : 0);
         if (before == 17) wide.sinks_H = at::randn({heads}, at::kDouble);
         const auto attend = [&](const auto& attention, at::ScalarType type) {
           const Problem in = wide.as(type);

@@ -12,8 +12,8 @@
 
 namespace kto {
 
-// Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension; S segments of equal
-// length L; P prefix tokens.
+// Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension, that of values may be
+// another; S segments of equal length L; P prefix tokens.
 
 /// What the scores of an attention are made of.
 struct AttentionForm {
@@ -89,7 +89,7 @@ inline bool equal_and_plain(const std::vector<Segment>& segments) {
 inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                         const std::vector<Segment>& segments, const AttentionForm& form,
                                         const KeysValues& prefix = {}) {
-  if (segments.empty()) return q_NHd;
+  if (segments.empty()) return q_NHd.narrow(-1, 0, 1).expand({-1, -1, v_NKd.size(-1)});  // of no tokens
   if (detail::equal_and_plain(segments)) {
     const auto stacked = [&](const Tensor& x) {
       return x.unflatten(0, {static_cast<std::int64_t>(segments.size()), -1});
@@ -120,7 +120,8 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
 }
 
 /// softmax(scale q k^T) v with each token attending as its Segment says; with a window, to itself and the window - 1
-/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d]. `prefix` holds the
+/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d], d that of
+/// the values. `prefix` holds the
 /// keys and values that prefixes are of: those of the row itself when it is empty.
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                const std::vector<Segment>& segments, const AttentionForm& form,
