@@ -229,6 +229,12 @@ TEST_CASE("a shared prompt gives what separate sequences give, values and gradie
     config["tie_word_embeddings"] = true;
     check_shared_prompt(parse_model_config(config, "test"));
   }
+  check_shared_prompt(parse_model_config(
+      Json::parse(R"({"model_type": "deepseek_v3", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+                      "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 12,
+                      "kv_lora_rank": 10, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 7,
+                      "first_k_dense_replace": 2, "tie_word_embeddings": true})"),
+      "test"));
 }
 
 TEST_CASE("the result of a dynamic rotary embedding does not depend on the batches before") {

@@ -13,10 +13,12 @@ struct Problem {
   Tensor q_NHd, k_NKd, v_NKd, weight_NHd;
   std::vector<Segment> segments;
   KeysValues prefix;
+  Tensor sinks_H;
 
   Problem as(at::ScalarType type) const {
     Problem out = *this;
-    for (Tensor* tensor : {&out.q_NHd, &out.k_NKd, &out.v_NKd}) *tensor = tensor->to(type).requires_grad_(true);
+    for (Tensor* tensor : {&out.q_NHd, &out.k_NKd, &out.v_NKd, &out.sinks_H})
+      if (tensor->defined()) *tensor = tensor->to(type).requires_grad_(true);
     out.weight_NHd = weight_NHd.to(type);
     if (prefix.k_NKd.defined()) out.prefix = {prefix.k_NKd.to(type), prefix.v_NKd.to(type)};
     return out;
@@ -24,30 +26,38 @@ struct Problem {
 };
 
 Problem make_problem(std::vector<Segment> segments, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
-                     std::int64_t kept = 0) {
+                     std::int64_t kept = 0, std::int64_t value_width = 0) {
   std::int64_t tokens = 0;
   for (const Segment& segment : segments) tokens = std::max(tokens, segment.begin + segment.length);
-  const auto random = [&](std::int64_t rows, std::int64_t of_heads) {
-    return at::randn({rows, of_heads, width}).to(at::kBFloat16).to(at::kDouble);  // exact in every type
+  if (value_width == 0) value_width = width;
+  const auto random = [&](std::int64_t rows, std::int64_t of_heads, std::int64_t of_width) {
+    return at::randn({rows, of_heads, of_width}).to(at::kBFloat16).to(at::kDouble);  // exact in every type
   };
-  Problem out{
-      random(tokens, heads), random(tokens, kv_heads), random(tokens, kv_heads), random(tokens, heads), segments, {}};
-  if (kept > 0) out.prefix = {random(kept, kv_heads), random(kept, kv_heads)};
+  Problem out{random(tokens, heads, width),
+              random(tokens, kv_heads, width),
+              random(tokens, kv_heads, value_width),
+              random(tokens, heads, value_width),
+              segments,
+              {},
+              {}};
+  if (kept > 0) out.prefix = {random(kept, kv_heads, width), random(kept, kv_heads, value_width)};
   return out;
 }
 
 template <class Attention>
 std::vector<Tensor> run(const Attention& attention, const Problem& in, std::optional<std::int64_t> window) {
-  const AttentionForm form{.window = window, .scale = 0.2};
+  const AttentionForm form{.window = window, .scale = 0.2, .sinks_H = in.sinks_H};
   const Tensor out = attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix);
-  auto results = torch::autograd::grad({(out * in.weight_NHd).sum()}, {in.q_NHd, in.k_NKd, in.v_NKd});
+  std::vector<Tensor> inputs{in.q_NHd, in.k_NKd, in.v_NKd};
+  if (in.sinks_H.defined()) inputs.push_back(in.sinks_H);
+  auto results = torch::autograd::grad({(out * in.weight_NHd).sum()}, inputs);
   results.insert(results.begin(), out);
   return results;
 }
 
 const auto blocked = [](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
                         const AttentionForm& form, const KeysValues& prefix) {
-  return detail::BlockedAttention::apply(q, k, v, prefix, segments, form.window, form.scale);
+  return detail::BlockedAttention::apply(q, k, v, form.given_sinks(), prefix, segments, form.window, form.scale);
 };
 
 void check_problem(const Problem& problem, std::optional<std::int64_t> window, double tolerance = 2e-5) {
@@ -96,6 +106,36 @@ TEST_CASE("blocked attention is attention", "[attention]") {
     }
 }
 
+TEST_CASE("blocked attention takes values of another width", "[attention]") {
+  at::manual_seed(8);
+  for (const auto& [width, value_width] : {std::array{48, 32}, std::array{16, 48}}) {
+    CAPTURE(width, value_width);
+    check_problem(make_problem({{.begin = 0, .length = 70},
+                                {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                                {.begin = 100, .length = 130}},
+                               4, 2, width, 0, value_width),
+                  std::nullopt);
+    check_problem(make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130}}, 2, 2, width, 140,
+                               value_width),
+                  50);
+  }
+}
+
+TEST_CASE("blocked attention takes sinks", "[attention]") {
+  at::manual_seed(7);
+  for (const auto& [heads, kv_heads, width] : {std::array{2, 2, 16}, std::array{6, 2, 64}})
+    for (const std::optional<std::int64_t> window : {std::optional<std::int64_t>(), std::optional<std::int64_t>(9)}) {
+      Problem problem = make_problem({{.begin = 0, .length = 70},
+                                      {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                                      {.begin = 100, .length = 1},
+                                      {.begin = 101, .length = 64}},
+                                     heads, kv_heads, width);
+      problem.sinks_H = (at::randn({heads}) * 3).to(at::kBFloat16).to(at::kDouble);
+      CAPTURE(heads, kv_heads, width, window.value_or(0));
+      check_problem(problem, window);
+    }
+}
+
 TEST_CASE("a next token's attention, as in generation, is attention", "[attention]") {
   at::manual_seed(6);
   const at::NoGradGuard no_grad;
@@ -103,11 +143,12 @@ TEST_CASE("a next token's attention, as in generation, is attention", "[attentio
     for (const std::int64_t before : {1, 17, 300})
       for (const std::optional<std::int64_t> window :
            {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(9)}) {
-        const Problem wide = make_problem({{.begin = 0, .length = 1, .prefix_begin = 2, .prefix_length = before}},
-                                          heads, kv_heads, width, before + 5);
+        Problem wide = make_problem({{.begin = 0, .length = 1, .prefix_begin = 2, .prefix_length = before}}, heads,
+                                    kv_heads, width, before + 5, before == 300 ? 24 : 0);
+        if (before == 17) wide.sinks_H = at::randn({heads}, at::kDouble);
         const auto attend = [&](const auto& attention, at::ScalarType type) {
           const Problem in = wide.as(type);
-          const AttentionForm form{.window = window, .scale = 0.2};
+          const AttentionForm form{.window = window, .scale = 0.2, .sinks_H = in.sinks_H};
           return attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix).to(at::kDouble);
         };
         const Tensor expected = attend(causal_attention_composed, at::kDouble);

@@ -13,6 +13,7 @@
 #include "kto/model/families/arcee.hpp"
 #include "kto/model/families/bloom.hpp"
 #include "kto/model/families/cohere.hpp"
+#include "kto/model/families/deepseek.hpp"
 #include "kto/model/families/ernie4_5.hpp"
 #include "kto/model/families/exaone4.hpp"
 #include "kto/model/families/falcon.hpp"
@@ -45,14 +46,13 @@ namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {&apertus,  &arcee,     &bloom,      &cohere,  &cohere2,
-                                             &ernie4_5, &exaone4,   &falcon,     &gemma,   &gemma2,
-                                             &gemma3,   &glm,       &glm4,       &gpt2,    &gpt_bigcode,
-                                             &gpt_neox, &gptj,      &granite,    &helium,  &hunyuan_v1_dense,
-                                             &llama,    &ministral, &ministral3, &mistral, &nanochat,
-                                             &nemotron, &olmo,      &olmo2,      &olmo3,   &opt,
-                                             &phi,      &phi3,      &qwen2,      &qwen3,   &seed_oss,
-                                             &smollm3,  &stablelm,  &starcoder2};
+inline constexpr const Family* families[] = {
+    &apertus,  &arcee,       &bloom,      &cohere,    &cohere2,  &deepseek_v3, &ernie4_5,
+    &exaone4,  &falcon,      &gemma,      &gemma2,    &gemma3,   &glm,         &glm4,
+    &gpt2,     &gpt_bigcode, &gpt_neox,   &gptj,      &granite,  &helium,      &hunyuan_v1_dense,
+    &llama,    &ministral,   &ministral3, &mistral,   &nanochat, &nemotron,    &olmo,
+    &olmo2,    &olmo3,       &opt,        &phi,       &phi3,     &qwen2,       &qwen3,
+    &seed_oss, &smollm3,     &stablelm,   &starcoder2};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/model/latent.hpp"
 #include "kto/model/normalize.hpp"
 #include "kto/nn/attention.hpp"
 #include "kto/nn/rotate.hpp"
@@ -32,10 +33,6 @@ struct LayerPass {
   const DecoderLayer& layer;
   const KeysValues& prefix;
   KeysValues* kept;
-};
-
-struct HeadsOf {
-  Tensor q_NHd, k_NKd, v_NKd;
 };
 
 /// Queries, keys and values by head, from the output of the projections. Values are copied out of one projection for
@@ -78,21 +75,35 @@ inline Tensor grown(const QueryGrowth& growth, const Tensor& q_NHd, const Tensor
   return q_NHd * factor_N.to(q_NHd.scalar_type()).unsqueeze(-1).unsqueeze(-1);
 }
 
-/// The attention's output before its projection, [N, H d].
+/// Queries, keys and values as the attention takes them.
+inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>& projected) {
+  const AttentionSpec& spec = pass.spec.attention;
+  const LayerContext& context = pass.context;
+  if (spec.latent) return latent_heads(spec, pass.layer, context.ropes[*spec.rope], context.compute, projected);
+  HeadsOf heads = split_heads(spec, projected);
+  heads.q_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm);
+  heads.k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+  if (spec.query_growth) heads.q_NHd = grown(*spec.query_growth, heads.q_NHd, context.position_N);
+  return heads;
+}
+
+/// The attention's output before its projection, [N, H v].
 inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& projected) {
   const AttentionSpec& spec = pass.spec.attention;
-  const HeadsOf heads = split_heads(spec, projected);
-  const Tensor placed_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
-               k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
-  const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
-  if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
-  return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
-                          {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap, .alibi = spec.alibi},
+  const auto [q_NHd, k_NKd, v_NKv] = positioned_heads(pass, projected);
+  if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), v_NKv.detach()};
+  return causal_attention(q_NHd, k_NKd, v_NKv, pass.context.segments,
+                          {.window = spec.window,
+                           .scale = spec.scale,
+                           .soft_cap = spec.soft_cap,
+                           .alibi = spec.alibi,
+                           .sinks_H = pass.layer.sinks.score_H},
                           pass.prefix)
       .flatten(-2);
 }
 
 inline std::vector<const Linear*> qkv_projections(const AttentionSpec& spec, const DecoderLayer& layer) {
+  if (spec.latent) return latent_projections(*spec.latent, layer);
   if (spec.layout == QkvLayout::separate) return {&layer.q_proj, &layer.k_proj, &layer.v_proj};
   return {&layer.qkv_proj};
 }

@@ -38,10 +38,18 @@ struct PositionTable {
   Tensor weight_PD;
 };
 
+/// Scores of heads; see AttentionSpec::has_sinks.
+struct Sinks {
+  Tensor score_H;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
   Norm q_norm, k_norm;
+  Linear q_a_proj, q_b_proj, kv_a_proj, kv_b_proj;
+  Norm q_a_norm, kv_a_norm;
+  Sinks sinks;
   Linear gate_proj, up_proj, gate_up_proj, down_proj;
   Xielu xielu;
   Norm before_attention, after_attention, before_mlp, after_mlp;
@@ -69,18 +77,40 @@ inline ModuleShape norm_shape(const NormSpec& norm, std::vector<std::int64_t> we
 }
 
 template <class Layer, class Visit>
+void visit_latent_modules(const ModelSpec& spec, const AttentionSpec& of, Layer& layer, const std::string& prefix,
+                          const Visit& visit) {
+  const AttentionNames& names = spec.names.layer.attention;
+  const LatentSpec& latent = *of.latent;
+  const std::int64_t D = spec.hidden_size, H = of.num_heads, d = of.head_dim;
+  if (latent.query_rank) {
+    visit(prefix + names.latent.q_a, layer.q_a_proj, ModuleShape{{*latent.query_rank, D}, latent.bias});
+    visit(prefix + names.latent.q_norm, layer.q_a_norm, norm_shape(latent.norm, {*latent.query_rank}));
+    visit(prefix + names.latent.q_b, layer.q_b_proj, ModuleShape{{H * d, *latent.query_rank}});
+  } else {
+    visit(prefix + names.q, layer.q_proj, ModuleShape{{H * d, D}});
+  }
+  visit(prefix + names.latent.kv_a, layer.kv_a_proj, ModuleShape{{latent.rank + latent.rope_dim, D}, latent.bias});
+  visit(prefix + names.latent.kv_norm, layer.kv_a_norm, norm_shape(latent.norm, {latent.rank}));
+  visit(prefix + names.latent.kv_b, layer.kv_b_proj,
+        ModuleShape{{H * (d - latent.rope_dim + latent.value_dim), latent.rank}});
+}
+
+template <class Layer, class Visit>
 void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Layer& layer, const std::string& prefix,
                              const Visit& visit) {
   const AttentionNames& names = spec.names.layer.attention;
   const std::int64_t D = spec.hidden_size, d = of.head_dim, Hd = of.num_heads * d, Kd = of.num_kv_heads * d;
-  if (of.layout == QkvLayout::separate) {
+  if (of.latent) {
+    visit_latent_modules(spec, of, layer, prefix, visit);
+  } else if (of.layout == QkvLayout::separate) {
     visit(prefix + names.q, layer.q_proj, ModuleShape{{Hd, D}, of.qkv_bias});
     visit(prefix + names.k, layer.k_proj, ModuleShape{{Kd, D}, of.qkv_bias});
     visit(prefix + names.v, layer.v_proj, ModuleShape{{Kd, D}, of.qkv_bias});
   } else {
     visit(prefix + names.qkv, layer.qkv_proj, ModuleShape{{Hd + 2 * Kd, D}, of.qkv_bias});
   }
-  visit(prefix + names.output, layer.o_proj, ModuleShape{{D, Hd}, of.output_bias});
+  if (of.has_sinks) visit(prefix + names.sinks, layer.sinks, ModuleShape{{of.num_heads}});
+  visit(prefix + names.output, layer.o_proj, ModuleShape{{D, of.num_heads * value_dim(of)}, of.output_bias});
 }
 
 template <class Layer, class Visit>
@@ -122,12 +152,12 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
-/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm or Xielu.
+/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Sinks or Xielu.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
   const auto visit_linear = [&](const std::string& path, auto& module, ModuleShape shape) {
-    shape.is_transposed = spec.linears_are_transposed;
+    shape.is_transposed = spec.linears_are_transposed && is_a<decltype(module), Linear>;
     if (shape.is_transposed) std::ranges::reverse(shape.weight);
     visit(path, module, shape);
   };
@@ -153,6 +183,8 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
   } else if constexpr (is_a<Module, Xielu>) {
     visit(path + ".alpha_p", module.alpha_p, shape.weight);
     visit(path + ".alpha_n", module.alpha_n, shape.weight);
+  } else if constexpr (is_a<Module, Sinks>) {
+    visit(path, module.score_H, shape.weight);
   } else if constexpr (is_a<Module, PositionTable>) {
     visit(path + ".weight", module.weight_PD, shape.weight);
   } else {

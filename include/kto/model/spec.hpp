@@ -38,6 +38,17 @@ struct QueryGrowth {
   std::int64_t length = 0;
 };
 
+/// Latent attention (MLA, arXiv:2405.04434): keys and values are projected from a narrow latent with a norm, and so are
+/// the queries where they have a rank. A key's rotary coordinates, its last, are those of one head that all share.
+struct LatentSpec {
+  std::optional<std::int64_t> query_rank = std::nullopt;
+  std::int64_t rank = 0;  ///< of keys and values
+  std::int64_t rope_dim = 0;
+  std::int64_t value_dim = 0;
+  NormSpec norm;
+  bool bias = false;  ///< of the projections to latents
+};
+
 /// Causal attention.
 struct AttentionSpec {
   std::int64_t num_heads = 0;
@@ -54,7 +65,14 @@ struct AttentionSpec {
   double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
   std::optional<QueryGrowth> query_growth = std::nullopt;
   std::optional<AlibiSpec> alibi = std::nullopt;
+  bool has_sinks = false;  ///< each head has a learned score that takes part in the softmax, without a value
+  std::optional<LatentSpec> latent = std::nullopt;
 };
+
+/// Coordinates of a head's value.
+inline std::int64_t value_dim(const AttentionSpec& spec) {
+  return spec.latent ? spec.latent->value_dim : spec.head_dim;
+}
 
 /// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
 struct MlpSpec {
@@ -78,9 +96,15 @@ struct LayerSpec {
 };
 
 /// transformers' names of modules; those of a layer follow the layer's own.
+struct LatentNames {
+  std::string q_a = "self_attn.q_a_proj", q_b = "self_attn.q_b_proj", kv_a = "self_attn.kv_a_proj_with_mqa",
+              kv_b = "self_attn.kv_b_proj", q_norm = "self_attn.q_a_layernorm", kv_norm = "self_attn.kv_a_layernorm";
+};
 struct AttentionNames {
   std::string q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", qkv = "self_attn.qkv_proj",
-              output = "self_attn.o_proj", q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
+              output = "self_attn.o_proj", q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm",
+              sinks = "self_attn.sinks";
+  LatentNames latent = {};
 };
 struct LayerNames {
   AttentionNames attention;

@@ -12,8 +12,8 @@
 
 namespace kto {
 
-// Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension; S segments of equal
-// length L; P prefix tokens.
+// Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension, that of values may be
+// another; S segments of equal length L; P prefix tokens.
 
 /// What the scores of an attention are made of.
 struct AttentionForm {
@@ -21,7 +21,9 @@ struct AttentionForm {
   double scale = 1;
   double soft_cap = 0;  ///< scores are cap * tanh(score / cap); 0: no cap
   std::optional<AlibiSpec> alibi = std::nullopt;
+  Tensor sinks_H = {};  ///< a score a head that takes part in the softmax, without a value; undefined: none
 
+  std::optional<Tensor> given_sinks() const { return sinks_H.defined() ? std::optional(sinks_H) : std::nullopt; }
   bool is_plain() const { return soft_cap == 0 && !alibi; }
 };
 
@@ -34,15 +36,21 @@ inline Tensor attention_mask(std::int64_t length, std::int64_t prefix_length, st
   return window ? mask.triu_(prefix_length - *window + 1) : mask;
 }
 
-/// q [.., H, L, d], k and v [.., K, P + L, d] to [.., H, L, d], with capped scores. The softmax is in float32 or wider.
-inline Tensor attend_capped(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
+/// q [.., H, L, d], k and v [.., K, P + L, d] to [.., H, L, d], with capped scores or with sinks. The softmax is in
+/// float32 or wider.
+inline Tensor attend_by_scores(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
   const std::int64_t length = q.size(-2), prefix_length = k.size(-2) - length, shared = q.size(-3) / k.size(-3);
   const auto for_heads = [&](const Tensor& x) { return shared == 1 ? x : x.repeat_interleave(shared, -3); };
-  const Tensor scores =
-      form.soft_cap * at::tanh(at::matmul(q, for_heads(k).transpose(-2, -1)) * form.scale / form.soft_cap);
+  Tensor scores = at::matmul(q, for_heads(k).transpose(-2, -1)) * form.scale;
+  if (form.soft_cap > 0) scores = form.soft_cap * at::tanh(scores / form.soft_cap);
   const Tensor mask = attention_mask(length, prefix_length, form.window, q.options().requires_grad(false));
-  const Tensor weights = scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity())
-                             .softmax(-1, wide_type(q.scalar_type()));
+  scores = scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity());
+  if (form.sinks_H.defined()) {
+    std::vector<std::int64_t> column = scores.sizes().vec();
+    column.back() = 1;
+    scores = at::cat({scores, form.sinks_H.to(scores.scalar_type()).view({-1, 1, 1}).expand(column)}, -1);
+  }
+  const Tensor weights = scores.softmax(-1, wide_type(q.scalar_type())).narrow(-1, 0, prefix_length + length);
   return at::matmul(weights.to(q.scalar_type()), for_heads(v));
 }
 
@@ -58,7 +66,8 @@ inline Tensor score_mask(const AttentionForm& form, std::int64_t num_heads, std:
 /// q [.., L, H, d], k and v [.., P + L, K, d] to [.., L, H, d].
 inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
   const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
-  if (form.soft_cap > 0) return by_head(attend_capped(by_head(q), by_head(k), by_head(v), form));
+  if (form.soft_cap > 0 || form.sinks_H.defined())
+    return by_head(attend_by_scores(by_head(q), by_head(k), by_head(v), form));
   const std::int64_t length = q.size(-3), prefix_length = k.size(-3) - length;
   const bool masked = form.alibi || prefix_length > 0 || (form.window && *form.window < length);
   const auto mask =
@@ -80,7 +89,7 @@ inline bool equal_and_plain(const std::vector<Segment>& segments) {
 inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                         const std::vector<Segment>& segments, const AttentionForm& form,
                                         const KeysValues& prefix = {}) {
-  if (segments.empty()) return q_NHd;
+  if (segments.empty()) return q_NHd.narrow(-1, 0, 1).expand({-1, -1, v_NKd.size(-1)});  // of no tokens
   if (detail::equal_and_plain(segments)) {
     const auto stacked = [&](const Tensor& x) {
       return x.unflatten(0, {static_cast<std::int64_t>(segments.size()), -1});
@@ -111,17 +120,19 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
 }
 
 /// softmax(scale q k^T) v with each token attending as its Segment says; with a window, to itself and the window - 1
-/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d]. `prefix` holds the
+/// tokens before it, counted through the prefix. q_NHd, k_NKd, v_NKd of one type; returns [N, H, d], d that of
+/// the values. `prefix` holds the
 /// keys and values that prefixes are of: those of the row itself when it is empty.
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                const std::vector<Segment>& segments, const AttentionForm& form,
                                const KeysValues& prefix = {}) {
   const bool is_plain = form.is_plain();
   if (is_plain && detail::is_next_token(q_NHd, segments, prefix))
-    return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form.window, form.scale);
+    return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form.window, form.scale, form.sinks_H);
   if (!is_plain || !detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
     return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
-  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, form.window, form.scale);
+  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, form.given_sinks(), prefix, segments, form.window,
+                                         form.scale);
 }
 
 }  // namespace kto

@@ -170,6 +170,8 @@ def older(family, **changes):
 OPT = dict(intermediate_size="absent", num_key_value_heads="absent", dropout=0)
 FALCON = dict(intermediate_size="absent", num_key_value_heads="absent")
 LONGROPE = dict(short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 2.5, 6.0, 11.0])
+LATENT = dict(num_key_value_heads=4, q_lora_rank=12, kv_lora_rank=10, qk_nope_head_dim=6, qk_rope_head_dim=4,
+              v_head_dim=7, first_k_dense_replace=9)
 LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16)
 
 CASES = {
@@ -323,6 +325,12 @@ CASES = {
     "apertus_biases": (
         tiny("apertus", attention_bias=True, rope_parameters=rope("default"), tie_word_embeddings=True), LENGTHS),
     "apertus_gelu": (tiny("apertus", hidden_act="gelu", num_hidden_layers=1), [6, 4]),
+    "deepseek_v3_dense": (tiny("deepseek_v3", **LATENT, num_hidden_layers=1), LENGTHS),
+    "deepseek_v3_dense_yarn": (
+        tiny("deepseek_v3", **LATENT | dict(q_lora_rank=None, v_head_dim=32, qk_nope_head_dim=12), rope_interleave=False,
+             attention_bias=True, tie_word_embeddings=True,
+             rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16, mscale=0.7,
+                                  mscale_all_dim=1.2)), LONG),
     "gptj_plain": ({"model_type": "gptj", "vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
                     "rotary_dim": 4}, LENGTHS),
     "gptj_tied": ({"model_type": "gptj", "vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64,

@@ -11,22 +11,34 @@
 
 namespace kto::detail {
 
-// Shapes: N tokens, H heads, K key/value heads, d head dimension; i a query of a block, j a key of a block. Scores are
+// Shapes: N tokens, H heads, K key/value heads, d head dimension, v that of values; i a query of a block, j a key of a block. Scores are
 // held with queries side by side, [j][i], so that all that is done to a query is done to 16 at once.
 
 /// What the kernels are given. Pointers are to rows of all heads.
 template <class Number>
 struct AttentionInput {
   const Number *q, *k, *v, *prefix_k, *prefix_v;
-  std::int64_t heads, kv_heads, width;
+  std::int64_t heads, kv_heads, width, value_width;
   std::int64_t window;  ///< keys that a query sees at most, itself included
   float scale;
+  const float* sinks = nullptr;  ///< a score a head that takes part in the softmax, without a value; null: none
 
+  /// What the softmax of a head starts with: its maximum so far, and the sum of exponentials less that.
+  struct Start {
+    float most = -1e30F, total = 0;
+  };
+  Start start(std::int64_t head) const { return sinks == nullptr ? Start{} : Start{sinks[head], 1}; }
   Rows<const Number> queries(const Number* data, std::int64_t token, std::int64_t head) const {
     return {data + (token * heads + head) * width, heads * width};
   }
+  Rows<const Number> outputs(const Number* data, std::int64_t token, std::int64_t head) const {
+    return {data + (token * heads + head) * value_width, heads * value_width};
+  }
   Rows<const Number> keys(const Number* data, std::int64_t token, std::int64_t head) const {
     return {data + (token * kv_heads + head / (heads / kv_heads)) * width, kv_heads * width};
+  }
+  Rows<const Number> values(const Number* data, std::int64_t token, std::int64_t head) const {
+    return {data + (token * kv_heads + head / (heads / kv_heads)) * value_width, kv_heads * value_width};
   }
 };
 

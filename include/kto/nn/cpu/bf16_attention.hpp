@@ -107,8 +107,9 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
   copy_rows(in.queries(in.q, segment.begin + first, head), count, d, q_id);
   turn_pairs(q_id, B, d, q_di, B);
   std::fill(sum_di, sum_di + d * B, 0.0F);
-  std::fill(max_i, max_i + B, -1e30F);
-  std::fill(total_i, total_i + B, 0.0F);
+  const auto [most, total] = in.start(head);
+  std::fill(max_i, max_i + B, most);
+  std::fill(total_i, total_i + B, total);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
     bf16_product(B, B, d, keys.place(keys.k, segment_number, segment, block, kv_head), d, q_di, B, score_ji, B, false);
     mask_block(block, in.window, score_ji, -1e30F);

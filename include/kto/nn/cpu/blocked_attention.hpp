@@ -32,18 +32,19 @@ template <int R, int C>
 void attention_forward_block(const AttentionInput<float>& in, const Segment& segment, std::int64_t head,
                              std::int64_t first, std::int64_t count, float* out, float* log_sum, float* scratch) {
   constexpr std::int64_t B = attention_block;
-  const std::int64_t d = in.width;
-  float *q_di = scratch, *score_ji = q_di + d * B, *sum_id = score_ji + B * B, *max_i = sum_id + B * d,
+  const std::int64_t d = in.width, v = in.value_width;
+  float *q_di = scratch, *score_ji = q_di + d * B, *sum_iv = score_ji + B * B, *max_i = sum_iv + B * v,
         *total_i = max_i + B, *shrink_i = total_i + B;
   transpose_block(in.queries(in.q, segment.begin + first, head), count, d, q_di);
   for (std::int64_t n = 0; n < d * B; ++n) q_di[n] *= in.scale;
-  std::fill(sum_id, sum_id + B * d, 0.0F);
-  std::fill(max_i, max_i + B, -1e30F);
-  std::fill(total_i, total_i + B, 0.0F);
+  std::fill(sum_iv, sum_iv + B * v, 0.0F);
+  const auto [most, total] = in.start(head);
+  std::fill(max_i, max_i + B, most);
+  std::fill(total_i, total_i + B, total);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
-    const auto k = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
-    const auto v = in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head);
-    product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {score_ji, B}, false);
+    const auto keys = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
+    const auto values = in.values(block.in_prefix ? in.prefix_v : in.v, block.token, head);
+    product<R, C>(block.count, B, d, keys.data, keys.stride, 1, {q_di, B}, {score_ji, B}, false);
     mask_block(block, in.window, score_ji, -1e30F);
     std::copy(max_i, max_i + B, shrink_i);
     for (std::int64_t j = 0; j < block.count; ++j)
@@ -61,17 +62,19 @@ void attention_forward_block(const AttentionInput<float>& in, const Segment& seg
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) total_i[i] += score_ji[j * B + i];
     for (std::int64_t i = 0; i < count; ++i)
-      for (std::int64_t c = 0; c < d; ++c) sum_id[i * d + c] *= shrink_i[i];
-    product<R, C>(count, d, block.count, score_ji, 1, B, v, {sum_id, d}, true);
+      for (std::int64_t c = 0; c < v; ++c) sum_iv[i * v + c] *= shrink_i[i];
+    product<R, C>(count, v, block.count, score_ji, 1, B, values, {sum_iv, v}, true);
   });
   for (std::int64_t i = 0; i < count; ++i) {
-    float* to = out + ((segment.begin + first + i) * in.heads + head) * d;
+    float* to = out + ((segment.begin + first + i) * in.heads + head) * v;
     const float share = 1 / total_i[i];
-    for (std::int64_t c = 0; c < d; ++c) to[c] = sum_id[i * d + c] * share;
+    for (std::int64_t c = 0; c < v; ++c) to[c] = sum_iv[i * v + c] * share;
     log_sum[(segment.begin + first + i) * in.heads + head] = max_i[i] + std::log(total_i[i]);
   }
 }
-inline std::int64_t forward_scratch(std::int64_t d) { return attention_block * (2 * d + attention_block + 3); }
+inline std::int64_t forward_scratch(std::int64_t d, std::int64_t v) {
+  return attention_block * (d + v + attention_block + 3);
+}
 
 /// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
 template <int R, int C>
@@ -79,41 +82,43 @@ void attention_backward_block(const AttentionInput<float>& in, const Segment& se
                               std::int64_t first, std::int64_t count, const float* out, const float* grad_out,
                               const float* log_sum, float* grad_q, float* grad_k, float* grad_v, float* scratch) {
   constexpr std::int64_t B = attention_block;
-  const std::int64_t d = in.width, token = segment.begin + first;
-  float *q_di = scratch, *grad_di = q_di + d * B, *p_ji = grad_di + d * B, *ds_ji = p_ji + B * B,
+  const std::int64_t d = in.width, v = in.value_width, token = segment.begin + first;
+  float *q_di = scratch, *grad_vi = q_di + d * B, *p_ji = grad_vi + v * B, *ds_ji = p_ji + B * B,
         *dq_id = ds_ji + B * B, *log_sum_i = dq_id + B * d, *delta_i = log_sum_i + B;
-  const auto q_rows = in.queries(in.q, token, head), grad_rows = in.queries(grad_out, token, head),
-             out_rows = in.queries(out, token, head);
+  const auto q_rows = in.queries(in.q, token, head), grad_rows = in.outputs(grad_out, token, head),
+             out_rows = in.outputs(out, token, head);
   transpose_block(q_rows, count, d, q_di);
-  transpose_block(grad_rows, count, d, grad_di);
+  transpose_block(grad_rows, count, v, grad_vi);
   std::fill(log_sum_i, log_sum_i + B, 0.0F);
   std::fill(delta_i, delta_i + B, 0.0F);
   for (std::int64_t i = 0; i < count; ++i) {
     log_sum_i[i] = log_sum[(token + i) * in.heads + head];
-    delta_i[i] = vector_sum(d, [&](std::int64_t c) { return grad_rows.row(i)[c] * out_rows.row(i)[c]; });
+    delta_i[i] = vector_sum(v, [&](std::int64_t c) { return grad_rows.row(i)[c] * out_rows.row(i)[c]; });
   }
   std::fill(dq_id, dq_id + B * d, 0.0F);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
-    const auto k = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
-    const auto v = in.keys(block.in_prefix ? in.prefix_v : in.v, block.token, head);
-    product<R, C>(block.count, B, d, k.data, k.stride, 1, {q_di, B}, {p_ji, B}, false);
-    product<R, C>(block.count, B, d, v.data, v.stride, 1, {grad_di, B}, {ds_ji, B}, false);
+    const auto keys = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
+    const auto values = in.values(block.in_prefix ? in.prefix_v : in.v, block.token, head);
+    product<R, C>(block.count, B, d, keys.data, keys.stride, 1, {q_di, B}, {p_ji, B}, false);
+    product<R, C>(block.count, B, v, values.data, values.stride, 1, {grad_vi, B}, {ds_ji, B}, false);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * in.scale - log_sum_i[i]);
     mask_block(block, in.window, p_ji, 0.0F);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i)
         ds_ji[j * B + i] = p_ji[j * B + i] * (ds_ji[j * B + i] - delta_i[i]) * in.scale;
-    product<R, C>(count, d, block.count, ds_ji, 1, B, k, {dq_id, d}, true);
+    product<R, C>(count, d, block.count, ds_ji, 1, B, keys, {dq_id, d}, true);
     if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
-    const std::int64_t place = (block.token * in.kv_heads + head / (in.heads / in.kv_heads)) * d;
-    product<R, C>(block.count, d, count, ds_ji, B, 1, q_rows, {grad_k + place, in.kv_heads * d}, true);
-    product<R, C>(block.count, d, count, p_ji, B, 1, grad_rows, {grad_v + place, in.kv_heads * d}, true);
+    const std::int64_t place = block.token * in.kv_heads + head / (in.heads / in.kv_heads);
+    product<R, C>(block.count, d, count, ds_ji, B, 1, q_rows, {grad_k + place * d, in.kv_heads * d}, true);
+    product<R, C>(block.count, v, count, p_ji, B, 1, grad_rows, {grad_v + place * v, in.kv_heads * v}, true);
   });
   for (std::int64_t i = 0; i < count; ++i)
     for (std::int64_t c = 0; c < d; ++c) grad_q[((token + i) * in.heads + head) * d + c] = dq_id[i * d + c];
 }
-inline std::int64_t backward_scratch(std::int64_t d) { return attention_block * (3 * d + 2 * attention_block + 2); }
+inline std::int64_t backward_scratch(std::int64_t d, std::int64_t v) {
+  return attention_block * (2 * d + v + 2 * attention_block + 2);
+}
 
 /// The numbers of segments of which one is a prefix of others, or all share one, are one group: they add to the same
 /// keys' gradients. Those with the most to do come first.
@@ -149,7 +154,8 @@ struct AttentionTask {
 
 template <class Number>
 AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                                       const KeysValues& prefix, std::optional<std::int64_t> window, double scale) {
+                                       const KeysValues& prefix, std::optional<std::int64_t> window, double scale,
+                                       const Tensor& sinks_H) {
   return {.q = q_NHd.const_data_ptr<Number>(),
           .k = k_NKd.const_data_ptr<Number>(),
           .v = v_NKd.const_data_ptr<Number>(),
@@ -158,17 +164,21 @@ AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd,
           .heads = q_NHd.size(1),
           .kv_heads = k_NKd.size(1),
           .width = q_NHd.size(2),
+          .value_width = v_NKd.size(2),
           .window = window.value_or(std::numeric_limits<std::int64_t>::max() / 2),
-          .scale = static_cast<float>(scale)};
+          .scale = static_cast<float>(scale),
+          .sinks = sinks_H.defined() ? sinks_H.const_data_ptr<float>() : nullptr};
 }
 
 /// Whether the kernels of bf16_attention.hpp take it.
-inline bool takes_bf16_attention(const Tensor& q_NHd) {
-  return q_NHd.scalar_type() == at::kBFloat16 && q_NHd.size(2) % 32 == 0 && has_bf16_product();
+inline bool takes_bf16_attention(const Tensor& q_NHd, const Tensor& v_NKd) {
+  return q_NHd.scalar_type() == at::kBFloat16 && q_NHd.size(2) % 32 == 0 && q_NHd.size(2) == v_NKd.size(2) &&
+         has_bf16_product();
 }
 
 /// As the kernels read it.
 inline Tensor plain(const Tensor& x, at::ScalarType type) { return x.to(type).contiguous(); }
+inline Tensor plain_sinks(const Tensor& sinks_H) { return sinks_H.defined() ? plain(sinks_H, at::kFloat) : sinks_H; }
 
 /// What the backward pass needs besides its tensors.
 struct AttentionPlan : torch::CustomClassHolder {
@@ -177,15 +187,24 @@ struct AttentionPlan : torch::CustomClassHolder {
   double scale;
 };
 
+/// A sink's score moves the softmax of each token as a key's would whose value is 0.
+inline Tensor sinks_grad(const Tensor& sinks_H, const Tensor& log_sum_NH, const Tensor& out_NHd,
+                         const Tensor& grad_NHd) {
+  const Tensor share_NH = (sinks_H.to(at::kFloat) - log_sum_NH).exp();
+  const Tensor delta_NH = (out_NHd.to(at::kFloat) * grad_NHd.to(at::kFloat)).sum(-1);
+  return (share_NH * delta_NH).sum(0).neg().to(sinks_H.scalar_type());
+}
+
 struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
-                        const Tensor& v_NKd, const KeysValues& prefix, const std::vector<Segment>& segments,
-                        std::optional<std::int64_t> window, double scale) {
-    const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd);
+                        const Tensor& v_NKd, const std::optional<Tensor>& sinks_H, const KeysValues& prefix,
+                        const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale) {
+    const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd, v_NKd);
     const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
-    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
+    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type),
+                 sinks = plain_sinks(sinks_H.value_or(Tensor()));
     const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
-    const Tensor out_NHd = at::empty_like(q),
+    const Tensor out_NHd = at::empty({q.size(0), q.size(1), v.size(2)}, q.options()),
                  log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
     std::vector<AttentionTask> tasks;
     for (std::size_t s = 0; s < segments.size(); ++s)
@@ -194,7 +213,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
           tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
     auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
     if (narrow) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale);
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale, sinks);
       const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
       auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
@@ -205,11 +224,11 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, window, scale);
+      const auto in = attention_input<float>(q, k, v, before, window, scale, sinks);
       auto* out = out_NHd.mutable_data_ptr<float>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
         const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
-        float* scratch = thread_scratch(forward_scratch(in.width));
+        float* scratch = thread_scratch(forward_scratch(in.width, in.value_width));
         run_for_registers([&]<int R, int C>() {
           attention_forward_block<R, C>(in, segments[task.segment], task.head, task.first, task.count, out, log_sum,
                                         scratch);
@@ -217,7 +236,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       });
     }
     const Tensor result = out_NHd.to(q_NHd.scalar_type());
-    ctx->save_for_backward({q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH});
+    ctx->save_for_backward(
+        {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH, sinks_H.value_or(Tensor())});
     const auto plan = c10::make_intrusive<AttentionPlan>();
     plan->segments = segments;
     plan->window = window;
@@ -231,13 +251,14 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     check(!at::GradMode::is_enabled(),
           "causal_attention has no second derivatives on the CPU: use causal_attention_composed");
     const auto saved = ctx->get_saved_variables();
-    const bool narrow = takes_bf16_attention(saved[0]);
+    const bool narrow = takes_bf16_attention(saved[0], saved[2]);
     const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
     const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
     const KeysValues before =
         saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
     const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q),
-                 grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)), grad_v = at::zeros_like(grad_k);
+                 grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)),
+                 grad_v = at::zeros(v.sizes(), grad_k.options());
     const auto capsule = ctx->saved_data["plan"].toCapsule();
     const auto& plan = static_cast<const AttentionPlan&>(*capsule);
     // A group of segments and a key head add to gradients that no other task touches.
@@ -256,7 +277,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       });
     };
     if (narrow) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale);
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale, {});
       const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
       const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
       auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
@@ -266,11 +287,11 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, plan.window, plan.scale);
+      const auto in = attention_input<float>(q, k, v, before, plan.window, plan.scale, {});
       const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>();
       auto* to_q = grad_q.mutable_data_ptr<float>();
       for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
-        float* scratch = thread_scratch(backward_scratch(in.width));
+        float* scratch = thread_scratch(backward_scratch(in.width, in.value_width));
         run_for_registers([&]<int R, int C>() {
           attention_backward_block<R, C>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
                                          scratch);
@@ -278,7 +299,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       });
     }
     const at::ScalarType given = saved[0].scalar_type();
-    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), {}, {}, {}, {}};
+    const Tensor grad_sinks = saved[7].defined() ? sinks_grad(saved[7], saved[6], out_NHd, grad_NHd) : Tensor();
+    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), grad_sinks, {}, {}, {}, {}};
   }
 };
 
@@ -289,15 +311,17 @@ inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segme
 }
 
 inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_1Kd, const Tensor& v_1Kd, const KeysValues& prefix,
-                                const Segment& segment, std::optional<std::int64_t> window, double scale) {
+                                const Segment& segment, std::optional<std::int64_t> window, double scale,
+                                const Tensor& sinks_H) {
   const at::ScalarType type = q_1Hd.scalar_type();
   const auto seen = [&](const Tensor& x) {
     return plain(x.narrow(0, segment.prefix_begin, segment.prefix_length), type);
   };
   const KeysValues before{seen(prefix.k_NKd), seen(prefix.v_NKd)};
-  const Tensor q = plain(q_1Hd, type), k = plain(k_1Kd, type), v = plain(v_1Kd, type), out_1Hd = at::empty_like(q);
+  const Tensor q = plain(q_1Hd, type), k = plain(k_1Kd, type), v = plain(v_1Kd, type),
+               out_1Hd = at::empty({1, q.size(1), v.size(2)}, q.options()), sinks = plain_sinks(sinks_H);
   visit_type(type, [&]<class Number>(Number*) {
-    token_attention(attention_input<Number>(q, k, v, before, window, scale), segment.prefix_length,
+    token_attention(attention_input<Number>(q, k, v, before, window, scale, sinks), segment.prefix_length,
                     out_1Hd.mutable_data_ptr<Number>());
   });
   return out_1Hd;
@@ -308,8 +332,8 @@ inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_1Kd, const 
 inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd) {
   const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
   const bool narrow = takes_vectorized(q_NHd) || (q_NHd.is_cpu() && q_NHd.scalar_type() == at::kHalf);
-  return narrow && one_type && q_NHd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
-         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_bf16_attention(q_NHd));
+  return narrow && one_type && q_NHd.size(2) % 16 == 0 && v_NKd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
+         (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_bf16_attention(q_NHd, v_NKd));
 }
 
 }  // namespace kto::detail

@@ -7,36 +7,38 @@
 
 namespace kto::detail {
 
-// Shapes: H heads, K key/value heads, G = H / K queries that share a key, d head dimension; T keys seen, the token's
-// own last.
+// Shapes: H heads, K key/value heads, G = H / K queries that share a key, d head dimension, v that of values; T keys seen, the
+// token's own last.
 
 /// The outputs of the G queries of one key/value head. `scratch` has G * T floats.
 template <class Number>
 void token_attention_head(const AttentionInput<Number>& in, std::int64_t prefix_length, std::int64_t kv_head,
                           Number* out, float* scratch) {
-  const std::int64_t d = in.width, G = in.heads / in.kv_heads;
+  const std::int64_t d = in.width, width = in.value_width, G = in.heads / in.kv_heads;
   const std::int64_t first = std::max<std::int64_t>(0, prefix_length + 1 - in.window), T = prefix_length + 1 - first;
-  const auto key = [&](const Number* prefix, const Number* own, std::int64_t t) {
-    return t + 1 < T ? prefix + ((first + t) * in.kv_heads + kv_head) * d : own + kv_head * d;
+  const auto row = [&](const Number* prefix, const Number* own, std::int64_t size, std::int64_t t) {
+    return t + 1 < T ? prefix + ((first + t) * in.kv_heads + kv_head) * size : own + kv_head * size;
   };
   const Number* q_Gd = in.q + kv_head * G * d;
   for (std::int64_t t = 0; t < T; ++t) {
-    const Number* k = key(in.prefix_k, in.k, t);
+    const Number* k = row(in.prefix_k, in.k, d, t);
     for (std::int64_t g = 0; g < G; ++g)
       scratch[g * T + t] = in.scale * vector_sum(d, [&](std::int64_t c) { return load(q_Gd[g * d + c]) * load(k[c]); });
   }
   for (std::int64_t g = 0; g < G; ++g) {
     float* p_T = scratch + g * T;
-    const float most = vector_max(T, [&](std::int64_t t) { return p_T[t]; });
+    const auto [start_most, start_total] = in.start(kv_head * G + g);
+    const float most = std::max(start_most, vector_max(T, [&](std::int64_t t) { return p_T[t]; }));
     for (std::int64_t t = 0; t < T; ++t) p_T[t] = vector_exp(p_T[t] - most);
-    const float total = vector_sum(T, [&](std::int64_t t) { return p_T[t]; });
-    float* sum_d = scratch + G * T;
-    std::fill(sum_d, sum_d + d, 0.0F);
+    const float total =
+        start_total * vector_exp(start_most - most) + vector_sum(T, [&](std::int64_t t) { return p_T[t]; });
+    float* sum_v = scratch + G * T;
+    std::fill(sum_v, sum_v + width, 0.0F);
     for (std::int64_t t = 0; t < T; ++t) {
-      const Number* v = key(in.prefix_v, in.v, t);
-      for (std::int64_t c = 0; c < d; ++c) sum_d[c] += p_T[t] * load(v[c]);
+      const Number* v = row(in.prefix_v, in.v, width, t);
+      for (std::int64_t c = 0; c < width; ++c) sum_v[c] += p_T[t] * load(v[c]);
     }
-    for (std::int64_t c = 0; c < d; ++c) store(out[(kv_head * G + g) * d + c], sum_d[c] / total);
+    for (std::int64_t c = 0; c < width; ++c) store(out[(kv_head * G + g) * width + c], sum_v[c] / total);
   }
 }
 
@@ -45,7 +47,7 @@ template <class Number>
 void token_attention(const AttentionInput<Number>& in, std::int64_t prefix_length, Number* out) {
   const std::int64_t G = in.heads / in.kv_heads;
   parallel_tasks(in.kv_heads, [&](std::int64_t kv_head) {
-    float* scratch = thread_scratch(G * (prefix_length + 1) + in.width);
+    float* scratch = thread_scratch(G * (prefix_length + 1) + in.value_width);
     run_vectorized([&](std::int64_t, std::int64_t) { token_attention_head(in, prefix_length, kv_head, out, scratch); },
                    0, 1);
   });
