@@ -13,11 +13,11 @@ struct Problem {
   Tensor q_NHd, k_NKd, v_NKd, weight_NHd;
   std::vector<Segment> segments;
   KeysValues prefix;
-  Tensor sinks_H;
+  AttentionForm form{.scale = 0.2};  ///< without window
 
   Problem as(at::ScalarType type) const {
     Problem out = *this;
-    for (Tensor* tensor : {&out.q_NHd, &out.k_NKd, &out.v_NKd, &out.sinks_H})
+    for (Tensor* tensor : {&out.q_NHd, &out.k_NKd, &out.v_NKd, &out.form.sinks_H})
       if (tensor->defined()) *tensor = tensor->to(type).requires_grad_(true);
     out.weight_NHd = weight_NHd.to(type);
     if (prefix.k_NKd.defined()) out.prefix = {prefix.k_NKd.to(type), prefix.v_NKd.to(type)};
@@ -38,7 +38,6 @@ Problem make_problem(std::vector<Segment> segments, std::int64_t heads, std::int
               random(tokens, kv_heads, value_width),
               random(tokens, heads, value_width),
               segments,
-              {},
               {}};
   if (kept > 0) out.prefix = {random(kept, kv_heads, width), random(kept, kv_heads, value_width)};
   return out;
@@ -46,10 +45,11 @@ Problem make_problem(std::vector<Segment> segments, std::int64_t heads, std::int
 
 template <class Attention>
 std::vector<Tensor> run(const Attention& attention, const Problem& in, std::optional<std::int64_t> window) {
-  const AttentionForm form{.window = window, .scale = 0.2, .sinks_H = in.sinks_H};
+  AttentionForm form = in.form;
+  form.window = window;
   const Tensor out = attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix);
   std::vector<Tensor> inputs{in.q_NHd, in.k_NKd, in.v_NKd};
-  if (in.sinks_H.defined()) inputs.push_back(in.sinks_H);
+  if (form.sinks_H.defined()) inputs.push_back(form.sinks_H);
   auto results = torch::autograd::grad({(out * in.weight_NHd).sum()}, inputs);
   results.insert(results.begin(), out);
   return results;
@@ -57,7 +57,7 @@ std::vector<Tensor> run(const Attention& attention, const Problem& in, std::opti
 
 const auto blocked = [](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
                         const AttentionForm& form, const KeysValues& prefix) {
-  return detail::BlockedAttention::apply(q, k, v, form.given_sinks(), prefix, segments, form.window, form.scale);
+  return detail::blocked_attention(q, k, v, prefix, segments, form);
 };
 
 void check_problem(const Problem& problem, std::optional<std::int64_t> window, double tolerance = 2e-5) {
@@ -121,19 +121,34 @@ TEST_CASE("blocked attention takes values of another width", "[attention]") {
   }
 }
 
-TEST_CASE("blocked attention takes sinks", "[attention]") {
+/// Scores that are more than products: the form, for that many heads.
+std::vector<AttentionForm> forms(std::int64_t heads) {
+  const Tensor sinks_H = (at::randn({heads}) * 3).to(at::kBFloat16).to(at::kDouble);
+  return {{.scale = 0.2, .sinks_H = sinks_H},
+          {.scale = 0.2, .soft_cap = 2},
+          {.scale = 0.2, .soft_cap = 50},
+          {.scale = 0.2, .alibi = AlibiSpec{}},
+          {.scale = 0.2, .alibi = AlibiSpec{.scale = 0.3, .in_bfloat16 = true}}};
+}
+
+TEST_CASE("blocked attention takes sinks, soft caps and biases", "[attention]") {
   at::manual_seed(7);
   for (const auto& [heads, kv_heads, width] : {std::array{2, 2, 16}, std::array{6, 2, 64}})
-    for (const std::optional<std::int64_t> window : {std::optional<std::int64_t>(), std::optional<std::int64_t>(9)}) {
-      Problem problem = make_problem({{.begin = 0, .length = 70},
-                                      {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
-                                      {.begin = 100, .length = 1},
-                                      {.begin = 101, .length = 64}},
-                                     heads, kv_heads, width);
-      problem.sinks_H = (at::randn({heads}) * 3).to(at::kBFloat16).to(at::kDouble);
-      CAPTURE(heads, kv_heads, width, window.value_or(0));
-      check_problem(problem, window);
-    }
+    for (const std::optional<std::int64_t> window : {std::optional<std::int64_t>(), std::optional<std::int64_t>(9)})
+      for (const AttentionForm& form : forms(heads)) {
+        CAPTURE(heads, kv_heads, width, window.value_or(0), form.soft_cap, form.alibi.has_value());
+        Problem problem = make_problem({{.begin = 0, .length = 70},
+                                        {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                                        {.begin = 100, .length = 1},
+                                        {.begin = 101, .length = 200}},
+                                       heads, kv_heads, width);
+        problem.form = form;
+        check_problem(problem, window);
+        problem = make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130}}, heads, kv_heads,
+                               width, 140);
+        problem.form = form;
+        check_problem(problem, window);
+      }
 }
 
 TEST_CASE("a next token's attention, as in generation, is attention", "[attention]") {
@@ -142,13 +157,14 @@ TEST_CASE("a next token's attention, as in generation, is attention", "[attentio
   for (const auto& [heads, kv_heads, width] : {std::array{2, 2, 16}, std::array{6, 2, 20}, std::array{3, 1, 64}})
     for (const std::int64_t before : {1, 17, 300})
       for (const std::optional<std::int64_t> window :
-           {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(9)}) {
+           {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(8)}) {
         Problem wide = make_problem({{.begin = 0, .length = 1, .prefix_begin = 2, .prefix_length = before}}, heads,
                                     kv_heads, width, before + 5, before == 300 ? 24 : 0);
-        if (before == 17) wide.sinks_H = at::randn({heads}, at::kDouble);
+        if (before == 17) wide.form = forms(heads)[static_cast<std::size_t>(window.value_or(0)) % 5];
         const auto attend = [&](const auto& attention, at::ScalarType type) {
           const Problem in = wide.as(type);
-          const AttentionForm form{.window = window, .scale = 0.2, .sinks_H = in.sinks_H};
+          AttentionForm form = in.form;
+          form.window = window;
           return attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix).to(at::kDouble);
         };
         const Tensor expected = attend(causal_attention_composed, at::kDouble);

@@ -10,7 +10,7 @@
 
 namespace kto {
 
-// Shapes: H heads, P earlier tokens, L tokens that follow them.
+// Shapes: H heads, P earlier tokens, L tokens that follow them, S = P + L positions.
 
 /// One slope a head, in float32 as in transformers: powers of 2^(-8 / n) for the first n heads, n the largest power of
 /// two, and odd powers of its square root for the others.
@@ -28,15 +28,20 @@ inline Tensor alibi_slopes(std::int64_t num_heads, at::Device device) {
   return at::cat({first, powers(std::sqrt(base), range(1 + 2 * (num_heads - n), 2))});
 }
 
-/// [H, L, P + L] to add to the scores, in `type`. They are relative to each token's own position, which leaves the
-/// softmax as it is and keeps narrow types exact where the weights are large.
+/// [H, S]: what a score gets for a key at position 0 .. S - 1, of type `wide`, float32 or wider.
+inline Tensor alibi_key_biases(const AlibiSpec& spec, std::int64_t num_heads, std::int64_t num_positions,
+                               at::Device device, at::ScalarType wide) {
+  const auto type = spec.in_bfloat16 ? at::kBFloat16 : at::kFloat;
+  const Tensor position_S = at::arange(num_positions, at::TensorOptions(device).dtype(at::kLong));
+  return (alibi_slopes(num_heads, device).to(type).unsqueeze(1) * position_S).to(wide) * spec.scale;
+}
+
+/// [H, L, P + L] to add to the scores, in the options' type. They are relative to each token's own position, which
+/// leaves the softmax as it is and keeps narrow types exact where the weights are large.
 inline Tensor alibi_biases(const AlibiSpec& spec, std::int64_t num_heads, std::int64_t length,
                            std::int64_t prefix_length, const at::TensorOptions& options) {
-  const auto type = spec.in_bfloat16 ? at::kBFloat16 : at::kFloat;
   const at::ScalarType own = c10::typeMetaToScalarType(options.dtype());
-  const Tensor position_S = at::arange(prefix_length + length, at::TensorOptions(options.device()).dtype(at::kLong));
-  const Tensor bias_HS =
-      (alibi_slopes(num_heads, options.device()).to(type).unsqueeze(1) * position_S).to(wide_type(own)) * spec.scale;
+  const Tensor bias_HS = alibi_key_biases(spec, num_heads, prefix_length + length, options.device(), wide_type(own));
   const Tensor own_HL = bias_HS.narrow(1, prefix_length, length);
   return (bias_HS.unsqueeze(1) - own_HL.unsqueeze(2)).to(own);
 }

@@ -15,18 +15,6 @@ namespace kto {
 // Shapes: N tokens of all segments, H heads, K key/value heads (H is a multiple), d head dimension, that of values may be
 // another; S segments of equal length L; P prefix tokens.
 
-/// What the scores of an attention are made of.
-struct AttentionForm {
-  std::optional<std::int64_t> window = std::nullopt;  ///< how many tokens a token sees, itself included
-  double scale = 1;
-  double soft_cap = 0;  ///< scores are cap * tanh(score / cap); 0: no cap
-  std::optional<AlibiSpec> alibi = std::nullopt;
-  Tensor sinks_H = {};  ///< a score a head that takes part in the softmax, without a value; undefined: none
-
-  std::optional<Tensor> given_sinks() const { return sinks_H.defined() ? std::optional(sinks_H) : std::nullopt; }
-  bool is_plain() const { return soft_cap == 0 && !alibi; }
-};
-
 namespace detail {
 
 /// [L, P + L] of bool, true where query i (at position P + i) sees key j: 0 <= P + i - j < window.
@@ -126,13 +114,11 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                const std::vector<Segment>& segments, const AttentionForm& form,
                                const KeysValues& prefix = {}) {
-  const bool is_plain = form.is_plain();
-  if (is_plain && detail::is_next_token(q_NHd, segments, prefix))
-    return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form.window, form.scale, form.sinks_H);
-  if (!is_plain || !detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
+  if (detail::is_next_token(q_NHd, segments, prefix))
+    return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form);
+  if (!detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
     return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
-  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, form.given_sinks(), prefix, segments, form.window,
-                                         form.scale);
+  return detail::blocked_attention(q_NHd, k_NKd, v_NKd, prefix, segments, form);
 }
 
 }  // namespace kto

@@ -21,12 +21,16 @@ struct AttentionInput {
   std::int64_t heads, kv_heads, width, value_width;
   std::int64_t window;  ///< keys that a query sees at most, itself included
   float scale;
+  float soft_cap = 0;             ///< scores are cap * tanh(score / cap); 0: no cap
+  const float* biases = nullptr;  ///< [H, positions], what a score gets for its key's position; null: nothing
+  std::int64_t positions = 0;
   const float* sinks = nullptr;  ///< a score a head that takes part in the softmax, without a value; null: none
 
   /// What the softmax of a head starts with: its maximum so far, and the sum of exponentials less that.
   struct Start {
     float most = -1e30F, total = 0;
   };
+  bool has_plain_scores() const { return soft_cap == 0 && biases == nullptr; }
   Start start(std::int64_t head) const { return sinks == nullptr ? Start{} : Start{sinks[head], 1}; }
   Rows<const Number> queries(const Number* data, std::int64_t token, std::int64_t head) const {
     return {data + (token * heads + head) * width, heads * width};
@@ -76,6 +80,31 @@ inline void mask_block(const KeyBlock& block, std::int64_t window, float* score,
     std::fill(row, row + begin, value);
     std::fill(row + end, row + attention_block, value);
   }
+}
+
+/// Makes scores [j][i] of a block's products of queries and keys, with cap and biases, or only sees that they are to be
+/// multiplied. `position` is that of query 0. Returns the factor that is left to apply. `slope` [j][i], where given,
+/// receives how a score grows with its scaled product, if there is a cap.
+template <class Number>
+float finish_scores(const AttentionInput<Number>& in, const KeyBlock& block, std::int64_t head, std::int64_t position,
+                    float scale, float* score, float* slope = nullptr) {
+  if (in.has_plain_scores()) return scale;
+  const std::int64_t size = block.count * attention_block;
+  if (in.soft_cap > 0) {
+    const float cap = in.soft_cap, inner = scale / cap;
+    for (std::int64_t n = 0; n < size; ++n) {
+      const float share = vector_tanh(score[n] * inner);
+      score[n] = cap * share;
+      if (slope != nullptr) slope[n] = 1 - share * share;
+    }
+  } else {
+    for (std::int64_t n = 0; n < size; ++n) score[n] *= scale;
+  }
+  if (in.biases == nullptr) return 1;
+  const float *of_queries = in.biases + head * in.positions + position, *of_keys = of_queries - block.behind;
+  for (std::int64_t j = 0; j < block.count; ++j)
+    for (std::int64_t i = 0; i < attention_block; ++i) score[j * attention_block + i] += of_keys[j] - of_queries[i];
+  return 1;
 }
 
 }  // namespace kto::detail

@@ -112,11 +112,12 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
   std::fill(total_i, total_i + B, total);
   visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
     bf16_product(B, B, d, keys.place(keys.k, segment_number, segment, block, kv_head), d, q_di, B, score_ji, B, false);
+    const float scale = finish_scores(in, block, head, segment.prefix_length + first, in.scale, score_ji);
     mask_block(block, in.window, score_ji, -1e30F);
     std::copy(max_i, max_i + B, shrink_i);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) {
-        const float s = score_ji[j * B + i] * in.scale;
+        const float s = score_ji[j * B + i] * scale;
         max_i[i] = s > max_i[i] ? s : max_i[i];
       }
     for (std::int64_t i = 0; i < B; ++i) {
@@ -124,7 +125,7 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
       total_i[i] *= shrink_i[i];
     }
     for (std::int64_t j = 0; j < block.count; ++j)
-      for (std::int64_t i = 0; i < B; ++i) score_ji[j * B + i] = vector_exp(score_ji[j * B + i] * in.scale - max_i[i]);
+      for (std::int64_t i = 0; i < B; ++i) score_ji[j * B + i] = vector_exp(score_ji[j * B + i] * scale - max_i[i]);
     mask_block(block, in.window, score_ji, 0.0F);
     std::fill(score_ji + block.count * B, score_ji + B * B, 0.0F);
     for (std::int64_t j = 0; j < block.count; ++j)
@@ -153,14 +154,14 @@ inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const Pa
                                 float* grad_v) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, kv_head = head / (in.heads / in.kv_heads), token = segment.begin + first;
-  Bf16Scratch scratch(B * (4 * d + 2 * B + B / 2 + std::max(B, d) + 2));
+  Bf16Scratch scratch(B * (4 * d + 3 * B + B / 2 + std::max(B, d) + 2));
   at::BFloat16 *q_id = scratch.halves(B * d), *grad_id = scratch.halves(B * d), *p_rows = scratch.halves(B * B),
                *ds_rows = scratch.halves(B * B);
   std::uint32_t *q_di = scratch.pairs(B * d / 2), *grad_di = scratch.pairs(B * d / 2),
                 *q_pairs = scratch.pairs(B * d / 2), *grad_pairs = scratch.pairs(B * d / 2),
                 *ds_pairs = scratch.pairs(B / 2 * B);
-  float *p_ji = scratch.floats(B * B), *ds_ji = scratch.floats(B * std::max(B, d)), *dq_di = scratch.floats(d * B),
-        *log_sum_i = scratch.floats(B), *delta_i = scratch.floats(B);
+  float *p_ji = scratch.floats(B * B), *ds_ji = scratch.floats(B * std::max(B, d)), *slope_ji = scratch.floats(B * B),
+        *dq_di = scratch.floats(d * B), *log_sum_i = scratch.floats(B), *delta_i = scratch.floats(B);
   copy_rows(in.queries(in.q, token, head), count, d, q_id);
   copy_rows(in.queries(grad_out, token, head), count, d, grad_id);
   turn_pairs(q_id, B, d, q_di, B);
@@ -181,16 +182,20 @@ inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const Pa
     };
     bf16_product(B, B, d, packed(keys.k), d, q_di, B, p_ji, B, false);
     bf16_product(B, B, d, packed(keys.v), d, grad_di, B, ds_ji, B, false);
+    const float scale = finish_scores(in, block, head, segment.prefix_length + first, in.scale, p_ji, slope_ji);
     for (std::int64_t j = 0; j < block.count; ++j)
-      for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * in.scale - log_sum_i[i]);
+      for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * scale - log_sum_i[i]);
     mask_block(block, in.window, p_ji, 0.0F);
     std::fill(p_ji + block.count * B, p_ji + B * B, 0.0F);
     for (std::int64_t j = 0; j < B; ++j)
       for (std::int64_t i = 0; i < B; ++i) {
         const float p = p_ji[j * B + i], ds = p * (ds_ji[j * B + i] - delta_i[i]) * in.scale;
         store(p_rows[j * B + i], p);
-        store(ds_rows[j * B + i], ds);
+        ds_ji[j * B + i] = ds;
       }
+    if (in.soft_cap > 0)
+      for (std::int64_t n = 0; n < block.count * B; ++n) ds_ji[n] *= slope_ji[n];
+    for (std::int64_t n = 0; n < B * B; ++n) store(ds_rows[n], ds_ji[n]);
     pair_rows(ds_rows, B, ds_pairs);
     bf16_product(d, B, B, packed(keys.turned_k), B, ds_pairs, B, dq_di, B, true);
     if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient

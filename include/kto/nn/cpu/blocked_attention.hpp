@@ -11,8 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "kto/nn/alibi.hpp"
+#include "kto/nn/attention_form.hpp"
 #include "kto/nn/cpu/bf16_attention.hpp"
 #include "kto/nn/cpu/token_attention.hpp"
+#include "kto/nn/kept.hpp"
 
 namespace kto {
 
@@ -45,6 +48,7 @@ void attention_forward_block(const AttentionInput<float>& in, const Segment& seg
     const auto keys = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
     const auto values = in.values(block.in_prefix ? in.prefix_v : in.v, block.token, head);
     product<R, C>(block.count, B, d, keys.data, keys.stride, 1, {q_di, B}, {score_ji, B}, false);
+    finish_scores(in, block, head, segment.prefix_length + first, 1, score_ji);
     mask_block(block, in.window, score_ji, -1e30F);
     std::copy(max_i, max_i + B, shrink_i);
     for (std::int64_t j = 0; j < block.count; ++j)
@@ -84,7 +88,7 @@ void attention_backward_block(const AttentionInput<float>& in, const Segment& se
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, v = in.value_width, token = segment.begin + first;
   float *q_di = scratch, *grad_vi = q_di + d * B, *p_ji = grad_vi + v * B, *ds_ji = p_ji + B * B,
-        *dq_id = ds_ji + B * B, *log_sum_i = dq_id + B * d, *delta_i = log_sum_i + B;
+        *slope_ji = ds_ji + B * B, *dq_id = slope_ji + B * B, *log_sum_i = dq_id + B * d, *delta_i = log_sum_i + B;
   const auto q_rows = in.queries(in.q, token, head), grad_rows = in.outputs(grad_out, token, head),
              out_rows = in.outputs(out, token, head);
   transpose_block(q_rows, count, d, q_di);
@@ -101,12 +105,15 @@ void attention_backward_block(const AttentionInput<float>& in, const Segment& se
     const auto values = in.values(block.in_prefix ? in.prefix_v : in.v, block.token, head);
     product<R, C>(block.count, B, d, keys.data, keys.stride, 1, {q_di, B}, {p_ji, B}, false);
     product<R, C>(block.count, B, v, values.data, values.stride, 1, {grad_vi, B}, {ds_ji, B}, false);
+    const float scale = finish_scores(in, block, head, segment.prefix_length + first, in.scale, p_ji, slope_ji);
     for (std::int64_t j = 0; j < block.count; ++j)
-      for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * in.scale - log_sum_i[i]);
+      for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * scale - log_sum_i[i]);
     mask_block(block, in.window, p_ji, 0.0F);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i)
         ds_ji[j * B + i] = p_ji[j * B + i] * (ds_ji[j * B + i] - delta_i[i]) * in.scale;
+    if (in.soft_cap > 0)
+      for (std::int64_t n = 0; n < block.count * B; ++n) ds_ji[n] *= slope_ji[n];
     product<R, C>(count, d, block.count, ds_ji, 1, B, keys, {dq_id, d}, true);
     if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
     const std::int64_t place = block.token * in.kv_heads + head / (in.heads / in.kv_heads);
@@ -117,7 +124,7 @@ void attention_backward_block(const AttentionInput<float>& in, const Segment& se
     for (std::int64_t c = 0; c < d; ++c) grad_q[((token + i) * in.heads + head) * d + c] = dq_id[i * d + c];
 }
 inline std::int64_t backward_scratch(std::int64_t d, std::int64_t v) {
-  return attention_block * (2 * d + v + 2 * attention_block + 2);
+  return attention_block * (2 * d + v + 3 * attention_block + 2);
 }
 
 /// The numbers of segments of which one is a prefix of others, or all share one, are one group: they add to the same
@@ -152,10 +159,34 @@ struct AttentionTask {
   std::int64_t head, first, count;
 };
 
+/// As the kernels read it.
+inline Tensor plain(const Tensor& x, at::ScalarType type) { return x.to(type).contiguous(); }
+
+/// An AttentionForm as the kernels read it; they read its tensors while it lives.
+struct ScoreNumbers {
+  const AttentionForm& form;
+  Tensor sinks_H, bias_HS;
+
+  /// For that many heads and positions.
+  ScoreNumbers(const AttentionForm& given, std::int64_t num_heads, std::int64_t num_positions) : form(given) {
+    if (form.sinks_H.defined()) sinks_H = plain(form.sinks_H, at::kFloat);
+    if (form.alibi) bias_HS = alibi_key_biases(*form.alibi, num_heads, num_positions, at::kCPU, at::kFloat);
+  }
+  ScoreNumbers(const AttentionForm& given, std::int64_t num_heads, const std::vector<Segment>& segments)
+      : ScoreNumbers(given, num_heads, num_positions(segments)) {}
+
+  /// With room for a whole block of queries behind the last position.
+  static std::int64_t num_positions(const std::vector<Segment>& segments) {
+    std::int64_t out = 0;
+    for (const Segment& segment : segments) out = std::max(out, segment.prefix_length + segment.length);
+    return out + attention_block;
+  }
+};
+
 template <class Number>
 AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                                       const KeysValues& prefix, std::optional<std::int64_t> window, double scale,
-                                       const Tensor& sinks_H) {
+                                       const KeysValues& prefix, const ScoreNumbers& scores) {
+  const auto data = [](const Tensor& numbers) { return numbers.defined() ? numbers.const_data_ptr<float>() : nullptr; };
   return {.q = q_NHd.const_data_ptr<Number>(),
           .k = k_NKd.const_data_ptr<Number>(),
           .v = v_NKd.const_data_ptr<Number>(),
@@ -165,9 +196,12 @@ AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd,
           .kv_heads = k_NKd.size(1),
           .width = q_NHd.size(2),
           .value_width = v_NKd.size(2),
-          .window = window.value_or(std::numeric_limits<std::int64_t>::max() / 2),
-          .scale = static_cast<float>(scale),
-          .sinks = sinks_H.defined() ? sinks_H.const_data_ptr<float>() : nullptr};
+          .window = scores.form.window.value_or(std::numeric_limits<std::int64_t>::max() / 2),
+          .scale = static_cast<float>(scores.form.scale),
+          .soft_cap = static_cast<float>(scores.form.soft_cap),
+          .biases = data(scores.bias_HS),
+          .positions = scores.bias_HS.defined() ? scores.bias_HS.size(1) : 0,
+          .sinks = data(scores.sinks_H)};
 }
 
 /// Whether the kernels of bf16_attention.hpp take it.
@@ -176,15 +210,10 @@ inline bool takes_bf16_attention(const Tensor& q_NHd, const Tensor& v_NKd) {
          has_bf16_product();
 }
 
-/// As the kernels read it.
-inline Tensor plain(const Tensor& x, at::ScalarType type) { return x.to(type).contiguous(); }
-inline Tensor plain_sinks(const Tensor& sinks_H) { return sinks_H.defined() ? plain(sinks_H, at::kFloat) : sinks_H; }
-
 /// What the backward pass needs besides its tensors.
-struct AttentionPlan : torch::CustomClassHolder {
+struct AttentionPlan {
   std::vector<Segment> segments;
-  std::optional<std::int64_t> window;
-  double scale;
+  AttentionForm form;  ///< without sinks, which are saved as a tensor
 };
 
 /// A sink's score moves the softmax of each token as a key's would whose value is 0.
@@ -198,11 +227,11 @@ inline Tensor sinks_grad(const Tensor& sinks_H, const Tensor& log_sum_NH, const 
 struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
                         const Tensor& v_NKd, const std::optional<Tensor>& sinks_H, const KeysValues& prefix,
-                        const std::vector<Segment>& segments, std::optional<std::int64_t> window, double scale) {
+                        const std::vector<Segment>& segments, AttentionForm form) {
     const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd, v_NKd);
     const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
-    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type),
-                 sinks = plain_sinks(sinks_H.value_or(Tensor()));
+    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
+    const ScoreNumbers scores(form, q.size(1), segments);
     const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
     const Tensor out_NHd = at::empty({q.size(0), q.size(1), v.size(2)}, q.options()),
                  log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
@@ -213,7 +242,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
           tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
     auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
     if (narrow) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, window, scale, sinks);
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
       const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
       auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
@@ -224,7 +253,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, window, scale, sinks);
+      const auto in = attention_input<float>(q, k, v, before, scores);
       auto* out = out_NHd.mutable_data_ptr<float>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
         const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
@@ -238,11 +267,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     const Tensor result = out_NHd.to(q_NHd.scalar_type());
     ctx->save_for_backward(
         {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH, sinks_H.value_or(Tensor())});
-    const auto plan = c10::make_intrusive<AttentionPlan>();
-    plan->segments = segments;
-    plan->window = window;
-    plan->scale = scale;
-    ctx->saved_data["plan"] = at::IValue::make_capsule(plan);
+    form.sinks_H = Tensor();
+    keep(ctx, "plan", AttentionPlan{segments, form});
     return result;
   }
 
@@ -259,8 +285,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q),
                  grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)),
                  grad_v = at::zeros(v.sizes(), grad_k.options());
-    const auto capsule = ctx->saved_data["plan"].toCapsule();
-    const auto& plan = static_cast<const AttentionPlan&>(*capsule);
+    const auto& plan = *kept<AttentionPlan>(ctx, "plan");
+    const ScoreNumbers scores(plan.form, q.size(1), plan.segments);
     // A group of segments and a key head add to gradients that no other task touches.
     const auto groups = groups_by_prefix(plan.segments);
     const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
@@ -277,7 +303,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       });
     };
     if (narrow) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, plan.window, plan.scale, {});
+      const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
       const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
       const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
       auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
@@ -287,7 +313,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, plan.window, plan.scale, {});
+      const auto in = attention_input<float>(q, k, v, before, scores);
       const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>();
       auto* to_q = grad_q.mutable_data_ptr<float>();
       for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
@@ -300,7 +326,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     }
     const at::ScalarType given = saved[0].scalar_type();
     const Tensor grad_sinks = saved[7].defined() ? sinks_grad(saved[7], saved[6], out_NHd, grad_NHd) : Tensor();
-    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), grad_sinks, {}, {}, {}, {}};
+    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), grad_sinks, {}, {}, {}};
   }
 };
 
@@ -311,20 +337,27 @@ inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segme
 }
 
 inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_1Kd, const Tensor& v_1Kd, const KeysValues& prefix,
-                                const Segment& segment, std::optional<std::int64_t> window, double scale,
-                                const Tensor& sinks_H) {
+                                const Segment& segment, const AttentionForm& form) {
   const at::ScalarType type = q_1Hd.scalar_type();
   const auto seen = [&](const Tensor& x) {
     return plain(x.narrow(0, segment.prefix_begin, segment.prefix_length), type);
   };
   const KeysValues before{seen(prefix.k_NKd), seen(prefix.v_NKd)};
   const Tensor q = plain(q_1Hd, type), k = plain(k_1Kd, type), v = plain(v_1Kd, type),
-               out_1Hd = at::empty({1, q.size(1), v.size(2)}, q.options()), sinks = plain_sinks(sinks_H);
+               out_1Hd = at::empty({1, q.size(1), v.size(2)}, q.options());
+  const ScoreNumbers scores(form, q.size(1), segment.prefix_length + 1);
   visit_type(type, [&]<class Number>(Number*) {
-    token_attention(attention_input<Number>(q, k, v, before, window, scale, sinks), segment.prefix_length,
+    token_attention(attention_input<Number>(q, k, v, before, scores), segment.prefix_length,
                     out_1Hd.mutable_data_ptr<Number>());
   });
   return out_1Hd;
+}
+
+/// causal_attention by these kernels.
+inline Tensor blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd, const KeysValues& prefix,
+                                const std::vector<Segment>& segments, const AttentionForm& form) {
+  return BlockedAttention::apply(
+      q_NHd, k_NKd, v_NKd, form.sinks_H.defined() ? std::optional(form.sinks_H) : std::nullopt, prefix, segments, form);
 }
 
 /// Whether the kernels take it: floating types up to float32 on the CPU. Those for bfloat16 on processors with tile

@@ -27,6 +27,12 @@ void token_attention_head(const AttentionInput<Number>& in, std::int64_t prefix_
   }
   for (std::int64_t g = 0; g < G; ++g) {
     float* p_T = scratch + g * T;
+    if (in.soft_cap > 0)
+      for (std::int64_t t = 0; t < T; ++t) p_T[t] = in.soft_cap * vector_tanh(p_T[t] / in.soft_cap);
+    if (in.biases != nullptr) {
+      const float* of_keys = in.biases + (kv_head * G + g) * in.positions + first;
+      for (std::int64_t t = 0; t < T; ++t) p_T[t] += of_keys[t] - of_keys[T - 1];
+    }
     const auto [start_most, start_total] = in.start(kv_head * G + g);
     const float most = std::max(start_most, vector_max(T, [&](std::int64_t t) { return p_T[t]; }));
     for (std::int64_t t = 0; t < T; ++t) p_T[t] = vector_exp(p_T[t] - most);
