@@ -59,17 +59,22 @@ Tensor logits(const Decoder& decoder, const Tensor& ids_BT) {
   return head_logits(decoder.hidden(sequences), decoder.head()).unflatten(0, {ids_BT.size(0), -1});
 }
 
-/// Loads `folder` with transformers, if a Python has it, and compares logits.
-void check_with_transformers(const Decoder& decoder, const fs::path& folder) {
-  const char* python = std::getenv("KTO_PYTHON");
-  if (python == nullptr || *python == '\0') {
-    WARN("skipped: the saved model was not loaded with transformers; set KTO_PYTHON to a Python that has it");
-    return;
-  }
+/// Writes what transformers has to give for a saved model.
+void expect_logits(const Decoder& decoder, const fs::path& folder) {
   const Tensor ids_BT = at::arange(24).mul(7).remainder(decoder.spec.vocab_size).view({2, 12});
   save_safetensors(folder / "expected_logits.safetensors", {{"ids", ids_BT}, {"logits", logits(decoder, ids_BT)}});
-  const std::string script = std::string(KTO_SOURCE_DIR) + "/tests/model/check_saved_model.py";
-  CHECK(std::system(concat('"', python, "\" \"", script, "\" \"", folder.string(), '"').c_str()) == 0);
+}
+
+/// Loads folders after expect_logits with transformers, if a Python has it, and compares logits.
+void check_with_transformers(const std::vector<fs::path>& folders) {
+  const char* python = std::getenv("KTO_PYTHON");
+  if (python == nullptr || *python == '\0') {
+    WARN("skipped: saved models were not loaded with transformers; set KTO_PYTHON to a Python that has it");
+    return;
+  }
+  std::string command = concat('"', python, "\" \"", KTO_SOURCE_DIR, "/tests/model/check_saved_model.py\"");
+  for (const fs::path& folder : folders) command += concat(" \"", folder.string(), '"');
+  CHECK(std::system(command.c_str()) == 0);
 }
 
 TEST_CASE("parameters are float32 masters that require a gradient, whatever the file holds") {
@@ -168,7 +173,8 @@ TEST_CASE("a tied head is tied as transformers ties it") {
   CHECK(same(untied, both));
   save_pretrained(untied, scratch.path / "untied", source);
   CHECK(read_json(scratch.path / "untied/config.json")["tie_word_embeddings"] == false);
-  check_with_transformers(untied, scratch.path / "untied");
+  expect_logits(untied, scratch.path / "untied");
+  check_with_transformers({scratch.path / "untied"});
 
   save_checkpoint(source, weights, 5000);  // an index that names the tied head, which no shard holds
   Json index = read_json(source / "model.safetensors.index.json");
@@ -210,10 +216,6 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
   CHECK(config == read_json(source / "config.json"));
   CHECK(same(load_pretrained(target), weights));
   CHECK(SafetensorsFile(target / "model.safetensors").metadata().at("format") == "pt");
-  fs::remove(target / "generation_config.json");
-  fs::remove(target / "tokenizer_config.json");
-  fs::remove(target / "tokenizer.json");
-  check_with_transformers(decoder, target);
 
   SECTION("as the files were when the model was loaded") {
     const ModelFiles files(source);
@@ -229,12 +231,17 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
     CHECK(same(load_pretrained(scratch.path / "last"), weights));
   }
   SECTION("in shards, into the folder that it came from, in the parameters' type") {
+    const fs::path whole = scratch.path / "whole";
+    for (const char* name : {"generation_config.json", "tokenizer_config.json", "tokenizer.json"})
+      fs::remove(target / name);
+    fs::copy(target, whole);
+    expect_logits(decoder, whole);
     save_pretrained(load_pretrained(target, at::kBFloat16), target, target, {}, 5000);
     CHECK_FALSE(fs::exists(target / "model.safetensors"));
     CHECK(read_json(target / "config.json")["torch_dtype"] == "bfloat16");
     CHECK(same(load_pretrained(target), weights));
-    fs::remove(target / "expected_logits.safetensors");
-    check_with_transformers(load_pretrained(target), target);
+    expect_logits(load_pretrained(target), target);
+    check_with_transformers({whole, target});
   }
   SECTION("a failed save leaves the folder unchanged") {
     fs::create_directories(scratch.path / "broken");
@@ -288,10 +295,13 @@ TEST_CASE("families with names of their own are read under them, and saved under
                                                       {"gptj_plain", "lm_head.bias"},
                                                       {"apertus_plain", "model.layers.1.mlp.act_fn.eps"},
                                                       {"nanochat_plain", "lm_head.weight"}};
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source";
+  std::vector<fs::path> all_saved;
   for (const auto& [name, also] : also_named) {
     INFO(name);
-    const Scratch scratch;
-    const fs::path source = scratch.path / "source", saved = scratch.path / "saved";
+    const fs::path saved = scratch.path / name;
+    all_saved.push_back(saved);
     const Json config = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/models" / (name + ".json")).at("config");
     const Tensors weights = make_source(source, config);
     const Decoder decoder = load_pretrained(source);
@@ -299,7 +309,7 @@ TEST_CASE("families with names of their own are read under them, and saved under
     save_pretrained(decoder, saved, source);
     CHECK(Checkpoint(saved).contains(also));
     CHECK(same(load_pretrained(saved), weights));
-    check_with_transformers(decoder, saved);
+    expect_logits(decoder, saved);
     Tensors bare = weights;  // of the backbone alone
     const std::string prefix = decoder.spec.names.prefix;
     for (auto& item : bare)
@@ -307,6 +317,7 @@ TEST_CASE("families with names of their own are read under them, and saved under
     save_checkpoint(source, bare);
     CHECK(same(load_pretrained(source), weights));
   }
+  check_with_transformers(all_saved);
 }
 
 TEST_CASE("the models of the golden cases load, run and are saved for transformers") {
@@ -316,12 +327,15 @@ TEST_CASE("the models of the golden cases load, run and are saved for transforme
     return;
   }
   const Scratch scratch;
+  std::vector<fs::path> all_saved;
   for (const auto& entry : fs::directory_iterator(models)) {
     if (!fs::exists(entry.path() / "config.json")) continue;
     const Decoder decoder = load_pretrained(entry.path());
-    save_pretrained(decoder, scratch.path / entry.path().filename(), entry.path());
-    check_with_transformers(decoder, scratch.path / entry.path().filename());
+    all_saved.push_back(scratch.path / entry.path().filename());
+    save_pretrained(decoder, all_saved.back(), entry.path());
+    expect_logits(decoder, all_saved.back());
   }
+  check_with_transformers(all_saved);
 }
 
 }  // namespace
