@@ -26,6 +26,8 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 GPT2 = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512)
+DELTA = dict(layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=4,
+             linear_key_head_dim=8, linear_value_head_dim=8, partial_rotary_factor=0.5)  # fmt: skip
 CHANGES = {  # beside what all have
     "bloom": dict(hidden_size=32, n_layer=2, n_head=4),
     "falcon": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
@@ -34,8 +36,11 @@ CHANGES = {  # beside what all have
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
     "gptj": GPT2 | dict(rotary_dim=4),
+    "lfm2": dict(layer_types=["conv", "full_attention"], block_multiple_of=8),
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
     "phi3": dict(pad_token_id=None),
+    "qwen3_5_text": DELTA,
+    "qwen3_next": DELTA | dict(num_experts=0),
 }  # fmt: skip
 
 

@@ -42,8 +42,13 @@ void check_batch(const Decoder& decoder, const std::vector<Example>& examples, c
 }
 
 TEST_CASE("a batch with each prompt once scores as one with every row whole", "[shared_prompt]") {
-  const Json json = Json::parse(R"({"model_type": "qwen2", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
-      "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true})");
+  Json json = Json::parse(R"({"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+      "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true, "head_dim": 8,
+      "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 12, "linear_value_head_dim": 8})");
+  const auto [family, mixer] = GENERATE(table<const char*, const char*>(
+      {{"qwen2", "full_attention"}, {"lfm2", "conv"}, {"qwen3_5_text", "linear_attention"}}));
+  json["model_type"] = family;
+  json["layer_types"] = {mixer, "full_attention"};
   Decoder decoder = case_decoder(parse_model_config(json, "test"), at::kDouble);
   // Rows 0, 2 and 3 have one prompt; row 4 has none, row 5 one of a single token.
   const std::vector<Example> examples{example(0, 9, 10, 5), example(1, 4, 11, 7), example(0, 9, 12, 1),
@@ -51,7 +56,7 @@ TEST_CASE("a batch with each prompt once scores as one with every row whole", "[
   for (const bool recompute : {false, true}) {
     decoder.recompute = recompute;
     for (const std::int64_t max_length : {1000, 14, 11}) {
-      CAPTURE(recompute, max_length);
+      CAPTURE(family, recompute, max_length);
       check_batch(decoder, examples, {1, 2, 3, 4, 5, 0}, max_length);
       check_batch(decoder, {examples[1]}, {0}, max_length);
     }

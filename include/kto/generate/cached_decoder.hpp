@@ -14,30 +14,41 @@ namespace kto {
 
 // Shapes: L new tokens after P earlier ones, D width, K key/value heads, d head dimension.
 
-/// The tokens seen so far, and their keys and values per layer, in buffers that grow by doubling.
+/// The tokens seen so far, and per layer their keys and values, in buffers that grow by doubling, or the state after
+/// them.
 class KvCache {
  public:
   std::int64_t length() const { return static_cast<std::int64_t>(ids_.size()); }
   const std::vector<std::int32_t>& ids() const { return ids_; }
 
-  /// Drops all tokens after the first `length`.
-  void truncate(std::int64_t length) { ids_.resize(static_cast<std::size_t>(length)); }
+  /// Drops the tokens after the first `length`, or all tokens if a layer has a state, which goes forward only.
+  void truncate(std::int64_t length) {
+    const bool has_state =
+        std::ranges::any_of(layers_, [](const LayerMemory& layer) { return layer.conv.x_NC.defined(); });
+    if (has_state && length < this->length()) *this = {};
+    ids_.resize(std::min(ids_.size(), static_cast<std::size_t>(length)));
+  }
 
-  /// Keys and values of the tokens seen, [P, K, d] each, as views of the cache. Empty before the first token.
+  /// Keys and values of the tokens seen, [P, K, d] each, as views of the cache, and states. Empty before the first token.
   Decoder::Prefix prefix() const {
     if (ids_.empty()) return {};
-    Decoder::Prefix out;
-    for (const KeysValues& layer : layers_)
-      out.push_back({layer.k_NKd.narrow(0, 0, length()), layer.v_NKd.narrow(0, 0, length())});
+    Decoder::Prefix out = layers_;
+    for (LayerMemory& layer : out)
+      for (Tensor* tensor : {&layer.attention.k_NKd, &layer.attention.v_NKd})
+        if (tensor->defined()) *tensor = tensor->narrow(0, 0, length());
     return out;
   }
 
-  /// Appends `ids`, whose keys and values are `kept`.
-  void append(std::span<const std::int32_t> ids, const Decoder::Prefix& kept) {
+  /// Appends `ids`, whose keys and values are `kept`, or the states after them.
+  void append(std::span<const std::int32_t> ids, const Decoder::Prefix& kept, const ModelSpec& spec) {
     layers_.resize(kept.size());
     for (std::size_t i = 0; i < kept.size(); ++i) {
-      put(layers_[i].k_NKd, kept[i].k_NKd);
-      put(layers_[i].v_NKd, kept[i].v_NKd);
+      if (!spec.layers[i].has_attention()) {
+        layers_[i] = carried_on(spec.layers[i], layers_[i], kept[i], length() + static_cast<std::int64_t>(ids.size()));
+        continue;
+      }
+      put(layers_[i].attention.k_NKd, kept[i].attention.k_NKd);
+      put(layers_[i].attention.v_NKd, kept[i].attention.v_NKd);
     }
     ids_.insert(ids_.end(), ids.begin(), ids.end());
   }
@@ -77,7 +88,7 @@ inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<co
   sequences.segments = {{.begin = 0, .length = count, .prefix_begin = 0, .prefix_length = before}};
   Decoder::Prefix kept;
   const Tensor hidden_LD = decoder.hidden(sequences, cache.prefix(), &kept);
-  cache.append(ids, kept);
+  cache.append(ids, kept, decoder.spec);
   return hidden_LD;
 }
 

@@ -25,6 +25,7 @@
 #include "kto/model/families/granite.hpp"
 #include "kto/model/families/helium.hpp"
 #include "kto/model/families/hunyuan.hpp"
+#include "kto/model/families/lfm2.hpp"
 #include "kto/model/families/llama.hpp"
 #include "kto/model/families/ministral.hpp"
 #include "kto/model/families/mistral.hpp"
@@ -37,6 +38,7 @@
 #include "kto/model/families/phi3.hpp"
 #include "kto/model/families/qwen2.hpp"
 #include "kto/model/families/qwen3.hpp"
+#include "kto/model/families/qwen3_next.hpp"
 #include "kto/model/families/seed_oss.hpp"
 #include "kto/model/families/smollm3.hpp"
 #include "kto/model/families/stablelm.hpp"
@@ -47,12 +49,12 @@ namespace kto {
 namespace detail {
 
 inline constexpr const Family* families[] = {
-    &apertus,  &arcee,       &bloom,      &cohere,    &cohere2,  &deepseek_v3, &ernie4_5,
-    &exaone4,  &falcon,      &gemma,      &gemma2,    &gemma3,   &glm,         &glm4,
-    &gpt2,     &gpt_bigcode, &gpt_neox,   &gptj,      &granite,  &helium,      &hunyuan_v1_dense,
-    &llama,    &ministral,   &ministral3, &mistral,   &nanochat, &nemotron,    &olmo,
-    &olmo2,    &olmo3,       &opt,        &phi,       &phi3,     &qwen2,       &qwen3,
-    &seed_oss, &smollm3,     &stablelm,   &starcoder2};
+    &apertus, &arcee,       &bloom,      &cohere,     &cohere2, &deepseek_v3, &ernie4_5,
+    &exaone4, &falcon,      &gemma,      &gemma2,     &gemma3,  &glm,         &glm4,
+    &gpt2,    &gpt_bigcode, &gpt_neox,   &gptj,       &granite, &helium,      &hunyuan_v1_dense,
+    &lfm2,    &llama,       &ministral,  &ministral3, &mistral, &nanochat,    &nemotron,
+    &olmo,    &olmo2,       &olmo3,      &opt,        &phi,     &phi3,        &qwen2,
+    &qwen3,   &qwen3_5,     &qwen3_next, &seed_oss,   &smollm3, &stablelm,    &starcoder2};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =

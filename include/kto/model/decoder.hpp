@@ -43,11 +43,11 @@ struct Decoder {
   /// embeddings of a sequence of T tokens. 0: none.
   double neftune_noise_alpha = 0;
 
-  /// The key/value cache of a row, for tokens that follow it: each layer's keys and values.
-  using Prefix = std::vector<KeysValues>;
+  /// The cache of a row, for tokens that follow it: each layer's keys and values, or states.
+  using Prefix = std::vector<LayerMemory>;
 
   /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
-  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's keys and values.
+  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's own.
   Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr) const;
   /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
   /// passes with and without gradient, nor with rotary frequencies that depend on the longest sequence of a pass.
@@ -161,11 +161,11 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
-    const KeysValues prefix = before.empty() ? KeysValues{} : before[i];
+    LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
+    const LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
     // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
     const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix](const Tensor& input_ND,
-                                                                                   KeysValues* keeps_now) {
+                                                                                   LayerMemory* keeps_now) {
       return layer_forward(*context, of, layer, input_ND, prefix, keeps_now);
     };
     if (!recompute) {

@@ -8,6 +8,7 @@
 
 #include "kto/collate/batch.hpp"
 #include "kto/model/latent.hpp"
+#include "kto/model/mixers.hpp"
 #include "kto/model/normalize.hpp"
 #include "kto/nn/attention.hpp"
 #include "kto/nn/rotate.hpp"
@@ -31,8 +32,8 @@ struct LayerPass {
   const LayerContext& context;
   const LayerSpec& spec;
   const DecoderLayer& layer;
-  const KeysValues& prefix;
-  KeysValues* kept;
+  const LayerMemory& prefix;
+  LayerMemory* kept;
 };
 
 /// Queries, keys and values by head, from the output of the projections. Values are copied out of one projection for
@@ -44,6 +45,10 @@ inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>&
     return clamped.unflatten(-1, {-1, d});
   };
   if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
+  if (spec.layout == QkvLayout::gated) {
+    const auto with_gate = projected[0].unflatten(-1, {H, 2, d}).unbind(-2);
+    return {with_gate[0], heads(projected[1]), heads(projected[2]), with_gate[1]};
+  }
   const Tensor all = heads(projected[0]);
   if (spec.layout == QkvLayout::stacked) {
     const auto parts = all.split_with_sizes({H, K, K}, -2);
@@ -90,21 +95,34 @@ inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>
 /// The attention's output before its projection, [N, H v].
 inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& projected) {
   const AttentionSpec& spec = pass.spec.attention;
-  const auto [q_NHd, k_NKd, v_NKv] = positioned_heads(pass, projected);
-  if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), v_NKv.detach()};
-  return causal_attention(q_NHd, k_NKd, v_NKv, pass.context.segments,
-                          {.window = spec.window,
-                           .scale = spec.scale,
-                           .soft_cap = spec.soft_cap,
-                           .alibi = spec.alibi,
-                           .sinks_H = pass.layer.sinks.score_H},
-                          pass.prefix)
-      .flatten(-2);
+  const auto [q_NHd, k_NKd, v_NKv, gate_NHd] = positioned_heads(pass, projected);
+  if (pass.kept != nullptr) pass.kept->attention = {k_NKd.detach(), v_NKv.detach()};
+  const Tensor out_NHv = causal_attention(q_NHd, k_NKd, v_NKv, pass.context.segments,
+                                          {.window = spec.window,
+                                           .scale = spec.scale,
+                                           .soft_cap = spec.soft_cap,
+                                           .alibi = spec.alibi,
+                                           .sinks_H = pass.layer.sinks.score_H},
+                                          pass.prefix.attention);
+  return (gate_NHd.defined() ? out_NHv * gate_NHd.sigmoid() : out_NHv).flatten(-2);
 }
 
-inline std::vector<const Linear*> qkv_projections(const AttentionSpec& spec, const DecoderLayer& layer) {
-  if (spec.latent) return latent_projections(*spec.latent, layer);
-  if (spec.layout == QkvLayout::separate) return {&layer.q_proj, &layer.k_proj, &layer.v_proj};
+/// The same of whatever mixer the layer has.
+inline Tensor mixed(const LayerPass& pass, const std::vector<Tensor>& projected) {
+  const MixerPass mixer{pass.layer.mixer, pass.context.segments, pass.prefix, pass.kept};
+  if (pass.spec.short_conv) return short_conv_output(mixer, projected);
+  if (pass.spec.delta_rule) return delta_rule_output(*pass.spec.delta_rule, mixer, projected);
+  return attended(pass, projected);
+}
+
+/// The first projections of the mixer.
+inline std::vector<const Linear*> mixer_projections(const LayerSpec& spec, const DecoderLayer& layer) {
+  const MixerModules& mixer = layer.mixer;
+  if (spec.short_conv) return {&mixer.in_proj};
+  if (spec.delta_rule && spec.delta_rule->is_grouped) return {&mixer.qkvz_proj, &mixer.ba_proj};
+  if (spec.delta_rule) return {&mixer.qkv_proj, &mixer.z_proj, &mixer.b_proj, &mixer.a_proj};
+  if (spec.attention.latent) return latent_projections(*spec.attention.latent, layer);
+  if (has_separate_projections(spec.attention)) return {&layer.q_proj, &layer.k_proj, &layer.v_proj};
   return {&layer.qkv_proj};
 }
 inline std::vector<const Linear*> mlp_projections(const MlpSpec& spec, const DecoderLayer& layer) {
@@ -132,7 +150,7 @@ inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std
 inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   const auto& [context, spec, layer, prefix, kept] = pass;
   const at::ScalarType compute = context.compute;
-  const auto qkv = qkv_projections(spec.attention, layer), mlp = mlp_projections(spec.mlp, layer);
+  const auto qkv = mixer_projections(spec, layer), mlp = mlp_projections(spec.mlp, layer);
   std::vector<Tensor> projected;
   if (spec.before_mlp) {
     projected = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute, qkv);
@@ -144,7 +162,7 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
     projected = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute, all);
   }
   const Tensor attention_ND =
-      residual_of(pass, layer.o_proj(attended(pass, projected)), spec.after_attention, layer.after_attention);
+      residual_of(pass, layer.o_proj(mixed(pass, projected)), spec.after_attention, layer.after_attention);
   const Tensor mlp_ND =
       residual_of(pass, mlp_output(spec.mlp, layer, projected, qkv.size()), spec.after_mlp, layer.after_mlp);
   return hidden_ND + attention_ND + mlp_ND;
@@ -153,9 +171,9 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 /// A layer whose norms follow its sums.
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   const auto& [context, spec, layer, prefix, kept] = pass;
-  const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, qkv_projections(spec.attention, layer));
+  const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, mixer_projections(spec, layer));
   const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
-                                      hidden_ND + layer.o_proj(attended(pass, qkv)), hidden_ND.scalar_type());
+                                      hidden_ND + layer.o_proj(mixed(pass, qkv)), hidden_ND.scalar_type());
   const auto mlp = normalized_linears({}, {}, middle_ND, context.compute, mlp_projections(spec.mlp, layer));
   return normalized(*spec.after_mlp, layer.after_mlp, middle_ND + mlp_output(spec.mlp, layer, mlp, 0),
                     hidden_ND.scalar_type());
@@ -164,17 +182,17 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 }  // namespace detail
 
 /// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
-/// itself if that is empty. `kept`, if given, receives the row's keys and values, without gradient.
+/// itself if that is empty. `kept`, if given, receives what tokens that follow need, without gradient.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
-                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
+                            const Tensor& hidden_ND, const LayerMemory& prefix = {}, LayerMemory* kept = nullptr) {
   const detail::LayerPass pass{context, spec, layer, prefix, kept};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
   const auto qkv = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute,
-                                      detail::qkv_projections(spec.attention, layer));
+                                      detail::mixer_projections(spec, layer));
   const Tensor attention_ND =
-      detail::residual_of(pass, layer.o_proj(detail::attended(pass, qkv)), spec.after_attention, layer.after_attention);
+      detail::residual_of(pass, layer.o_proj(detail::mixed(pass, qkv)), spec.after_attention, layer.after_attention);
   const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
   return middle[0] +

@@ -15,6 +15,7 @@ namespace kto::detail {
 
 struct HeadsOf {
   Tensor q_NHd, k_NKd, v_NKd;
+  Tensor gate_NHd = {};  ///< of the heads' outputs, where they have one
 };
 
 /// The projections of the layer's input: of the queries or their latents, and of the other latents.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kto/model/spec.hpp"
+#include "kto/nn/causal_conv.hpp"
 #include "kto/nn/linear.hpp"
 #include "kto/nn/norm.hpp"
 #include "kto/nn/xielu.hpp"
@@ -43,6 +44,21 @@ struct Sinks {
   Tensor score_H;
 };
 
+/// How fast the state of a delta rule decays: exp(-exp(a_log) softplus(x + dt_bias)).
+struct DeltaDecay {
+  Tensor a_log_H, dt_bias_H;
+};
+
+/// A token mixer other than attention; its output projection is the layer's o_proj.
+struct MixerModules {
+  Linear in_proj;                           ///< of a short convolution
+  Linear qkv_proj, z_proj, b_proj, a_proj;  ///< of a delta rule
+  Linear qkvz_proj, ba_proj;                ///< where it is_grouped
+  CausalConv conv;
+  DeltaDecay decay;
+  Norm norm;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
@@ -53,6 +69,7 @@ struct DecoderLayer {
   Linear gate_proj, up_proj, gate_up_proj, down_proj;
   Xielu xielu;
   Norm before_attention, after_attention, before_mlp, after_mlp;
+  MixerModules mixer;
 };
 
 /// What the parameters of a module look like.
@@ -102,8 +119,9 @@ void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Lay
   const std::int64_t D = spec.hidden_size, d = of.head_dim, Hd = of.num_heads * d, Kd = of.num_kv_heads * d;
   if (of.latent) {
     visit_latent_modules(spec, of, layer, prefix, visit);
-  } else if (of.layout == QkvLayout::separate) {
-    visit(prefix + names.q, layer.q_proj, ModuleShape{{Hd, D}, of.qkv_bias});
+  } else if (has_separate_projections(of)) {
+    const std::int64_t queries = of.layout == QkvLayout::gated ? 2 * Hd : Hd;
+    visit(prefix + names.q, layer.q_proj, ModuleShape{{queries, D}, of.qkv_bias});
     visit(prefix + names.k, layer.k_proj, ModuleShape{{Kd, D}, of.qkv_bias});
     visit(prefix + names.v, layer.v_proj, ModuleShape{{Kd, D}, of.qkv_bias});
   } else {
@@ -111,6 +129,48 @@ void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Lay
   }
   if (of.has_sinks) visit(prefix + names.sinks, layer.sinks, ModuleShape{{of.num_heads}});
   visit(prefix + names.output, layer.o_proj, ModuleShape{{D, of.num_heads * value_dim(of)}, of.output_bias});
+}
+
+template <class Layer, class Visit>
+void visit_short_conv_modules(const ModelSpec& spec, const ShortConvSpec& of, Layer& layer, const std::string& prefix,
+                              const Visit& visit) {
+  const std::int64_t D = spec.hidden_size;
+  visit(prefix + ".in_proj", layer.mixer.in_proj, ModuleShape{{3 * D, D}, of.has_bias});
+  visit(prefix + ".conv", layer.mixer.conv, ModuleShape{{D, 1, of.num_taps}, of.has_bias});
+  visit(prefix + ".out_proj", layer.o_proj, ModuleShape{{D, D}, of.has_bias});
+}
+
+template <class Layer, class Visit>
+void visit_delta_rule_modules(const ModelSpec& spec, const DeltaRuleSpec& of, Layer& layer, const std::string& prefix,
+                              const Visit& visit) {
+  const std::int64_t D = spec.hidden_size, H = of.num_value_heads, values = H * of.value_dim,
+                     channels = 2 * of.num_key_heads * of.key_dim + values;
+  auto& mixer = layer.mixer;
+  visit(prefix, mixer.decay, ModuleShape{{H}});
+  visit(prefix + ".conv1d", mixer.conv, ModuleShape{{channels, 1, of.num_taps}});
+  if (of.is_grouped) {
+    visit(prefix + ".in_proj_qkvz", mixer.qkvz_proj, ModuleShape{{channels + values, D}});
+    visit(prefix + ".in_proj_ba", mixer.ba_proj, ModuleShape{{2 * H, D}});
+  } else {
+    visit(prefix + ".in_proj_qkv", mixer.qkv_proj, ModuleShape{{channels, D}});
+    visit(prefix + ".in_proj_z", mixer.z_proj, ModuleShape{{values, D}});
+    visit(prefix + ".in_proj_b", mixer.b_proj, ModuleShape{{H, D}});
+    visit(prefix + ".in_proj_a", mixer.a_proj, ModuleShape{{H, D}});
+  }
+  visit(prefix + ".norm", mixer.norm, norm_shape(of.norm, {of.value_dim}));
+  visit(prefix + ".out_proj", layer.o_proj, ModuleShape{{D, values}});
+}
+
+template <class Layer, class Visit>
+void visit_mixer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
+                         const Visit& visit) {
+  const std::string mixer = prefix + spec.names.layer.mixer;
+  if (of.short_conv)
+    visit_short_conv_modules(spec, *of.short_conv, layer, mixer, visit);
+  else if (of.delta_rule)
+    visit_delta_rule_modules(spec, *of.delta_rule, layer, mixer, visit);
+  else
+    visit_attention_modules(spec, of.attention, layer, prefix, visit);
 }
 
 template <class Layer, class Visit>
@@ -132,7 +192,7 @@ template <class Layer, class Visit>
 void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                        const Visit& visit) {
   const LayerNames& names = spec.names.layer;
-  if (of.attention.qk_norm) {
+  if (of.has_attention() && of.attention.qk_norm) {
     const QkNormSpec& norms = *of.attention.qk_norm;
     const auto shape = [&](std::int64_t num_heads) {
       const std::int64_t d = of.attention.head_dim;
@@ -152,7 +212,7 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
-/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Sinks or Xielu.
+/// Calls visit(path, module, ModuleShape) for the modules of a layer.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
@@ -161,7 +221,7 @@ void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& laye
     if (shape.is_transposed) std::ranges::reverse(shape.weight);
     visit(path, module, shape);
   };
-  visit_attention_modules(spec, of.attention, layer, prefix, visit_linear);
+  visit_mixer_modules(spec, of, layer, prefix, visit_linear);
   visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
   visit_layer_norms(spec, of, layer, prefix, visit);
 }
@@ -180,6 +240,11 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
     visit_both(module.weight_D, module.bias_D);
   } else if constexpr (is_a<Module, OutputHead>) {
     visit_both(module.weight_VD, module.bias_V);
+  } else if constexpr (is_a<Module, CausalConv>) {
+    visit_both(module.weight_C1K, module.bias_C);
+  } else if constexpr (is_a<Module, DeltaDecay>) {
+    visit(path + ".dt_bias", module.dt_bias_H, shape.weight);
+    visit(path + ".A_log", module.a_log_H, shape.weight);
   } else if constexpr (is_a<Module, Xielu>) {
     visit(path + ".alpha_p", module.alpha_p, shape.weight);
     visit(path + ".alpha_n", module.alpha_n, shape.weight);

@@ -20,6 +20,7 @@ namespace kto {
 /// How projections hold queries, keys and values.
 enum class QkvLayout {
   separate,  ///< three projections
+  gated,     ///< three, and the queries' one has for each head its query and a gate of the head's output
   stacked,   ///< one: all queries, all keys, all values
   grouped    ///< one: for each key/value head its queries, its key and its value
 };
@@ -74,6 +75,30 @@ inline std::int64_t value_dim(const AttentionSpec& spec) {
   return spec.latent ? spec.latent->value_dim : spec.head_dim;
 }
 
+inline bool has_separate_projections(const AttentionSpec& spec) {
+  return spec.layout == QkvLayout::separate || spec.layout == QkvLayout::gated;
+}
+
+/// In place of attention, a gated short convolution (LFM2, arXiv:2511.23404): output(c * conv(b * x)), where one
+/// projection makes b, c and x.
+struct ShortConvSpec {
+  std::int64_t num_taps = 0;
+  bool has_bias = false;  ///< of both projections and of the convolution
+};
+
+/// In place of attention, the gated delta rule (arXiv:2412.06464): projections, a causal convolution with SiLU of
+/// queries, keys and values, the recurrence of nn/delta_rule.hpp, and a norm of each head times a gate.
+struct DeltaRuleSpec {
+  std::int64_t num_key_heads = 0;    ///< also of queries
+  std::int64_t num_value_heads = 0;  ///< a multiple
+  std::int64_t key_dim = 0;
+  std::int64_t value_dim = 0;
+  std::int64_t num_taps = 0;                 ///< of the convolution
+  Activation activation = Activation::silu;  ///< after the convolution
+  NormSpec norm;                             ///< of each head's values
+  bool is_grouped = false;                   ///< two projections, for each key head its parts; else four
+};
+
 /// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
 struct MlpSpec {
   std::int64_t intermediate_size = 0;
@@ -84,7 +109,7 @@ struct MlpSpec {
   bool is_xielu = false;  ///< the activation is xIELU, which has parameters, in place of `activation`
 };
 
-/// x + after(attention(before(x))), then the same with the feed-forward part; or, in parallel, both from one x.
+/// x + after(mixer(before(x))), where the mixer is the attention, then the same with the feed-forward part; or, in parallel, both from one x.
 struct LayerSpec {
   AttentionSpec attention;
   MlpSpec mlp;
@@ -93,6 +118,10 @@ struct LayerSpec {
   bool is_parallel = false;
   double residual_scale = 1;     ///< of what is added to x
   bool normalizes_sums = false;  ///< the norms are of the sums: after(x + attention(x)), and no norm stands before
+  std::optional<ShortConvSpec> short_conv = std::nullopt;  ///< in place of the attention
+  std::optional<DeltaRuleSpec> delta_rule = std::nullopt;  ///< in place of the attention
+
+  bool has_attention() const { return !short_conv && !delta_rule; }
 };
 
 /// transformers' names of modules; those of a layer follow the layer's own.
@@ -108,6 +137,7 @@ struct AttentionNames {
 };
 struct LayerNames {
   AttentionNames attention;
+  std::string mixer = "";  ///< the module that some layers have in place of the attention
   std::string gate = "mlp.gate_proj", up = "mlp.up_proj", gate_up = "mlp.gate_up_proj", down = "mlp.down_proj",
               activation = "mlp.act_fn";
   std::string before_attention = "input_layernorm", after_attention = "", before_mlp = "post_attention_layernorm",

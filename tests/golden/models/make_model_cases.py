@@ -169,6 +169,8 @@ def older(family, **changes):
 
 OPT = dict(intermediate_size="absent", num_key_value_heads="absent", dropout=0)
 FALCON = dict(intermediate_size="absent", num_key_value_heads="absent")
+DELTA = dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=12, linear_value_head_dim=8,
+             rms_norm_eps=1e-2)  # heads are small, and the norms of their outputs would enlarge rounding errors
 LONGROPE = dict(short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 2.5, 6.0, 11.0])
 LATENT = dict(num_key_value_heads=4, q_lora_rank=12, kv_lora_rank=10, qk_nope_head_dim=6, qk_rope_head_dim=4,
               v_head_dim=7, first_k_dense_replace=9)
@@ -365,6 +367,23 @@ CASES = {
              **FALCON | {"num_attention_heads": 6}), LONG),
     "bloom_plain": (older("bloom", n_head=8), LONG),
     "bloom_heads": (older("bloom", n_head=6, hidden_size=48, tie_word_embeddings=False, pad_token_id=3), LENGTHS),
+} | {
+    "lfm2_plain": (
+        tiny("lfm2", num_hidden_layers=3, block_multiple_of=8, layer_types=["conv", "full_attention", "conv"]), LENGTHS),
+    "lfm2_old_keys": (
+        tiny("lfm2", intermediate_size="absent", block_ff_dim=70, block_multiple_of=4, block_ffn_dim_multiplier=1.3,
+             full_attn_idxs=[1], conv_bias=True, conv_L_cache=5, tie_embedding=False, norm_eps=1e-3), LENGTHS),
+    "lfm2_as_named": (
+        tiny("lfm2", block_auto_adjust_ff_dim=False, full_attn_idxs=[0], conv_L_cache=2, pad_token_id=None), LENGTHS),
+    "qwen3_5_plain": (
+        tiny("qwen3_5_text", layer_types=["linear_attention", "full_attention"], head_dim=16, **DELTA), LENGTHS),
+    "qwen3_5_chunks": (
+        tiny("qwen3_5_text", num_hidden_layers=3, full_attention_interval=3, head_dim=8, attention_bias=True,
+             tie_word_embeddings=True, max_position_embeddings=256,
+             rope_parameters=rope("default", partial_rotary_factor=0.5, mrope_section=[1, 1, 0], mrope_interleaved=True),
+             **DELTA | dict(linear_num_value_heads=2)), [150, 70, 3]),
+    "qwen3_next_dense": (
+        tiny("qwen3_next", num_hidden_layers=4, num_experts=0, head_dim=8, partial_rotary_factor=0.5, **DELTA), LENGTHS),
 } | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Qwen3-Next and the text of Qwen3.5: the gated delta rule (arXiv:2412.06464), and in every fourth layer attention whose
+// output has a gate.
+#pragma once
+
+#include "kto/model/families/hybrid.hpp"
+
+namespace kto::detail {
+
+inline ModelSpec read_qwen3_5(const ConfigReader& config) {
+  const NormSpec norm = root_mean_square(config, /*offset=*/1);
+  ModelSpec out = read_decoder(config, norm);
+  out.names.layer.mixer = "linear_attn";
+  DeltaRuleSpec delta{.num_key_heads = config.positive("linear_num_key_heads"),
+                      .num_value_heads = config.positive("linear_num_value_heads"),
+                      .key_dim = config.positive("linear_key_head_dim"),
+                      .value_dim = config.positive("linear_value_head_dim"),
+                      .num_taps = config.positive("linear_conv_kernel_dim"),
+                      .activation = out.layers[0].mlp.activation,
+                      .norm = root_mean_square(config)};
+  check(delta.num_value_heads % delta.num_key_heads == 0, config.where, ": linear_num_value_heads ",
+        delta.num_value_heads, " is not a multiple of linear_num_key_heads ", delta.num_key_heads);
+  const std::vector<bool> attends = read_linear_layers(config, out);
+  for (std::size_t i = 0; i < out.layers.size(); ++i) {
+    AttentionSpec& attention = out.layers[i].attention;
+    attention.layout = QkvLayout::gated;
+    attention.qk_norm = QkNormSpec{.norm = norm};
+    attention.qkv_bias = attention.output_bias = config.flag("attention_bias", false);
+    if (!attends[i]) out.layers[i].delta_rule = delta;
+  }
+  return out;
+}
+
+inline ModelSpec read_qwen3_next(const ConfigReader& config) {
+  ModelSpec out = read_qwen3_5(config);
+  const std::int64_t step = config.positive("decoder_sparse_step");
+  const std::vector<std::int64_t> dense =
+      config.has("mlp_only_layers") ? config.integers("mlp_only_layers") : std::vector<std::int64_t>{};
+  for (std::size_t i = 0; i < out.layers.size(); ++i) {
+    const bool is_dense = config.integer("num_experts") == 0 || !is_nth(i, step) ||
+                          std::ranges::find(dense, static_cast<std::int64_t>(i)) != dense.end();
+    check(is_dense, config.where, ": layer ", i, " has experts, which are not supported for qwen3_next");
+    if (out.layers[i].delta_rule) out.layers[i].delta_rule->is_grouped = true;
+  }
+  return out;
+}
+
+inline constexpr Family qwen3_5{
+    .model_type = "qwen3_5_text",
+    .defaults = R"({"vocab_size": 248320, "intermediate_size": 12288, "num_attention_heads": 16,
+                    "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 32768,
+                    "partial_rotary_factor": 0.25, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128,
+                    "linear_value_head_dim": 128, "linear_num_key_heads": 16, "linear_num_value_heads": 32})",
+    .read = read_qwen3_5};
+inline constexpr Family qwen3_next{
+    .model_type = "qwen3_next",
+    .defaults = R"({"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 48,
+                    "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256,
+                    "max_position_embeddings": 32768, "partial_rotary_factor": 0.25, "linear_conv_kernel_dim": 4,
+                    "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+                    "linear_num_value_heads": 32, "decoder_sparse_step": 1, "num_experts": 512})",
+    .read = read_qwen3_next};
+
+}  // namespace kto::detail
