@@ -36,6 +36,7 @@
 #include "kto/model/families/phi3.hpp"
 #include "kto/model/families/qwen2.hpp"
 #include "kto/model/families/qwen3.hpp"
+#include "kto/model/families/qwen3_moe.hpp"
 #include "kto/model/families/seed_oss.hpp"
 #include "kto/model/families/smollm3.hpp"
 #include "kto/model/families/stablelm.hpp"
@@ -51,7 +52,7 @@ inline constexpr const Family* families[] = {&apertus,  &arcee,     &bloom,     
                                              &gpt_neox, &gptj,      &granite,    &helium,  &hunyuan_v1_dense,
                                              &llama,    &ministral, &ministral3, &mistral, &nanochat,
                                              &nemotron, &olmo,      &olmo2,      &olmo3,   &opt,
-                                             &phi,      &phi3,      &qwen2,      &qwen3,   &seed_oss,
+                                             &phi,      &phi3,      &qwen2,      &qwen3,   &qwen3_moe, &seed_oss,
                                              &smollm3,  &stablelm,  &starcoder2};
 
 /// Defaults that all families share.
