@@ -17,6 +17,7 @@
 #include "kto/model/families/ernie4_5.hpp"
 #include "kto/model/families/exaone4.hpp"
 #include "kto/model/families/falcon.hpp"
+#include "kto/model/families/gemma.hpp"
 #include "kto/model/families/gemma2.hpp"
 #include "kto/model/families/glm.hpp"
 #include "kto/model/families/gpt2.hpp"
@@ -38,6 +39,7 @@
 #include "kto/model/families/phi3.hpp"
 #include "kto/model/families/qwen2.hpp"
 #include "kto/model/families/qwen3.hpp"
+#include "kto/model/families/qwen3_moe.hpp"
 #include "kto/model/families/qwen3_next.hpp"
 #include "kto/model/families/seed_oss.hpp"
 #include "kto/model/families/smollm3.hpp"
@@ -49,12 +51,13 @@ namespace kto {
 namespace detail {
 
 inline constexpr const Family* families[] = {
-    &apertus, &arcee,       &bloom,      &cohere,     &cohere2, &deepseek_v3, &ernie4_5,
-    &exaone4, &falcon,      &gemma,      &gemma2,     &gemma3,  &glm,         &glm4,
-    &gpt2,    &gpt_bigcode, &gpt_neox,   &gptj,       &granite, &helium,      &hunyuan_v1_dense,
-    &lfm2,    &llama,       &ministral,  &ministral3, &mistral, &nanochat,    &nemotron,
-    &olmo,    &olmo2,       &olmo3,      &opt,        &phi,     &phi3,        &qwen2,
-    &qwen3,   &qwen3_5,     &qwen3_next, &seed_oss,   &smollm3, &stablelm,    &starcoder2};
+    &apertus,   &arcee,       &bloom,     &cohere,     &cohere2,  &deepseek_v3, &ernie4_5,
+    &exaone4,   &falcon,      &gemma,     &gemma2,     &gemma3,   &glm,         &glm4,
+    &gpt2,      &gpt_bigcode, &gpt_neox,  &gptj,       &granite,  &helium,      &hunyuan_v1_dense,
+    &lfm2,      &llama,       &ministral, &ministral3, &mistral,  &nanochat,    &nemotron,
+    &olmo,      &olmo2,       &olmo3,     &opt,        &phi,      &phi3,        &qwen2,
+    &qwen3,     &qwen3_5,     &qwen3_moe, &qwen3_next, &seed_oss, &smollm3,     &stablelm,
+    &starcoder2};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =

@@ -18,6 +18,11 @@ namespace kto {
 
 // Shapes: N tokens of a batch in one row, D width, V vocabulary.
 
+/// What a pass over a batch gives besides its states.
+struct Trace {
+  Tensor auxiliary;  ///< the load-balancing loss of its tokens, a scalar with gradient; undefined without experts
+};
+
 /// A handle, as a tensor is: copies share their tensors. Training one copy trains them all, so any of them may be saved
 /// afterwards. The settings below (compute, recompute, neftune_noise_alpha) are each copy's own. frozen_copy() gives a
 /// decoder that later training does not change.
@@ -47,8 +52,10 @@ struct Decoder {
   using Prefix = std::vector<LayerMemory>;
 
   /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
-  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's own.
-  Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr) const;
+  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's own, and `trace` what else the
+  /// pass gives.
+  Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr,
+                Trace* trace = nullptr) const;
   /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
   /// passes with and without gradient, nor with rotary frequencies that depend on the longest sequence of a pass.
   bool has_steady_prefix(const SharedPrompts& batch) const;
@@ -148,36 +155,45 @@ inline Tensor position_rows(const Decoder& decoder, const Sequences& sequences) 
 
 }  // namespace detail
 
-inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept) const {
+inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept, Trace* trace) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
   const auto context = std::make_shared<LayerContext>(LayerContext{
       .compute = compute, .ropes = {}, .segments = sequences.segments, .position_N = sequences.position_N});
   for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
+  if (trace != nullptr) context->token_weight_N = token_weights(sequences);
   if (kept != nullptr) kept->assign(layers.size(), {});
   Tensor hidden_ND = embedded(sequences.ids_N);
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
+  LoadBalance balance;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
+    const bool sums_up = trace != nullptr && spec.layers[i].experts;
     // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
-    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix](const Tensor& input_ND,
-                                                                                   LayerMemory* keeps_now) {
-      return layer_forward(*context, of, layer, input_ND, prefix, keeps_now);
+    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix, sums_up](const Tensor& input_ND,
+                                                                                            LayerMemory* keeps_now) {
+      RouterSums sums;
+      const Tensor out_ND = layer_forward(*context, of, layer, input_ND, prefix, keeps_now, sums_up ? &sums : nullptr);
+      return sums_up ? std::vector<Tensor>{out_ND, sums.probability_E, sums.count_E} : std::vector<Tensor>{out_ND};
     };
-    if (!recompute) {
-      hidden_ND = forward(hidden_ND, keeps);
-      continue;
+    std::vector<Tensor> out;
+    if (recompute) {
+      const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
+        return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
+      };
+      out = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
+                       detail::drops(spec, spec.layers[i], layers[i]));
+    } else {
+      out = forward(hidden_ND, keeps);
     }
-    const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
-      return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
-    };
-    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
-                           detail::drops(spec, spec.layers[i], layers[i]));
+    hidden_ND = out[0];
+    if (sums_up) balance.add({out[1], out[2].detach()});
   }
+  if (trace != nullptr) trace->auxiliary = balance.loss(context->token_weight_N);
   return spec.last_norm ? normalized(*spec.last_norm, norm, hidden_ND, compute) : hidden_ND.to(compute);
 }
 

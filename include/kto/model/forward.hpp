@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/model/experts.hpp"
 #include "kto/model/latent.hpp"
 #include "kto/model/mixers.hpp"
 #include "kto/model/normalize.hpp"
@@ -23,6 +24,7 @@ struct LayerContext {
   std::vector<RopeTables> ropes;
   std::vector<Segment> segments;
   Tensor position_N;
+  Tensor token_weight_N = {};  ///< in the load-balancing loss; undefined where that is not wanted
 };
 
 namespace detail {
@@ -34,6 +36,7 @@ struct LayerPass {
   const DecoderLayer& layer;
   const LayerMemory& prefix;
   LayerMemory* kept;
+  RouterSums* sums = nullptr;
 };
 
 /// Queries, keys and values by head, from the output of the projections. Values are copied out of one projection for
@@ -139,6 +142,11 @@ inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const s
   return gated_down(spec.activation, {projected[first], up_NM, spec.is_fused}, layer.down_proj);
 }
 
+/// What the experts make of their normed input.
+inline Tensor experts_of(const LayerPass& pass, const Tensor& x_ND) {
+  return experts_output(pass.spec, pass.layer, x_ND, pass.context.token_weight_N, pass.sums);
+}
+
 /// What a part adds to the residual stream.
 inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std::optional<NormSpec>& spec,
                           const Norm& norm) {
@@ -148,7 +156,7 @@ inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std
 
 /// Attention and feed-forward part of one input.
 inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, sums] = pass;
   const at::ScalarType compute = context.compute;
   const auto qkv = mixer_projections(spec, layer), mlp = mlp_projections(spec.mlp, layer);
   std::vector<Tensor> projected;
@@ -170,7 +178,7 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 
 /// A layer whose norms follow its sums.
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, sums] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, mixer_projections(spec, layer));
   const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
                                       hidden_ND + layer.o_proj(mixed(pass, qkv)), hidden_ND.scalar_type());
@@ -182,10 +190,12 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 }  // namespace detail
 
 /// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
-/// itself if that is empty. `kept`, if given, receives what tokens that follow need, without gradient.
+/// itself if that is empty. `kept`, if given, receives what tokens that follow need, without gradient, and `sums` those
+/// of the router, where the layer has experts.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
-                            const Tensor& hidden_ND, const LayerMemory& prefix = {}, LayerMemory* kept = nullptr) {
-  const detail::LayerPass pass{context, spec, layer, prefix, kept};
+                            const Tensor& hidden_ND, const LayerMemory& prefix = {}, LayerMemory* kept = nullptr,
+                            RouterSums* sums = nullptr) {
+  const detail::LayerPass pass{context, spec, layer, prefix, kept, sums};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
@@ -193,6 +203,11 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
                                       detail::mixer_projections(spec, layer));
   const Tensor attention_ND =
       detail::residual_of(pass, layer.o_proj(detail::mixed(pass, qkv)), spec.after_attention, layer.after_attention);
+  if (spec.experts) {
+    const Tensor middle_ND = hidden_ND + attention_ND;
+    const Tensor x_ND = normalized(*spec.before_mlp, layer.before_mlp, middle_ND, compute);
+    return middle_ND + detail::residual_of(pass, detail::experts_of(pass, x_ND), spec.after_mlp, layer.after_mlp);
+  }
   const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
   return middle[0] +
