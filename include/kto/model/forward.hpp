@@ -44,10 +44,7 @@ struct HeadsOf {
 /// Queries, keys and values by head, from the output of the projections.
 inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>& projected) {
   const std::int64_t H = spec.num_heads, K = spec.num_kv_heads, d = spec.head_dim;
-  const auto heads = [&](const Tensor& x) {
-    const Tensor clamped = spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
-    return clamped.unflatten(-1, {-1, d});
-  };
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, d}); };
   if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
   const Tensor all = heads(projected[0]);
   if (spec.layout == QkvLayout::stacked) {
@@ -56,6 +53,10 @@ inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>&
   }
   auto parts = all.unflatten(-2, {K, H / K + 2}).split_with_sizes({H / K, 1, 1}, -2);
   return {parts[0].flatten(-3, -2), parts[1].squeeze(-2), parts[2].squeeze(-2)};
+}
+
+inline Tensor clipped(const AttentionSpec& spec, const Tensor& x) {
+  return spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
 }
 
 /// Queries or keys with norm and rotary positions.
@@ -68,7 +69,7 @@ inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm&
     return normalized(norms.norm, norm, x, type);
   };
   const bool before = spec.qk_norm && !spec.qk_norm->after_rope, after = spec.qk_norm && spec.qk_norm->after_rope;
-  Tensor out = before ? normed(x_NHd, wide_type(compute)) : x_NHd;
+  Tensor out = clipped(spec, before ? normed(x_NHd, wide_type(compute)) : x_NHd);
   if (spec.rope) out = apply_rope(out, pass.context.ropes[*spec.rope], compute);
   return (after ? normed(out, compute) : out).to(compute);
 }
@@ -85,11 +86,15 @@ inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& project
   const AttentionSpec& spec = pass.spec.attention;
   const HeadsOf heads = split_heads(spec, projected);
   const Tensor placed_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
-               k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+               k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm), v_NKd = clipped(spec, heads.v_NKd);
   const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
-  if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
-  return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
-                          {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap, .alibi = spec.alibi},
+  if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), v_NKd.detach()};
+  return causal_attention(q_NHd, k_NKd, v_NKd, pass.context.segments,
+                          {.window = spec.window,
+                           .scale = spec.scale,
+                           .soft_cap = spec.soft_cap,
+                           .alibi = spec.alibi,
+                           .sink_H = pass.layer.sinks.score_H},
                           pass.prefix)
       .flatten(-2);
 }

@@ -42,6 +42,11 @@ struct PositionTable {
   Tensor weight_PD;
 };
 
+/// The scores of an attention that stand for no token, one a head.
+struct Sinks {
+  Tensor score_H;
+};
+
 /// The router of a layer's experts. The correction of its choice is a constant.
 struct Router {
   Tensor weight_ED, bias_E, correction_E;
@@ -51,6 +56,7 @@ struct Router {
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
   Norm q_norm, k_norm;
+  Sinks sinks;
   Linear gate_proj, up_proj, gate_up_proj, down_proj;
   Xielu xielu;
   Router router;
@@ -135,6 +141,7 @@ template <class Layer, class Visit>
 void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                        const Visit& visit) {
   const LayerNames& names = spec.names.layer;
+  if (of.attention.has_sinks) visit(prefix + names.attention.sinks, layer.sinks, ModuleShape{{of.attention.num_heads}});
   if (of.attention.qk_norm) {
     const QkNormSpec& norms = *of.attention.qk_norm;
     const auto shape = [&](std::int64_t num_heads) {
@@ -155,7 +162,7 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
-/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Xielu, Router or Experts.
+/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Xielu, Sinks, Router or Experts.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
@@ -201,6 +208,8 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
   } else if constexpr (is_a<Module, Xielu>) {
     visit(path + ".alpha_p", module.alpha_p, shape.weight);
     visit(path + ".alpha_n", module.alpha_n, shape.weight);
+  } else if constexpr (is_a<Module, Sinks>) {
+    visit(path, module.score_H, shape.weight);
   } else if constexpr (is_a<Module, Router>) {
     visit_both(module.weight_ED, module.bias_E);
   } else if constexpr (is_a<Module, Experts>) {

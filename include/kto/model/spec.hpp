@@ -63,6 +63,7 @@ struct AttentionSpec {
   double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
   std::optional<QueryGrowth> query_growth = std::nullopt;
   std::optional<AlibiSpec> alibi = std::nullopt;
+  bool has_sinks = false;  ///< each head has a score that joins the softmax and adds nothing to the output
 };
 
 /// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
@@ -123,7 +124,8 @@ struct LayerSpec {
 /// transformers' names of modules; those of a layer follow the layer's own.
 struct AttentionNames {
   std::string q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", qkv = "self_attn.qkv_proj",
-              output = "self_attn.o_proj", q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
+              output = "self_attn.o_proj", q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm",
+              sinks = "self_attn.sinks";
 };
 /// How files hold the experts of a layer.
 enum class ExpertFiles {
