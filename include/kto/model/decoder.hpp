@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/model/concept.hpp"
 #include "kto/model/forward.hpp"
 #include "kto/nn/head.hpp"
 #include "kto/nn/recompute.hpp"
@@ -17,11 +18,6 @@
 namespace kto {
 
 // Shapes: N tokens of a batch in one row, D width, V vocabulary.
-
-/// What a pass over a batch gives besides its states.
-struct Trace {
-  Tensor auxiliary;  ///< the load-balancing loss of its tokens, a scalar with gradient; undefined without experts
-};
 
 /// A handle, as a tensor is: copies share their tensors. Training one copy trains them all, so any of them may be saved
 /// afterwards. The settings below (compute, recompute, neftune_noise_alpha) are each copy's own. frozen_copy() gives a
@@ -56,6 +52,8 @@ struct Decoder {
   /// pass gives.
   Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr,
                 Trace* trace = nullptr) const;
+  /// The usual coefficient of the load-balancing loss; none where the model has no such loss.
+  std::optional<double> auxiliary_coef() const;
   /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
   /// passes with and without gradient, nor with rotary frequencies that depend on the longest sequence of a pass.
   bool has_steady_prefix(const SharedPrompts& batch) const;
@@ -102,6 +100,12 @@ inline Tensor Decoder::embedded(const Tensor& ids_N) const {
   if (rows) out_ND = rows->put_among(out_ND, ids_N, pad_id);
   if (lora) out_ND = lora->add_to_rows(out_ND, ids_N, table_VD, pad_id);
   return spec.embedding_scale == 1 ? out_ND : out_ND * spec.embedding_scale;
+}
+
+inline std::optional<double> Decoder::auxiliary_coef() const {
+  for (const LayerSpec& layer : spec.layers)
+    if (layer.experts) return layer.experts->router.aux_loss_coef;
+  return std::nullopt;
 }
 
 inline std::int64_t num_embedding_parameters(const Decoder& decoder) {

@@ -39,6 +39,15 @@ void visit_stored_constants(const Decoder& decoder, const Visit& visit) {
   });
 }
 
+namespace detail {
+
+inline constexpr const char* correction_name = ".e_score_correction_bias";
+
+/// Whether a tensor of this name is one that visit_buffers visits.
+inline bool is_buffer(const std::string& name) { return name.ends_with(correction_name); }
+
+}  // namespace detail
+
 /// Calls visit(name, tensor, shape) for the tensors beside the parameters that the numbers depend on and that are never
 /// trained.
 template <class AnyDecoder, class Visit>
@@ -46,7 +55,7 @@ void visit_buffers(AnyDecoder& decoder, const Visit& visit) {
   visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape& shape) {
     if constexpr (detail::is_a<decltype(module), Router>)
       if (shape.has_correction)
-        visit(path + ".e_score_correction_bias", module.correction_E, std::vector<std::int64_t>{shape.weight[0]});
+        visit(path + detail::correction_name, module.correction_E, std::vector<std::int64_t>{shape.weight[0]});
   });
 }
 

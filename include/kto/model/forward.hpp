@@ -43,10 +43,7 @@ struct LayerPass {
 /// all, whose output is then not kept for them.
 inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>& projected) {
   const std::int64_t H = spec.num_heads, K = spec.num_kv_heads, d = spec.head_dim;
-  const auto heads = [&](const Tensor& x) {
-    const Tensor clamped = spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
-    return clamped.unflatten(-1, {-1, d});
-  };
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, d}); };
   if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
   if (spec.layout == QkvLayout::gated) {
     const auto with_gate = projected[0].unflatten(-1, {H, 2, d}).unbind(-2);
@@ -61,6 +58,10 @@ inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>&
   return {parts[0].flatten(-3, -2), parts[1].squeeze(-2), parts[2].squeeze(-2).contiguous()};
 }
 
+inline Tensor clipped(const AttentionSpec& spec, const Tensor& x) {
+  return spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
+}
+
 /// Queries or keys with norm and rotary positions.
 inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm& norm) {
   const AttentionSpec& spec = pass.spec.attention;
@@ -71,7 +72,7 @@ inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm&
     return normalized(norms.norm, norm, x, type);
   };
   const bool before = spec.qk_norm && !spec.qk_norm->after_rope, after = spec.qk_norm && spec.qk_norm->after_rope;
-  Tensor out = before ? normed(x_NHd, wide_type(compute)) : x_NHd;
+  Tensor out = clipped(spec, before ? normed(x_NHd, wide_type(compute)) : x_NHd);
   if (spec.rope) out = apply_rope(out, pass.context.ropes[*spec.rope], compute);
   return (after ? normed(out, compute) : out).to(compute).contiguous();
 }
@@ -91,6 +92,7 @@ inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>
   HeadsOf heads = split_heads(spec, projected);
   heads.q_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm);
   heads.k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+  heads.v_NKd = clipped(spec, heads.v_NKd);
   if (spec.query_growth) heads.q_NHd = grown(*spec.query_growth, heads.q_NHd, context.position_N);
   return heads;
 }

@@ -396,6 +396,36 @@ CASES = {
         tiny("qwen3_moe", head_dim=12, num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3],
              norm_topk_prob=True, attention_bias=True, tie_word_embeddings=True, use_sliding_window=True, sliding_window=4,
              **EXPERTS), LENGTHS),
+    "mixtral_plain": (tiny("mixtral", num_local_experts=4, num_experts_per_tok=2), LENGTHS),
+    "mixtral_window": (
+        tiny("mixtral", num_experts=6, num_experts_per_tok=3, head_dim=12, sliding_window=4, hidden_act="gelu"), LENGTHS),
+    "qwen2_moe_plain": (tiny("qwen2_moe", shared_expert_intermediate_size=28, **EXPERTS), LENGTHS),
+    "qwen2_moe_windows": (
+        tiny("qwen2_moe", shared_expert_intermediate_size=28, num_hidden_layers=3, mlp_only_layers=[1], qkv_bias=False,
+             norm_topk_prob=True, use_sliding_window=True, sliding_window=4, max_window_layers=2, **EXPERTS), LENGTHS),
+    "olmoe_plain": (tiny("olmoe", num_experts=6, num_experts_per_tok=3), LENGTHS),
+    "olmoe_clipped": (
+        tiny("olmoe", num_experts=4, num_experts_per_tok=1, clip_qkv=0.6, norm_topk_prob=True, attention_bias=True,
+             tie_word_embeddings=True), LENGTHS),
+    "granitemoe_multipliers": (
+        tiny("granitemoe", num_local_experts=5, num_experts_per_tok=2, embedding_multiplier=3.0, logits_scaling=2.5,
+             residual_multiplier=0.4, attention_multiplier=0.2, attention_bias=True), LENGTHS),
+    "phimoe_plain": (tiny("phimoe", num_local_experts=4, attention_bias=True, lm_head_bias=True), LENGTHS),
+    "phimoe_longrope": (
+        tiny("phimoe", num_local_experts=5, sliding_window=6, router_jitter_noise=0.2,
+             rope_scaling=dict(type="longrope", short_mscale=1.2, long_mscale=1.2, original_max_position_embeddings=16,
+                               **LONGROPE)), LONG),
+    "gpt_oss_plain": (tiny("gpt_oss", head_dim=8, num_local_experts=5, num_experts_per_tok=2, sliding_window=4), LENGTHS),
+    "gpt_oss_plain_rope": (
+        tiny("gpt_oss", head_dim=12, num_local_experts=3, num_experts_per_tok=3, sliding_window=6, swiglu_limit=0.5,
+             swiglu_alpha=1.2, attention_bias=False, layer_types=["full_attention", "sliding_attention"],
+             rope_parameters=rope("default"), tie_word_embeddings=True), LENGTHS),
+    "glm4_moe_plain": (tiny("glm4_moe", head_dim=16, n_routed_experts=8, num_experts_per_tok=2, n_group=4, topk_group=2,
+                            moe_intermediate_size=20, num_hidden_layers=3), LENGTHS),
+    "glm4_moe_qk_norm": (tiny("glm4_moe", head_dim=8, n_routed_experts=6, num_experts_per_tok=3, first_k_dense_replace=0,
+                              moe_intermediate_size=12, n_shared_experts=2, use_qk_norm=True, attention_bias=True,
+                              norm_topk_prob=False, routed_scaling_factor=2.5, tie_word_embeddings=True,
+                              partial_rotary_factor=1.0), LENGTHS),
 } | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")

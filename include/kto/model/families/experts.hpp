@@ -3,7 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <string>
+#include <cstdint>
+#include <vector>
 
 #include "kto/model/families/family.hpp"
 
@@ -44,9 +45,39 @@ inline auto sparse_layers(const ConfigReader& config) {
     without = list.get<std::vector<std::int64_t>>();
   }
   const std::int64_t step = config.positive("decoder_sparse_step", 1);
-  return [without, step](std::int64_t i) {
-    return (i + 1) % step == 0 && std::ranges::find(without, i) == without.end();
-  };
+  return
+      [without, step](std::int64_t i) { return (i + 1) % step == 0 && std::ranges::find(without, i) == without.end(); };
+}
+
+/// Refuses noise on the router's input: it is random where transformers trains.
+inline void refuse_noise(const ConfigReader& config, const char* key) {
+  check(config.number(key, 0) == 0, config.where, ": \"", key, "\" other than 0 is not supported");
+}
+
+/// DeepSeek-V3's experts (arXiv:2412.19437), as GLM has them too: sigmoid routing by groups, shared experts as one, and
+/// first_k_dense_replace dense layers.
+inline void set_grouped_experts(const ConfigReader& config, ModelSpec& spec) {
+  ExpertsSpec experts = read_experts(config, spec, "moe_intermediate_size");
+  experts.router = {.routing = Routing::sigmoid_groups,
+                    .normalizes = config.flag("norm_topk_prob", true),
+                    .scale = config.number("routed_scaling_factor"),
+                    .num_groups = config.positive("n_group"),
+                    .top_groups = config.positive("topk_group")};
+  const auto& [routing, has_bias, normalizes, scale, groups, top_groups, jitter, aux_loss_coef] = experts.router;
+  check(experts.num_experts % groups == 0 && experts.num_experts / groups >= 2, config.where, ": ", groups,
+        " groups (n_group) of ", experts.num_experts, " experts; expected groups of equal size, at least 2");
+  check(top_groups <= groups && experts.per_token <= top_groups * (experts.num_experts / groups), config.where,
+        ": topk_group ", top_groups, " of ", groups, " groups do not have num_experts_per_tok ", experts.per_token,
+        " experts");
+  experts.has_shared = true;
+  const std::int64_t first = config.integer("first_k_dense_replace");
+  set_experts(
+      spec, experts, [&](std::int64_t i) { return i >= first; },
+      experts.intermediate_size * config.positive("n_shared_experts"));
+  ExpertsNames& names = spec.names.layer.experts;
+  names.shared_gate = "mlp.shared_experts.gate_proj";
+  names.shared_up = "mlp.shared_experts.up_proj";
+  names.shared_down = "mlp.shared_experts.down_proj";
 }
 
 /// Mixtral's file names.
