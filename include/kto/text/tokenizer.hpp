@@ -59,7 +59,8 @@ class Tokenizer {
       std::string token = this->token(id);
       if (!skip_special_tokens || !added_.is_special(token)) tokens.push_back(std::move(token));
     }
-    return decoder_(std::move(tokens));
+    std::string text = decoder_(std::move(tokens));
+    return cleans_up_spaces_ ? tok::clean_up_spaces(std::move(text), false) : text;
   }
 
   bool has(std::int32_t id) const { return added_.find(id) != nullptr || model_.vocabulary().has(id); }
@@ -150,6 +151,7 @@ class Tokenizer {
   tok::TokenModel model_;
   tok::AddedTokens added_;
   bool splits_special_tokens_ = false;  ///< special tokens spelled out in a text stay text
+  bool cleans_up_spaces_ = false;       ///< decoded text loses the spaces before punctuation
 };
 
 }  // namespace kto

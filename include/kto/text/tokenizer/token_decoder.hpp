@@ -89,12 +89,14 @@ inline std::string strip_content(std::string_view token, std::string_view conten
   return std::string(token);
 }
 
-/// Removes the spaces that splitting at punctuation leaves in English text.
-inline std::string clean_up_spaces(std::string text) {
+/// Removes the spaces that splitting at punctuation leaves in English text, as tokenizers does in its decoders, or as
+/// transformers does for a decoded text.
+inline std::string clean_up_spaces(std::string text, bool is_decoder = true) {
   static constexpr std::pair<std::string_view, std::string_view> rules[] = {
       {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
       {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-  for (const auto& [from, to] : rules) text = replace_all(text, from, to);
+  for (const auto& [from, to] : rules)
+    if (is_decoder || from != " do not") text = replace_all(text, from, to);
   return text;
 }
 
