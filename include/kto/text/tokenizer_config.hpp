@@ -112,12 +112,16 @@ class TokenizerLoader {
     config.chat_templates = chat_templates();
 
     const std::string* unknown = special.text("unk_token");
-    tok::apply_class(json, config.tokenizer_class, config_, unknown == nullptr ? "<unk>" : *unknown, where_);
+    Json options = config_;
+    if (pieces) options["unk_id"] = pieces->unk_id;
+    const bool has_ends = json.spec.contains("post_processor") && !json.spec["post_processor"].is_null();
+    tok::apply_class(json, config.tokenizer_class, options, unknown == nullptr ? "<unk>" : *unknown, where_);
     if (json_value(config_, "fix_mistral_regex", false, where_) && json.vocabulary.size() > 100000)
       tok::fix_mistral_pattern(json.spec, model_config, where_);
     Tokenizer tokenizer(std::move(json), vocabulary.string());
     add_special_tokens(tokenizer, special, config.tokenizer_class);
-    surround(tokenizer, special, rules, has_file);
+    if (!has_ends || rules == nullptr || rules->name != "AlbertTokenizer")  // it builds its template too early
+      surround(tokenizer, special, rules, has_file);
     tokenizer.splits_special_tokens_ = json_value(config_, "split_special_tokens", false, where_);
     tokenizer.cleans_up_spaces_ =
         json_value(config_, "clean_up_tokenization_spaces", false, where_) &&

@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -230,6 +231,8 @@ def main():
             counts["equal" if result == "" else "different"] += 1
             if result:
                 bad += 1
+                if "KEEP" in os.environ:
+                    shutil.copytree(folder, f"{os.environ['KEEP']}/{number}", dirs_exist_ok=True)
                 if bad <= int(os.environ.get("SHOW", "5")):
                     print(number, name, sorted(file.name for file in path.iterdir()), result)
                     for file in ("tokenizer_config.json", "special_tokens_map.json", "config.json"):

@@ -258,7 +258,7 @@ inline void set_plain_steps(Json& spec, const SentencePieceModel& model, bool is
   Json normalizers = Json::array(), splits = Json::array();
   if (!model.charsmap.empty()) normalizers.push_back(precompiled_step(model));
   if (model.remove_extra_whitespaces) {
-    normalizers.push_back(regex_replace(R"(\A +| +\z)", ""));
+    normalizers.push_back(regex_replace(R"(\A +|(?<! ) +\z)", ""));  // the lookbehind keeps it linear
     normalizers.push_back(regex_replace(" {2,}", " "));
   }
   if (model.escape_whitespaces) normalizers.push_back(text_replace(" ", "\u2581"));

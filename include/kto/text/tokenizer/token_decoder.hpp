@@ -158,7 +158,9 @@ class TokenDecoder {
       const auto pattern = std::make_shared<Regex>(json_pattern(spec, where));
       const std::string content = json_text(spec, "content", where);
       const auto change = [=](const std::string& token) {
-        return replace_matches(*pattern, token, content, longest_rewritten(token.size()));
+        NormalText text{token};
+        replace_matches(*pattern, text, content, longest_rewritten(token.size()));
+        return text.text;
       };
       byte_steps_.push_back(change);
       add_for_each([=](const std::string& token, std::size_t, std::size_t) { return change(token); });
