@@ -59,7 +59,8 @@ class Tokenizer {
       std::string token = this->token(id);
       if (!skip_special_tokens || !added_.is_special(token)) tokens.push_back(std::move(token));
     }
-    return decoder_(std::move(tokens));
+    std::string text = decoder_(std::move(tokens));
+    return cleans_up_spaces_ ? tok::clean_up_spaces(std::move(text), false) : text;
   }
 
   bool has(std::int32_t id) const { return added_.find(id) != nullptr || model_.vocabulary().has(id); }
@@ -126,7 +127,7 @@ class Tokenizer {
 
   /// Encodes text between special tokens: normalizes it, finds added tokens, splits and encodes the rest.
   void encode_part(std::string_view text, bool at_start, std::vector<std::int32_t>& ids) const {
-    tok::NormalText normal{std::string(text), at_start};
+    tok::NormalText normal{std::string(text), at_start ? tok::utf8_length(text[0]) : 0};
     normalizer_(normal);
     for (const auto& part : added_.split(normal.text, true, splits_special_tokens_)) {
       if (part.id >= 0) {
@@ -136,7 +137,7 @@ class Tokenizer {
       tok::Pieces pieces;
       pieces.text = normal.text.substr(part.begin, part.end - part.begin);
       pieces.spans = {{0, pieces.text.size()}};
-      pieces.at_start = normal.at_start && part.begin == 0;
+      pieces.head = normal.head - std::min(normal.head, part.begin);
       pre_tokenizer_(pieces);
       for (const auto span : pieces.spans) model_.encode(pieces[span], ids);
     }
@@ -150,6 +151,7 @@ class Tokenizer {
   tok::TokenModel model_;
   tok::AddedTokens added_;
   bool splits_special_tokens_ = false;  ///< special tokens spelled out in a text stay text
+  bool cleans_up_spaces_ = false;       ///< decoded text loses the spaces before punctuation
 };
 
 }  // namespace kto

@@ -16,10 +16,12 @@
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
 #include "kto/io/json.hpp"
-#include "kto/text/regex/class_spec.hpp"
 #include "kto/text/tokenizer.hpp"
+#include "kto/text/tokenizer/class_spec.hpp"
+#include "kto/text/tokenizer/sentence_piece.hpp"
 #include "kto/text/tokenizer/special_tokens.hpp"
 #include "kto/text/tokenizer/tokenizer_class.hpp"
+#include "kto/text/tokenizer/vocabulary_files.hpp"
 
 namespace kto {
 
@@ -58,6 +60,9 @@ inline constexpr std::array tokenizer_file_names{"tokenizer.json",
                                                  "merges.txt",
                                                  "vocab.txt",
                                                  "tokenizer.model",
+                                                 "spiece.model",
+                                                 "sentencepiece.bpe.model",
+                                                 "spm.model",
                                                  "chat_template.jinja",
                                                  "chat_template.json"};
 
@@ -84,25 +89,44 @@ class TokenizerLoader {
   LoadedTokenizer load() const {
     const fs::path file = folder_ / "tokenizer.json";
     const bool has_file = fs::exists(file);
-    if (!has_file && !(fs::exists(folder_ / "vocab.json") && fs::exists(folder_ / "merges.txt"))) refuse_without_file();
     const Json versions = json_value(config_, "fast_tokenizer_files", Json::array({"tokenizer.json"}), where_);
     check(versions == Json::array({"tokenizer.json"}), where_,
           ": versioned tokenizer files (\"fast_tokenizer_files\") ", "are not supported; keep one tokenizer.json");
-    auto json = has_file ? tok::read_tokenizer_json(file) : tok::read_vocab_and_merges(folder_);
+    auto json = has_file ? tok::read_tokenizer_json(file) : tok::TokenizerJson{};
     const Json model_config = object_from("config.json");
     TokenizerConfig config;
     config.tokenizer_class = tok::resolve_class(config_, model_config, json.mentions_byte_level, where_);
-    if (!has_file && config.tokenizer_class == tok::plain_class) refuse_without_file();
-    const tok::SpecialTokens special(folder_, config_, json.spec, config.tokenizer_class);
+    const tok::ClassRules* rules = tok::class_rules(config.tokenizer_class);
+    const fs::path vocabulary = has_file ? file : folder_ / vocabulary_file(rules);
+    std::optional<tok::SentencePieceModel> pieces;
+    if (vocabulary.extension() == ".model")
+      pieces = tok::read_sentence_piece(vocabulary);
+    else if (!has_file)
+      json = vocabulary.extension() == ".txt" ? tok::read_vocab_txt(vocabulary) : tok::read_vocab_and_merges(folder_);
+    tok::SpecialTokens special(folder_, config_, json.spec, config.tokenizer_class,
+                               pieces ? pieces->tokens(rules == nullptr) : tok::PieceTokens{});
+    if (pieces)
+      json = rules == nullptr ? tok::plain_tokenizer(*pieces, config_, special, where_)
+                              : tok::vocabulary_for_class(*pieces, *rules, config_, special, where_);
     for (const auto& [name, token] : special.named) config.special_tokens[name] = token.content;
     config.chat_templates = chat_templates();
 
-    tok::apply_class(json.spec, config.tokenizer_class, config_, where_);
+    const std::string* unknown = special.text("unk_token");
+    Json options = config_;
+    if (pieces) options["unk_id"] = pieces->unk_id;
+    const bool has_ends = json.spec.contains("post_processor") && !json.spec["post_processor"].is_null();
+    tok::apply_class(json, config.tokenizer_class, options, unknown == nullptr ? "<unk>" : *unknown, where_);
     if (json_value(config_, "fix_mistral_regex", false, where_) && json.vocabulary.size() > 100000)
       tok::fix_mistral_pattern(json.spec, model_config, where_);
-    Tokenizer tokenizer(std::move(json), file.string());
+    Tokenizer tokenizer(std::move(json), vocabulary.string());
     add_special_tokens(tokenizer, special, config.tokenizer_class);
+    if (!has_ends || rules == nullptr || rules->name != "AlbertTokenizer")  // it builds its template too early
+      surround(tokenizer, special, rules, has_file);
     tokenizer.splits_special_tokens_ = json_value(config_, "split_special_tokens", false, where_);
+    tokenizer.cleans_up_spaces_ =
+        json_value(config_, "clean_up_tokenization_spaces", false, where_) &&
+        (!tokenizer.model_.is_bpe() ||
+         json_value(config_, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", false, where_));
     tokenizer.prepare();
     return {std::move(tokenizer), std::move(config)};
   }
@@ -110,11 +134,18 @@ class TokenizerLoader {
  private:
   Json object_from(const char* name) const { return tok::read_object(folder_ / name); }
 
-  [[noreturn]] void refuse_without_file() const {
+  /// The file with the vocabulary of a class, null for the plain one, in a folder without tokenizer.json.
+  std::string vocabulary_file(const tok::ClassRules* rules) const {
     check(fs::is_directory(folder_), folder_.string(), ": is not a folder");
-    for (const char* other : {"tokenizer.model", "vocab.json", "tekken.json", "tiktoken.model", "vocab.txt"})
+    std::string name(rules == nullptr ? "tokenizer.model" : rules->vocabulary);
+    if (name.ends_with(".model") && fs::exists(folder_ / "tokenizer.model")) name = "tokenizer.model";
+    if (fs::exists(folder_ / name) && (name != "vocab.json" || fs::exists(folder_ / "merges.txt"))) return name;
+    for (const char* other : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "vocab.json",
+                              "tekken.json", "tiktoken.model", "vocab.txt"})
       if (fs::exists(folder_ / other))
-        fail(folder_.string(), ": has no tokenizer.json, only ", other, "; convert it in Python: AutoTokenizer",
+        fail(folder_.string(), ": has no tokenizer.json, only ", other, ", which the tokenizer class ",
+             rules == nullptr ? tok::plain_class : rules->name, " does not read; name the class in ",
+             "tokenizer_config.json (\"tokenizer_class\"), or convert the file in Python: AutoTokenizer",
              ".from_pretrained(folder).save_pretrained(folder)");
     fail(folder_.string(), ": has no tokenizer.json");
   }
@@ -132,12 +163,37 @@ class TokenizerLoader {
       for (AddedToken& token : again) token.special = true;
     }
     tokenizer.add_tokens(again);
-    if (class_name == "CodeLlamaTokenizer") {  // the only class that decides itself what precedes a text
-      tokenizer.post_processor_ = {};
-      for (const auto& [name, token] : special.named)
-        if (const auto id = tokenizer.id(token.content); name == "bos_token" && id)
-          tokenizer.post_processor_ = tok::PostProcessor::beginning_with(*id);
+  }
+
+  /// Sets the special tokens around a text where the class decides on them, or no tokenizer.json does.
+  void surround(Tokenizer& tokenizer, const tok::SpecialTokens& special, const tok::ClassRules* rules,
+                bool has_file) const {
+    const bool is_fixed = rules != nullptr && (!rules->before.empty() || !rules->after.empty());
+    const bool is_code = rules != nullptr && rules->name == "CodeLlamaTokenizer";
+    if (has_file && !is_fixed && !is_code && (rules == nullptr || rules->name != "GPTNeoXTokenizer")) return;
+    const auto id_of = [&](std::string_view name) {
+      const std::string* text = special.text(name);
+      return text == nullptr ? std::nullopt : tokenizer.id(*text);
+    };
+    std::vector<std::int32_t> before, after;
+    const auto add = [&](std::vector<std::int32_t>& ids, const std::vector<std::string_view>& names) {
+      for (const std::string_view name : names) {
+        const auto id = id_of(name);
+        check(id.has_value(), where_, ": the tokenizer class ", rules->name, " needs a \"", name, "\"");
+        ids.push_back(*id);
+      }
+    };
+    if (is_fixed) {
+      add(before, rules->before);
+      add(after, rules->after);
+    } else {  // a tokenizer.json makes transformers forget these two options
+      const auto adds = [&](const char* key, bool otherwise) {
+        return has_file ? otherwise : json_value(config_, key, otherwise, where_);
+      };
+      if (const auto id = id_of("bos_token"); id && adds("add_bos_token", is_code)) before.push_back(*id);
+      if (const auto id = id_of("eos_token"); id && adds("add_eos_token", false)) after.push_back(*id);
     }
+    tokenizer.post_processor_ = tok::PostProcessor::around(std::move(before), after);
   }
 
   /// Templates in separate files take precedence over those in tokenizer_config.json.

@@ -152,7 +152,8 @@ def compare(program, path, lines):
         print(path, "failed:", done.stderr.decode()[:500])
         return 1
     wrong = 0
-    for line, got in zip(lines, map(json.loads, filter(None, done.stdout.decode().split("\n")))):
+    for line, got in zip(lines, map(json.loads, filter(None, done.stdout.decode().split("\n")[1:]))):
+        got = {"ids": got["ids"], "text": got["text"]}
         ids = tokenizer.encode(line).ids
         try:
             expected = {"ids": ids, "text": tokenizer.decode(ids, skip_special_tokens=False)}

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains small tokenizers of many kinds and writes the results of Hugging Face's tokenizers and transformers on texts.
 
-    python make_tokenizer_cases.py            # needs tokenizers 0.23 and transformers 5.24; writes beside itself
+    python make_tokenizer_cases.py            # writes beside itself
     python make_tokenizer_cases.py folders    # only folders.json, with the existing tokenizers
+
+Needs tokenizers 0.23 and transformers 5.24; folders.json also sentencepiece and protobuf.
 
 NAME.json         a tokenizer
 texts.json        the texts
 cases.json        per tokenizer: ids of each text, ids with special tokens of some, decoded text where it differs
 folders.json      model folders: files, and the results of AutoTokenizer
+pieces.json       SentencePiece models in base64, which files of the folders name
 patterns.json     regular expressions, and the pieces of the step "Split" with them
 """
 import base64
@@ -205,7 +208,48 @@ def token(content, **flags):
     return dict(dict(content=content, lstrip=False, rstrip=False, single_word=False, normalized=False, special=True), **flags)
 
 
-def make_folders(texts):
+def train_pieces(**options):
+    """A SentencePiece model in base64."""
+    import sentencepiece
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder)
+        (path / "corpus.txt").write_text(CORPUS * 3, encoding="utf-8")
+        (path / "rules.tsv").write_text("A0\t20\n65 301\tE9\n9\t20\n7\t\n", encoding="utf-8")
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(path / "corpus.txt"), model_prefix=folder + "/m", hard_vocab_limit=False, minloglevel=2, character_coverage=0.98, num_threads=1,
+            normalization_rule_tsv=str(path / "rules.tsv"), **options)
+        return base64.b64encode((path / "m.model").read_bytes()).decode()
+
+
+def make_pieces():
+    return {"bpe": train_pieces(model_type="bpe", vocab_size=720, byte_fallback=True, user_defined_symbols=["<mask>", "a.b"]),
+            "unigram": train_pieces(model_type="unigram", vocab_size=400, remove_extra_whitespaces=False, control_symbols=["<ctl>"])}
+
+
+def without_tokenizer_json():
+    """Folders with other files; {"pieces": NAME} stands for a model of pieces.json."""
+    bytes_spec = json.loads((HERE / "gpt2.json").read_text(encoding="utf-8"))["model"]
+    words = json.loads((HERE / "bert.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    gpt2 = {"vocab.json": bytes_spec["vocab"], "merges.txt": "#version: 0.2\n" + "".join(merge + "\n" for merge in bytes_spec["merges"])}
+    bert = {"vocab.txt": "".join(token + "\n" for token in sorted(words, key=words.get))}
+    opt = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|im_start|>", "add_bos_token": True, "pad_token": "<pad>"}
+    bpe, unigram = {"pieces": "bpe"}, {"pieces": "unigram"}
+    llama = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False}
+    return [
+        dict(gpt2, **{"tokenizer_config.json": opt}),
+        dict(gpt2, **{"tokenizer_config.json": {"tokenizer_class": "RobertaTokenizer", "cls_token": "<|im_start|>", "sep_token": "<|im_end|>"}}),
+        dict(bert, **{"tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "unk_token": "<unk>"}}),
+        {"tokenizer.model": bpe, "tokenizer_config.json": llama},
+        {"tokenizer.model": bpe, "tokenizer_config.json": dict(llama, legacy=True, tokenizer_class="GemmaTokenizer")},
+        {"tokenizer.model": bpe, "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True, "added_tokens_decoder": {
+            "5": token("<five>"), "700": token("<new>", normalized=True)}}},
+        {"tokenizer.model": unigram, "tokenizer_config.json": {"legacy": False}},
+        {"spiece.model": unigram, "tokenizer_config.json": {"extra_ids": 3}, "config.json": {"model_type": "t5"}},
+        {"sentencepiece.bpe.model": unigram, "tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer"}},
+    ]
+
+
+def make_folders(texts, pieces):
     typed = lambda content, **flags: dict(token(content, **flags), __type="AddedToken")
     untyped = lambda content, **flags: dict(dict(content=content, lstrip=False, rstrip=False, single_word=False, normalized=False), **flags)
     gpt2 = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
@@ -258,15 +302,32 @@ def make_folders(texts):
         ("gpt2", {"tokenizer_config.json": dict(fast, chat_template="old"), "chat_template.jinja": "{{ messages }}\n"}),
         ("gpt2", {"tokenizer_config.json": dict(fast, chat_template="old"), "chat_template.jinja": "D",
                   "additional_chat_templates/rag.jinja": "R"}),
+        # classes of encoders and of encoder-decoders
+        ("t5", {"tokenizer_config.json": {"tokenizer_class": "T5TokenizerFast", "extra_ids": 2, "pad_token": "[CLS]"}, "config.json": {"model_type": "t5"}}),
+        ("t5", {"tokenizer_config.json": {"tokenizer_class": "T5Tokenizer", "additional_special_tokens": None}, "config.json": {"model_type": "mt5"}}),
+        ("t5", {"tokenizer_config.json": {"tokenizer_class": "T5Tokenizer"}, "config.json": {"model_type": "umt5"}}),
+        ("t5", {"tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer", "add_prefix_space": False}}),
+        ("t5", {"tokenizer_config.json": {"tokenizer_class": "AlbertTokenizer", "keep_accents": True}, "config.json": {"model_type": "albert"}}),
+        ("t5", {"tokenizer_config.json": {"tokenizer_class": "DebertaV2Tokenizer", "split_by_punct": True, "do_lower_case": True}}),
+        ("gpt2", {"tokenizer_config.json": {"tokenizer_class": "BartTokenizer", "add_prefix_space": True}, "config.json": {"model_type": "bart"}}),
+        ("gpt2", {"tokenizer_config.json": {"tokenizer_class": "DebertaTokenizer"}}),
+        ("bert", {"tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "strip_accents": True, "unk_token": "<unk>",
+                                            "clean_up_tokenization_spaces": True}}),
+        ("bert", {"tokenizer_config.json": {"tokenizer_class": "DistilBertTokenizerFast", "tokenize_chinese_chars": False, "unk_token": "<unk>"}}),
     ]
+    folders += [(None, files) for files in without_tokenizer_json()]
     out = []
     for name, files in folders:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder)
-            (path / "tokenizer.json").write_bytes((HERE / f"{name}.json").read_bytes())
+            if name is not None:
+                (path / "tokenizer.json").write_bytes((HERE / f"{name}.json").read_bytes())
             for file, content in files.items():
                 (path / file).parent.mkdir(exist_ok=True)
-                (path / file).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+                if isinstance(content, dict) and "pieces" in content:
+                    (path / file).write_bytes(base64.b64decode(pieces[content["pieces"]]))
+                else:
+                    (path / file).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
             tokenizer = AutoTokenizer.from_pretrained(folder)
         templates = tokenizer.chat_template
         spelled = " a ".join(str(token) for token in tokenizer.added_tokens_decoder.values())
@@ -276,6 +337,7 @@ def make_folders(texts):
             "chat_templates": templates if isinstance(templates, dict) else {} if templates is None else {"default": templates},
             "ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
             "ids_with_special": [tokenizer(text)["input_ids"] for text in texts[:6]],
+            "decoded": [tokenizer.decode(tokenizer(text)["input_ids"]) for text in texts[:6]],
             "spelled": spelled, "spelled_ids": tokenizer._tokenizer.encode(spelled, add_special_tokens=False).ids,
         })
     return out
@@ -318,4 +380,6 @@ if __name__ == "__main__":
         write("texts.json", all_texts)
         write("cases.json", make_cases(all_texts, make_tokenizers() | make_other_models()))
         write("patterns.json", make_patterns())
-    write("folders.json", make_folders(all_texts[:60:2]))
+    all_pieces = make_pieces()
+    write("pieces.json", all_pieces)
+    write("folders.json", make_folders(all_texts[:60:2], all_pieces))

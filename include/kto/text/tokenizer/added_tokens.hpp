@@ -30,6 +30,7 @@ struct AddedToken {
   bool single_word = false, lstrip = false, rstrip = false;
   bool normalized = true;  ///< matched in the normalized text, not in the original
   bool special = false;
+  bool is_text = false;  ///< only its text was given; it counts as another token than one with the same flags
 
   auto operator<=>(const AddedToken&) const = default;
 

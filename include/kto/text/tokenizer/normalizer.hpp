@@ -27,7 +27,7 @@ namespace kto::tok {
 
 struct NormalText {
   std::string text;
-  bool at_start = false;  ///< its first character is the first of the whole input
+  std::size_t head = 0;  ///< bytes at its start that come from the first character of the whole input
 };
 
 /// How long a text of `size` bytes may become in the steps of a tokenizer. Real tokenizers grow it at most 70-fold.
@@ -63,21 +63,21 @@ inline bool is_inert_in_normalization(char32_t c) {
 struct UnicodeForm {
   bool composed, compatible;
 
-  void operator()(NormalText& normal) const {
-    if (std::ranges::all_of(normal.text, [&](char c) { return is_unchanged(c); })) return;
+  void operator()(std::string& text) const {
+    if (std::ranges::all_of(text, [&](char c) { return is_unchanged(c); })) return;
     std::string out;
     std::size_t begin = 0, at = 0;
-    while (at < normal.text.size()) {
-      const std::size_t next = at + utf8_length(normal.text[at]);
-      if (is_inert_in_normalization(code_point_at(normal.text, at))) {
-        append(out, std::string_view(normal.text).substr(begin, at - begin));
-        out.append(normal.text, at, next - at);
+    while (at < text.size()) {
+      const std::size_t next = at + utf8_length(text[at]);
+      if (is_inert_in_normalization(code_point_at(text, at))) {
+        append(out, std::string_view(text).substr(begin, at - begin));
+        out.append(text, at, next - at);
         begin = next;
       }
       at = next;
     }
-    append(out, std::string_view(normal.text).substr(begin));
-    normal.text = std::move(out);
+    append(out, std::string_view(text).substr(begin));
+    text = std::move(out);
   }
 
  private:
@@ -135,53 +135,46 @@ inline char32_t lower_case(char32_t c) {
   return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
 }
 
-inline void lowercase(NormalText& normal) {
+/// Rewrites each character: append(out, character) writes what takes its place, if anything.
+template <class Append>
+void for_each_character(std::string& text, Append append) {
   std::string out;
-  for (std::size_t at = 0; at < normal.text.size(); at += utf8_length(normal.text[at])) {
-    const char32_t c = code_point_at(normal.text, at);
+  for (std::size_t at = 0; at < text.size(); at += utf8_length(text[at])) append(out, code_point_at(text, at));
+  text = std::move(out);
+}
+
+inline void lowercase(std::string& text) {
+  for_each_character(text, [](std::string& out, char32_t c) {
     if (c == 0x130)
       out += "i\xCC\x87";  // the only character whose lower case has two
     else
       append_utf8(out, c < 0x80 ? (c >= 'A' && c <= 'Z' ? c + 32 : c) : lower_case(c));
-  }
-  normal.text = std::move(out);
-}
-
-/// Rewrites each character: append(out, character) writes what takes its place, if anything.
-template <class Append>
-void for_each_character(NormalText& normal, Append append) {
-  std::string out;
-  for (std::size_t at = 0, next = 0; at < normal.text.size(); at = next) {
-    next = at + utf8_length(normal.text[at]);
-    append(out, code_point_at(normal.text, at));
-    if (at == 0 && out.empty()) normal.at_start = false;
-  }
-  normal.text = std::move(out);
+  });
 }
 
 /// BERT's clean-up.
 struct BertNormalizer {
   bool cleans = true, spaces_han = true, strips_accents = true, lowers = true;
 
-  void operator()(NormalText& normal) const {
+  void operator()(std::string& text) const {
     if (cleans)
-      for_each_character(normal, [](std::string& out, char32_t c) {
+      for_each_character(text, [](std::string& out, char32_t c) {
         const bool is_space = c == '\t' || c == '\n' || c == '\r' || (is_white_space(c) && !is_in(control_ranges, c));
         if (is_space || !is_in(control_ranges, c)) append_utf8(out, is_space ? U' ' : c);
       });
     if (spaces_han)
-      for_each_character(normal, [](std::string& out, char32_t c) {
+      for_each_character(text, [](std::string& out, char32_t c) {
         if (is_han(c)) out += ' ';
         append_utf8(out, c);
         if (is_han(c)) out += ' ';
       });
     if (strips_accents) {
-      UnicodeForm{false, false}(normal);
-      for_each_character(normal, [](std::string& out, char32_t c) {
+      UnicodeForm{false, false}(text);
+      for_each_character(text, [](std::string& out, char32_t c) {
         if (!is_in(accent_ranges, c)) append_utf8(out, c);
       });
     }
-    if (lowers) lowercase(normal);
+    if (lowers) lowercase(text);
   }
 
  private:
@@ -194,30 +187,36 @@ struct BertNormalizer {
 };
 
 /// The clean-up of SentencePiece's rule set "nmt".
-inline void normalize_nmt(NormalText& normal) {
+inline void normalize_nmt(std::string& text) {
   static constexpr CodePointRange removed[] = {{0x01, 0x08}, {0x0B, 0x0B}, {0x0E, 0x1F},
                                                {0x7F, 0x7F}, {0x8F, 0x8F}, {0x9F, 0x9F}};
   static constexpr CodePointRange spaces[] = {{0x09, 0x0A},     {0x0C, 0x0D},     {0x1680, 0x1680}, {0x200B, 0x200F},
                                               {0x2028, 0x2029}, {0x2581, 0x2581}, {0xFEFF, 0xFEFF}, {0xFFFD, 0xFFFD}};
-  for_each_character(normal, [](std::string& out, char32_t c) {
+  for_each_character(text, [](std::string& out, char32_t c) {
     if (!is_in(removed, c)) append_utf8(out, is_in(spaces, c) ? U' ' : c);
   });
 }
 
-/// Replaces each match of `pattern` by `content`. Throws Error if the result would exceed `most` bytes.
-inline std::string replace_matches(const Regex& pattern, std::string_view text, std::string_view content,
-                                   std::size_t most) {
+/// Replaces each match of `pattern` by `content`, which is aligned with the last character of the match. Throws Error if
+/// the result would exceed `most` bytes.
+inline void replace_matches(const Regex& pattern, NormalText& normal, std::string_view content, std::size_t most) {
+  const std::string_view text = normal.text;
   std::string out;
   out.reserve(text.size() + text.size() / 4);
-  std::size_t last = 0;
+  std::size_t last = 0, head = 0;
+  const auto keep = [&](std::size_t end) {
+    if (last < normal.head) head = out.size() + std::min(end, normal.head) - last;
+    out.append(text, last, end - last);
+  };
   pattern.for_each_match(text, [&](std::size_t begin, std::size_t end) {
-    out.append(text, last, begin - last);
+    keep(begin);
     out += content;
+    if (end <= normal.head) head = out.size();
     check_rewritten(out.size(), most);
     last = end;
   });
-  out.append(text, last);
-  return out;
+  keep(text.size());
+  normal = {std::move(out), head};
 }
 
 class Normalizer {
@@ -237,7 +236,7 @@ class Normalizer {
     }
   }
   std::string operator()(std::string_view text) const {
-    NormalText normal{std::string(text), false};
+    NormalText normal{std::string(text)};
     (*this)(normal);
     return std::move(normal.text);
   }
@@ -250,51 +249,61 @@ class Normalizer {
       for (const Json& step : json_member(spec, "normalizers", where)) add(step, where);
       check(steps_.size() <= max_tokenizer_steps, where, ": more than ", max_tokenizer_steps, " normalizers");
     } else if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") {
-      steps_.push_back(
-          [form = UnicodeForm{type.back() == 'C', type[2] == 'K'}](NormalText& normal, std::size_t) { form(normal); });
+      rewrite(UnicodeForm{type.back() == 'C', type[2] == 'K'});
     } else if (type == "Lowercase") {
-      steps_.push_back([](NormalText& normal, std::size_t) { lowercase(normal); });
+      rewrite(lowercase);
     } else if (type == "Strip") {
       steps_.push_back([left = json_value(spec, "strip_left", true, where),
                         right = json_value(spec, "strip_right", true, where)](NormalText& normal, std::size_t) {
         if (right) normal.text.resize(normal.text.size() - trailing_space(normal.text));
         const std::size_t spaces = left ? leading_space(normal.text) : 0;
-        normal.at_start = normal.at_start && spaces == 0;
+        normal.head -= std::min(normal.head, spaces);
         normal.text.erase(0, spaces);
       });
     } else if (type == "StripAccents") {
-      steps_.push_back([](NormalText& normal, std::size_t) {
-        for_each_character(normal, [](std::string& out, char32_t c) {
+      rewrite([](std::string& text) {
+        for_each_character(text, [](std::string& out, char32_t c) {
           if (!is_in(mark_ranges, c)) append_utf8(out, c);
         });
       });
     } else if (type == "BertNormalizer") {
       const bool lowers = json_value(spec, "lowercase", true, where);
-      steps_.push_back([step = BertNormalizer{json_value(spec, "clean_text", true, where),
-                                              json_value(spec, "handle_chinese_chars", true, where),
-                                              json_value(spec, "strip_accents", lowers, where), lowers}](
-                           NormalText& normal, std::size_t) { step(normal); });
+      rewrite(BertNormalizer{json_value(spec, "clean_text", true, where),
+                             json_value(spec, "handle_chinese_chars", true, where),
+                             json_value(spec, "strip_accents", lowers, where), lowers});
     } else if (type == "Nmt") {
-      steps_.push_back([](NormalText& normal, std::size_t) { normalize_nmt(normal); });
+      rewrite(normalize_nmt);
     } else if (type == "Precompiled") {
       steps_.push_back([table = std::make_shared<Precompiled>(json_text(spec, "precompiled_charsmap", where),
                                                               std::string(where) + ": \"precompiled_charsmap\"")](
-                           NormalText& normal, std::size_t) { normal.text = (*table)(normal.text); });
+                           NormalText& normal, std::size_t) { (*table)(normal.text, normal.head); });
     } else if (type == "Prepend") {
       steps_.push_back([prefix = json_text(spec, "prepend", where)](NormalText& normal, std::size_t) {
-        if (!normal.text.empty()) normal.text.insert(0, prefix);
+        if (normal.text.empty()) return;
+        normal.text.insert(0, prefix);
+        if (normal.head > 0) normal.head += prefix.size();
       });
     } else if (type == "Replace") {
-      steps_.push_back([pattern = std::make_shared<Regex>(json_pattern(spec, where)),
-                        content = json_text(spec, "content", where)](NormalText& normal, std::size_t most) {
-        normal.text = replace_matches(*pattern, normal.text, content, most);
-      });
+      steps_.push_back(
+          [pattern = std::make_shared<Regex>(json_pattern(spec, where)), content = json_text(spec, "content", where)](
+              NormalText& normal, std::size_t most) { replace_matches(*pattern, normal, content, most); });
     } else if (type == "ByteLevel") {
-      steps_.push_back([](NormalText& normal, std::size_t) { normal.text = to_byte_alphabet(normal.text); });
+      rewrite([](std::string& text) { text = to_byte_alphabet(text); });
     } else {
       fail(where, ": the normalizer \"", type, "\" is not supported; supported are Sequence, NFC, NFD, NFKC, NFKD, ",
            "Lowercase, Strip, StripAccents, BertNormalizer, Nmt, Precompiled, Prepend, Replace, ByteLevel");
     }
+  }
+
+  /// Adds a step that goes from character to character: what becomes of the head does not depend on the rest.
+  template <class Rewrite>
+  void rewrite(Rewrite change) {
+    steps_.push_back([change](NormalText& normal, std::size_t) {
+      std::string head = normal.text.substr(0, normal.head);
+      change(head);
+      change(normal.text);
+      normal.head = head.size();
+    });
   }
 
   std::vector<std::function<void(NormalText&, std::size_t most)>> steps_;

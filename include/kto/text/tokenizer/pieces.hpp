@@ -21,7 +21,7 @@ struct Span {
 struct Pieces {
   std::string text;
   std::vector<Span> spans;
-  bool at_start = false;  ///< the first piece starts the whole input
+  std::size_t head = 0;  ///< bytes at the start of the text that come from the first character of the whole input
 
   std::string_view operator[](Span span) const {
     return std::string_view(text).substr(span.begin, span.end - span.begin);
@@ -64,10 +64,7 @@ class Splitter {
         last = end;
       });
       if (last != span.end - span.begin) add(last, span.end - span.begin, false);
-      const std::size_t before = spans.size();
       keep(parts, spans);
-      if (before == 0 && !spans.empty())
-        pieces.at_start = pieces.at_start && spans.front().begin == pieces.spans.front().begin;
     }
     pieces.spans = std::move(spans);
   }

@@ -23,10 +23,12 @@ class PostProcessor {
   /// `spec` is the value of "post_processor". Throws Error naming `where` for anything unsupported.
   PostProcessor(const Json& spec, std::string_view where) { add(spec, where); }
 
-  /// Adds only `id`, before the text.
-  static PostProcessor beginning_with(std::int32_t id) {
+  /// Adds these ids before and after the text.
+  static PostProcessor around(Ids before, const Ids& after) {
     PostProcessor processor;
-    processor.items_ = {id, text};
+    before.push_back(text);
+    before.insert(before.end(), after.begin(), after.end());
+    processor.items_ = std::move(before);
     return processor;
   }
 

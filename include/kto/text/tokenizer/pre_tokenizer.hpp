@@ -34,17 +34,25 @@ inline Regex punctuation_regex() {
       "punctuation");
 }
 
-/// Rewrites each piece: append(out, piece, index) writes the new text.
+/// Rewrites each piece: append(out, text, begin) writes the new text of the piece that begins there, or of a part at
+/// its start.
 template <class Append>
 void rewrite(Pieces& pieces, Append append) {
   std::string text;
   text.reserve(pieces.text.size() + pieces.text.size() / 4 + pieces.spans.size());
-  for (std::size_t i = 0; i < pieces.spans.size(); ++i) {
-    const std::size_t begin = text.size();
-    append(text, pieces[pieces.spans[i]], i);
-    pieces.spans[i] = {begin, text.size()};
+  std::size_t head = 0;
+  for (Span& span : pieces.spans) {
+    const Span old = span;
+    span.begin = text.size();
+    append(text, pieces[old], old.begin);
+    span.end = text.size();
+    if (old.begin >= pieces.head) continue;
+    std::string part;
+    append(part, pieces[{old.begin, std::min(old.end, pieces.head)}], old.begin);
+    head = span.begin + part.size();
   }
   pieces.text = std::move(text);
+  pieces.head = head;
 }
 
 /// Replaces spaces by a mark, such as U+2581, adds one in front if the scheme says so, and splits before the marks.
@@ -66,8 +74,8 @@ class Metaspace {
   }
 
   void operator()(Pieces& pieces) const {
-    rewrite(pieces, [&](std::string& out, std::string_view piece, std::size_t i) {
-      const bool prefix = scheme_ == "always" || (scheme_ == "first" && i == 0 && pieces.at_start);
+    rewrite(pieces, [&](std::string& out, std::string_view piece, std::size_t begin) {
+      const bool prefix = scheme_ == "always" || (scheme_ == "first" && begin < pieces.head);
       if (prefix && !piece.empty() && !piece.starts_with(' ') && !piece.starts_with(mark_)) out += mark_;
       for (const char c : piece)
         if (c == ' ')
@@ -102,7 +110,6 @@ inline void split_scripts(Pieces& pieces) {
     }
     if (begin < span.end) spans.push_back({begin, span.end});
   }
-  if (!spans.empty()) pieces.at_start = pieces.at_start && spans.front().begin == pieces.spans.front().begin;
   pieces.spans = std::move(spans);
 }
 

@@ -22,15 +22,28 @@
 
 namespace kto::tok {
 
+inline constexpr std::string_view base64_digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+inline std::string encode_base64(std::string_view bytes) {
+  std::string text;
+  for (std::size_t at = 0; at < bytes.size(); at += 3) {
+    std::uint32_t bits = 0;
+    for (std::size_t i = 0; i < 3; ++i)
+      bits = bits << 8U | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
+    for (std::size_t i = 0; i < 4; ++i)
+      text += at + i <= bytes.size() ? base64_digits[bits >> (18 - 6 * i) & 63U] : '=';
+  }
+  return text;
+}
+
 /// The bytes of standard base64. Throws Error naming `where` if it is malformed.
 inline std::string decode_base64(std::string_view text, std::string_view where) {
   while (text.ends_with('=')) text.remove_suffix(1);
-  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string bytes;
   std::uint32_t bits = 0;
   int num_bits = 0;
   for (const char c : text) {
-    const std::size_t digit = digits.find(c);
+    const std::size_t digit = base64_digits.find(c);
     check(digit != std::string_view::npos, where, ": not base64; is the file complete?");
     bits = bits << 6U | static_cast<std::uint32_t>(digit);
     num_bits += 6;
@@ -59,23 +72,80 @@ class Precompiled {
     check(find_invalid_utf8(texts_) == std::string_view::npos, where, ": its replacements are not UTF-8");
   }
 
-  std::string operator()(std::string_view text) const {
+  /// Rewrites `text`. `head` is the number of bytes at its start that come from the first character of the input.
+  void operator()(std::string& text, std::size_t& head) const {
     std::string out;
+    HeadCounter counter(text, head);
+    const auto replace = [&](std::string_view part, std::string_view by) {
+      counter.replace(part, by);
+      out += by;
+    };
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = grapheme_end(text, begin);
-      const auto whole = end - begin < 6 ? replacement(text.substr(begin, end - begin)) : std::nullopt;
-      if (whole) out += *whole;
+      const std::string_view grapheme = std::string_view(text).substr(begin, end - begin);
+      const auto whole = grapheme.size() < 6 ? replacement(grapheme) : std::nullopt;
+      if (whole) replace(grapheme, *whole);
       for (std::size_t at = begin, next = 0; !whole && at < end; at = next) {
         next = at + utf8_length(text[at]);
-        const std::string_view character = text.substr(at, next - at);
-        out += replacement(character).value_or(character);
+        const std::string_view character = std::string_view(text).substr(at, next - at);
+        replace(character, replacement(character).value_or(character));
       }
       begin = end;
     }
-    return out;
+    head = counter.finish();
+    text = std::move(out);
   }
 
  private:
+  /// Counts the bytes of the result that tokenizers aligns with the first character of the input. It aligns new
+  /// characters with old ones in their order; a character removed at the very beginning is not taken into account.
+  class HeadCounter {
+   public:
+    HeadCounter(std::string_view text, std::size_t head) : text_(text), head_(head) {}
+
+    void replace(std::string_view part, std::string_view by) {
+      if (is_past_) return;
+      const std::ptrdiff_t change = num_characters(by) - num_characters(part);
+      if (by.empty()) change_ += change;
+      for (std::ptrdiff_t left = num_characters(by); !by.empty(); --left) {
+        settle();
+        size_ = utf8_length(by[0]);
+        change_ = left <= change ? 1 : left == 1 && change < 0 ? change : 0;
+        by.remove_prefix(size_);
+      }
+    }
+
+    std::size_t finish() {
+      settle();
+      return counted_;
+    }
+
+   private:
+    static std::ptrdiff_t num_characters(std::string_view text) {
+      return std::ranges::count_if(text, [](char c) { return !detail::is_continuation(c); });
+    }
+
+    /// Aligns the last new character: all that takes its place in the old text is known.
+    void settle() {
+      if (size_ == 0 || is_past_) {
+        change_ = 0;
+        return;
+      }
+      const std::size_t with = change_ > 0 && old_ > 0 ? old_ - 1 : old_;
+      is_past_ = with >= head_ && !(change_ > 0 && old_ == 0);
+      if (!is_past_) counted_ += size_;
+      for (std::ptrdiff_t i = change_; i <= 0 && old_ < text_.size(); ++i) old_ += utf8_length(text_[old_]);
+      size_ = 0;
+      change_ = 0;
+    }
+
+    std::string_view text_;
+    std::size_t head_, old_ = 0, counted_ = 0;
+    std::size_t size_ = 0;       ///< of the last new character; 0: none
+    std::ptrdiff_t change_ = 0;  ///< 1: it is inserted; below 0: it also replaces so many further characters
+    bool is_past_ = false;
+  };
+
   static std::size_t grapheme_end(std::string_view text, std::size_t at) {
     utf8proc_int32_t state = 0;
     for (;;) {

@@ -17,8 +17,10 @@
 #include "kto/core/error.hpp"
 #include "kto/io/file.hpp"
 #include "kto/io/json.hpp"
-#include "kto/text/regex/class_spec.hpp"
 #include "kto/text/tokenizer/added_tokens.hpp"
+#include "kto/text/tokenizer/class_rules.hpp"
+#include "kto/text/tokenizer/step_spec.hpp"
+#include "kto/text/tokenizer/tokenizer_class.hpp"
 
 namespace kto::tok {
 
@@ -33,14 +35,33 @@ inline Json read_object(const fs::path& path) {
   return object;
 }
 
+/// T5's sentinels, which stand for masked spans: how many `config` asks for, and the text of one.
+inline int num_extra_ids(const Json& config, std::string_view where) {
+  const int count = json_value(config, "extra_ids", 100, where);
+  check(count >= 0 && count <= 100'000, where, ": \"extra_ids\" is ", count, "; expected 0 to 100000");
+  return count;
+}
+inline std::string extra_id(int number) { return "<extra_id_" + std::to_string(number) + ">"; }
+
+/// Special tokens that a SentencePiece model brings along.
+struct PieceTokens {
+  Json extra = nullptr;  ///< its control and user-defined pieces, as additional_special_tokens; null without a model
+  std::vector<std::pair<std::string, std::string>> named{};  ///< bos_token, ..., unless the folder names others
+};
+
 struct SpecialTokens {
   std::vector<std::pair<std::string, AddedToken>> named;  ///< bos_token, ..., then the model's own, such as image_token
   std::vector<AddedToken> extra;                          ///< additional_special_tokens
   std::map<std::int32_t, AddedToken> added;               ///< by their declared id
 
   /// Collects them. `config` is the object in tokenizer_config.json, `spec` the one in tokenizer.json.
-  SpecialTokens(const fs::path& folder, Json config, const Json& spec, std::string_view class_name)
-      : folder_(folder), where_((folder / "tokenizer_config.json").string()), values_(std::move(config)) {
+  SpecialTokens(const fs::path& folder, Json config, const Json& spec, std::string_view class_name,
+                const PieceTokens& pieces = {})
+      : folder_(folder),
+        where_((folder / "tokenizer_config.json").string()),
+        values_(std::move(config)),
+        defaults_(pieces.named) {
+    if (const ClassRules* rules = class_rules(class_name)) defaults_ = rules->special_tokens;
     if (!is_filled(extra_key) && values_.contains(additional_key)) {
       values_[extra_key] = values_[additional_key];
       values_.erase(additional_key);
@@ -54,9 +75,16 @@ struct SpecialTokens {
       take_named_extra();
       read_legacy_added(spec);
     }
+    if (!pieces.extra.is_null()) values_[additional_key] = pieces.extra;
     take_additional(class_name);
     read_extra();
     read_named(spec, class_name);
+  }
+
+  /// The text of a named token; null if the model has none.
+  const std::string* text(std::string_view name) const {
+    const auto found = std::ranges::find(this->named, name, [](const auto& token) { return token.first; });
+    return found == this->named.end() ? nullptr : &found->second.content;
   }
 
   /// The tokens missing from `there`, in the order in which they get ids.
@@ -119,7 +147,9 @@ struct SpecialTokens {
   void take_additional(std::string_view class_name) {
     if (values_.contains(extra_key)) return;
     Json list = is_filled(additional_key) ? values_[additional_key] : Json::array();
-    for (const auto& [name, text] : default_special_tokens(class_name))
+    if (class_name == "T5Tokenizer" && list.dump().find("<extra_id_") == std::string::npos)
+      for (int i = 0; i < num_extra_ids(values_, where_); ++i) list.push_back(extra_id(i));
+    for (const auto& [name, text] : defaults_)
       if (is_own(name)) list.push_back(json_value(values_, name, Json(text), where_));
     values_[extra_key] = std::move(list);
   }
@@ -187,10 +217,11 @@ struct SpecialTokens {
   }
 
   void read_named(const Json& spec, std::string_view class_name) {
-    auto defaults = default_special_tokens(class_name);
-    const bool names_padding = class_name == "GPT2Tokenizer" || class_name == "CodeGenTokenizer";  // as null
+    const bool names_padding =
+        class_name == "GPT2Tokenizer" || class_name == "CodeGenTokenizer" ||  // as null
+        std::ranges::any_of(defaults_, [](const auto& token) { return token.first == "pad_token"; });
     if (!names_padding && spec.contains("padding") && spec["padding"].is_object())
-      defaults.emplace_back("pad_token", json_value<std::string>(spec["padding"], "pad_token", "", where_));
+      defaults_.emplace_back("pad_token", json_value<std::string>(spec["padding"], "pad_token", "", where_));
     for (const std::string_view key : special_token_names) {
       const std::string name(key);
       if (own_.contains(name)) {
@@ -202,12 +233,12 @@ struct SpecialTokens {
           if (known.content == token.content) token = known;
         named.emplace_back(name, std::move(token));
       } else {
-        for (const auto& [known, text] : defaults)
+        for (const auto& [known, text] : defaults_)
           if (known == name && !text.empty()) named.emplace_back(name, AddedToken::special_from(text));
       }
     }
     Json own = Json::object();
-    for (const auto& [name, text] : defaults)
+    for (const auto& [name, text] : defaults_)
       if (is_own(name)) own[name] = values_.contains(name) ? values_[name] : Json(text);
     for (const auto& [name, value] : values_.items())
       if (is_own(name) && (value.is_string() || value.is_object())) own[name] = value;
@@ -221,7 +252,8 @@ struct SpecialTokens {
   fs::path folder_;
   std::string where_;
   Json values_;
-  Json own_ = Json::object();  ///< tokens with model-specific names
+  Json own_ = Json::object();                                  ///< tokens with model-specific names
+  std::vector<std::pair<std::string, std::string>> defaults_;  ///< of the class
 };
 
 }  // namespace kto::tok

@@ -89,12 +89,14 @@ inline std::string strip_content(std::string_view token, std::string_view conten
   return std::string(token);
 }
 
-/// Removes the spaces that splitting at punctuation leaves in English text.
-inline std::string clean_up_spaces(std::string text) {
+/// Removes the spaces that splitting at punctuation leaves in English text, as tokenizers does in its decoders, or as
+/// transformers does for a decoded text.
+inline std::string clean_up_spaces(std::string text, bool is_decoder = true) {
   static constexpr std::pair<std::string_view, std::string_view> rules[] = {
       {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
       {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-  for (const auto& [from, to] : rules) text = replace_all(text, from, to);
+  for (const auto& [from, to] : rules)
+    if (is_decoder || from != " do not") text = replace_all(text, from, to);
   return text;
 }
 
@@ -156,7 +158,9 @@ class TokenDecoder {
       const auto pattern = std::make_shared<Regex>(json_pattern(spec, where));
       const std::string content = json_text(spec, "content", where);
       const auto change = [=](const std::string& token) {
-        return replace_matches(*pattern, token, content, longest_rewritten(token.size()));
+        NormalText text{token};
+        replace_matches(*pattern, text, content, longest_rewritten(token.size()));
+        return text.text;
       };
       byte_steps_.push_back(change);
       add_for_each([=](const std::string& token, std::size_t, std::size_t) { return change(token); });

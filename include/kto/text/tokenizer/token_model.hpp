@@ -28,9 +28,20 @@ class TokenModel {
     return std::visit([](const auto& model) -> const Vocabulary& { return model.vocabulary(); }, model_);
   }
 
+  bool is_bpe() const { return std::holds_alternative<Bpe>(model_); }
+
   /// Appends the ids of one piece of text.
   void encode(std::string_view word, std::vector<std::int32_t>& ids) const {
     std::visit([&](const auto& model) { model.encode(word, ids); }, model_);
+  }
+
+  /// The type of the model `spec`. Old files do not name it; it shows in the other members.
+  static std::string type_of(const Json& spec, const TokenizerJson& json) {
+    if (spec.contains("type") && spec["type"].is_string()) return spec["type"].get<std::string>();
+    if (!json.scores.empty()) return "Unigram";
+    if (!json.has_merges && spec.contains("unk_token"))
+      return spec.contains("max_input_chars_per_word") ? "WordPiece" : "WordLevel";
+    return "BPE";
   }
 
  private:
@@ -38,7 +49,7 @@ class TokenModel {
 
   static Model make(TokenizerJson& json, std::string_view where) {
     const Json& spec = json.spec["model"];
-    const std::string type = model_type(spec, json);
+    const std::string type = type_of(spec, json);
     const bool is_list = !json.scores.empty();
     check(is_list == (type == "Unigram"), where, ": the vocabulary of ", type, " must be ",
           is_list ? "an object of tokens and ids" : "a list of pieces and scores");
@@ -46,15 +57,6 @@ class TokenModel {
     if (type == "Unigram") return Unigram(spec, std::move(json.vocabulary), std::move(json.scores), where);
     if (type == "WordPiece") return WordPiece(spec, std::move(json.vocabulary), where);
     return WordLevel(spec, std::move(json.vocabulary), where);
-  }
-
-  /// Old files do not name the type; it shows in the other members.
-  static std::string model_type(const Json& spec, const TokenizerJson& json) {
-    if (spec.contains("type") && spec["type"].is_string()) return spec["type"].get<std::string>();
-    if (!json.scores.empty()) return "Unigram";
-    if (!json.has_merges && spec.contains("unk_token"))
-      return spec.contains("max_input_chars_per_word") ? "WordPiece" : "WordLevel";
-    return "BPE";
   }
 
   Model model_;

@@ -201,34 +201,4 @@ inline TokenizerJson read_tokenizer_json(const fs::path& path) {
   return out;
 }
 
-/// The files of GPT-2's kind: vocab.json, an object of tokens and ids, and merges.txt, a merge a line. The steps are those
-/// of the tokenizer's class. Throws Error naming the file and what is malformed.
-inline TokenizerJson read_vocab_and_merges(const fs::path& folder) {
-  TokenizerJson out;
-  out.spec = {{"version", "1.0"}, {"model", {{"type", "BPE"}}}};
-  const std::string where = (folder / "vocab.json").string();
-  const Json vocabulary = read_json(folder / "vocab.json");
-  check(vocabulary.is_object(), where, ": must hold an object of tokens and ids");
-  for (const auto& [token, value] : vocabulary.items()) {
-    const std::int64_t id = json_as<std::int64_t>(value).value_or(-1);
-    check(id >= 0 && id <= max_token_id, where, ": the id of the token \"", token, "\" must be a number from 0 to ",
-          max_token_id, ", not ", value.dump());
-    out.vocabulary.add(token, static_cast<std::int32_t>(id));
-  }
-  const std::string text = read_file(folder / "merges.txt");
-  std::size_t number = 0;
-  for (std::size_t at = 0, end = 0; at < text.size(); at = end + 1) {
-    end = std::min(text.find('\n', at), text.size());
-    std::string_view line = std::string_view(text).substr(at, end - at);
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (++number == 1 && line.starts_with("#version")) continue;
-    if (line.empty()) continue;
-    const std::size_t space = line.find(' ');
-    check(space != std::string_view::npos && line.find(' ', space + 1) == std::string_view::npos,
-          (folder / "merges.txt").string(), ": line ", number, " must be \"left right\"");
-    out.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
-  }
-  return out;
-}
-
 }  // namespace kto::tok
