@@ -27,8 +27,8 @@ class KvCache {
   Decoder::Prefix prefix() const {
     if (ids_.empty()) return {};
     Decoder::Prefix out;
-    for (const KeysValues& layer : layers_)
-      out.push_back({layer.k_NKd.narrow(0, 0, length()), layer.v_NKd.narrow(0, 0, length())});
+    for (const auto& [own, cross] : layers_)
+      out.push_back({{own.k_NKd.narrow(0, 0, length()), own.v_NKd.narrow(0, 0, length())}, cross});
     return out;
   }
 
@@ -36,8 +36,9 @@ class KvCache {
   void append(std::span<const std::int32_t> ids, const Decoder::Prefix& kept) {
     layers_.resize(kept.size());
     for (std::size_t i = 0; i < kept.size(); ++i) {
-      put(layers_[i].k_NKd, kept[i].k_NKd);
-      put(layers_[i].v_NKd, kept[i].v_NKd);
+      put(layers_[i].own.k_NKd, kept[i].own.k_NKd);
+      put(layers_[i].own.v_NKd, kept[i].own.v_NKd);
+      layers_[i].cross = kept[i].cross;
     }
     ids_.insert(ids_.end(), ids.begin(), ids.end());
   }

@@ -11,6 +11,7 @@
 
 #include "kto/model/families/apertus.hpp"
 #include "kto/model/families/arcee.hpp"
+#include "kto/model/families/bart.hpp"
 #include "kto/model/families/bloom.hpp"
 #include "kto/model/families/cohere.hpp"
 #include "kto/model/families/ernie4_5.hpp"
@@ -40,19 +41,19 @@
 #include "kto/model/families/smollm3.hpp"
 #include "kto/model/families/stablelm.hpp"
 #include "kto/model/families/starcoder2.hpp"
+#include "kto/model/families/t5.hpp"
 
 namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {&apertus,  &arcee,     &bloom,      &cohere,  &cohere2,
-                                             &ernie4_5, &exaone4,   &falcon,     &gemma,   &gemma2,
-                                             &gemma3,   &glm,       &glm4,       &gpt2,    &gpt_bigcode,
-                                             &gpt_neox, &gptj,      &granite,    &helium,  &hunyuan_v1_dense,
-                                             &llama,    &ministral, &ministral3, &mistral, &nanochat,
-                                             &nemotron, &olmo,      &olmo2,      &olmo3,   &opt,
-                                             &phi,      &phi3,      &qwen2,      &qwen3,   &seed_oss,
-                                             &smollm3,  &stablelm,  &starcoder2};
+inline constexpr const Family* families[] = {
+    &apertus,  &arcee,       &bart,       &bloom,      &cohere,   &cohere2,  &ernie4_5,
+    &exaone4,  &falcon,      &gemma,      &gemma2,     &gemma3,   &glm,      &glm4,
+    &gpt2,     &gpt_bigcode, &gpt_neox,   &gptj,       &granite,  &helium,   &hunyuan_v1_dense,
+    &llama,    &ministral,   &ministral3, &mistral,    &nanochat, &nemotron, &olmo,
+    &olmo2,    &olmo3,       &opt,        &phi,        &phi3,     &qwen2,    &qwen3,
+    &seed_oss, &smollm3,     &stablelm,   &starcoder2, &t5,       &mt5,      &umt5};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =

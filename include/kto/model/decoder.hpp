@@ -29,6 +29,8 @@ struct Decoder {
   std::vector<DecoderLayer> layers;
   Norm norm;
   OutputHead lm_head;
+  LogitsConstant logits_constant;
+  std::vector<Decoder> encoder;  ///< none, or one: its layers and norms; the embedding is the one here
   /// If the head is tied and so has the embedding's adapter, transposed: the factor on it in the head.
   std::optional<double> tied_lora_scaling = std::nullopt;
 
@@ -44,11 +46,18 @@ struct Decoder {
   double neftune_noise_alpha = 0;
 
   /// The key/value cache of a row, for tokens that follow it: each layer's keys and values.
-  using Prefix = std::vector<KeysValues>;
+  using Prefix = std::vector<LayerMemory>;
 
   /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
   /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's keys and values.
+  /// In an encoder-decoder model, the prompts' states also come from `before` where `sequences` has no prompts.
   Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr) const;
+  /// The states [N, D] of tokens whose embeddings are embedded_ND, seen from the embedding on. `encoded_MD` are an
+  /// encoder's states.
+  Tensor states(Tensor embedded_ND, const Sequences& sequences, const Prefix& before, Prefix* kept, bool is_causal,
+                const Tensor& encoded_MD) const;
+  /// The states [M, D] of the encoder for prompts, of type `compute`.
+  Tensor encoded(const Sequences& prompts) const;
   /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
   /// passes with and without gradient, nor with rotary frequencies that depend on the longest sequence of a pass.
   bool has_steady_prefix(const SharedPrompts& batch) const;
@@ -78,6 +87,7 @@ inline std::optional<LoraWeights> Decoder::head_lora() const {
 inline Head Decoder::head() const {
   Head out{.weight_VD = head_weight_VD(), .scale = spec.head.scale, .soft_cap = spec.head.soft_cap};
   if (spec.head.has_bias) out.bias_V = lm_head.bias_V;
+  if (logits_constant.value_1V.defined()) out.bias_V = logits_constant.value_1V.squeeze(0);
   const auto& rows = lm_head.rows || !spec.tie_word_embeddings ? lm_head.rows : embed_tokens.rows;
   if (rows) out.weight_VD = rows->put_into(out.weight_VD);
   if (const auto lora = head_lora()) {
@@ -98,7 +108,10 @@ inline Tensor Decoder::embedded(const Tensor& ids_N) const {
 }
 
 inline std::int64_t num_embedding_parameters(const Decoder& decoder) {
-  return decoder.embed_tokens.weight_VD.numel() + (decoder.spec.positions ? decoder.positions.weight_PD.numel() : 0);
+  std::int64_t out = decoder.embed_tokens.weight_VD.defined() ? decoder.embed_tokens.weight_VD.numel() : 0;
+  if (decoder.spec.positions) out += decoder.positions.weight_PD.numel();
+  for (const Decoder& encoder : decoder.encoder) out += num_embedding_parameters(encoder);
+  return out;
 }
 
 /// NEFTune's noise [N, D] on the embeddings of `sequences`.
@@ -121,9 +134,13 @@ inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
       if (!have_same_angles(rope, batch.rows.longest(), batch.kl_tails->longest())) return false;
   if (!at::GradMode::is_enabled()) return true;  // no dropout without gradient
   if (neftune_noise_alpha != 0) return false;
-  for (std::size_t i = 0; i < layers.size(); ++i)
-    if (detail::drops(spec, spec.layers[i], layers[i])) return false;
-  return true;
+  const auto drops = [](const Decoder& stack) {
+    bool out = false;
+    for (std::size_t i = 0; i < stack.layers.size(); ++i)
+      out = out || detail::drops(stack.spec, stack.spec.layers[i], stack.layers[i]);
+    return out;
+  };
+  return !drops(*this) && std::ranges::none_of(encoder, drops);
 }
 
 namespace detail {
@@ -148,24 +165,49 @@ inline Tensor position_rows(const Decoder& decoder, const Sequences& sequences) 
 
 }  // namespace detail
 
+inline Tensor Decoder::encoded(const Sequences& prompts) const {
+  Decoder stack = encoder.front();
+  stack.compute = compute;
+  stack.recompute = recompute;
+  return stack.states(embedded(prompts.ids_N), prompts, {}, nullptr, /*is_causal=*/false, {});
+}
+
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
-  const auto context = std::make_shared<LayerContext>(LayerContext{
-      .compute = compute, .ropes = {}, .segments = sequences.segments, .position_N = sequences.position_N});
-  for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
-  if (kept != nullptr) kept->assign(layers.size(), {});
+  check(encoder.empty() || sequences.prompts.size() == sequences.segments.size(), "the model is an encoder-decoder: ",
+        "its batches need prompts for the encoder (kto::EncoderDecoderCollator makes them)");
+  check(encoder.empty() || neftune_noise_alpha == 0, "neftune_noise_alpha is not supported for encoder-decoder models");
+  const bool encodes = !encoder.empty() && !sequences.encoder.empty();
+  const Tensor encoded_MD = encodes ? encoded(sequences.encoder.front()) : Tensor();
   Tensor hidden_ND = embedded(sequences.ids_N);
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
+  return states(std::move(hidden_ND), sequences, before, kept, /*is_causal=*/true, encoded_MD);
+}
+
+inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, const Prefix& before, Prefix* kept,
+                              bool is_causal, const Tensor& encoded_MD) const {
+  const auto context = std::make_shared<LayerContext>(LayerContext{.compute = compute,
+                                                                   .ropes = {},
+                                                                   .segments = sequences.segments,
+                                                                   .position_N = sequences.position_N,
+                                                                   .is_causal = is_causal,
+                                                                   .lengths = sequences.lengths,
+                                                                   .encoded_MD = encoded_MD,
+                                                                   .prompts = sequences.prompts});
+  for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
+  if (kept != nullptr) kept->assign(layers.size(), {});
   if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
-    const KeysValues prefix = before.empty() ? KeysValues{} : before[i];
+    LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
+    const LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
+    const LayerSpec& of = spec.layers[i];
+    DecoderLayer layer = layers[i];
+    if (of.relative_bias && of.relative_bias->is_first_layers) layer.relative_bias = layers[0].relative_bias;
     // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
-    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix](const Tensor& input_ND,
-                                                                                   KeysValues* keeps_now) {
+    const auto forward = [context, of, layer, prefix](const Tensor& input_ND, LayerMemory* keeps_now) {
       return layer_forward(*context, of, layer, input_ND, prefix, keeps_now);
     };
     if (!recompute) {
@@ -175,8 +217,12 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
     const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
       return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
     };
-    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
-                           detail::drops(spec, spec.layers[i], layers[i]));
+    auto parameters = detail::trained_parameters(spec, of, layers[i]);
+    for (const Tensor& shared : {encoded_MD, layer.relative_bias.weight_PD})
+      if (shared.defined() && shared.requires_grad() &&
+          std::ranges::none_of(parameters, [&](const Tensor& known) { return known.is_same(shared); }))
+        parameters.push_back(shared);
+    hidden_ND = recomputed(once_more, hidden_ND, parameters, detail::drops(spec, of, layers[i]));
   }
   return spec.last_norm ? normalized(*spec.last_norm, norm, hidden_ND, compute) : hidden_ND.to(compute);
 }

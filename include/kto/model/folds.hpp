@@ -45,6 +45,11 @@ Decoder make_decoder(const ModelSpec& spec, const Make& make) {
   Decoder decoder;
   decoder.spec = spec;
   decoder.layers.resize(spec.layers.size());
+  for (const EncoderSpec& encoder : spec.encoder) {
+    Decoder& stack = decoder.encoder.emplace_back();
+    stack.spec = encoder.stack;
+    stack.layers.resize(encoder.stack.layers.size());
+  }
   visit_modules(decoder, [](const std::string&, auto& module, const ModuleShape& shape) {
     if constexpr (detail::is_a<decltype(module), Linear>) module.is_transposed = shape.is_transposed;
   });

@@ -9,7 +9,9 @@
 #include "kto/collate/batch.hpp"
 #include "kto/model/normalize.hpp"
 #include "kto/nn/attention.hpp"
+#include "kto/nn/relative_bias.hpp"
 #include "kto/nn/rotate.hpp"
+#include "kto/nn/segment_attention.hpp"
 
 namespace kto {
 
@@ -21,6 +23,16 @@ struct LayerContext {
   std::vector<RopeTables> ropes;
   std::vector<Segment> segments;
   Tensor position_N;
+  bool is_causal = true;
+  std::vector<std::int64_t> lengths = {};  ///< real tokens of each segment
+  Tensor encoded_MD = {};                  ///< an encoder's states; undefined where a pass before has kept them
+  std::vector<KeyRange> prompts = {};      ///< of each segment, its prompt among those
+};
+
+/// What a pass keeps of one layer for tokens that follow.
+struct LayerMemory {
+  KeysValues own;    ///< of the row
+  KeysValues cross;  ///< of an encoder's states
 };
 
 namespace detail {
@@ -30,8 +42,8 @@ struct LayerPass {
   const LayerContext& context;
   const LayerSpec& spec;
   const DecoderLayer& layer;
-  const KeysValues& prefix;
-  KeysValues* kept;
+  const LayerMemory& prefix;
+  LayerMemory* kept;
 };
 
 struct HeadsOf {
@@ -77,6 +89,33 @@ inline Tensor grown(const QueryGrowth& growth, const Tensor& q_NHd, const Tensor
   return q_NHd * factor_N.to(q_NHd.scalar_type()).unsqueeze(-1).unsqueeze(-1);
 }
 
+/// Attention that causal_attention does not have: in both directions, or with relative biases.
+inline Tensor attended_by_segment(const LayerPass& pass, const Tensor& q_NHd, const Tensor& k_NHd,
+                                  const Tensor& v_NHd) {
+  const auto& [context, spec, layer, prefix, kept] = pass;
+  SegmentAttention form{.scale = spec.attention.scale, .is_causal = context.is_causal};
+  std::int64_t first = 0;  // position of the first query
+  Tensor keys = k_NHd, values = v_NHd;
+  std::vector<KeyRange> ranges;
+  for (std::size_t s = 0; s < context.segments.size(); ++s) {
+    const Segment& segment = context.segments[s];
+    ranges.push_back({segment.begin, context.is_causal ? segment.length : context.lengths[s]});
+    if (segment.prefix_length == 0) continue;
+    check(context.segments.size() == 1 && prefix.own.k_NKd.defined(),
+          "a model with relative position biases shares no prompts within a row");
+    first = segment.prefix_length;
+    ranges[s] = {segment.prefix_begin, first + segment.length};
+    keys = at::cat({prefix.own.k_NKd, k_NHd});
+    values = at::cat({prefix.own.v_NKd, v_NHd});
+  }
+  if (spec.relative_bias)
+    form.bias = [&, table_KH = layer.relative_bias.weight_PD.to(wide_type(context.compute))](std::int64_t num_queries,
+                                                                                             std::int64_t num_keys) {
+      return relative_bias(*spec.relative_bias, table_KH, num_queries, num_keys, first);
+    };
+  return segment_attention(q_NHd, keys, values, context.segments, ranges, form);
+}
+
 /// The attention's output before its projection, [N, H d].
 inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& projected) {
   const AttentionSpec& spec = pass.spec.attention;
@@ -84,10 +123,27 @@ inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& project
   const Tensor placed_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
                k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
   const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
-  if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
+  if (pass.kept != nullptr) pass.kept->own = {k_NKd.detach(), heads.v_NKd.detach()};
+  if (pass.spec.relative_bias || !pass.context.is_causal)
+    return attended_by_segment(pass, q_NHd, k_NKd, heads.v_NKd).flatten(-2);
   return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
                           {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap, .alibi = spec.alibi},
-                          pass.prefix)
+                          pass.prefix.own)
+      .flatten(-2);
+}
+
+/// What attention to the encoder's states gives for queries [N, H d], before its projection.
+inline Tensor attended_across(const LayerPass& pass, const Tensor& q_ND) {
+  const auto& [context, of, layer, prefix, kept] = pass;
+  const AttentionSpec& spec = of.cross->attention;
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, spec.head_dim}); };
+  KeysValues seen = prefix.cross;
+  if (context.encoded_MD.defined())
+    seen = {heads(layer.cross.k_proj(context.encoded_MD)), heads(layer.cross.v_proj(context.encoded_MD))};
+  check(seen.k_NKd.defined(), "the model is an encoder-decoder, and the batch has no prompts for its encoder");
+  if (kept != nullptr) kept->cross = {seen.k_NKd.detach(), seen.v_NKd.detach()};
+  return segment_attention(heads(q_ND), seen.k_NKd, seen.v_NKd, context.segments, context.prompts,
+                           {.scale = spec.scale})
       .flatten(-2);
 }
 
@@ -144,8 +200,13 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   const auto& [context, spec, layer, prefix, kept] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, qkv_projections(spec.attention, layer));
-  const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
-                                      hidden_ND + layer.o_proj(attended(pass, qkv)), hidden_ND.scalar_type());
+  Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
+                                hidden_ND + layer.o_proj(attended(pass, qkv)), hidden_ND.scalar_type());
+  if (spec.cross) {
+    const Tensor across_ND = attended_across(pass, layer.cross.q_proj(middle_ND.to(context.compute)));
+    middle_ND = normalized(*spec.cross->after, layer.cross.after, middle_ND + layer.cross.o_proj(across_ND),
+                           hidden_ND.scalar_type());
+  }
   const auto mlp = normalized_linears({}, {}, middle_ND, context.compute, mlp_projections(spec.mlp, layer));
   return normalized(*spec.after_mlp, layer.after_mlp, middle_ND + mlp_output(spec.mlp, layer, mlp, 0),
                     hidden_ND.scalar_type());
@@ -156,16 +217,23 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 /// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
 /// itself if that is empty. `kept`, if given, receives the row's keys and values, without gradient.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
-                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
+                            const Tensor& hidden_ND, const LayerMemory& prefix = {}, LayerMemory* kept = nullptr) {
   const detail::LayerPass pass{context, spec, layer, prefix, kept};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
   const auto qkv = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute,
                                       detail::qkv_projections(spec.attention, layer));
-  const Tensor attention_ND =
+  Tensor added_ND =
       detail::residual_of(pass, layer.o_proj(detail::attended(pass, qkv)), spec.after_attention, layer.after_attention);
-  const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
+  Tensor stream_ND = hidden_ND;
+  if (spec.cross) {
+    const auto crossing = add_normalized_linears(spec.cross->before, layer.cross.before, stream_ND, added_ND, compute,
+                                                 {&layer.cross.q_proj});
+    stream_ND = crossing[0];
+    added_ND = layer.cross.o_proj(detail::attended_across(pass, crossing[1]));
+  }
+  const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, stream_ND, added_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
   return middle[0] +
          detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);
