@@ -127,6 +127,55 @@ TEST_CASE("the KL pairs of an encoder-decoder find the prompts of the rows, and 
   }
 }
 
+TEST_CASE("greedy replies of encoder-decoders are transformers'") {
+  for (const Case& each : all_cases()) {
+    INFO(each.name);
+    const Decoder decoder = decoder_of(each.config, at::kFloat);
+    const auto expected = each.expected["generated"].get<std::vector<std::int32_t>>();
+    GenerationConfig config{.max_new_tokens = static_cast<std::int64_t>(expected.size())};
+    CHECK(generate(decoder, each.examples[0].prompt_ids, config) == expected);
+    config.forced_bos_token_id = 3;
+    config.forced_eos_token_id = 4;
+    const auto forced = generate(decoder, each.examples[0].prompt_ids, config);
+    CHECK((forced.front() == 3 && forced.back() == 4 && forced.size() == expected.size()));
+  }
+}
+
+TEST_CASE("configs of encoder-decoders that are not supported are refused by name") {
+  const Json t5 = Json::parse(R"({"model_type": "t5", "vocab_size": 20, "d_model": 16, "d_kv": 4, "d_ff": 8,
+      "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0})");
+  const Json bart = Json::parse(R"({"model_type": "bart", "vocab_size": 20, "d_model": 16, "encoder_layers": 1,
+      "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2})");
+  const auto refusal = [](Json config, const char* key, const Json& value) -> std::string {
+    config[key] = value;
+    try {
+      (void)parse_model_config(config, "case");
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  CHECK(refusal(t5, "d_ff", 12).empty());
+  CHECK(refusal(bart, "encoder_ffn_dim", 12).empty());
+  CHECK_THAT(refusal(t5, "decoder_start_token_id", nullptr), KTO_CONTAINS("\"decoder_start_token_id\" is missing"));
+  CHECK_THAT(refusal(t5, "decoder_start_token_id", 20), KTO_CONTAINS("outside the vocabulary of 20"));
+  CHECK_THAT(refusal(t5, "is_decoder", true), KTO_CONTAINS("\"is_decoder\": true"));
+  CHECK_THAT(refusal(bart, "is_encoder_decoder", false), KTO_CONTAINS("\"is_encoder_decoder\": false"));
+  CHECK_THAT(refusal(t5, "feed_forward_proj", "gated-tanhshrink"), KTO_CONTAINS("tanhshrink"));
+  CHECK_THAT(refusal(t5, "relative_attention_num_buckets", 2), KTO_CONTAINS("leave no buckets"));
+  CHECK_THAT(refusal(bart, "tie_word_embeddings", false), KTO_CONTAINS("three embeddings"));
+  CHECK_THAT(refusal(bart, "decoder_layerdrop", 0.1), KTO_CONTAINS("decoder_layerdrop"));
+}
+
+TEST_CASE("an encoder-decoder says what its batches lack") {
+  const Case each = all_cases().front();
+  const Decoder decoder = decoder_of(each.config, at::kFloat);
+  CHECK_THROWS_WITH(decoder.hidden(case_sequences({case_ids(0, 4, each.config.vocab_size)}, false)),
+                    KTO_CONTAINS("EncoderDecoderCollator"));
+  const std::vector<Example> empty{{.prompt_ids = {}, .completion_ids = {1}}};
+  CHECK_THROWS_WITH(collator_for(each.config)(picks_of(empty), false), KTO_CONTAINS("no prompt tokens"));
+}
+
 TEST_CASE("bfloat16 and float16 run through encoder-decoders and are near float32") {
   for (const Case& each : all_cases()) {
     INFO(each.name);

@@ -86,7 +86,8 @@ inline Sequences make_encoder_decoder_sequences(std::span<const TokenPair> pairs
   return out;
 }
 
-/// Use it with encoder-decoder models. Rows come as they are to be read: nothing is cut here (see PromptAndReply).
+/// Use it with encoder-decoder models. Rows come as they are to be read: nothing is cut here (see
+/// SeparateTruncation).
 struct EncoderDecoderCollator {
   static constexpr BatchParts provides{.kl_pairs = true};
   std::int64_t start_token_id = 0;  ///< EncoderSpec::start_token_id
