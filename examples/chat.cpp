@@ -178,7 +178,7 @@ class Chat {
     const kto::RowContext row;
     const std::string text =
         encoder.chat_template->render(kto::template_variables(messages_, row, encoder.special_tokens, true));
-    return processor_.tokenizer().encode(text, false);
+    return processor_.tokenizer().encode(text, /*add_special_tokens=*/!model_.spec.encoder.empty());
   }
 
   const kto::Decoder& model_;

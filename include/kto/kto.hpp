@@ -11,6 +11,7 @@
 #include "kto/data/rows.hpp"
 #include "kto/data/processor.hpp"
 // Micro-batches: their order, their KL pairs, padded or packed.
+#include "kto/collate/encoder_decoder.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"
 #include "kto/collate/paired.hpp"

@@ -3,6 +3,7 @@
 #include "catch.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/data/rows.hpp"
+#include "kto/data/separate_truncation.hpp"
 #include "kto/data/truncation.hpp"
 #include "tests/data/temporary_folder.hpp"
 
@@ -117,4 +118,62 @@ TEST_CASE("truncation is reported", "[data]") {
   cut.parts->max_prompt_length = 512;
   CHECK_THAT(truncation_note(rows, cut), KTO_CONTAINS("1 stay longer than max_length"));
   CHECK(truncation_note(rows, Truncation{.max_length = std::nullopt}).empty());
+}
+
+TEST_CASE("truncation of prompt and completion apart keeps the special tokens around a text", "[data]") {
+  const TextFrame frame{{7}, {8, 9}};
+  const auto cut = [&](Ids ids, std::int64_t limit, TruncationMode mode) {
+    frame.cut(ids, limit, mode);
+    return ids;
+  };
+  const Ids framed{7, 1, 2, 3, 4, 8, 9};
+  CHECK(cut(framed, 7, keep_end) == framed);
+  CHECK(cut(framed, 5, keep_end) == Ids{7, 3, 4, 8, 9});
+  CHECK(cut(framed, 5, keep_start) == Ids{7, 1, 2, 8, 9});
+  CHECK(cut(framed, 1, keep_end) == Ids{7, 8, 9});
+  CHECK(cut({1, 2, 3, 4}, 3, keep_end) == Ids{2, 3, 4});
+  CHECK(cut({1, 2, 3, 4}, 3, keep_start) == Ids{1, 2, 3});
+
+  std::vector<Example> rows{{.prompt_ids = iota(0, 6), .completion_ids = Ids{1, 2, 3, 9}},
+                            {.prompt_ids = iota(0, 3), .completion_ids = Ids{9}}};
+  const SeparateTruncation rule{.max_prompt_length = 4, .max_completion_length = 3, .completion_frame = {{}, {9}}};
+  CHECK(rule(rows) ==
+        "of 2 rows 1 prompts and 1 completions are truncated (max_prompt_length 4, max_completion_length 3, keep_end)");
+  CHECK(rows[0].prompt_ids == Ids{2, 3, 4, 5});
+  CHECK(rows[0].completion_ids == Ids{1, 2, 9});
+  CHECK(rule(rows).empty());
+}
+
+TEST_CASE("prompt and completion are tokenized apart for encoder-decoders, each with its special tokens", "[data]") {
+  const Processor processor(fs::path(KTO_SOURCE_DIR) / "tests/golden/data/model");
+  const std::int32_t begin = processor.named_tokens().bos.value().id, end = processor.named_tokens().eos.value().id;
+  CHECK(text_frame(processor.tokenizer()).before == Ids{begin});
+  CHECK(text_frame(processor.tokenizer()).after.empty());
+  auto encoder = processor.encoder();
+  encoder.completion_end = end;
+  const auto encoded = [&](Json prompt, Json completion, bool tokenized = false) {
+    Row row;
+    row.prompt = std::move(prompt);
+    row.completion = std::move(completion);
+    row.tokenized = tokenized;
+    return encoder.encode(row).first;
+  };
+  const auto ids = [&](const char* text) { return processor.tokenizer().encode(text, true); };
+  const auto with_end = [&](Ids text) {
+    text.push_back(end);
+    return text;
+  };
+  const Example plain = encoded("Hello wor", "ld of words");
+  CHECK(plain.prompt_ids == ids("Hello wor"));
+  CHECK(plain.completion_ids == with_end(ids("ld of words")));
+  CHECK(encoded("a", "b<|end|>").completion_ids == ids("b<|end|>"));
+  CHECK(encoded("a", "").completion_ids == with_end(ids("")));
+  const Example ready = encoded({1, 2}, {3}, true);
+  CHECK(ready.prompt_ids == Ids{1, 2});
+  CHECK(ready.completion_ids == Ids{3});
+  CHECK_THROWS_WITH(encoded(Json::array(), {3}, true), KTO_CONTAINS("no tokens for the encoder"));
+  const Example chat = encoded(Json::array({{{"role", "user"}, {"content", "Hi"}}}),
+                               Json::array({{{"role", "assistant"}, {"content", "Yo"}}}));
+  CHECK(chat.prompt_ids.front() == begin);
+  CHECK(chat.completion_ids.back() == end);
 }

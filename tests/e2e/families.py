@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""families.py TRAIN_KTO SOURCE_ROOT [FAMILY...]: a tiny model of every family, made by transformers with random weights,
+"""families.py TRAIN_KTO SOURCE_ROOT [FAMILY...]: a tiny model of every family of decoders, made by transformers with random weights,
 is trained, saved and loaded again: transformers gives the log-probs that train_kto evaluated, from the whole model and from
 an adapter on it. Skipped where torch, transformers or peft are missing."""
 import json
@@ -25,6 +25,7 @@ torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
+ENCODER_DECODERS = ("bart", "mt5", "t5", "umt5")  # see encoder_decoder.py
 GPT2 = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512)
 DELTA = dict(layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=4,
              linear_key_head_dim=8, linear_value_head_dim=8, partial_rotary_factor=0.5)  # fmt: skip
@@ -47,7 +48,7 @@ CHANGES = {  # beside what all have
 def families():
     folder = os.path.join(root, "include", "kto", "model", "families")
     text = "".join(open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder)))
-    return re.findall(r'\.model_type = "(\w+)"', text)
+    return [name for name in re.findall(r'\.model_type = "(\w+)"', text) if name not in ENCODER_DECODERS]
 
 
 def make_model(folder, family, tokenizer):

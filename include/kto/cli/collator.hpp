@@ -5,6 +5,7 @@
 #include <span>
 
 #include "kto/cli/script_config.hpp"
+#include "kto/collate/encoder_decoder.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"
 
@@ -18,10 +19,12 @@ struct RuntimeCollator {
   Truncation truncation = {};
   std::int64_t pad_id = 0;
   std::int64_t pad_to_multiple_of = 1;
-  std::int64_t num_tokens(const Example& row) const {  // of packed rows: see validate(Arguments)
+  std::optional<EncoderDecoderCollator> of_encoder_decoder = std::nullopt;  ///< used in place of the two others
+  std::int64_t num_tokens(const Example& row) const {                       // of packed rows: see validate(Arguments)
     return PackedCollator{.max_length = truncation.max_length, .parts = truncation.parts}.num_tokens(row);
   }
   Batch operator()(std::span<const Pick> picks, bool with_kl) const {
+    if (of_encoder_decoder) return (*of_encoder_decoder)(picks, with_kl);
     const auto& [max_length, parts] = truncation;
     return padded
                ? PaddedCollator{.max_length = max_length,

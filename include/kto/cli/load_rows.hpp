@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "kto/cli/arguments.hpp"
+#include "kto/cli/encoder_decoder.hpp"
 #include "kto/collate/example_cache.hpp"
 #include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
@@ -54,8 +55,17 @@ inline std::string rows_name(const ScriptConfig& script, const std::vector<RowFi
 }
 
 inline EncodeOptions encode_options(const ScriptConfig& script) {
-  return {.max_length = truncation_of(script).parts ? std::nullopt : script.max_length,
+  const Truncation truncation = truncation_of(script);
+  return {.max_length = truncation.parts ? std::nullopt : truncation.max_length,
           .num_threads = static_cast<std::size_t>(script.dataset_num_proc.value_or(0))};
+}
+
+/// The encoder of a run's rows.
+inline RowEncoder<Tokenizer, ChatTemplate> row_encoder(const ScriptConfig& script, const Processor& processor) {
+  auto out = processor.encoder();
+  out.older = truncation_of(script).parts.has_value();
+  if (script.is_encoder_decoder.value_or(false)) out.completion_end = processor.named_tokens().eos.value().id;
+  return out;
 }
 
 /// The rows of `parts` before anything is dropped, from the cache where they are in it. A damaged file there is noted
@@ -70,8 +80,11 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
     for (const fs::path& file : part.files) num_bytes += static_cast<double>(fs::file_size(file));
   const bool looks = script.dataset_cache || num_bytes >= worth_looking;
   const fs::path folder = script.dataset_cache ? fs::path(*script.dataset_cache) : user_cache_folder();
-  const bool older = truncation_of(script).parts.has_value();
-  const std::string key = looks ? example_cache_key(parts, model_folder, older) : "";
+  const auto encoder = row_encoder(script, processor);
+  const auto key_now = [&] {
+    return example_cache_key(parts, model_folder, encoder.older, encoder.completion_end.has_value());
+  };
+  const std::string key = looks ? key_now() : "";
   if (looks) try {
       if (auto kept = read_example_cache(folder, key)) {
         note(concat(kept->examples.size(), " tokenized rows read from ", cache_path(folder, key).string()));
@@ -87,14 +100,11 @@ inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<Ro
     bar.draw("tokenize", static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
   };
   RowBlocks rows(parts, rows_name(script, parts));
-  auto encoder = processor.encoder();
-  encoder.older = older;
   Encoded encoded = encode_blocks(rows, encoder, options);
   bar.clear();
   if (!looks || (!script.dataset_cache && encoded.examples.size() < worth_keeping)) return encoded;
   try {
-    check(example_cache_key(parts, model_folder, older) == key,
-          "a file of the rows or of the tokenizer has changed while ", "they were read");
+    check(key_now() == key, "a file of the rows or of the tokenizer has changed while ", "they were read");
     write_example_cache(folder, key, encoded);
     note(concat(encoded.examples.size(), " tokenized rows kept in ", cache_path(folder, key).string()));
   } catch (const std::exception& error) {
@@ -194,6 +204,11 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
     }
   drop_long_prompts(encoded, encode_options(script).max_length);
   for (const std::string& line : encoded.notes) note(split + ": " + line);
+  if (script.is_encoder_decoder.value_or(false)) {
+    if (const std::string cut = separate_truncation(script, processor)(encoded.examples); !cut.empty())
+      note(split + ": " + cut);
+    return std::move(encoded.examples);
+  }
   const Truncation truncation = truncation_of(script, processor.named_tokens());
   if (const std::string cut = truncation_note(encoded.examples, truncation); !cut.empty() && truncation.parts)
     note(split + ": " + cut);
@@ -207,6 +222,9 @@ inline LoadedRows load_rows(const Arguments& args, const LossEntry& loss, bool e
   const ScriptConfig& script = args.script;
   const bool paired = loss.needs.chosen_rejected;
   const std::string pairs_for = paired ? concat("the loss ", loss.name) : "";
+  const bool has_encoder = script.is_encoder_decoder.value_or(false);
+  check(!has_encoder || processor.named_tokens().eos, model_folder.string(),
+        ": the tokenizer names no eos_token, with which completions end; name it in tokenizer_config.json");
   check(!truncation_of(script).parts || processor.named_tokens().eos, model_folder.string(),
         ": the tokenizer names no eos_token, with which max_prompt_length, max_completion_length and truncation_mode "
         "end completions; name it in tokenizer_config.json, or leave these options out");
@@ -223,11 +241,15 @@ inline LoadedRows load_rows(const Arguments& args, const LossEntry& loss, bool e
       decltype(processor.encoder()) encoder;
       std::shared_ptr<Stream> pass = nullptr;
     };
-    const auto source = std::make_shared<Source>(processor.encoder());
-    source->encoder.older = truncation_of(script).parts.has_value();
-    out.stream = RowStream{[source, parts, name = rows_name(script, parts), options = encode_options(script)] {
+    const auto source = std::make_shared<Source>(row_encoder(script, processor));
+    const auto cut = has_encoder ? std::optional(separate_truncation(script, processor)) : std::nullopt;
+    out.stream = RowStream{[source, parts, name = rows_name(script, parts), options = encode_options(script), cut] {
       source->pass = std::make_shared<Stream>(parts, name, source->encoder, options);
-      return std::function([source, pass = source->pass] { return pass->next(); });
+      return std::function([pass = source->pass, cut] {
+        std::vector<Example> rows = pass->next();
+        if (cut) (*cut)(rows);
+        return rows;
+      });
     }};
     out.stream->file = [source](std::size_t row) { return source->pass->file(row); };
   } else {

@@ -38,8 +38,35 @@ inline std::size_t longest_row(std::span<const Example> rows, const Truncation& 
   return with_kl ? std::max(longest, truncation.mismatched({prompt, completion}, completion).size()) : longest;
 }
 
+/// Throws Error when a prompt or a completion may have more tokens than an encoder-decoder has learned positions.
+inline void check_positions_apart(const Run& run) {
+  const ModelSpec& spec = run.policy.model.spec;
+  const auto check_parts = [&](const ModelSpec& stack, auto ids, const char* called, const char* option,
+                               std::int64_t limit) {
+    const auto most = max_positions(stack);
+    if (!most || limit <= *most) return;
+    check(!run.rows.stream, "rows that are streamed may have ", called, " of more tokens than the ", *most,
+          " that the model has positions for; lower --", option, " to ", *most, " or less");
+    const auto check_rows = [&](std::span<const Example> rows) {
+      for (const Example& row : rows)
+        check(static_cast<std::int64_t>((row.*ids).size()) <= *most, "row ", row.row, " has ", called, " of ",
+              (row.*ids).size(), " tokens, and the model has positions for ", *most, "; lower --", option, " to ",
+              *most, " or less");
+    };
+    check_rows(run.rows.train);
+    for (const auto& [name, rows] : run.rows.evaluation) check_rows(rows);
+  };
+  const SeparateTruncation usual;
+  const ScriptConfig& script = run.args.script;
+  check_parts(spec.encoder.front().stack, &Example::prompt_ids, "a prompt", "max_prompt_length",
+              script.max_prompt_length.value_or(usual.max_prompt_length));
+  check_parts(spec, &Example::completion_ids, "a completion", "max_completion_length",
+              script.max_completion_length.value_or(usual.max_completion_length));
+}
+
 /// Throws Error when a row, or a KL pair, may have more tokens than the model has learned positions.
 inline void check_positions(const Run& run, const Truncation& truncation, bool with_kl) {
+  if (!run.policy.model.spec.encoder.empty()) return check_positions_apart(run);
   const auto most = max_positions(run.policy.model.spec);
   if (!most || (!truncation.parts && truncation.max_length && *truncation.max_length <= *most)) return;
   const auto lower = concat("lower --max_length to ", *most, " or less");
@@ -71,22 +98,27 @@ inline void note_special_tokens(const Policy& policy, bool is_adapter, const Not
 }
 
 /// Loads what `args` name and calls train(run).
-inline void load_run(const Arguments& args, const LossTable& losses, const Note& note,
+inline void load_run(const Arguments& given, const LossTable& losses, const Note& note,
                      const std::function<void(const Run&)>& train) {
-  (void)make_any_optimizer(args.script, args.train);  // throws for optim_args that do not belong
+  (void)make_any_optimizer(given.script, given.train);  // throws for optim_args that do not belong
+  const fs::path folder = model_folder(given.script);
+  const ModelSpec spec = read_model_config(folder);
+  const Arguments args = for_model(given, spec, folder);
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != IntervalStrategy::no;
   const Processor processor(tokenizer_folder(args));
   const NamedTokens tokens = processor.named_tokens();
   const LossEntry& loss = losses.chosen(args.loss);
   Run run{.args = args,
           .loss = loss,
-          .arguments = to_json(argument_options(losses), args),
+          .arguments = to_json(argument_options(losses), given),
           .note = note,
           .rows = load_rows(args, loss, evaluates, tokenizer_folder(args), processor, note),
           .policy = {},
           .collator = make_collator(args.script, tokens),
           .rows_files = {},
           .tokenizer = &processor.tokenizer()};
+  for (const EncoderSpec& encoder : spec.encoder)
+    run.collator.of_encoder_decoder = EncoderDecoderCollator{.start_token_id = encoder.start_token_id};
   if (const auto advice =
           weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
     note(*advice);

@@ -45,6 +45,7 @@ struct ScriptConfig {
   std::string model_name_or_path = "";
   ModelDtype dtype = ModelDtype::float32;
   bool disable_dropout = true;
+  std::optional<bool> is_encoder_decoder = std::nullopt;     ///< what the model is (see for_model)
   std::string dataset_name = "";                             ///< in place of datasets
   std::optional<std::string> dataset_config = std::nullopt;  ///< which of those that the folder's README.md names
   Json datasets = Json::array();                             ///< a mixture: see parse_mixture
@@ -127,6 +128,7 @@ inline bool reports_to(const ScriptConfig& script, std::string_view name) {
 
 /// How rows are cut. `tokens` are the tokenizer's.
 inline Truncation truncation_of(const ScriptConfig& script, const NamedTokens& tokens = {}) {
+  if (script.is_encoder_decoder.value_or(false)) return {.max_length = std::nullopt};  // see separate_truncation
   if (!script.max_prompt_length && !script.max_completion_length && !script.truncation_mode)
     return {.max_length = script.max_length};
   const auto id = [](const std::optional<NamedToken>& token) {

@@ -51,6 +51,8 @@ inline const Options<ScriptConfig>& script_options() {
             "float16", "float16 has too few bits for parameters that are trained; --fp16 multiplies in it"),
         {.name = "torch_dtype", .alias_of = "dtype"},
         option(&C::disable_dropout, "disable_dropout", group::model, "ignore the dropout of the model's config"),
+        option(&C::is_encoder_decoder, "is_encoder_decoder", group::model,
+               "whether the model is an encoder-decoder; None: as its config says, which another value contradicts"),
         text(option(&C::dataset_name, "dataset_name", group::data,
                     "a .jsonl, .json, .csv or .parquet file, a pattern of files, or a folder: with train* and test*, "
                     "or with a README.md that names its files, or as save_to_disk writes it; required unless datasets "
@@ -92,13 +94,16 @@ inline const Options<ScriptConfig>& script_options() {
                {"None or an integer from 2 to 1000000000", [](double x) { return x >= 2 && x <= 1e9; }}),
         option(&C::max_prompt_length, "max_prompt_length", group::data,
                "tokens of the prompt of a row that is longer than max_length, whose completion then gets max_length - "
-               "max_prompt_length. With this option or one of the next two, rows become the ids of TRL 0.22: BOS and "
+               "max_prompt_length; of an encoder-decoder model, tokens of any prompt, 512 for None. With this option "
+               "or one of the next two, rows become the ids of TRL 0.22: BOS and "
                "EOS are added where they are missing, and no row is dropped. None: 512 where another of the three is "
                "given, else rows are cut from the right and dropped where the prompt fills max_length",
                detail::count(1)),
-        option(&C::max_completion_length, "max_completion_length", group::data,
-               "tokens of a completion, EOS included (TRL 0.22 cuts completions of encoder-decoder models alone)",
-               detail::count(1)),
+        option(
+            &C::max_completion_length, "max_completion_length", group::data,
+            "tokens of a completion, EOS included (TRL 0.22 cuts completions of encoder-decoder models alone, as here "
+            "with 128 for None)",
+            detail::count(1)),
         option(&C::truncation_mode, "truncation_mode", group::data,
                "which end of a prompt that is cut is kept; None: keep_end where another of these three is given"),
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
@@ -172,7 +177,9 @@ inline const Options<ScriptConfig>& script_options() {
              "NAME..."),
         text(option(&C::lora_modules_to_save, "lora_modules_to_save", group::adapter, "modules to train whole"),
              "NAME..."),
-        text(option(&C::lora_task_type, "lora_task_type", group::adapter, "written to adapter_config.json"), "NAME"),
+        text(option(&C::lora_task_type, "lora_task_type", group::adapter,
+                    "written to adapter_config.json; of encoder-decoder models always SEQ_2_SEQ_LM"),
+             "NAME"),
         option(&C::use_rslora, "use_rslora", group::adapter, "scale by lora_alpha / sqrt(lora_r)"),
         option(&C::use_dora, "use_dora", group::adapter, "weight-decomposed LoRA (DoRA)"),
         option(&C::merge_and_unload, "merge_and_unload", group::adapter,

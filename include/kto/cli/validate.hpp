@@ -88,8 +88,9 @@ inline void validate(const Arguments& arguments, const LossTable& losses) {
     throw UsageError("with an adapter the reference shares the base's weights: use --dtype in place of --ref_dtype");
   if (!script.adapter_name_or_path && (script.model_adapter_name || script.ref_adapter_name))
     throw UsageError("model_adapter_name and ref_adapter_name need --adapter_name_or_path");
-  if (script.lora_task_type != "CAUSAL_LM")
-    throw UsageError(concat("lora_task_type \"", script.lora_task_type, "\" is not supported; expected CAUSAL_LM"));
+  if (script.lora_task_type != "CAUSAL_LM" && script.lora_task_type != "SEQ_2_SEQ_LM")
+    throw UsageError(concat("lora_task_type \"", script.lora_task_type,
+                            "\" is not supported; expected CAUSAL_LM or, of an encoder-decoder, SEQ_2_SEQ_LM"));
   const bool has_lora_options = script.lora_r != plain.lora_r || script.lora_alpha != plain.lora_alpha ||
                                 script.lora_dropout != plain.lora_dropout || script.lora_target_modules ||
                                 script.lora_modules_to_save || script.use_rslora || script.use_dora;

@@ -29,7 +29,14 @@ struct Segment {
   friend bool operator==(const Segment&, const Segment&) = default;
 };
 
-/// A set of token sequences and the tokens of them that are scored.
+/// Tokens [begin, begin + length) of an encoder's row.
+struct KeyRange {
+  std::int64_t begin = 0;
+  std::int64_t length = 0;
+};
+
+/// A set of token sequences and the tokens of them that are scored. Of an encoder-decoder model they are what its
+/// decoder reads, and `encoder` what its encoder does.
 struct Sequences {
   Tensor ids_N;                       ///< int64, token ids
   Tensor position_N;                  ///< int64, position in the sequence, for rotary embeddings
@@ -41,6 +48,8 @@ struct Sequences {
   std::int64_t num_rows = 0;          ///< B
   std::int64_t num_tokens = 0;        ///< real tokens, without padding
   std::int64_t max_id = -1;           ///< the largest id, known without asking the device
+  std::vector<Sequences> encoder;     ///< none, or one: the prompts, each once; its tokens are not scored
+  std::vector<KeyRange> prompts;      ///< of each segment, where its prompt is in that
 
   /// Tokens of the longest sequence, its prefix and its padding counted: the largest position plus one.
   std::int64_t longest() const {
@@ -75,6 +84,7 @@ struct Batch {
 
 /// The same on `device`; no copy where it is there already.
 inline Sequences to_device(Sequences sequences, at::Device device) {
+  for (Sequences& prompts : sequences.encoder) prompts = to_device(std::move(prompts), device);
   for (Tensor* tensor :
        {&sequences.ids_N, &sequences.position_N, &sequences.predict_C, &sequences.target_C, &sequences.row_C})
     *tensor = tensor->to(device);

@@ -47,12 +47,13 @@ inline void add_tokenizer(ContentHash& hash, const fs::path& folder) {
 }  // namespace detail
 
 /// The key of the rows of `parts`, encoded with the tokenizer and template in `model_folder`, `older` as RowEncoder has
-/// it. Names of files are part of it, since messages have them; dropping and truncation are not: they come after.
-inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::path& model_folder,
-                                     bool older = false) {
+/// it, `apart` where prompt and completion are tokenized apart. Names of files are part of it, since messages have them; dropping and truncation are not: they come after.
+inline std::string example_cache_key(std::span<const RowFiles> parts, const fs::path& model_folder, bool older = false,
+                                     bool apart = false) {
   ContentHash hash;
   hash.add(detail::example_cache_format().format);
   if (older) hash.add("older");
+  if (apart) hash.add("apart");
   detail::add_tokenizer(hash, model_folder);
   for (const RowFiles& part : parts) {
     hash.add(concat("part of ", part.files.size(), " files, rows ", part.first_row, " + ", part.max_rows, ", pad ",

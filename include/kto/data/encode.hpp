@@ -45,6 +45,9 @@ struct RowEncoder {
   std::string no_template = no_chat_template;  ///< the Error for a conversation without template
   std::time_t now = std::time(nullptr);        ///< one time for all rows, for templates that write the date
   bool older = false;                          ///< as KTOTrainer up to TRL 0.22: for PartTruncation
+  /// For encoder-decoder models: prompt and completion are tokenized apart, each with the tokenizer's special tokens, as
+  /// in KTOTrainer up to TRL 0.22, and every completion ends with this token, EOS.
+  std::optional<std::int32_t> completion_end = std::nullopt;
 
   /// The texts that encode() tokenizes; for a tokenized row, its decoded ids. Throws Error if the model lacks something
   /// the row needs.
@@ -59,10 +62,10 @@ struct RowEncoder {
     if (row.prompt.is_array()) {
       const Template* used = tool_template && !row.tools.is_null() ? tool_template : chat_template;
       check(used != nullptr, no_template);
-      if (older) return render_older(row, used, special_tokens, now);
+      if (older || completion_end) return render_older(row, used, special_tokens, now);
       return render_conversation(row, *used, special_tokens, now);
     }
-    if (older) return render_older(row, chat_template, special_tokens, now);
+    if (older || completion_end) return render_older(row, chat_template, special_tokens, now);
     const auto eos = special_tokens.find("eos_token");
     check(eos != special_tokens.end() && eos->is_string(),
           "plain text rows need the end-of-sequence token; name it as eos_token in tokenizer_config.json");
@@ -71,6 +74,7 @@ struct RowEncoder {
 
   /// The ids of a row, and the part of the tokenized prompt that they lack (normally empty).
   std::pair<Example, std::vector<std::int32_t>> encode(const Row& row) const {
+    if (completion_end) return {encode_apart(row), {}};
     constexpr const char* lone = "the prompt is empty and the completion is a single token, which nothing predicts";
     if (row.tokenized) {
       check(row.prompt.size() + row.completion.size() > 1, lone);
@@ -100,6 +104,23 @@ struct RowEncoder {
                     .label = row.label,
                     .row = row.source.number},
             {prompt_end, prompt.end()}};
+  }
+
+ private:
+  Example encode_apart(const Row& row) const {
+    Example out{.prompt_ids = {}, .completion_ids = {}, .label = row.label, .row = row.source.number};
+    if (row.tokenized) {
+      row.prompt.get_to(out.prompt_ids);
+      row.completion.get_to(out.completion_ids);
+    } else {
+      const RowText texts = text(row);
+      out.prompt_ids = tokenizer.encode(texts.prompt, true);
+      out.completion_ids = tokenizer.encode(std::string_view(texts.whole).substr(texts.completion_start()), true);
+      if (out.completion_ids.empty() || out.completion_ids.back() != *completion_end)
+        out.completion_ids.push_back(*completion_end);
+    }
+    check(!out.prompt_ids.empty(), "the prompt has no tokens for the encoder to read");
+    return out;
   }
 };
 

@@ -18,6 +18,11 @@ namespace kto {
 /// them.
 class KvCache {
  public:
+  KvCache() = default;
+  /// For an encoder-decoder model: of what it writes about the prompt `prompt`, which the encoder reads once.
+  explicit KvCache(std::span<const std::int32_t> prompt) : prompt_(prompt.begin(), prompt.end()) {}
+
+  const std::vector<std::int64_t>& prompt() const { return prompt_; }
   std::int64_t length() const { return static_cast<std::int64_t>(ids_.size()); }
   const std::vector<std::int32_t>& ids() const { return ids_; }
 
@@ -49,6 +54,7 @@ class KvCache {
       }
       put(layers_[i].attention.k_NKd, kept[i].attention.k_NKd);
       put(layers_[i].attention.v_NKd, kept[i].attention.v_NKd);
+      layers_[i].cross = kept[i].cross;
     }
     ids_.insert(ids_.end(), ids.begin(), ids.end());
   }
@@ -68,6 +74,7 @@ class KvCache {
 
   Decoder::Prefix layers_;
   std::vector<std::int32_t> ids_;
+  std::vector<std::int64_t> prompt_;
 };
 
 /// The states [L, D], after the final norm, of the tokens `ids`, which follow those in `cache` and are appended to it.
@@ -77,15 +84,28 @@ inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<co
   const at::NoGradGuard no_grad;
   check(!ids.empty(), "no tokens to continue from");
   const std::vector<std::int64_t> wide(ids.begin(), ids.end());
-  for (const std::int64_t id : wide)
-    check(id >= 0 && id < decoder.spec.vocab_size, "the token id ", id, " is not in the model's vocabulary of ",
-          decoder.spec.vocab_size, " tokens");
+  for (const auto& all : {wide, cache.prompt()})
+    for (const std::int64_t id : all)
+      check(id >= 0 && id < decoder.spec.vocab_size, "the token id ", id, " is not in the model's vocabulary of ",
+            decoder.spec.vocab_size, " tokens");
   const auto options = decoder.embed_tokens.weight_VD.options().dtype(at::kLong).requires_grad(false);
   const auto count = static_cast<std::int64_t>(ids.size()), before = cache.length();
   Sequences sequences;
   sequences.ids_N = at::tensor(at::ArrayRef<std::int64_t>(wide), at::kLong).to(options.device());
   sequences.position_N = at::arange(before, before + count, options);
   sequences.segments = {{.begin = 0, .length = count, .prefix_begin = 0, .prefix_length = before}};
+  sequences.lengths = {count};
+  if (!decoder.encoder.empty()) {
+    const auto size = static_cast<std::int64_t>(cache.prompt().size());
+    sequences.prompts = {{.begin = 0, .length = size}};
+    if (before == 0) {
+      Sequences& read = sequences.encoder.emplace_back();
+      read.ids_N = at::tensor(at::ArrayRef<std::int64_t>(cache.prompt()), at::kLong).to(options.device());
+      read.position_N = at::arange(size, options);
+      read.segments = {{.begin = 0, .length = size}};
+      read.lengths = {size};
+    }
+  }
   Decoder::Prefix kept;
   const Tensor hidden_LD = decoder.hidden(sequences, cache.prefix(), &kept);
   cache.append(ids, kept, decoder.spec);

@@ -30,6 +30,8 @@ struct GenerationConfig {
   double repetition_penalty = 1;  ///< above 1: tokens already in the text become less likely
   std::uint64_t seed = 42;
   std::vector<std::int64_t> eos_token_ids = {};  ///< tokens that end the text
+  /// Tokens that stand first, and last in a text of max_new_tokens, whatever the model says.
+  std::optional<std::int32_t> forced_bos_token_id = std::nullopt, forced_eos_token_id = std::nullopt;
 };
 
 /// The end-of-text tokens in a model's config.json.
@@ -54,6 +56,12 @@ inline GenerationConfig read_generation_config(const ModelFiles& files, const Na
   else if (config.contains("eos_token_id") && !config["eos_token_id"].is_null())
     out.eos_token_ids = {json_value<std::int64_t>(config, "eos_token_id", 0, where)};
   out.repetition_penalty = json_value<double>(config, "repetition_penalty", 1, where);
+  const auto forced = [&](const char* key) {
+    const Json id = detail::value_or_null(config, key);
+    return id.is_null() ? std::nullopt : std::optional(json_value<std::int32_t>(config, key, 0, where));
+  };
+  out.forced_bos_token_id = forced("forced_bos_token_id");
+  out.forced_eos_token_id = forced("forced_eos_token_id");
   if (!json_value<bool>(config, "do_sample", false, where)) return out;
   out.temperature = json_value<double>(config, "temperature", 1, where);
   out.top_k = json_value<std::int64_t>(config, "top_k", 50, where);
@@ -98,7 +106,8 @@ inline std::int32_t next_token(Tensor logits_V, std::span<const std::int32_t> ea
   return static_cast<std::int32_t>(ids_k[drawn.item<std::int64_t>()].item<std::int64_t>());
 }
 
-/// Continues `prompt_ids` and returns the new tokens, including an end-of-text token. Calls `on_token` for each one; if
+/// Continues `prompt_ids`, or, with an encoder-decoder, writes about them, and returns the new tokens, including an
+/// end-of-text token. Calls `on_token` for each one; if
 /// it returns false, the text ends there. The text also ends where the model's learned positions do. Reuses the
 /// beginning of the prompt that is in `cache`, so the turns of a conversation share their work. Throws Interrupted
 /// between tokens, and Error for a prompt with more tokens than learned positions.
@@ -112,20 +121,27 @@ inline std::vector<std::int32_t> generate(const Decoder& decoder, KvCache& cache
   const std::int64_t most = max_positions(decoder.spec).value_or(std::numeric_limits<std::int64_t>::max());
   check(static_cast<std::int64_t>(prompt_ids.size()) <= most, "the prompt has ", prompt_ids.size(),
         " tokens, and the model has positions for ", most, "; shorten it");
-  const auto known = std::ranges::mismatch(cache.ids(), prompt_ids).in2 - prompt_ids.begin();
-  cache.truncate(std::min<std::int64_t>(known, static_cast<std::int64_t>(prompt_ids.size()) - 1));
-  const Head head = decoder.head();
   std::vector<std::int32_t> text(prompt_ids.begin(), prompt_ids.end());
-  while (static_cast<std::int64_t>(text.size() - prompt_ids.size()) < config.max_new_tokens &&
-         static_cast<std::int64_t>(text.size()) <= most) {
+  if (decoder.spec.encoder.empty()) {
+    const auto known = std::ranges::mismatch(cache.ids(), prompt_ids).in2 - prompt_ids.begin();
+    cache.truncate(std::min<std::int64_t>(known, static_cast<std::int64_t>(prompt_ids.size()) - 1));
+  } else {
+    cache = KvCache(prompt_ids);
+    text = {static_cast<std::int32_t>(decoder.spec.encoder.front().start_token_id)};
+  }
+  const std::size_t given = text.size();
+  const Head head = decoder.head();
+  for (std::int64_t n = 0; n < config.max_new_tokens && static_cast<std::int64_t>(text.size()) <= most; ++n) {
     check_interrupt();
     const Tensor hidden_LD =
         cached_hidden(decoder, cache, std::span(text).subspan(static_cast<std::size_t>(cache.length())));
-    const std::int32_t id = next_token(head_logits(hidden_LD.slice(0, -1), head).squeeze(0), text, config, generator);
+    std::int32_t id = next_token(head_logits(hidden_LD.slice(0, -1), head).squeeze(0), text, config, generator);
+    if (n == 0) id = config.forced_bos_token_id.value_or(id);
+    if (n == config.max_new_tokens - 1) id = config.forced_eos_token_id.value_or(id);
     text.push_back(id);
     if ((on_token && !on_token(id)) || std::ranges::find(config.eos_token_ids, id) != config.eos_token_ids.end()) break;
   }
-  return {text.begin() + static_cast<std::ptrdiff_t>(prompt_ids.size()), text.end()};
+  return {text.begin() + static_cast<std::ptrdiff_t>(given), text.end()};
 }
 
 /// The same without a cache.

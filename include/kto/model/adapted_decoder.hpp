@@ -58,6 +58,10 @@ inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std
   const ModulePaths paths = module_paths(base);
   check_targets(config, paths);
   check(config.lora_alpha != 0, "lora_alpha is 0: the adapter would change nothing");
+  check(base.spec.encoder.empty() || (!config.targets(embedding_path) && !config.saves(embedding_path) &&
+                                      config.trainable_token_indices.empty()),
+        "the embedding of an encoder-decoder (", embedding_path,
+        ") cannot be adapted or trained beside an adapter: two stacks share it, and PEFT changes neither");
 
   if (policy.spec.tie_word_embeddings && !tied.saved && (config.saves(head_path) || config.saves(embedding_path))) {
     policy.spec.tie_word_embeddings = false;  // one is trained, the other is not

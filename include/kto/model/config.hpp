@@ -11,6 +11,7 @@
 
 #include "kto/model/families/apertus.hpp"
 #include "kto/model/families/arcee.hpp"
+#include "kto/model/families/bart.hpp"
 #include "kto/model/families/bloom.hpp"
 #include "kto/model/families/cohere.hpp"
 #include "kto/model/families/deepseek.hpp"
@@ -52,19 +53,23 @@
 #include "kto/model/families/smollm3.hpp"
 #include "kto/model/families/stablelm.hpp"
 #include "kto/model/families/starcoder2.hpp"
+#include "kto/model/families/t5.hpp"
 
 namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {
-    &apertus,     &arcee,     &bloom,     &cohere,     &cohere2,   &deepseek_v3, &ernie4_5, &exaone4,
-    &falcon,      &gemma,     &gemma2,    &gemma3,     &glm,       &glm4,        &glm4_moe, &gpt2,
-    &gpt_bigcode, &gpt_neox,  &gpt_oss,   &gptj,       &granite,   &granitemoe,  &helium,   &hunyuan_v1_dense,
-    &lfm2,        &llama,     &ministral, &ministral3, &mistral,   &mixtral,     &nanochat, &nemotron,
-    &olmo,        &olmo2,     &olmo3,     &olmoe,      &opt,       &phi,         &phi3,     &phimoe,
-    &qwen2,       &qwen2_moe, &qwen3,     &qwen3_5,    &qwen3_moe, &qwen3_next,  &seed_oss, &smollm3,
-    &stablelm,    &starcoder2};
+inline constexpr const Family* families[] = {&apertus,  &arcee,       &bart,        &bloom,      &cohere,
+                                             &cohere2,  &deepseek_v3, &ernie4_5,    &exaone4,    &falcon,
+                                             &gemma,    &gemma2,      &gemma3,      &glm,        &glm4,
+                                             &glm4_moe, &gpt2,        &gpt_bigcode, &gpt_neox,   &gpt_oss,
+                                             &gptj,     &granite,     &granitemoe,  &helium,     &hunyuan_v1_dense,
+                                             &lfm2,     &llama,       &ministral,   &ministral3, &mistral,
+                                             &mixtral,  &mt5,         &nanochat,    &nemotron,   &olmo,
+                                             &olmo2,    &olmo3,       &olmoe,       &opt,        &phi,
+                                             &phi3,     &phimoe,      &qwen2,       &qwen2_moe,  &qwen3,
+                                             &qwen3_5,  &qwen3_moe,   &qwen3_next,  &seed_oss,   &smollm3,
+                                             &stablelm, &starcoder2,  &t5,          &umt5};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =

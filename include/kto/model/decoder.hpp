@@ -30,6 +30,8 @@ struct Decoder {
   std::vector<DecoderLayer> layers;
   Norm norm;
   OutputHead lm_head;
+  Tensor logits_constant_1V = {};  ///< added to the logits, not trained; undefined where the model has none
+  std::vector<Decoder> encoder;  ///< none, or one: its layers and norms; the embedding is the one here
   /// If the head is tied and so has the embedding's adapter, transposed: the factor on it in the head.
   std::optional<double> tied_lora_scaling = std::nullopt;
 
@@ -50,8 +52,15 @@ struct Decoder {
   /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
   /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's own, and `trace` what else the
   /// pass gives.
+  /// In an encoder-decoder model, the prompts' states also come from `before` where `sequences` has no prompts.
   Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr,
                 Trace* trace = nullptr) const;
+  /// The states [N, D] of tokens whose embeddings are embedded_ND, seen from the embedding on. `encoded_MD` are an
+  /// encoder's states.
+  Tensor states(Tensor embedded_ND, const Sequences& sequences, const Prefix& before, Prefix* kept, bool is_causal,
+                const Tensor& encoded_MD, Trace* trace = nullptr) const;
+  /// The states [M, D] of the encoder for prompts, of type `compute`.
+  Tensor encoded(const Sequences& prompts) const;
   /// The usual coefficient of the load-balancing loss; none where the model has no such loss.
   std::optional<double> auxiliary_coef() const;
   /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
@@ -83,6 +92,7 @@ inline std::optional<LoraWeights> Decoder::head_lora() const {
 inline Head Decoder::head() const {
   Head out{.weight_VD = head_weight_VD(), .scale = spec.head.scale, .soft_cap = spec.head.soft_cap};
   if (spec.head.has_bias) out.bias_V = lm_head.bias_V;
+  if (logits_constant_1V.defined()) out.bias_V = logits_constant_1V.squeeze(0);
   const auto& rows = lm_head.rows || !spec.tie_word_embeddings ? lm_head.rows : embed_tokens.rows;
   if (rows) out.weight_VD = rows->put_into(out.weight_VD);
   if (const auto lora = head_lora()) {
@@ -109,7 +119,10 @@ inline std::optional<double> Decoder::auxiliary_coef() const {
 }
 
 inline std::int64_t num_embedding_parameters(const Decoder& decoder) {
-  return decoder.embed_tokens.weight_VD.numel() + (decoder.spec.positions ? decoder.positions.weight_PD.numel() : 0);
+  std::int64_t out = decoder.embed_tokens.weight_VD.defined() ? decoder.embed_tokens.weight_VD.numel() : 0;
+  if (decoder.spec.positions) out += decoder.positions.weight_PD.numel();
+  for (const Decoder& encoder : decoder.encoder) out += num_embedding_parameters(encoder);
+  return out;
 }
 
 /// NEFTune's noise [N, D] on the embeddings of `sequences`.
@@ -132,9 +145,13 @@ inline bool Decoder::has_steady_prefix(const SharedPrompts& batch) const {
       if (!have_same_angles(rope, batch.rows.longest(), batch.kl_tails->longest())) return false;
   if (!at::GradMode::is_enabled()) return true;  // no dropout without gradient
   if (neftune_noise_alpha != 0) return false;
-  for (std::size_t i = 0; i < layers.size(); ++i)
-    if (detail::drops(spec, spec.layers[i], layers[i])) return false;
-  return true;
+  const auto drops = [](const Decoder& stack) {
+    bool out = false;
+    for (std::size_t i = 0; i < stack.layers.size(); ++i)
+      out = out || detail::drops(stack.spec, stack.spec.layers[i], stack.layers[i]);
+    return out;
+  };
+  return !drops(*this) && std::ranges::none_of(encoder, drops);
 }
 
 namespace detail {
@@ -159,16 +176,39 @@ inline Tensor position_rows(const Decoder& decoder, const Sequences& sequences) 
 
 }  // namespace detail
 
+inline Tensor Decoder::encoded(const Sequences& prompts) const {
+  Decoder stack = encoder.front();
+  stack.compute = compute;
+  stack.recompute = recompute;
+  return stack.states(embedded(prompts.ids_N), prompts, {}, nullptr, /*is_causal=*/false, {});
+}
+
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept, Trace* trace) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
-  const auto context = std::make_shared<LayerContext>(LayerContext{
-      .compute = compute, .ropes = {}, .segments = sequences.segments, .position_N = sequences.position_N});
+  check(encoder.empty() || sequences.prompts.size() == sequences.segments.size(), "the model is an encoder-decoder: ",
+        "its batches need prompts for the encoder (kto::EncoderDecoderCollator makes them)");
+  check(encoder.empty() || neftune_noise_alpha == 0, "neftune_noise_alpha is not supported for encoder-decoder models");
+  const bool encodes = !encoder.empty() && !sequences.encoder.empty();
+  const Tensor encoded_MD = encodes ? encoded(sequences.encoder.front()) : Tensor();
+  Tensor hidden_ND = embedded(sequences.ids_N);
+  if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
+  return states(std::move(hidden_ND), sequences, before, kept, /*is_causal=*/true, encoded_MD, trace);
+}
+
+inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, const Prefix& before, Prefix* kept,
+                              bool is_causal, const Tensor& encoded_MD, Trace* trace) const {
+  const auto context = std::make_shared<LayerContext>(LayerContext{.compute = compute,
+                                                                   .ropes = {},
+                                                                   .segments = sequences.segments,
+                                                                   .position_N = sequences.position_N,
+                                                                   .is_causal = is_causal,
+                                                                   .lengths = sequences.lengths,
+                                                                   .encoded_MD = encoded_MD,
+                                                                   .prompts = sequences.prompts});
   for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
   if (trace != nullptr) context->token_weight_N = token_weights(sequences);
   if (kept != nullptr) kept->assign(layers.size(), {});
-  Tensor hidden_ND = embedded(sequences.ids_N);
-  if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
@@ -176,10 +216,12 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
   for (std::size_t i = 0; i < layers.size(); ++i) {
     LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
-    const bool sums_up = trace != nullptr && spec.layers[i].experts;
+    const LayerSpec& of = spec.layers[i];
+    DecoderLayer layer = layers[i];
+    if (of.relative_bias && of.relative_bias->is_first_layers) layer.relative_bias = layers[0].relative_bias;
+    const bool sums_up = trace != nullptr && of.experts;
     // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
-    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix, sums_up](const Tensor& input_ND,
-                                                                                            LayerMemory* keeps_now) {
+    const auto forward = [context, of, layer, prefix, sums_up](const Tensor& input_ND, LayerMemory* keeps_now) {
       RouterSums sums;
       const Tensor out_ND = layer_forward(*context, of, layer, input_ND, prefix, keeps_now, sums_up ? &sums : nullptr);
       return sums_up ? std::vector<Tensor>{out_ND, sums.probability_E, sums.count_E} : std::vector<Tensor>{out_ND};
@@ -189,8 +231,12 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
       const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
         return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
       };
-      out = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
-                       detail::drops(spec, spec.layers[i], layers[i]));
+      auto parameters = detail::trained_parameters(spec, of, layers[i]);
+      for (const Tensor& shared : {encoded_MD, layer.relative_bias.weight_PD})
+        if (shared.defined() && shared.requires_grad() &&
+            std::ranges::none_of(parameters, [&](const Tensor& known) { return known.is_same(shared); }))
+          parameters.push_back(shared);
+      out = recomputed(once_more, hidden_ND, parameters, detail::drops(spec, of, layers[i]));
     } else {
       out = forward(hidden_ND, keeps);
     }

@@ -43,9 +43,6 @@ namespace detail {
 
 inline constexpr const char* correction_name = ".e_score_correction_bias";
 
-/// Whether a tensor of this name is one that visit_buffers visits.
-inline bool is_buffer(const std::string& name) { return name.ends_with(correction_name); }
-
 }  // namespace detail
 
 /// Calls visit(name, tensor, shape) for the tensors beside the parameters that the numbers depend on and that are never
@@ -57,6 +54,8 @@ void visit_buffers(AnyDecoder& decoder, const Visit& visit) {
       if (shape.has_correction)
         visit(path + detail::correction_name, module.correction_E, std::vector<std::int64_t>{shape.weight[0]});
   });
+  if (const std::string& name = decoder.spec.names.logits_constant; !name.empty())
+    visit(name, decoder.logits_constant_1V, std::vector<std::int64_t>{1, decoder.spec.vocab_size});
 }
 
 /// Builds a decoder whose parameters and buffers are make(name, shape).
@@ -65,6 +64,11 @@ Decoder make_decoder(const ModelSpec& spec, const Make& make) {
   Decoder decoder;
   decoder.spec = spec;
   decoder.layers.resize(spec.layers.size());
+  for (const EncoderSpec& encoder : spec.encoder) {
+    Decoder& stack = decoder.encoder.emplace_back();
+    stack.spec = encoder.stack;
+    stack.layers.resize(encoder.stack.layers.size());
+  }
   visit_modules(decoder, [](const std::string&, auto& module, const ModuleShape& shape) {
     using Module = decltype(module);
     if constexpr (detail::is_a<Module, Linear> || detail::is_a<Module, Experts>)

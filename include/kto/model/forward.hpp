@@ -12,7 +12,9 @@
 #include "kto/model/mixers.hpp"
 #include "kto/model/normalize.hpp"
 #include "kto/nn/attention.hpp"
+#include "kto/nn/relative_bias.hpp"
 #include "kto/nn/rotate.hpp"
+#include "kto/nn/segment_attention.hpp"
 
 namespace kto {
 
@@ -25,6 +27,10 @@ struct LayerContext {
   std::vector<Segment> segments;
   Tensor position_N;
   Tensor token_weight_N = {};  ///< in the load-balancing loss; undefined where that is not wanted
+  bool is_causal = true;
+  std::vector<std::int64_t> lengths = {};  ///< real tokens of each segment
+  Tensor encoded_MD = {};                  ///< an encoder's states; undefined where a pass before has kept them
+  std::vector<KeyRange> prompts = {};      ///< of each segment, its prompt among those
 };
 
 namespace detail {
@@ -97,11 +103,55 @@ inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>
   return heads;
 }
 
+/// Attention that causal_attention does not have: in both directions, or with relative biases.
+inline Tensor attended_by_segment(const LayerPass& pass, const Tensor& q_NHd, const Tensor& k_NHd,
+                                  const Tensor& v_NHd) {
+  const auto& [context, spec, layer, prefix, kept, sums] = pass;
+  SegmentAttention form{.scale = spec.attention.scale, .is_causal = context.is_causal};
+  std::int64_t first = 0;  // position of the first query
+  Tensor keys = k_NHd, values = v_NHd;
+  std::vector<KeyRange> ranges;
+  for (std::size_t s = 0; s < context.segments.size(); ++s) {
+    const Segment& segment = context.segments[s];
+    ranges.push_back({segment.begin, context.is_causal ? segment.length : context.lengths[s]});
+    if (segment.prefix_length == 0) continue;
+    check(context.segments.size() == 1 && prefix.attention.k_NKd.defined(),
+          "a model with relative position biases shares no prompts within a row");
+    first = segment.prefix_length;
+    ranges[s] = {segment.prefix_begin, first + segment.length};
+    keys = at::cat({prefix.attention.k_NKd, k_NHd});
+    values = at::cat({prefix.attention.v_NKd, v_NHd});
+  }
+  if (spec.relative_bias)
+    form.bias = [&, table_KH = layer.relative_bias.weight_PD.to(wide_type(context.compute))](std::int64_t num_queries,
+                                                                                             std::int64_t num_keys) {
+      return relative_bias(*spec.relative_bias, table_KH, num_queries, num_keys, first);
+    };
+  return segment_attention(q_NHd, keys, values, context.segments, ranges, form);
+}
+
+/// What attention to the encoder's states gives for queries [N, H d], before its projection.
+inline Tensor attended_across(const LayerPass& pass, const Tensor& q_ND) {
+  const auto& [context, of, layer, prefix, kept, sums] = pass;
+  const AttentionSpec& spec = of.cross->attention;
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, spec.head_dim}); };
+  KeysValues seen = prefix.cross;
+  if (context.encoded_MD.defined())
+    seen = {heads(layer.cross.k_proj(context.encoded_MD)), heads(layer.cross.v_proj(context.encoded_MD))};
+  check(seen.k_NKd.defined(), "the model is an encoder-decoder, and the batch has no prompts for its encoder");
+  if (kept != nullptr) kept->cross = {seen.k_NKd.detach(), seen.v_NKd.detach()};
+  return segment_attention(heads(q_ND), seen.k_NKd, seen.v_NKd, context.segments, context.prompts,
+                           {.scale = spec.scale})
+      .flatten(-2);
+}
+
 /// The attention's output before its projection, [N, H v].
 inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& projected) {
   const AttentionSpec& spec = pass.spec.attention;
   const auto [q_NHd, k_NKd, v_NKv, gate_NHd] = positioned_heads(pass, projected);
   if (pass.kept != nullptr) pass.kept->attention = {k_NKd.detach(), v_NKv.detach()};
+  if (pass.spec.relative_bias || !pass.context.is_causal)
+    return attended_by_segment(pass, q_NHd, k_NKd, v_NKv).flatten(-2);
   const Tensor out_NHv = causal_attention(q_NHd, k_NKd, v_NKv, pass.context.segments,
                                           {.window = spec.window,
                                            .scale = spec.scale,
@@ -182,8 +232,13 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   const auto& [context, spec, layer, prefix, kept, sums] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, mixer_projections(spec, layer));
-  const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
-                                      hidden_ND + layer.o_proj(mixed(pass, qkv)), hidden_ND.scalar_type());
+  Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
+                                hidden_ND + layer.o_proj(mixed(pass, qkv)), hidden_ND.scalar_type());
+  if (spec.cross) {
+    const Tensor across_ND = attended_across(pass, layer.cross.q_proj(middle_ND.to(context.compute)));
+    middle_ND = normalized(*spec.cross->after, layer.cross.after, middle_ND + layer.cross.o_proj(across_ND),
+                           hidden_ND.scalar_type());
+  }
   const auto mlp = normalized_linears({}, {}, middle_ND, context.compute, mlp_projections(spec.mlp, layer));
   return normalized(*spec.after_mlp, layer.after_mlp, middle_ND + mlp_output(spec.mlp, layer, mlp, 0),
                     hidden_ND.scalar_type());
@@ -203,14 +258,21 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
   const at::ScalarType compute = context.compute;
   const auto qkv = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute,
                                       detail::mixer_projections(spec, layer));
-  const Tensor attention_ND =
+  Tensor added_ND =
       detail::residual_of(pass, layer.o_proj(detail::mixed(pass, qkv)), spec.after_attention, layer.after_attention);
+  Tensor stream_ND = hidden_ND;
+  if (spec.cross) {
+    const auto crossing = add_normalized_linears(spec.cross->before, layer.cross.before, stream_ND, added_ND, compute,
+                                                 {&layer.cross.q_proj});
+    stream_ND = crossing[0];
+    added_ND = layer.cross.o_proj(detail::attended_across(pass, crossing[1]));
+  }
   if (spec.experts) {
-    const Tensor middle_ND = hidden_ND + attention_ND;
+    const Tensor middle_ND = stream_ND + added_ND;
     const Tensor x_ND = normalized(*spec.before_mlp, layer.before_mlp, middle_ND, compute);
     return middle_ND + detail::residual_of(pass, detail::experts_of(pass, x_ND), spec.after_mlp, layer.after_mlp);
   }
-  const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
+  const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, stream_ND, added_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
   return middle[0] +
          detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);

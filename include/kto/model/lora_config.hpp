@@ -88,7 +88,7 @@ struct LoraConfig {
 
  private:
   static bool is_embedding_or_head(const std::string& module) {
-    return names_end({"lm_head", "embed_out", "embed_tokens", "embed_in", "wte", "word_embeddings"}, module);
+    return names_end({"lm_head", "embed_out", "embed_tokens", "embed_in", "wte", "word_embeddings", "shared"}, module);
   }
   static bool names_end(const std::vector<std::string>& names, const std::string& module) {
     return std::ranges::any_of(names, [&](const std::string& name) { return ends_in(module, name); });

@@ -20,6 +20,7 @@ namespace kto {
 /// What one layer keeps of a row.
 struct LayerMemory {
   KeysValues attention;
+  KeysValues cross = {};  ///< of an encoder's states
   ConvMemory conv;
   DeltaMemory delta;
 };

@@ -65,6 +65,12 @@ struct Router {
   Tensor weight_ED, bias_E, correction_E;
 };
 
+/// Attention to an encoder's states.
+struct CrossModules {
+  Linear q_proj, k_proj, v_proj, o_proj;
+  Norm before, after;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
@@ -79,6 +85,8 @@ struct DecoderLayer {
   Linear shared_weight;
   Norm before_attention, after_attention, before_mlp, after_mlp;
   MixerModules mixer;
+  CrossModules cross;
+  PositionTable relative_bias;  ///< [buckets, heads]
 };
 
 /// What the parameters of a module look like.
@@ -242,6 +250,20 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
+template <class Layer, class Visit>
+void visit_cross_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
+                         const Visit& visit) {
+  const LayerNames& names = spec.names.layer;
+  const auto& [attention, before, after] = *of.cross;
+  const std::int64_t D = spec.hidden_size, Hd = attention.num_heads * attention.head_dim;
+  visit(prefix + names.cross.q, layer.cross.q_proj, ModuleShape{{Hd, D}, attention.qkv_bias});
+  visit(prefix + names.cross.k, layer.cross.k_proj, ModuleShape{{Hd, D}, attention.qkv_bias});
+  visit(prefix + names.cross.v, layer.cross.v_proj, ModuleShape{{Hd, D}, attention.qkv_bias});
+  visit(prefix + names.cross.output, layer.cross.o_proj, ModuleShape{{D, Hd}, attention.output_bias});
+  if (before) visit(prefix + names.before_cross, layer.cross.before, norm_shape(*before, {D}));
+  if (after) visit(prefix + names.after_cross, layer.cross.after, norm_shape(*after, {D}));
+}
+
 /// Calls visit(path, module, ModuleShape) for the modules of a layer.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
@@ -257,6 +279,10 @@ void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& laye
   else
     visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
   visit_layer_norms(spec, of, layer, prefix, visit);
+  if (of.cross) visit_cross_modules(spec, of, layer, prefix, visit);
+  if (of.relative_bias && !of.relative_bias->is_first_layers)
+    visit(prefix + spec.names.layer.relative_bias, layer.relative_bias,
+          ModuleShape{{of.relative_bias->num_buckets, of.attention.num_heads}});
 }
 
 /// Calls visit(name, tensor, shape) for the parameters of all experts of a layer.
@@ -323,22 +349,31 @@ void visit_module_lora(const std::string& path, Module& module, const Visit& vis
   }
 }
 
+/// Calls visit(path, module, ModuleShape) for what stands between the embedding and the head.
+template <class AnyDecoder, class Visit>
+void visit_stack_modules(AnyDecoder& decoder, const Visit& visit) {
+  const ModelSpec& spec = decoder.spec;
+  const ModuleNames& names = spec.names;
+  if (spec.positions) visit(names.positions, decoder.positions, ModuleShape{{spec.positions->count, spec.hidden_size}});
+  if (spec.embedding_norm)
+    visit(names.embedding_norm, decoder.embedding_norm, norm_shape(*spec.embedding_norm, {spec.hidden_size}));
+  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
+    visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
+  if (spec.last_norm) visit(names.last_norm, decoder.norm, norm_shape(*spec.last_norm, {spec.hidden_size}));
+}
+
 }  // namespace detail
 
 /// Calls visit(path, module, ModuleShape) for all modules of a decoder that have parameters: the Embedding, those of
-/// each layer, the final Norm, the OutputHead. This is the only list of them.
+/// its encoder and of each layer, the final Norm, the OutputHead. This is the only list of them.
 template <class AnyDecoder, class Visit>
 void visit_modules(AnyDecoder& decoder, const Visit& visit) {
   const ModelSpec& spec = decoder.spec;
   const ModuleNames& names = spec.names;
   const std::vector<std::int64_t> table{spec.vocab_size, spec.hidden_size};
   visit(names.embedding, decoder.embed_tokens, ModuleShape{table});
-  if (spec.positions) visit(names.positions, decoder.positions, ModuleShape{{spec.positions->count, spec.hidden_size}});
-  if (spec.embedding_norm)
-    visit(names.embedding_norm, decoder.embedding_norm, detail::norm_shape(*spec.embedding_norm, {spec.hidden_size}));
-  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
-    detail::visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
-  if (spec.last_norm) visit(names.last_norm, decoder.norm, detail::norm_shape(*spec.last_norm, {spec.hidden_size}));
+  for (auto& encoder : decoder.encoder) detail::visit_stack_modules(encoder, visit);
+  detail::visit_stack_modules(decoder, visit);
   visit(names.head, decoder.lm_head, ModuleShape{table, spec.head.has_bias});
 }
 

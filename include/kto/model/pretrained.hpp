@@ -26,6 +26,7 @@ namespace detail {
 inline bool is_ignored_weight(std::string_view name) {
   constexpr const char* masks[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
   return name.find("rotary_emb.inv_freq") != std::string_view::npos ||
+         name.find("EncDecAttention.relative_attention_bias") != std::string_view::npos ||
          std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); });
 }
 
@@ -56,6 +57,11 @@ inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
                     head = stored_name(checkpoint, config, head_name(config));
   if (!checkpoint.contains(embedding) || !checkpoint.contains(head)) return true;
   return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head));
+}
+
+/// Whether `stored` is what `weight` was read from.
+inline bool is_same_weight_as(const Tensor& stored, const Tensor& weight) {
+  return stored.sizes() == weight.sizes() && at::equal(stored.to(weight.options()), weight.detach());
 }
 
 /// Everything that a checkpoint of the decoder holds.
@@ -166,9 +172,18 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
   std::set<std::string> used;
   const std::string head = detail::stored_name(checkpoint, config, detail::head_name(config));
   if (tied) used.insert(head);
+  std::vector<std::string> copies;
+  for (const std::string& name : config.names.embedding_copies)
+    copies.push_back(detail::stored_name(checkpoint, config, name));
   const auto read = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     std::string stored = detail::stored_name(checkpoint, config, name);
-    if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored)) stored = head;
+    const bool is_embedding = name == detail::embedding_name(config),
+               is_constant = name == config.names.logits_constant;
+    if (is_embedding)
+      for (const std::string& copy : copies)
+        if (!checkpoint.contains(stored)) stored = copy;
+    if (tied && is_embedding && !checkpoint.contains(stored)) stored = head;
+    if (is_constant && !checkpoint.contains(stored)) return at::zeros(shape);
     used.insert(stored);
     const Tensor weight = checkpoint.contains(stored) ? checkpoint.tensor(stored) : Tensor();
     if (!weight.defined())
@@ -184,9 +199,15 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     const auto parts = detail::written_parts(config, name, shape[0]);
     const Tensor weight = parts.empty() ? read(name, shape) : detail::joined_experts(parts, shape, read);
-    const at::ScalarType type = detail::is_buffer(name) ? wide_type(dtype) : dtype;
+    const at::ScalarType type = name.ends_with(detail::correction_name) ? wide_type(dtype) : dtype;
     return weight.defined() ? weight.to(at::TensorOptions(device).dtype(type)).requires_grad_(true) : weight;
   });
+  for (const std::string& copy : copies) {
+    used.insert(copy);
+    if (checkpoint.contains(copy) && decoder.embed_tokens.weight_VD.defined() &&
+        !detail::is_same_weight_as(checkpoint.tensor(copy), decoder.embed_tokens.weight_VD))
+      problems.add(copy, " differs from ", detail::embedding_name(config), ", which transformers has in its place");
+  }
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     const std::string stored = detail::stored_name(checkpoint, config, name);
     used.insert(stored);
@@ -214,14 +235,18 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   if (tokens.any()) {
     TokenConfigs aligned = aligned_configs(source, tokens);
     config = std::move(aligned.config);
+    for (const EncoderSpec& encoder : decoder.spec.encoder)
+      if (!aligned.generation.contains("decoder_start_token_id"))
+        aligned.generation["decoder_start_token_id"] = encoder.start_token_id;
     changed = {{"generation_config.json", std::move(aligned.generation)},
                {"tokenizer_config.json", std::move(aligned.tokenizer_config)}};
   }
   const std::string_view dtype = detail::dtype_name(decoder.embed_tokens.weight_VD.scalar_type());
   if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
   if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
-  if (parse_model_config(config, (source.folder() / "config.json").string()).tie_word_embeddings !=
-      decoder.spec.tie_word_embeddings)
+  const bool was_tied = parse_model_config(config, (source.folder() / "config.json").string()).tie_word_embeddings;
+  // Of encoder-decoders the key means something else, and transformers unties weights that differ.
+  if (decoder.spec.encoder.empty() && was_tied != decoder.spec.tie_word_embeddings)
     config["tie_word_embeddings"] = decoder.spec.tie_word_embeddings;
 
   make_folder(folder);

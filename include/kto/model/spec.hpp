@@ -14,6 +14,7 @@
 #include "kto/nn/alibi_spec.hpp"
 #include "kto/nn/expert_gate.hpp"
 #include "kto/nn/norm_spec.hpp"
+#include "kto/nn/relative_bias_spec.hpp"
 #include "kto/nn/rope_spec.hpp"
 
 namespace kto {
@@ -143,6 +144,12 @@ struct ExpertsSpec {
   bool weighs_shared = false;  ///< the shared expert is multiplied by the sigmoid of a linear layer
 };
 
+/// Attention to the states of an encoder, between a layer's own attention and its feed-forward part.
+struct CrossSpec {
+  AttentionSpec attention;
+  std::optional<NormSpec> before, after;
+};
+
 /// x + after(mixer(before(x))), where the mixer is the attention, then the same with the feed-forward part; or, in
 /// parallel, both from one x.
 struct LayerSpec {
@@ -156,6 +163,8 @@ struct LayerSpec {
   std::optional<ExpertsSpec> experts = std::nullopt;
   std::optional<ShortConvSpec> short_conv = std::nullopt;  ///< in place of the attention
   std::optional<DeltaRuleSpec> delta_rule = std::nullopt;  ///< in place of the attention
+  std::optional<CrossSpec> cross = std::nullopt;
+  std::optional<RelativeBiasSpec> relative_bias = std::nullopt;  ///< of the layer's own attention
 
   bool has_attention() const { return !short_conv && !delta_rule; }
 };
@@ -195,12 +204,16 @@ struct LayerNames {
               activation = "mlp.act_fn";
   std::string before_attention = "input_layernorm", after_attention = "", before_mlp = "post_attention_layernorm",
               after_mlp = "";
+  AttentionNames cross = {};
+  std::string before_cross = "", after_cross = "", relative_bias = "";
 };
 struct ModuleNames {
   std::string embedding = "model.embed_tokens", layers = "model.layers.", last_norm = "model.norm", head = "lm_head";
   std::string prefix = "model.";  ///< what a checkpoint of the bare backbone omits
   std::string stored_head = "";   ///< how files name the head, if not as `head`
   std::string positions = "", embedding_norm = "";
+  std::string logits_constant = "";                ///< added to the logits and not trained; none where empty
+  std::vector<std::string> embedding_copies = {};  ///< under which files may hold the embedding once more
   LayerNames layer;
 };
 
@@ -216,6 +229,8 @@ struct PositionsSpec {
   std::int64_t count = 0;
   std::int64_t offset = 0;
 };
+
+struct EncoderSpec;
 
 struct ModelSpec {
   std::string model_type;
@@ -234,6 +249,13 @@ struct ModelSpec {
   std::optional<PositionsSpec> positions = std::nullopt;
   std::optional<NormSpec> embedding_norm = std::nullopt;
   bool linears_are_transposed = false;  ///< the layers' weights are stored as [inputs, outputs]
+  std::vector<EncoderSpec> encoder;     ///< none, or one: the model is an encoder-decoder, and this is the decoder
+};
+
+/// What reads the prompts of an encoder-decoder model.
+struct EncoderSpec {
+  ModelSpec stack;                  ///< its layers attend in both directions; the embedding is the decoder's
+  std::int64_t start_token_id = 0;  ///< what the decoder reads before its first token
 };
 
 /// How many tokens a sequence may have, where the model has learned positions.

@@ -30,7 +30,8 @@ inline TokenConfigs read_token_configs(const ModelFiles& files) {
     return out;
   }
   out.generation = {{"_from_model_config", true}};
-  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id",
+                          "forced_bos_token_id", "forced_eos_token_id"})
     if (const auto id = out.config.find(key); id != out.config.end() && !id->is_null()) out.generation[key] = *id;
   return out;
 }

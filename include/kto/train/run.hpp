@@ -42,6 +42,8 @@ struct Run {
     state.total_flos += flos;
     if (which == InputTokens::no) return;
     log.num_input_tokens += which == InputTokens::all ? rows.ids_N.size(0) : rows.num_tokens;
+    if (which == InputTokens::all)
+      for (const Sequences& prompts : rows.encoder) log.num_input_tokens += prompts.ids_N.size(0);
     state.num_input_tokens_seen = log.num_input_tokens;
   }
 };

@@ -101,6 +101,21 @@ inline ModelSpec read_decoder(const ConfigReader& config, const NormSpec& norm, 
   return out;
 }
 
+/// Throws Error where a config of an encoder-decoder family describes one of its stacks alone.
+inline void refuse_without_encoder(const ConfigReader& config) {
+  check(config.flag("is_encoder_decoder", true) && !config.flag("is_decoder", false), config.where,
+        ": \"is_encoder_decoder\": false and \"is_decoder\": true are not supported: a ", config.text("model_type"),
+        " model has an encoder and a decoder");
+}
+
+/// A token of the vocabulary that the config names.
+inline std::int64_t read_token_id(const ConfigReader& config, const ModelSpec& spec, const char* key) {
+  const std::int64_t id = config.integer(key);
+  check(id >= 0 && id < spec.vocab_size, config.where, ": ", key, " ", id, " is outside the vocabulary of ",
+        spec.vocab_size);
+  return id;
+}
+
 /// Reads attention_bias, of all four projections, and mlp_bias, as llama has them.
 inline void read_biases(const ConfigReader& config, ModelSpec& spec) {
   for (LayerSpec& layer : spec.layers) {

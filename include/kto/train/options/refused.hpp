@@ -21,7 +21,6 @@ inline const std::vector<RefusedOptions>& refused_train_options() {
       {"a loss or gradient that is not finite ends the run (see nonfinite_loss), and there is no other debugging",
        {{"debug", "|[]|None"}}},
       {"no family here passes states from batch to batch", {{"past_index", "-1"}}},
-      {"the families here are decoders", {{"is_encoder_decoder", "None|False"}}},
       {"models are written as safetensors", {{"save_safetensors", "True"}}},
   };
   return list;
