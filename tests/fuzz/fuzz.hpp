@@ -27,6 +27,7 @@ void reference_cache(std::string_view bytes);
 void rows(std::string_view bytes);
 void safetensors(std::string_view bytes);
 void special_tokens(std::string_view bytes);
+void sentence_piece(std::string_view bytes);
 void tokenizer_config(std::string_view bytes);
 void tokenizer_json(std::string_view bytes);
 void trainer_state(std::string_view bytes);

@@ -28,6 +28,7 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
       {"lora_patterns", fuzz::lora_patterns},
       {"model_config", fuzz::model_config},
       {"rows", fuzz::rows},
+      {"sentence_piece", fuzz::sentence_piece},
       {"special_tokens", fuzz::special_tokens},
       {"tokenizer_config", fuzz::tokenizer_config},
       {"tokenizer_json", fuzz::tokenizer_json},

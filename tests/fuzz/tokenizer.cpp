@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tokenizer.json, and the files of special tokens with a valid tokenizer.json; applied to a text.
+// tokenizer.json, tokenizer.model, and the files of special tokens with a valid tokenizer.json; applied to a text.
 #include "fuzz.hpp"
 #include "kto/text/tokenizer_config.hpp"
 
@@ -44,4 +44,12 @@ void fuzz::special_tokens(std::string_view bytes) {
     bytes.remove_prefix(std::min(line.size() + 1, bytes.size()));
   }
   tokenizer_config(bytes);
+}
+
+// Line 1: tokenizer_config.json, the rest: tokenizer.model.
+void fuzz::sentence_piece(std::string_view bytes) {
+  const auto line = bytes.substr(0, bytes.find('\n'));
+  file("tokenizer_config.json", line);
+  file("tokenizer.model", bytes.substr(std::min(line.size() + 1, bytes.size())));
+  use(kto::load_tokenizer(fuzz::folder()).tokenizer);
 }

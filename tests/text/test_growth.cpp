@@ -8,7 +8,7 @@
 #include "growth.hpp"
 #include "kto/io/atomic_file.hpp"
 #include "kto/text/chat_template.hpp"
-#include "kto/text/tokenizer.hpp"
+#include "kto/text/tokenizer_config.hpp"
 
 // Counts what is allocated, in this program.
 std::atomic<std::size_t> growth::allocated = 0, growth::peak = 0;
@@ -49,6 +49,17 @@ std::shared_ptr<std::string> tokenizer_file(const std::string& added, const std:
             delete file;
           }};
 }
+/// A tokenizer.json of another model, and what reads `text` with it.
+Work encoding_with(const std::string& steps, const std::string& model, std::string text) {
+  const std::shared_ptr<std::string> file = tokenizer_file("");
+  kto::write_file(*file, R"({"version": "1.0", "added_tokens": [], )" + steps + R"("model": )" + model + "}");
+  const auto tokenizer = std::make_shared<kto::Tokenizer>(kto::Tokenizer::from_file(*file));
+  return [tokenizer, text = std::move(text)] { tokenizer->decode(tokenizer->encode(text, true)); };
+}
+constexpr const char* unigram =
+    R"({"type": "Unigram", "unk_id": 0, "vocab": [["?", 0], ["a", -1], ["aa", -1.5], ["aaaa", -2], ["b", -3]]})";
+constexpr const char* word_piece =
+    R"({"type": "WordPiece", "unk_token": "?", "max_input_chars_per_word": 1000000000, "vocab": {"?": 0, "a": 1, "##a": 2, "##aab": 3}})";
 Work loading(const std::string& added, const std::string& vocabulary = "", const std::string& merges = "") {
   return [file = tokenizer_file(added, "null", vocabulary, merges)] { kto::Tokenizer::from_file(*file); };
 }
@@ -64,6 +75,34 @@ Work rendering(const std::string& source, Json variables) {
   return [parsed = std::make_shared<kto::ChatTemplate>(source), variables = std::move(variables)] {
     parsed->render(variables);
   };
+}
+
+/// A table of replacements that has none: nothing but the size of its trie.
+std::string charsmap() { return kto::tok::encode_base64(std::string(4, '\0')); }
+
+/// A piece of a SentencePiece model, as a field of its protocol buffer.
+std::string piece(const std::string& text) {
+  const auto varint = [](std::size_t value) {
+    std::string out;
+    for (; value >= 128; value /= 128) out += static_cast<char>(value % 128 + 128);
+    return out + static_cast<char>(value);
+  };
+  const std::string message = "\x0A" + varint(text.size()) + text;
+  return "\x0A" + varint(message.size()) + message;
+}
+/// A folder with only such a model, which is gone with the last copy.
+std::shared_ptr<std::string> folder_of_pieces(const std::string& pieces) {
+  std::string path = (kto::fs::temp_directory_path() / "kto-growth-XXXXXX").string();
+  if (::mkdtemp(path.data()) == nullptr) throw std::runtime_error("no temporary folder");
+  kto::write_file(kto::fs::path(path) / "tokenizer.model", pieces);
+  return {new std::string(path), [](std::string* folder) {
+            kto::fs::remove_all(*folder);
+            delete folder;
+          }};
+}
+Work loading_pieces(const std::string& pieces) {
+  const auto folder = folder_of_pieces(pieces);
+  return [folder] { kto::load_tokenizer(*folder); };
 }
 
 const Parser parsers[] = {
@@ -108,6 +147,46 @@ const Parser parsers[] = {
        return encoding("", R"({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"},
                               {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}]})",
                        repeated("a", size));
+     }},
+    {"text: one long word in Unigram", 80,
+     [](std::size_t size) { return encoding_with("", unigram, repeated("a", size)); }},
+    {"text: unknown characters in Unigram", 80,
+     [](std::size_t size) { return encoding_with("", unigram, repeated("\xC3\xA9", size)); }},
+    {"text: one long word in WordPiece", 80,
+     [](std::size_t size) { return encoding_with("", word_piece, repeated("a", size)); }},
+    {"text: BERT's words", 80,
+     [](std::size_t size) {
+       return encoding_with(R"("normalizer": {"type": "BertNormalizer"}, "pre_tokenizer": {"type": "BertPreTokenizer"},
+                               "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true}, )",
+                            word_piece, repeated("aab, \xC3\xA9", size));
+     }},
+    {"text: words of WordLevel", 80,
+     [](std::size_t size) {
+       return encoding_with(R"("pre_tokenizer": {"type": "Whitespace"}, )",
+                            R"({"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "a": 1}})",
+                            repeated("a bc ", size));
+     }},
+    {"text: a precompiled table, and marks on one character", 80,
+     [](std::size_t size) {
+       return encoding_with(R"("normalizer": {"type": "Precompiled", "precompiled_charsmap": ")" + charsmap() + "\"}, ",
+                            unigram, "e" + repeated("\xCC\x81", size));
+     }},
+    {"tokenizer.model: its pieces", 60,
+     [](std::size_t size) {
+       std::string pieces;
+       for (std::size_t i = 0; pieces.size() < size; ++i) pieces += piece("piece " + std::to_string(i));
+       return loading_pieces(pieces);
+     }},
+    {"tokenizer.model: long pieces", 60,
+     [](std::size_t size) {
+       return loading_pieces(
+           listed(size / 4000, [](const std::string& i) { return piece(i + std::string(4000, 'a')); }, ""));
+     }},
+    {"tokenizer.model: text with many spaces", 80,
+     [](std::size_t size) {
+       const auto folder = folder_of_pieces(piece("<unk>") + piece("a"));
+       const auto tokenizer = std::make_shared<kto::Tokenizer>(kto::load_tokenizer(*folder).tokenizer);
+       return Work([tokenizer, text = "a" + repeated(" ", size) + "a"] { tokenizer->encode(text, true); });
      }},
     {"template: its source", 100,
      [](std::size_t size) {

@@ -35,7 +35,7 @@ struct AddedToken {
   auto operator<=>(const AddedToken&) const = default;
 
   /// A special token of which only the text is known.
-  static AddedToken special_from(std::string text) { return {std::move(text), false, false, false, false, true}; }
+  static AddedToken special_from(std::string text) { return {std::move(text), false, false, false, false, true, true}; }
 
   /// From {"content": ..., "lstrip": ...}. Absent flags are false; `normalized` defaults to the opposite of `special`.
   static AddedToken from_json(const Json& spec, std::string_view where) {
@@ -72,6 +72,7 @@ class AddedTokens {
       ids_[token.content] = id;
       by_id_[id] = token;
       if (token.special) special_.insert(token.content);
+      if (token.normalized) once_normalized_.insert(id);
     }
   }
 
@@ -83,7 +84,7 @@ class AddedTokens {
     for (const auto& [id, token] : by_id_) {
       std::string text = token.content;
       if (token.normalized && !normalizer.empty()) text = normalizer(text);
-      if (text != token.content) normalized_text_[id] = text;
+      if (once_normalized_.contains(id)) normalized_text_[id] = normalizer(token.content);
       check(!text.empty(), where, ": nothing is left of the added token ", Json(token.content).dump(), " (id ", id,
             ") after normalization, so it would match between any two characters; set its \"normalized\" to false");
       check((token.normalized ? normalized_ : raw_).add(text, id), where,
@@ -150,7 +151,8 @@ class AddedTokens {
   std::unordered_map<std::string, std::int32_t> ids_;
   std::map<std::int32_t, AddedToken> by_id_;
   std::unordered_set<std::string> special_;
-  std::unordered_map<std::int32_t, std::string> normalized_text_;  ///< where it differs from the content
+  std::unordered_set<std::int32_t> once_normalized_;               ///< tokenizers decodes these normalized ever after
+  std::unordered_map<std::int32_t, std::string> normalized_text_;  ///< of those
   TextTrie raw_, normalized_;
 };
 
