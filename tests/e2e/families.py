@@ -25,17 +25,26 @@ torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
+EXPERTS = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
 GPT2 = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512)
 CHANGES = {  # beside what all have
     "bloom": dict(hidden_size=32, n_layer=2, n_head=4),
     "falcon": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
     "gemma2": dict(sliding_window=16, query_pre_attn_scalar=8),
     "gemma3_text": dict(sliding_window=16, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]),
+    "glm4_moe": dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=24),
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
+    "gpt_oss": EXPERTS | dict(sliding_window=16),
     "gptj": GPT2 | dict(rotary_dim=4),
+    "granitemoe": EXPERTS,
+    "mixtral": EXPERTS,
+    "olmoe": EXPERTS,
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
     "phi3": dict(pad_token_id=None),
+    "phimoe": EXPERTS,
+    "qwen2_moe": EXPERTS | dict(shared_expert_intermediate_size=24),
+    "qwen3_moe": EXPERTS,
 }  # fmt: skip
 
 

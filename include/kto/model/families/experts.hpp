@@ -80,6 +80,8 @@ inline void set_grouped_experts(const ConfigReader& config, ModelSpec& spec) {
   names.shared_down = "mlp.shared_experts.down_proj";
 }
 
+inline constexpr const char* qwen_lora_experts = R"(["gate", "gate_proj", "up_proj", "down_proj"])";
+
 /// Mixtral's file names.
 inline void name_as_mixtral(ExpertsNames& names) {
   names.stored_router = "block_sparse_moe.gate";
