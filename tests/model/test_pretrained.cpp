@@ -185,11 +185,11 @@ TEST_CASE("experts are read fused, renamed and one by one, and saved as they cam
   };
   check_form(experts_config(), ExpertFiles::fused, "model.layers.1.mlp.experts.gate_up_proj");
   check_form(experts_config(), ExpertFiles::split, "model.layers.1.mlp.experts.2.gate_proj.weight");
-  check_form(experts_config(R"({"model_type": "phimoe"})"), ExpertFiles::split,
+  check_form(experts_config(R"({"model_type": "phimoe", "num_local_experts": 3})"), ExpertFiles::split,
              "model.layers.0.block_sparse_moe.gate.weight");
-  check_form(experts_config(R"({"model_type": "granitemoe"})"), ExpertFiles::renamed,
+  check_form(experts_config(R"({"model_type": "granitemoe", "num_local_experts": 3})"), ExpertFiles::renamed,
              "model.layers.0.block_sparse_moe.input_linear.weight");
-  check_form(experts_config(R"({"model_type": "glm4_moe", "num_experts": 4, "head_dim": 8})"), ExpertFiles::split,
+  check_form(experts_config(R"({"model_type": "glm4_moe", "n_routed_experts": 4, "head_dim": 8})"), ExpertFiles::split,
              "model.layers.1.mlp.gate.e_score_correction_bias");
 }
 

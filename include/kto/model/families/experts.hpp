@@ -10,9 +10,10 @@
 
 namespace kto::detail {
 
-/// Reads num_experts, num_experts_per_tok, the width of an expert under `width`, and router_aux_loss_coef.
-inline ExpertsSpec read_experts(const ConfigReader& config, const ModelSpec& spec, const char* width) {
-  ExpertsSpec out{.num_experts = config.positive("num_experts"),
+/// Reads the number of experts and the width of one under these keys, num_experts_per_tok, and router_aux_loss_coef.
+inline ExpertsSpec read_experts(const ConfigReader& config, const ModelSpec& spec, const char* width,
+                                const char* count = "num_experts") {
+  ExpertsSpec out{.num_experts = config.positive(count),
                   .per_token = config.positive("num_experts_per_tok"),
                   .intermediate_size = config.positive(width)};
   check(out.per_token <= out.num_experts, config.where, ": num_experts_per_tok ", out.per_token,
