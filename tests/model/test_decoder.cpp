@@ -237,6 +237,61 @@ TEST_CASE("a shared prompt gives what separate sequences give, values and gradie
       "test"));
 }
 
+Json experts_config() {
+  return Json::parse(R"({"model_type": "qwen2_moe", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+      "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 5,
+      "num_experts_per_tok": 2, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 20,
+      "mlp_only_layers": [1], "tie_word_embeddings": true})");
+}
+
+TEST_CASE("a shared prompt goes through experts as separate ones do") {
+  check_shared_prompt(parse_model_config(experts_config(), "test"));
+}
+
+TEST_CASE("the load-balancing loss counts a token of each sequence once, and no padding") {
+  const ModelSpec config = parse_model_config(experts_config(), "test");
+  Decoder decoder = case_decoder(config, at::kDouble);
+  const auto prompt = case_ids(0, 7, 60), first = case_ids(1, 5, 60), second = case_ids(2, 9, 60);
+  const auto joined = [](auto a, const auto& b) { return a.insert(a.end(), b.begin(), b.end()), a; };
+  const auto whole = std::vector{joined(prompt, first), joined(prompt, second)};
+  Sequences shared = case_sequences({joined(joined(prompt, first), second)}, false);
+  shared.segments = {{.begin = 0, .length = 7},
+                     {.begin = 7, .length = 5, .prefix_begin = 0, .prefix_length = 7},
+                     {.begin = 12, .length = 9, .prefix_begin = 0, .prefix_length = 7}};
+  shared.lengths = {7, 5, 9};
+  shared.position_N = at::cat({at::arange(12), at::arange(7, 16)});
+
+  std::vector<Tensor> losses;
+  std::vector<std::vector<Tensor>> grads;
+  for (const bool recompute : {false, true})
+    for (const Sequences& row : {case_sequences(whole, false), case_sequences(whole, true), shared}) {
+      decoder.recompute = recompute;
+      Trace of_row;
+      const Tensor hidden_ND = decoder.hidden(row, {}, nullptr, &of_row);
+      losses.push_back(of_row.auxiliary);
+      grads.push_back(gradients(decoder, of_row.auxiliary + (hidden_ND * 0).sum()));
+    }
+  for (std::size_t i = 1; i < losses.size(); ++i) {
+    CHECK(largest(losses[i] - losses[0]) < 1e-12);
+    for (std::size_t p = 0; p < grads[0].size(); ++p) CHECK(largest(grads[i][p] - grads[0][p]) < 1e-12);
+  }
+  CHECK(losses[0].item<double>() > 2);  // what it is where all experts are used alike, and two per token
+  CHECK(decoder.auxiliary_coef() == 0.001);
+}
+
+TEST_CASE("gradients of experts are added in place as autograd adds them") {
+  const Decoder decoder = case_decoder(parse_model_config(experts_config(), "test"), at::kDouble);
+  const Sequences batch = case_sequences({case_ids(0, 9, 60), case_ids(1, 4, 60)}, false);
+  const auto loss = [&] { return case_loss(case_logp(decoder, decoder.hidden(batch), batch)); };
+  const auto grads = gradients(decoder, loss());
+  for (int pass = 1; pass <= 2; ++pass) {
+    const InPlaceGradients in_place;
+    loss().backward();
+    const auto names = decoder.named_parameters();
+    for (std::size_t i = 0; i < names.size(); ++i) CHECK(largest(names[i].second.grad() - pass * grads[i]) < 1e-12);
+  }
+}
+
 TEST_CASE("the result of a dynamic rotary embedding does not depend on the batches before") {
   const Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
       "num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 8,

@@ -3,6 +3,7 @@
 // Python that has transformers, saved folders are checked with it too (check_saved_model.py).
 #include <cstdlib>
 #include <map>
+#include <set>
 
 #include "catch.hpp"
 #include "kto/model/pretrained.hpp"
@@ -150,6 +151,68 @@ TEST_CASE("null in config.json is as the absent key, when the model is saved too
   const Decoder decoder = load_pretrained(source);
   save_pretrained(decoder, target, source);
   CHECK(same(load_pretrained(target), decoder.named_parameters()));
+}
+
+/// A model of two layers with 3 experts, the second one's after a dense layer.
+Json experts_config(const char* changes = "{}") {
+  Json config = tiny_config(R"({"model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"], "num_experts": 3,
+      "num_experts_per_tok": 2, "moe_intermediate_size": 12, "shared_expert_intermediate_size": 20,
+      "torch_dtype": "float32", "mlp_only_layers": [0]})");
+  config.merge_patch(Json::parse(changes));
+  return config;
+}
+
+TEST_CASE("experts are read fused, renamed and one by one, and saved as they came") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source", target = scratch.path / "target";
+  const auto check_form = [&](const Json& config, ExpertFiles form, const char* held) {
+    INFO(config["model_type"] << ", " << held);
+    Decoder decoder = case_decoder(parse_model_config(config, "test"), at::kFloat);
+    decoder.spec.names.layer.experts.files = form;
+    write_file(source / "config.json", config.dump(2));
+    save_checkpoint(source, detail::written_tensors(decoder));
+    CHECK(Checkpoint(source).contains(held));
+    const Decoder loaded = load_pretrained(source);
+    CHECK(same(loaded, decoder.named_parameters()));
+    visit_buffers(loaded, [&](const std::string& name, const Tensor& tensor, const auto& shape) {
+      CHECK(at::equal(tensor, case_weight(name, shape).to(at::kFloat)));
+      CHECK_FALSE(tensor.requires_grad());
+    });
+    fs::remove_all(target);
+    save_pretrained(loaded, target, source);
+    const auto names = [](const fs::path& folder) {
+      const auto list = Checkpoint(folder).names();
+      return std::set(list.begin(), list.end());
+    };
+    CHECK(names(target) == names(source));
+    CHECK(same(load_pretrained(target), decoder.named_parameters()));
+    check_with_transformers(loaded, target);
+  };
+  check_form(experts_config(), ExpertFiles::fused, "model.layers.1.mlp.experts.gate_up_proj");
+  check_form(experts_config(), ExpertFiles::split, "model.layers.1.mlp.experts.2.gate_proj.weight");
+  check_form(experts_config(R"({"model_type": "phimoe", "num_local_experts": 3})"), ExpertFiles::split,
+             "model.layers.0.block_sparse_moe.gate.weight");
+  check_form(experts_config(R"({"model_type": "granitemoe", "num_local_experts": 3})"), ExpertFiles::renamed,
+             "model.layers.0.block_sparse_moe.input_linear.weight");
+  check_form(experts_config(R"({"model_type": "glm4_moe", "n_routed_experts": 4, "head_dim": 8})"), ExpertFiles::split,
+             "model.layers.1.mlp.gate.e_score_correction_bias");
+}
+
+TEST_CASE("a number of experts that contradicts the config is one error") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source";
+  for (const auto form : {ExpertFiles::split, ExpertFiles::fused}) {
+    Decoder decoder = case_decoder(parse_model_config(experts_config(), "test"), at::kFloat);
+    decoder.spec.names.layer.experts.files = form;
+    save_checkpoint(source, detail::written_tensors(decoder));
+    for (const char* count : {R"({"num_experts": 2})", R"({"num_experts": 5})"}) {
+      write_file(source / "config.json", experts_config(count).dump());
+      CHECK_THROWS_WITH(load_pretrained(source),
+                        form == ExpertFiles::split
+                            ? KTO_CONTAINS("the weights have 3 experts in layer 1, and config.json has ")
+                            : KTO_CONTAINS("model.layers.1.mlp.experts.gate_up_proj has shape [3, 24, 32], expected"));
+    }
+  }
 }
 
 TEST_CASE("a tied head is tied as transformers ties it") {

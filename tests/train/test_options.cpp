@@ -154,6 +154,7 @@ TEST_CASE("a value that is not as expected is named with its place") {
       {"seed", {-1, 4294967296, "99999999999999999999"}},
       {"data_seed", {-1, 9007199254740993, 9223372036854775807, "9007199254740993"}},
       {"neftune_noise_alpha", {-1, 1e300, "inf"}},
+      {"router_aux_loss_coef", {-1, "inf"}},
       {"desirable_weight", {1e300}},
       {"gradient_checkpointing_kwargs", {{{"preserve_rng_state", false}}, "yes", 3}},
       {"local_rank", {1}},

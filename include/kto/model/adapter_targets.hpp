@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kto/core/edit_distance.hpp"
+#include "kto/model/config.hpp"
 #include "kto/model/folds.hpp"
 #include "kto/model/lora_config.hpp"
 
@@ -31,11 +32,16 @@ struct AdaptablePlace {
   void set_weight(const Tensor& weight_OI) { weight = is_transposed ? weight_OI.t().contiguous() : weight_OI; }
 };
 
+/// "wte" of "transformer.wte".
+inline std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
 /// Calls visit(path, AdaptablePlace) for all such modules.
 template <class Visit>
 void visit_adaptable(Decoder& decoder, const Visit& visit) {
+  const std::vector<std::string> of_experts = lora_names_of_experts(decoder.spec);
   visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape&) {
     using Module = decltype(module);
+    if (std::ranges::find(of_experts, last_part(path)) != of_experts.end()) return;
     if constexpr (is_a<Module, Linear>) {
       visit(path, AdaptablePlace{module.weight_OI, &module.bias_O, module.lora, false, module.is_transposed});
     } else if constexpr (is_a<Module, kto::Embedding>) {
@@ -47,8 +53,6 @@ void visit_adaptable(Decoder& decoder, const Visit& visit) {
   });
 }
 
-/// "wte" of "transformer.wte".
-inline std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 /// A path as a regular expression for itself.
 inline std::string escaped(const std::string& path) {
   std::string out;
@@ -60,11 +64,12 @@ struct ModulePaths {
   std::set<std::string> adaptable;
   std::set<std::string> all;  ///< modules with parameters, and the modules that contain them
   std::string embedding, head, layers;
+  std::vector<std::string> of_experts;  ///< last parts of paths that PEFT does not take for linear layers
 };
 
 inline ModulePaths module_paths(Decoder decoder) {
   const ModuleNames& names = decoder.spec.names;
-  ModulePaths out{{}, {names.head}, names.embedding, names.head, names.layers};
+  ModulePaths out{{}, {names.head}, names.embedding, names.head, names.layers, lora_names_of_experts(decoder.spec)};
   visit_adaptable(decoder, [&](const std::string& path, auto&&) { out.adaptable.insert(path); });
   visit_parameters(decoder, [&](const std::string& name, const Tensor&, const auto&) {
     for (std::size_t end = name.rfind('.'); end != std::string::npos;
@@ -95,6 +100,9 @@ inline bool any_saved_as(const std::set<std::string>& paths, const std::string& 
 
 /// Throws Error if a named target or saved module is missing, or if a module has two conflicting roles.
 inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
+  for (const std::string& name : config.target_modules)
+    check(std::ranges::find(paths.of_experts, last_part(name)) == paths.of_experts.end(), "target_modules: ", name,
+          " stands for parameters of experts in PEFT, which are not supported; name linear layers of the attention");
   for (const std::string& name : config.target_modules)
     if (!any_ends_in(paths.adaptable, name)) refuse_name("target_modules", name, paths.adaptable);
   for (const std::string& name : config.modules_to_save)

@@ -110,6 +110,12 @@ inline std::vector<std::string> default_lora_targets(const ModelSpec& spec) {
   return targets.get<std::vector<std::string>>();
 }
 
+/// Names that PEFT does not take for linear layers of such a model.
+inline std::vector<std::string> lora_names_of_experts(const ModelSpec& spec) {
+  const Json none;
+  return Json::parse(detail::family_of({none, "LoRA"}, spec.model_type).lora_experts).get<std::vector<std::string>>();
+}
+
 /// Reads the content of a config.json. Throws Error, starting with `where` (its path), if the family is unknown, or the
 /// config is unsupported or contradicts itself.
 inline ModelSpec parse_model_config(Json json, const std::string& where) {

@@ -116,6 +116,9 @@ inline Decoder held_in_compute_type(Decoder decoder) {
       if (module.lora) return;
       module.weight_OI = narrowed(module.weight_OI);
       module.bias_O = narrowed(module.bias_O);
+    } else if constexpr (detail::is_a<decltype(module), Experts>) {
+      for (Tensor* held : {&module.gate_up, &module.down, &module.gate_up_bias_EO, &module.down_bias_ED})
+        *held = narrowed(*held);
     }
   });
   if (decoder.head_lora()) return decoder;

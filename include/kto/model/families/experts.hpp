@@ -10,9 +10,10 @@
 
 namespace kto::detail {
 
-/// Reads num_experts, num_experts_per_tok, the width of an expert under `width`, and router_aux_loss_coef.
-inline ExpertsSpec read_experts(const ConfigReader& config, const ModelSpec& spec, const char* width) {
-  ExpertsSpec out{.num_experts = config.positive("num_experts"),
+/// Reads the number of experts and the width of one under these keys, num_experts_per_tok, and router_aux_loss_coef.
+inline ExpertsSpec read_experts(const ConfigReader& config, const ModelSpec& spec, const char* width,
+                                const char* count = "num_experts") {
+  ExpertsSpec out{.num_experts = config.positive(count),
                   .per_token = config.positive("num_experts_per_tok"),
                   .intermediate_size = config.positive(width)};
   check(out.per_token <= out.num_experts, config.where, ": num_experts_per_tok ", out.per_token,
@@ -79,6 +80,8 @@ inline void set_grouped_experts(const ConfigReader& config, ModelSpec& spec) {
   names.shared_up = "mlp.shared_experts.up_proj";
   names.shared_down = "mlp.shared_experts.down_proj";
 }
+
+inline constexpr const char* qwen_lora_experts = R"(["gate", "gate_proj", "up_proj", "down_proj"])";
 
 /// Mixtral's file names.
 inline void name_as_mixtral(ExpertsNames& names) {

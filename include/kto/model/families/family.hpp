@@ -24,6 +24,8 @@ struct Family {
   ModelSpec (*read)(const ConfigReader& config);
   const char* other_names = "{}";   ///< JSON: names of keys in this family's files, and the common ones
   const char* lora_targets = "[]";  ///< JSON: the modules that PEFT 0.21 adapts by default; none: it wants them named
+  /// JSON: names that PEFT 0.21 takes for experts' parameters wherever they stand among target_modules.
+  const char* lora_experts = "[]";
 };
 
 inline NormSpec root_mean_square(const ConfigReader& config, double offset = 0) {

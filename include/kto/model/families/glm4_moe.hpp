@@ -25,6 +25,7 @@ inline constexpr Family glm4_moe{
             "n_shared_experts": 1, "num_experts": 128, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1,
             "first_k_dense_replace": 1})",
     .read = read_glm4_moe,
-    .other_names = R"({"n_routed_experts": "num_experts", "num_local_experts": "num_experts"})"};
+    .other_names = R"({"n_routed_experts": "num_experts", "num_local_experts": "num_experts"})",
+    .lora_experts = qwen_lora_experts};
 
 }  // namespace kto::detail

@@ -10,7 +10,7 @@ namespace kto::detail {
 inline ModelSpec read_granitemoe(const ConfigReader& config) {
   const Json json = without_keys(config.json, {"mlp_bias"});  // experts have none
   ModelSpec out = read_granite({json, config.where});
-  ExpertsSpec experts = read_experts(config, out, "intermediate_size");
+  ExpertsSpec experts = read_experts(config, out, "intermediate_size", "num_local_experts");
   experts.router.routing = Routing::softmax_last;
   set_experts(out, experts, in_all_layers);
   ExpertsNames& names = out.names.layer.experts;
@@ -25,9 +25,8 @@ inline ModelSpec read_granitemoe(const ConfigReader& config) {
 inline constexpr Family granitemoe{
     .model_type = "granitemoe",
     .defaults =
-        R"({"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048, "num_experts": 8,
+        R"({"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048, "num_local_experts": 8,
             "num_experts_per_tok": 2, "router_aux_loss_coef": 0.001})",
-    .read = read_granitemoe,
-    .other_names = R"({"num_local_experts": "num_experts"})"};
+    .read = read_granitemoe};
 
 }  // namespace kto::detail

@@ -25,6 +25,7 @@ inline constexpr Family mixtral{
             "router_aux_loss_coef": 0.001})",
     .read = read_mixtral,
     .other_names = R"({"num_local_experts": "num_experts"})",
-    .lora_targets = R"(["q_proj", "v_proj"])"};
+    .lora_targets = R"(["q_proj", "v_proj"])",
+    .lora_experts = R"(["gate", "w1", "w2", "w3"])"};
 
 }  // namespace kto::detail

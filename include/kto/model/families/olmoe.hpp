@@ -26,6 +26,7 @@ inline constexpr Family olmoe{
             "num_attention_heads": 16, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "pad_token_id": 1,
             "num_experts_per_tok": 8, "num_experts": 64, "router_aux_loss_coef": 0.01})",
     .read = read_olmoe,
-    .other_names = R"({"num_local_experts": "num_experts"})"};
+    .other_names = R"({"num_local_experts": "num_experts"})",
+    .lora_experts = qwen_lora_experts};
 
 }  // namespace kto::detail

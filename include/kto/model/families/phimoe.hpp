@@ -28,7 +28,7 @@ inline ModelSpec read_phimoe(const ConfigReader& config) {
   out.head.has_bias = config.flag("lm_head_bias", false);
   for (LayerSpec& layer : out.layers)
     layer.attention.qkv_bias = layer.attention.output_bias = config.flag("attention_bias", false);
-  ExpertsSpec experts = read_experts(config, out, "intermediate_size");
+  ExpertsSpec experts = read_experts(config, out, "intermediate_size", "num_local_experts");
   check(experts.per_token == 2, config.where, ": num_experts_per_tok other than 2 is not supported for phimoe");
   experts.router.routing = Routing::sparse_mixer;
   experts.router.jitter = config.number("router_jitter_noise", 0.01);
@@ -42,9 +42,8 @@ inline constexpr Family phimoe{
     .model_type = "phimoe",
     .defaults =
         R"({"vocab_size": 32064, "intermediate_size": 6400, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
-            "max_position_embeddings": 131072, "rope_theta": 1000000.0, "num_experts_per_tok": 2, "num_experts": 16,
+            "max_position_embeddings": 131072, "rope_theta": 1000000.0, "num_experts_per_tok": 2, "num_local_experts": 16,
             "router_aux_loss_coef": 0.001})",
-    .read = read_phimoe,
-    .other_names = R"({"num_local_experts": "num_experts"})"};
+    .read = read_phimoe};
 
 }  // namespace kto::detail

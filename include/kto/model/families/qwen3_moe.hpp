@@ -27,6 +27,7 @@ inline constexpr Family qwen3_moe{
             "moe_intermediate_size": 768, "num_experts_per_tok": 8, "num_experts": 128,
             "router_aux_loss_coef": 0.001})",
     .read = read_qwen3_moe,
-    .other_names = R"({"num_local_experts": "num_experts"})"};
+    .other_names = R"({"num_local_experts": "num_experts"})",
+    .lora_experts = qwen_lora_experts};
 
 }  // namespace kto::detail
