@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/model/experts.hpp"
 #include "kto/model/mixers.hpp"
 #include "kto/nn/rotate.hpp"
 
@@ -20,6 +21,7 @@ struct LayerContext {
   std::vector<RopeTables> ropes;
   std::vector<Segment> segments;
   Tensor position_N;
+  Tensor token_weight_N = {};  ///< in the load-balancing loss; undefined where that is not wanted
 };
 
 namespace detail {
@@ -31,6 +33,7 @@ struct LayerPass {
   const DecoderLayer& layer;
   const LayerMemory& prefix;
   LayerMemory* kept;
+  RouterSums* sums = nullptr;
 };
 
 struct HeadsOf {
@@ -41,10 +44,7 @@ struct HeadsOf {
 /// Queries, keys and values by head, from the output of the projections.
 inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>& projected) {
   const std::int64_t H = spec.num_heads, K = spec.num_kv_heads, d = spec.head_dim;
-  const auto heads = [&](const Tensor& x) {
-    const Tensor clamped = spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
-    return clamped.unflatten(-1, {-1, d});
-  };
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, d}); };
   if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
   if (spec.layout == QkvLayout::gated) {
     const auto with_gate = projected[0].unflatten(-1, {H, 2, d}).unbind(-2);
@@ -59,6 +59,10 @@ inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>&
   return {parts[0].flatten(-3, -2), parts[1].squeeze(-2), parts[2].squeeze(-2)};
 }
 
+inline Tensor clipped(const AttentionSpec& spec, const Tensor& x) {
+  return spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
+}
+
 /// Queries or keys with norm and rotary positions.
 inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm& norm) {
   const AttentionSpec& spec = pass.spec.attention;
@@ -69,7 +73,7 @@ inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm&
     return normalized(norms.norm, norm, x, type);
   };
   const bool before = spec.qk_norm && !spec.qk_norm->after_rope, after = spec.qk_norm && spec.qk_norm->after_rope;
-  Tensor out = before ? normed(x_NHd, wide_type(compute)) : x_NHd;
+  Tensor out = clipped(spec, before ? normed(x_NHd, wide_type(compute)) : x_NHd);
   if (spec.rope) out = apply_rope(out, pass.context.ropes[*spec.rope], compute);
   return (after ? normed(out, compute) : out).to(compute);
 }
@@ -86,13 +90,16 @@ inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& project
   const AttentionSpec& spec = pass.spec.attention;
   const HeadsOf heads = split_heads(spec, projected);
   const Tensor placed_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
-               k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+               k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm), v_NKd = clipped(spec, heads.v_NKd);
   const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
-  if (pass.kept != nullptr) pass.kept->attention = {k_NKd.detach(), heads.v_NKd.detach()};
-  const Tensor out_NHd =
-      causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
-                       {.window = spec.window, .scale = spec.scale, .soft_cap = spec.soft_cap, .alibi = spec.alibi},
-                       pass.prefix.attention);
+  if (pass.kept != nullptr) pass.kept->attention = {k_NKd.detach(), v_NKd.detach()};
+  const Tensor out_NHd = causal_attention(q_NHd, k_NKd, v_NKd, pass.context.segments,
+                                          {.window = spec.window,
+                                           .scale = spec.scale,
+                                           .soft_cap = spec.soft_cap,
+                                           .alibi = spec.alibi,
+                                           .sink_H = pass.layer.sinks.score_H},
+                                          pass.prefix.attention);
   return (heads.gate_NHd.defined() ? out_NHd * heads.gate_NHd.sigmoid() : out_NHd).flatten(-2);
 }
 
@@ -129,6 +136,11 @@ inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const s
   return gated_down(spec.activation, halves[0], halves[1], layer.down_proj);
 }
 
+/// What the experts make of their normed input.
+inline Tensor experts_of(const LayerPass& pass, const Tensor& x_ND) {
+  return experts_output(pass.spec, pass.layer, x_ND, pass.context.token_weight_N, pass.sums);
+}
+
 /// What a part adds to the residual stream.
 inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std::optional<NormSpec>& spec,
                           const Norm& norm) {
@@ -138,7 +150,7 @@ inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std
 
 /// Attention and feed-forward part of one input.
 inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, sums] = pass;
   const at::ScalarType compute = context.compute;
   const auto qkv = mixer_projections(spec, layer), mlp = mlp_projections(spec.mlp, layer);
   std::vector<Tensor> projected;
@@ -160,7 +172,7 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 
 /// A layer whose norms follow its sums.
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, sums] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, mixer_projections(spec, layer));
   const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
                                       hidden_ND + layer.o_proj(mixed(pass, qkv)), hidden_ND.scalar_type());
@@ -172,10 +184,12 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 }  // namespace detail
 
 /// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
-/// itself if that is empty. `kept`, if given, receives what tokens that follow need, without gradient.
+/// itself if that is empty. `kept`, if given, receives what tokens that follow need, without gradient, and `sums` those
+/// of the router, where the layer has experts.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
-                            const Tensor& hidden_ND, const LayerMemory& prefix = {}, LayerMemory* kept = nullptr) {
-  const detail::LayerPass pass{context, spec, layer, prefix, kept};
+                            const Tensor& hidden_ND, const LayerMemory& prefix = {}, LayerMemory* kept = nullptr,
+                            RouterSums* sums = nullptr) {
+  const detail::LayerPass pass{context, spec, layer, prefix, kept, sums};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
@@ -183,6 +197,11 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
                                       detail::mixer_projections(spec, layer));
   const Tensor attention_ND =
       detail::residual_of(pass, layer.o_proj(detail::mixed(pass, qkv)), spec.after_attention, layer.after_attention);
+  if (spec.experts) {
+    const Tensor middle_ND = hidden_ND + attention_ND;
+    const Tensor x_ND = normalized(*spec.before_mlp, layer.before_mlp, middle_ND, compute);
+    return middle_ND + detail::residual_of(pass, detail::experts_of(pass, x_ND), spec.after_mlp, layer.after_mlp);
+  }
   const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
   return middle[0] +

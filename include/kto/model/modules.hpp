@@ -11,6 +11,7 @@
 
 #include "kto/model/spec.hpp"
 #include "kto/nn/causal_conv.hpp"
+#include "kto/nn/experts.hpp"
 #include "kto/nn/linear.hpp"
 #include "kto/nn/xielu.hpp"
 
@@ -57,12 +58,26 @@ struct MixerModules {
   Norm norm;
 };
 
+/// The scores of an attention that stand for no token, one a head.
+struct Sinks {
+  Tensor score_H;
+};
+
+/// The router of a layer's experts. The correction of its choice is a constant.
+struct Router {
+  Tensor weight_ED, bias_E, correction_E;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
   Norm q_norm, k_norm;
+  Sinks sinks;
   Linear gate_proj, up_proj, gate_up_proj, down_proj;
   Xielu xielu;
+  Router router;
+  Experts experts;
+  Linear shared_weight;
   Norm before_attention, after_attention, before_mlp, after_mlp;
   MixerModules mixer;
 };
@@ -72,7 +87,8 @@ struct ModuleShape {
   std::vector<std::int64_t> weight;
   bool has_bias = false;
   bool has_weight = true;
-  bool is_transposed = false;  ///< the weight is [inputs, outputs]
+  bool is_transposed = false;   ///< the weight is [inputs, outputs]
+  bool has_correction = false;  ///< of a Router
 };
 
 namespace detail {
@@ -162,9 +178,31 @@ void visit_mlp_modules(const ModelSpec& spec, const MlpSpec& of, Layer& layer, c
 }
 
 template <class Layer, class Visit>
+void visit_expert_modules(const ModelSpec& spec, const LayerSpec& layer_spec, Layer& layer, const std::string& prefix,
+                          const Visit& visit) {
+  const ExpertsNames& names = spec.names.layer.experts;
+  const ExpertsSpec& of = *layer_spec.experts;
+  const std::int64_t D = spec.hidden_size, M = layer_spec.mlp.intermediate_size;
+  visit(prefix + names.router, layer.router,
+        ModuleShape{.weight = {of.num_experts, D},
+                    .has_bias = of.router.has_bias,
+                    .has_correction = of.router.routing == Routing::sigmoid_groups});
+  visit(prefix + names.experts, layer.experts,
+        ModuleShape{{of.num_experts, of.intermediate_size, D}, of.has_bias, true, of.is_transposed});
+  if (of.has_shared) {
+    visit(prefix + names.shared_gate, layer.gate_proj, ModuleShape{{M, D}});
+    visit(prefix + names.shared_up, layer.up_proj, ModuleShape{{M, D}});
+    visit(prefix + names.shared_down, layer.down_proj, ModuleShape{{D, M}});
+  }
+  if (of.weighs_shared) visit(prefix + names.shared_weight, layer.shared_weight, ModuleShape{{1, D}});
+}
+
+template <class Layer, class Visit>
 void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                        const Visit& visit) {
   const LayerNames& names = spec.names.layer;
+  if (of.has_attention() && of.attention.has_sinks)
+    visit(prefix + names.attention.sinks, layer.sinks, ModuleShape{{of.attention.num_heads}});
   if (of.has_attention() && of.attention.qk_norm) {
     const QkNormSpec& norms = *of.attention.qk_norm;
     const auto shape = [&](std::int64_t num_heads) {
@@ -185,7 +223,8 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
-/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Xielu, CausalConv or DeltaDecay.
+/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Xielu, Sinks, Router, Experts,
+/// CausalConv or DeltaDecay.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
@@ -195,8 +234,23 @@ void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& laye
     visit(path, module, shape);
   };
   visit_mixer_modules(spec, of, layer, prefix, visit_linear);
-  visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
+  if (of.experts)
+    visit_expert_modules(spec, of, layer, prefix, visit);
+  else
+    visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
   visit_layer_norms(spec, of, layer, prefix, visit);
+}
+
+/// Calls visit(name, tensor, shape) for the parameters of all experts of a layer.
+template <class AnyExperts, class Visit>
+void visit_expert_parameters(const std::string& path, AnyExperts& experts, const ModuleShape& shape,
+                             const Visit& visit) {
+  using Shape = std::vector<std::int64_t>;
+  const std::int64_t E = shape.weight[0], M = shape.weight[1], D = shape.weight[2];
+  visit(path + ".gate_up_proj", experts.gate_up, shape.is_transposed ? Shape{E, D, 2 * M} : Shape{E, 2 * M, D});
+  if (shape.has_bias) visit(path + ".gate_up_proj_bias", experts.gate_up_bias_EO, Shape{E, 2 * M});
+  visit(path + ".down_proj", experts.down, shape.is_transposed ? Shape{E, M, D} : Shape{E, D, M});
+  if (shape.has_bias) visit(path + ".down_proj_bias", experts.down_bias_ED, Shape{E, D});
 }
 
 /// Calls visit(name, tensor, shape) for the parameters of a module.
@@ -221,6 +275,12 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
   } else if constexpr (is_a<Module, Xielu>) {
     visit(path + ".alpha_p", module.alpha_p, shape.weight);
     visit(path + ".alpha_n", module.alpha_n, shape.weight);
+  } else if constexpr (is_a<Module, Sinks>) {
+    visit(path, module.score_H, shape.weight);
+  } else if constexpr (is_a<Module, Router>) {
+    visit_both(module.weight_ED, module.bias_E);
+  } else if constexpr (is_a<Module, Experts>) {
+    visit_expert_parameters(path, module, shape, visit);
   } else if constexpr (is_a<Module, PositionTable>) {
     visit(path + ".weight", module.weight_PD, shape.weight);
   } else {

@@ -21,8 +21,9 @@ struct AttentionForm {
   double scale = 1;
   double soft_cap = 0;  ///< scores are cap * tanh(score / cap); 0: no cap
   std::optional<AlibiSpec> alibi = std::nullopt;
+  Tensor sink_H = {};  ///< of each head, a score that joins the softmax and adds nothing to the output; undefined: none
 
-  bool is_plain() const { return soft_cap == 0 && !alibi; }
+  bool is_plain() const { return soft_cap == 0 && !alibi && !sink_H.defined(); }
 };
 
 namespace detail {
@@ -34,15 +35,25 @@ inline Tensor attention_mask(std::int64_t length, std::int64_t prefix_length, st
   return window ? mask.triu_(prefix_length - *window + 1) : mask;
 }
 
-/// q [.., H, L, d], k and v [.., K, P + L, d] to [.., H, L, d], with capped scores. The softmax is in float32 or wider.
-inline Tensor attend_capped(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
+/// The softmax over the last dimension of scores [.., H, L, P + L] and a score beside them.
+inline Tensor softmax_with_sink(const Tensor& scores, const Tensor& sink_H, at::ScalarType type) {
+  std::vector<std::int64_t> sizes = scores.sizes().vec();
+  sizes.back() = 1;
+  const Tensor sink = sink_H.to(type).unsqueeze(-1).unsqueeze(-1).expand(sizes);
+  return at::cat({scores.to(type), sink}, -1).softmax(-1).narrow(-1, 0, scores.size(-1));
+}
+
+/// q [.., H, L, d], k and v [.., K, P + L, d] to [.., H, L, d], with scores that are capped or have a sink beside them.
+/// The softmax is in float32 or wider.
+inline Tensor attend_by_scores(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
   const std::int64_t length = q.size(-2), prefix_length = k.size(-2) - length, shared = q.size(-3) / k.size(-3);
   const auto for_heads = [&](const Tensor& x) { return shared == 1 ? x : x.repeat_interleave(shared, -3); };
-  const Tensor scores =
-      form.soft_cap * at::tanh(at::matmul(q, for_heads(k).transpose(-2, -1)) * form.scale / form.soft_cap);
+  Tensor scores = at::matmul(q, for_heads(k).transpose(-2, -1)) * form.scale;
+  if (form.soft_cap > 0) scores = form.soft_cap * at::tanh(scores / form.soft_cap);
   const Tensor mask = attention_mask(length, prefix_length, form.window, q.options().requires_grad(false));
-  const Tensor weights = scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity())
-                             .softmax(-1, wide_type(q.scalar_type()));
+  const Tensor seen = scores.masked_fill(mask.logical_not(), -std::numeric_limits<double>::infinity());
+  const at::ScalarType wide = wide_type(q.scalar_type());
+  const Tensor weights = form.sink_H.defined() ? softmax_with_sink(seen, form.sink_H, wide) : seen.softmax(-1, wide);
   return at::matmul(weights.to(q.scalar_type()), for_heads(v));
 }
 
@@ -58,7 +69,8 @@ inline Tensor score_mask(const AttentionForm& form, std::int64_t num_heads, std:
 /// q [.., L, H, d], k and v [.., P + L, K, d] to [.., L, H, d].
 inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
   const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
-  if (form.soft_cap > 0) return by_head(attend_capped(by_head(q), by_head(k), by_head(v), form));
+  if (form.soft_cap > 0 || form.sink_H.defined())
+    return by_head(attend_by_scores(by_head(q), by_head(k), by_head(v), form));
   const std::int64_t length = q.size(-3), prefix_length = k.size(-3) - length;
   const bool masked = form.alibi || prefix_length > 0 || (form.window && *form.window < length);
   const auto mask =
