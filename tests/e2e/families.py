@@ -25,11 +25,8 @@ torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
-<<<<<<< HEAD
 ENCODER_DECODERS = ("bart", "mt5", "t5", "umt5")  # see encoder_decoder.py
-=======
 EXPERTS = dict(num_experts=4, num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
->>>>>>> 0b5b25563a3169779316e29e0986fcb12448af30
 GPT2 = dict(n_embd=32, n_layer=2, n_head=4, n_positions=512)
 DELTA = dict(layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=4,
              linear_key_head_dim=8, linear_value_head_dim=8, partial_rotary_factor=0.5)  # fmt: skip
@@ -43,22 +40,17 @@ CHANGES = {  # beside what all have
     "gpt_bigcode": GPT2,
     "gpt_oss": EXPERTS | dict(sliding_window=16),
     "gptj": GPT2 | dict(rotary_dim=4),
-<<<<<<< HEAD
-    "lfm2": dict(layer_types=["conv", "full_attention"], block_multiple_of=8),
-    "opt": dict(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
-    "phi3": dict(pad_token_id=None),
-    "qwen3_5_text": DELTA,
-    "qwen3_next": DELTA | dict(num_experts=0),
-=======
     "granitemoe": EXPERTS,
+    "lfm2": dict(layer_types=["conv", "full_attention"], block_multiple_of=8),
     "mixtral": EXPERTS,
     "olmoe": EXPERTS,
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
     "phi3": dict(pad_token_id=None),
     "phimoe": EXPERTS,
     "qwen2_moe": EXPERTS | dict(shared_expert_intermediate_size=24),
+    "qwen3_5_text": DELTA,
     "qwen3_moe": EXPERTS,
->>>>>>> 0b5b25563a3169779316e29e0986fcb12448af30
+    "qwen3_next": DELTA | EXPERTS | dict(shared_expert_intermediate_size=24),
 }  # fmt: skip
 
 

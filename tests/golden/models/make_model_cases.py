@@ -389,6 +389,9 @@ CASES = {
              tie_word_embeddings=True, max_position_embeddings=256,
              rope_parameters=rope("default", partial_rotary_factor=0.5, mrope_section=[1, 1, 0], mrope_interleaved=True),
              **DELTA | dict(linear_num_value_heads=2)), [150, 70, 3]),
+    "qwen3_next_plain": (
+        tiny("qwen3_next", num_hidden_layers=3, layer_types=["linear_attention", "full_attention", "linear_attention"],
+             mlp_only_layers=[2], head_dim=8, shared_expert_intermediate_size=28, **EXPERTS, **DELTA), LENGTHS),
     "qwen3_next_dense": (
         tiny("qwen3_next", num_hidden_layers=4, num_experts=0, head_dim=8, partial_rotary_factor=0.5, **DELTA), LENGTHS),
     "qwen3_moe_plain": (tiny("qwen3_moe", head_dim=8, **EXPERTS), LENGTHS),

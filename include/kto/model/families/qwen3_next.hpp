@@ -3,6 +3,7 @@
 // output has a gate.
 #pragma once
 
+#include "kto/model/families/experts.hpp"
 #include "kto/model/families/hybrid.hpp"
 
 namespace kto::detail {
@@ -33,15 +34,13 @@ inline ModelSpec read_qwen3_5(const ConfigReader& config) {
 
 inline ModelSpec read_qwen3_next(const ConfigReader& config) {
   ModelSpec out = read_qwen3_5(config);
-  const std::int64_t step = config.positive("decoder_sparse_step");
-  const std::vector<std::int64_t> dense =
-      config.has("mlp_only_layers") ? config.integers("mlp_only_layers") : std::vector<std::int64_t>{};
-  for (std::size_t i = 0; i < out.layers.size(); ++i) {
-    const bool is_dense = config.integer("num_experts") == 0 || !is_nth(i, step) ||
-                          std::ranges::find(dense, static_cast<std::int64_t>(i)) != dense.end();
-    check(is_dense, config.where, ": layer ", i, " has experts, which are not supported for qwen3_next");
-    if (out.layers[i].delta_rule) out.layers[i].delta_rule->is_grouped = true;
-  }
+  for (LayerSpec& layer : out.layers)
+    if (layer.delta_rule) layer.delta_rule->is_grouped = true;
+  if (config.integer("num_experts") == 0) return out;
+  ExpertsSpec experts = read_experts(config, out, "moe_intermediate_size");
+  experts.has_shared = experts.weighs_shared = true;
+  experts.router.normalizes = config.flag("norm_topk_prob", true);
+  set_experts(out, experts, sparse_layers(config), config.positive("shared_expert_intermediate_size"));
   return out;
 }
 
@@ -58,7 +57,9 @@ inline constexpr Family qwen3_next{
                     "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256,
                     "max_position_embeddings": 32768, "partial_rotary_factor": 0.25, "linear_conv_kernel_dim": 4,
                     "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
-                    "linear_num_value_heads": 32, "decoder_sparse_step": 1, "num_experts": 512})",
+                    "linear_num_value_heads": 32, "num_experts": 512, "num_experts_per_tok": 10,
+                    "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
+                    "router_aux_loss_coef": 0.001})",
     .read = read_qwen3_next};
 
 }  // namespace kto::detail
