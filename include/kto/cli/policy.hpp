@@ -154,6 +154,12 @@ struct ReferenceLoader {
     Decoder model = !has(bare) ? freeze(load_model(args, bare)) : is_held || adapter ? frozen_copy(base) : base;
     check(model.spec.vocab_size == base.spec.vocab_size, bare.string(), ": has a vocabulary of ", model.spec.vocab_size,
           " tokens, and the policy one of ", base.spec.vocab_size, "; a reference must read the same tokens");
+    const auto start = [](const ModelSpec& spec) {
+      return spec.encoder.empty() ? std::nullopt : std::optional(spec.encoder.front().start_token_id);
+    };
+    check(start(model.spec) == start(base.spec), bare.string(), ": a ", model.spec.model_type,
+          " reads batches otherwise than the policy, a ", base.spec.model_type,
+          ": expected both or none to be an encoder-decoder, with one decoder_start_token_id");
     return adapter ? frozen_copy(load_adapter(model, *adapter).policy) : model;
   }
 };
