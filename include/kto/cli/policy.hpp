@@ -46,7 +46,7 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
         ", and fp16 trains parameters of float32; use --dtype float32");
   Decoder model = load_pretrained(folder, dtype, choose_device(args.script.device));
   check(args.script.disable_dropout || model.spec.attention_dropout == 0, folder.string(),
-        ": config.json has attention_dropout ", model.spec.attention_dropout,
+        ": config.json has dropout of ", model.spec.attention_dropout,
         ", which is not supported in training; leave --disable_dropout True");
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   if (args.train.fp16) model.compute = at::kHalf;
