@@ -100,7 +100,9 @@ void print_row(const std::string& title, std::string_view prompt, std::string_vi
   std::cout << '\n';
 }
 
-void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded& encoded, const Options& options) {
+/// `apart`: prompt and completion are read apart, and cut by other options than --max_length.
+void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded& encoded, const Options& options,
+                   bool apart) {
   constexpr std::size_t default_max_length = 1024;  // the trainer's
   std::size_t num_prompt = 0, num_completion = 0, longest = 0, num_long = 0;
   for (const auto& example : encoded.examples) {
@@ -111,7 +113,7 @@ void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded
   }
   const auto balance = kto::weight_balance(encoded.examples, 1, 1);
   for (const auto& note : encoded.notes) out << "note: " << kto::printable(note) << '\n';
-  if (!options.max_length && num_long > 0)
+  if (!options.max_length && !apart && num_long > 0)
     out << "note: " << num_long << " rows have a prompt of " << default_max_length
         << " tokens or more; train_kto drops them unless its --max_length is larger\n";
   if (const auto advice = balance.advice()) out << "note: " << *advice << '\n';
@@ -120,12 +122,25 @@ void print_summary(std::ostream& out, const kto::RowSet& set, const kto::Encoded
       << " prompt and " << num_completion << " completion tokens, longest row " << longest << '\n';
 }
 
+/// The encoder for the rows of the folder's model, which may have a config.json and then be an encoder-decoder.
+auto row_encoder(const kto::Processor& processor, const Options& options) {
+  auto out = processor.encoder();
+  const kto::fs::path config = kto::fs::path(options.model) / "config.json";
+  const kto::Json json = kto::fs::exists(config) ? kto::read_json(config) : kto::Json();
+  if (!json.is_object() || json.value("is_encoder_decoder", kto::Json()) != true) return out;
+  if (options.max_length) throw kto::UsageError("--max_length is not supported for encoder-decoder models");
+  const auto eos = processor.named_tokens().eos;
+  kto::check(eos.has_value(), options.model, ": the tokenizer names no eos_token, with which completions end");
+  out.completion_end = eos->id;
+  return out;
+}
+
 void run(const Options& options) {
   kto::enable_parquet();
   const kto::RowSet set =
       kto::read_rows(kto::DataSource{.path = options.data, .split = options.split, .config = options.config});
   const kto::Processor processor(options.model);
-  const auto encoder = processor.encoder();
+  const auto encoder = row_encoder(processor, options);
   const kto::Encoded encoded = kto::encode_rows(
       set, encoder, {.max_length = options.max_length, .num_threads = static_cast<std::size_t>(options.num_threads)});
   const std::size_t num_rows = encoded.examples.size();
@@ -147,7 +162,7 @@ void run(const Options& options) {
       print_row(kto::concat("row ", i + 1, ", ", set.where(row->source)), prompt, completion, example, options,
                 processor.tokenizer(), paint);
   }
-  print_summary(options.json ? std::cerr : std::cout, set, encoded, options);
+  print_summary(options.json ? std::cerr : std::cout, set, encoded, options, encoder.completion_end.has_value());
   std::cout.flush();
   kto::check(std::cout.good(), "the output cannot be written (is the disk full?)");
 }

@@ -15,6 +15,7 @@ import tempfile
 try:
     import torch
     from peft import PeftModel
+    from safetensors.torch import load_file, save_file
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, logging
 except ImportError as error:
     print("skipped:", error)
@@ -108,6 +109,10 @@ def train(model, batches, beta=0.1, learning_rate=1e-2):
     return log
 
 
+def embedding_size(tensors):
+    return tensors["model.shared.weight"].shape[0]
+
+
 class Test(Cases):
     def __init__(self, tmp):
         super().__init__()
@@ -183,6 +188,39 @@ class Test(Cases):
         want = tokenizer.decode(ids, skip_special_tokens=True)
         self.case(f"{out}: chat writes what generate() does", result.stdout.strip() == want.strip() and want.strip(), (result.stdout, result.stderr, want))
 
+    def variants(self):
+        """Checkpoints as other versions wrote them."""
+        def rewrite(family, name, change):
+            shutil.copytree(self.at(family), self.at(name))
+            path = self.at(name, "model.safetensors")
+            tensors = load_file(path)
+            save_file(change(tensors), path, metadata={"format": "pt"})
+            return self.run(name, f"{name}-out", "--max_steps", "1", "--do_eval")
+
+        embedding = lambda tensors: tensors["shared.weight"]
+        untied = rewrite("t5", "untied", lambda tensors: tensors | {"lm_head.weight": embedding(tensors).flip(0).contiguous()})
+        self.case("a head of its own", untied.returncode == 0, untied.stderr)
+        if untied.returncode == 0:
+            trained = AutoModelForSeq2SeqLM.from_pretrained(self.at("untied-out")).eval()
+            tokenizer = AutoTokenizer.from_pretrained(self.at("t5"))
+            rows = [json.loads(line) for line in open(self.at("rows", "test.jsonl"))]
+            with torch.no_grad():
+                want = logps(trained, [encode(tokenizer, row) for row in rows if row["label"]]).mean().item()
+            got = json.load(open(self.at("untied-out", "eval_results.json")))["eval_logps/chosen"]
+            self.case("it is saved so that transformers gives its log-probs", abs(want - got) < 2e-5 * abs(want), (want, got))
+        copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+        same = rewrite("t5", "copies", lambda tensors: tensors | {name: embedding(tensors).clone() for name in copies})
+        self.case("copies of the embedding", same.returncode == 0, same.stderr)
+        differ = rewrite("t5", "differ", lambda tensors: tensors | {copies[0]: embedding(tensors) + 1})
+        self.case("other embeddings are refused", differ.returncode == 1 and "encoder.embed_tokens.weight differs" in differ.stderr, differ.stderr)
+        bare = rewrite("bart", "bare", lambda tensors: {name.removeprefix("model."): tensor for name, tensor in tensors.items()
+                                                        if name != "final_logits_bias"})  # fmt: skip
+        self.case("names of the bare model, and no final_logits_bias", bare.returncode == 0, bare.stderr)
+        logits = rewrite("bart", "logits", lambda tensors: tensors | {"final_logits_bias": torch.randn(1, embedding_size(tensors))})
+        kept = load_file(self.at("logits-out", "model.safetensors")) if logits.returncode == 0 else {}
+        self.case("final_logits_bias is used and kept", kept and torch.equal(kept["final_logits_bias"], load_file(self.at("logits", "model.safetensors"))["final_logits_bias"])
+                  and json.load(open(self.at("logits-out", "eval_results.json")))["eval_logps/chosen"] != json.load(open(self.at("bare-out", "eval_results.json")))["eval_logps/chosen"], logits.stderr)
+
     def paths(self):
         """Runs that must agree with a plain one."""
         flags = ["--max_steps", "4", "--save_steps", "2", "--eval_strategy", "steps", "--eval_steps", "2"]
@@ -228,10 +266,11 @@ with tempfile.TemporaryDirectory() as tmp:
     test = Test(tmp)
     for family in ("t5", "bart"):
         test.formula(family)
-    for family in MODELS:
+    for family in ("t5", "umt5", "bart"):
         test.reload(family)
     test.reload("t5", "--use_peft")
     test.reload("bart", "--use_peft", "--lora_target_modules", "all-linear")
+    test.variants()
     test.paths()
     test.refusals()
     sys.exit(test.report())

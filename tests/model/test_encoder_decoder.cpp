@@ -171,6 +171,11 @@ TEST_CASE("an encoder-decoder says what its batches lack") {
   const Decoder decoder = decoder_of(each.config, at::kFloat);
   CHECK_THROWS_WITH(decoder.hidden(case_sequences({case_ids(0, 4, each.config.vocab_size)}, false)),
                     KTO_CONTAINS("EncoderDecoderCollator"));
+  const Sequences rows = collator_for(each.config)(picks_of(each.examples), false).rows;
+  const Json llama = Json::parse(R"({"model_type": "llama", "vocab_size": 80, "hidden_size": 16, "intermediate_size": 8,
+      "num_hidden_layers": 1, "num_attention_heads": 2})");
+  CHECK_THROWS_WITH(case_decoder(parse_model_config(llama, "case"), at::kFloat).hidden(rows),
+                    KTO_CONTAINS("the model is a decoder"));
   const std::vector<Example> empty{{.prompt_ids = {}, .completion_ids = {1}}};
   CHECK_THROWS_WITH(collator_for(each.config)(picks_of(empty), false), KTO_CONTAINS("no prompt tokens"));
 }

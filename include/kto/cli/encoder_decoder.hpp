@@ -32,7 +32,7 @@ inline Arguments for_model(Arguments args, const ModelSpec& spec, const fs::path
                               " is a decoder; leave it out"));
     return args;
   }
-  refuse(script.max_length != ScriptConfig{}.max_length, "max_length",
+  refuse(script.max_length && script.max_length != ScriptConfig{}.max_length, "max_length",
          "prompt and completion are cut apart; use max_prompt_length and max_completion_length");
   refuse(script.collator != CollatorType::packed, "collator padded", "their batches have no padding");
   refuse(args.train.neftune_noise_alpha.value_or(0) != 0, "neftune_noise_alpha", "two stacks share their embedding");

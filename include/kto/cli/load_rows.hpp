@@ -245,7 +245,7 @@ inline LoadedRows load_rows(const Arguments& args, const LossEntry& loss, bool e
     const auto cut = has_encoder ? std::optional(separate_truncation(script, processor)) : std::nullopt;
     out.stream = RowStream{[source, parts, name = rows_name(script, parts), options = encode_options(script), cut] {
       source->pass = std::make_shared<Stream>(parts, name, source->encoder, options);
-      return std::function([pass = source->pass, cut] {
+      return std::function([source, pass = source->pass, cut] {
         std::vector<Example> rows = pass->next();
         if (cut) (*cut)(rows);
         return rows;

@@ -46,7 +46,7 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
         ", and fp16 trains parameters of float32; use --dtype float32");
   Decoder model = load_pretrained(folder, dtype, choose_device(args.script.device));
   check(args.script.disable_dropout || model.spec.attention_dropout == 0, folder.string(),
-        ": config.json has attention_dropout ", model.spec.attention_dropout,
+        ": config.json has dropout of ", model.spec.attention_dropout,
         ", which is not supported in training; leave --disable_dropout True");
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   if (args.train.fp16) model.compute = at::kHalf;
@@ -154,6 +154,12 @@ struct ReferenceLoader {
     Decoder model = !has(bare) ? freeze(load_model(args, bare)) : is_held || adapter ? frozen_copy(base) : base;
     check(model.spec.vocab_size == base.spec.vocab_size, bare.string(), ": has a vocabulary of ", model.spec.vocab_size,
           " tokens, and the policy one of ", base.spec.vocab_size, "; a reference must read the same tokens");
+    const auto start = [](const ModelSpec& spec) {
+      return spec.encoder.empty() ? std::nullopt : std::optional(spec.encoder.front().start_token_id);
+    };
+    check(start(model.spec) == start(base.spec), bare.string(), ": a ", model.spec.model_type,
+          " reads batches otherwise than the policy, a ", base.spec.model_type,
+          ": expected both or none to be an encoder-decoder, with one decoder_start_token_id");
     return adapter ? frozen_copy(load_adapter(model, *adapter).policy) : model;
   }
 };

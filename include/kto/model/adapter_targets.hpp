@@ -63,13 +63,15 @@ inline std::string escaped(const std::string& path) {
 struct ModulePaths {
   std::set<std::string> adaptable;
   std::set<std::string> all;  ///< modules with parameters, and the modules that contain them
-  std::string embedding, head, layers;
+  std::string embedding, head;
+  std::set<std::string> lists;          ///< of layers
   std::vector<std::string> of_experts;  ///< last parts of paths that PEFT does not take for linear layers
 };
 
 inline ModulePaths module_paths(Decoder decoder) {
   const ModuleNames& names = decoder.spec.names;
-  ModulePaths out{{}, {names.head}, names.embedding, names.head, names.layers, lora_names_of_experts(decoder.spec)};
+  ModulePaths out{{}, {names.head}, names.embedding, names.head, {names.layers}, lora_names_of_experts(decoder.spec)};
+  for (const Decoder& encoder : decoder.encoder) out.lists.insert(encoder.spec.names.layers);
   visit_adaptable(decoder, [&](const std::string& path, auto&&) { out.adaptable.insert(path); });
   visit_parameters(decoder, [&](const std::string& name, const Tensor&, const auto&) {
     for (std::size_t end = name.rfind('.'); end != std::string::npos;
@@ -110,7 +112,7 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
   for (const std::string& path : paths.all) {
     const auto is = [&](const std::string& name) { return path.ends_with(name); };
     if (std::ranges::none_of(config.modules_to_save, is)) continue;
-    check(path + '.' != paths.layers, "modules_to_save has ", path, ", which is a list: name modules in it");
+    check(!paths.lists.contains(path + '.'), "modules_to_save has ", path, ", which is a list: name modules in it");
     const std::size_t dot = path.rfind('.');
     check(dot == path.npos || !config.saves(path.substr(0, dot)), "modules_to_save has ", path,
           " and also a module that contains it");

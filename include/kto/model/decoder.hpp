@@ -186,8 +186,10 @@ inline Tensor Decoder::encoded(const Sequences& prompts) const {
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept, Trace* trace) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
-  check(encoder.empty() || sequences.prompts.size() == sequences.segments.size(), "the model is an encoder-decoder: ",
-        "its batches need prompts for the encoder (kto::EncoderDecoderCollator makes them)");
+  check(sequences.prompts.size() == (encoder.empty() ? 0 : sequences.segments.size()),
+        encoder.empty() ? "the batch has prompts for an encoder, and the model is a decoder"
+                        : "the model is an encoder-decoder: its batches need prompts for the encoder "
+                          "(kto::EncoderDecoderCollator makes them)");
   check(encoder.empty() || neftune_noise_alpha == 0, "neftune_noise_alpha is not supported for encoder-decoder models");
   const bool encodes = !encoder.empty() && !sequences.encoder.empty();
   const Tensor encoded_MD = encodes ? encoded(sequences.encoder.front()) : Tensor();
