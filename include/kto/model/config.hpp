@@ -40,6 +40,7 @@
 #include "kto/model/families/smollm3.hpp"
 #include "kto/model/families/stablelm.hpp"
 #include "kto/model/families/starcoder2.hpp"
+#include "kto/model/multimodal.hpp"
 
 namespace kto {
 
@@ -87,29 +88,51 @@ inline const Family& family_of(const ConfigReader& config, const std::string& mo
 /// The modules that PEFT adapts in such a model when none are named. Throws Error where it wants them named.
 inline std::vector<std::string> default_lora_targets(const ModelSpec& spec) {
   const Json none;
-  const Json targets = Json::parse(detail::family_of({none, "LoRA"}, spec.model_type).lora_targets);
-  check(!targets.empty(), "target_modules: PEFT has no default for ", spec.model_type,
+  const auto wrapper = wrapper_named(spec.names.wrapper);
+  Json targets = Json::parse(detail::family_of({none, "LoRA"}, spec.model_type).lora_targets);
+  if (wrapper && !wrapper->has_lora_targets) targets.clear();
+  check(!targets.empty(), "target_modules: PEFT has no default for ", wrapper ? wrapper->model_type : spec.model_type,
         "; name modules, or all-linear for every linear layer");
   return targets.get<std::vector<std::string>>();
 }
 
-/// Reads the content of a config.json. Throws Error, starting with `where` (its path), if the family is unknown, or the
-/// config is unsupported or contradicts itself.
-inline ModelSpec parse_model_config(Json json, const std::string& where) {
-  check(json.is_object(), where, ": expected an object");
-  const detail::ConfigReader config{json, where};
-  const detail::Family& family = detail::family_of(config, config.text("model_type"));
+namespace detail {
+
+/// The description of a decoder from its own config.json, or from text_config.
+inline ModelSpec parse_decoder_config(Json json, const std::string& where) {
+  const ConfigReader config{json, where};
+  const Family& family = family_of(config, config.text("model_type"));
   const Json other_names = Json::parse(family.other_names);
   for (const auto& [name, common] : other_names.items())
     if (json.contains(name)) json[common.get<std::string>()] = json[name];
-  for (const char* text : {family.defaults, detail::common_defaults}) {
+  for (const char* text : {family.defaults, common_defaults}) {
     const Json defaults = Json::parse(text);
     for (const auto& [key, value] : defaults.items())
       if (!json.contains(key)) json[key] = value;
   }
-  detail::refuse_unsupported(config);
-  detail::refuse_partial_rotary(config, family);
+  refuse_unsupported(config);
+  refuse_partial_rotary(config, family);
   return family.read(config);
+}
+
+}  // namespace detail
+
+/// Reads the content of a config.json; of a multimodal model, the decoder in it. Throws Error, starting with `where`
+/// (its path), if the family is unknown, or the config is unsupported or contradicts itself.
+inline ModelSpec parse_model_config(const Json& json, const std::string& where) {
+  check(json.is_object(), where, ": expected an object");
+  const auto wrapper = find_wrapper(json);
+  if (!wrapper) return detail::parse_decoder_config(json, where);
+  const detail::ConfigReader config{json, where};
+  detail::refuse_unsupported(config);
+  check(config.has("text_config") && json.at("text_config").is_object(), where,
+        ": \"text_config\" is missing; expected the config of the ", wrapper->model_type, " model's decoder");
+  Json text = json.at("text_config");
+  if (!text.contains("model_type")) text["model_type"] = wrapper->text_type;
+  text["tie_word_embeddings"] = config.flag("tie_word_embeddings", wrapper->ties);
+  ModelSpec out = detail::parse_decoder_config(std::move(text), where + ": text_config");
+  put_in_wrapper(*wrapper, out);
+  return out;
 }
 
 /// Reads a model folder's config.json.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kto/model/forward.hpp"
+#include "kto/model/stored_names.hpp"
 #include "kto/nn/head.hpp"
 #include "kto/nn/recompute.hpp"
 
@@ -31,6 +32,9 @@ struct Decoder {
   OutputHead lm_head;
   /// If the head is tied and so has the embedding's adapter, transposed: the factor on it in the head.
   std::optional<double> tied_lora_scaling = std::nullopt;
+
+  /// The files that it was loaded from, if they hold more: those of a multimodal model. The rest is saved with it.
+  std::shared_ptr<const Checkpoint> origin = nullptr;
 
   /// The type of matrix products and attention: float32, float64, bfloat16 or float16. The last two work like torch's
   /// autocast: parameters keep their type (float32 masters) and are cast for each product; the residual stream, norms,
@@ -66,6 +70,10 @@ struct Decoder {
   /// The live parameters under transformers' names (a tied head is not listed), then those of adapters under PEFT's
   /// names.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
+  /// The name of a parameter in the decoder's saved files: as in those that it was loaded from, or transformers'.
+  std::string written_name(const std::string& name) const {
+    return origin ? detail::stored_name(*origin, spec.names, name) : detail::written_name(spec.names, name);
+  }
 };
 
 inline std::optional<LoraWeights> Decoder::head_lora() const {

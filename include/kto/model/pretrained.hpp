@@ -28,37 +28,25 @@ inline bool is_ignored_weight(std::string_view name) {
          std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); });
 }
 
-/// A parameter's name as transformers writes it into files.
-inline std::string written_name(const ModelSpec& spec, const std::string& name) {
-  const ModuleNames& names = spec.names;
-  const bool of_head = !names.stored_head.empty() && name.starts_with(names.head + ".");
-  return of_head ? names.stored_head + name.substr(names.head.size()) : name;
-}
-
-/// The name of a parameter in the checkpoint: its own, or without the prefix ("model.") if a bare backbone was saved.
-inline std::string stored_name(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
-  if (checkpoint.contains(name)) return name;
-  const std::string& prefix = spec.names.prefix;
-  const std::string other = name.starts_with(prefix) ? name.substr(prefix.size()) : written_name(spec, name);
-  return checkpoint.contains(other) ? other : name;
-}
-
 inline std::string embedding_name(const ModelSpec& spec) { return spec.names.embedding + ".weight"; }
 inline std::string head_name(const ModelSpec& spec) { return spec.names.head + ".weight"; }
 
 /// Whether to tie, as in transformers: a checkpoint with two different weights is not tied, whatever its config says.
 inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   if (!config.tie_word_embeddings) return false;
-  const std::string embedding = stored_name(checkpoint, config, embedding_name(config)),
-                    head = stored_name(checkpoint, config, head_name(config));
+  const std::string embedding = stored_name(checkpoint, config.names, embedding_name(config)),
+                    head = stored_name(checkpoint, config.names, head_name(config));
   if (!checkpoint.contains(embedding) || !checkpoint.contains(head)) return true;
   return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head));
 }
 
-/// Everything that a checkpoint of the decoder holds.
+/// Everything that a checkpoint of the decoder holds, with the rest of the multimodal model that it is a part of.
 inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder& decoder) {
   auto out = decoder.named_parameters();
-  for (auto& item : out) item.first = written_name(decoder.spec, item.first);
+  for (auto& item : out) item.first = decoder.written_name(item.first);
+  if (decoder.origin)
+    for (const std::string& name : decoder.origin->names())
+      if (!is_of_decoder(decoder.spec.names, name)) out.emplace_back(name, decoder.origin->tensor(name));
   const auto options = decoder.embed_tokens.weight_VD.options().requires_grad(false);
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     out.emplace_back(name, at::scalar_tensor(value, options));
@@ -146,16 +134,17 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
                                at::Device device = at::kCPU) {
   check(at::isFloatingType(dtype), "parameters must have a floating-point type, not ", dtype);
   ModelSpec config = read_model_config(folder);
-  const Checkpoint checkpoint(folder);
+  const auto origin = std::make_shared<const Checkpoint>(folder);
+  const Checkpoint& checkpoint = *origin;
   const bool tied = detail::is_tied(checkpoint, config);
   config.tie_word_embeddings = tied;
 
   detail::WeightProblems problems;
   std::set<std::string> used;
-  const std::string head = detail::stored_name(checkpoint, config, detail::head_name(config));
+  const std::string head = detail::stored_name(checkpoint, config.names, detail::head_name(config));
   if (tied) used.insert(head);
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
-    std::string stored = detail::stored_name(checkpoint, config, name);
+    std::string stored = detail::stored_name(checkpoint, config.names, name);
     if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored)) stored = head;
     used.insert(stored);
     const Tensor weight = checkpoint.contains(stored) ? checkpoint.tensor(stored) : Tensor();
@@ -170,16 +159,21 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     return Tensor();
   });
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
-    const std::string stored = detail::stored_name(checkpoint, config, name);
+    const std::string stored = detail::stored_name(checkpoint, config.names, name);
     used.insert(stored);
     if (!checkpoint.contains(stored)) return;
     const Tensor held = checkpoint.tensor(stored);
     if (held.numel() != 1 || std::abs(held.item<double>() - value) > 0.01 * std::abs(value))
       problems.add(stored, " is not the constant ", value);
   });
+  const bool is_wrapped = !config.names.wrapper.empty();
+  const auto is_beside = [&](const std::string& name) {
+    return is_wrapped ? !detail::is_of_decoder(config.names, name) : detail::is_ignored_weight(name);
+  };
   for (const std::string& name : checkpoint.names())
-    if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);
+    if (!used.contains(name) && !is_beside(name)) problems.add("unexpected: ", name);
   problems.raise(folder, config.model_type);
+  if (is_wrapped) decoder.origin = origin;
   if (dtype == at::kDouble) decoder.compute = at::kDouble;
   return decoder;
 }
@@ -194,13 +188,15 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   detail::ChangedFiles changed;
   if (tokens.any()) {
     TokenConfigs aligned = aligned_configs(source, tokens);
-    config = std::move(aligned.config);
+    decoder_config(config) = std::move(aligned.config);
     changed = {{"generation_config.json", std::move(aligned.generation)},
                {"tokenizer_config.json", std::move(aligned.tokenizer_config)}};
   }
   const std::string_view dtype = detail::dtype_name(decoder.embed_tokens.weight_VD.scalar_type());
-  if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
-  if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
+  for (const char* key : {"torch_dtype", "dtype"})
+    for (Json* part : {&config, &decoder_config(config)})
+      if (part->contains(key)) (*part)[key] = dtype;
+  if (!config.contains("torch_dtype")) config["dtype"] = dtype;
   if (parse_model_config(config, (source.folder() / "config.json").string()).tie_word_embeddings !=
       decoder.spec.tie_word_embeddings)
     config["tie_word_embeddings"] = decoder.spec.tie_word_embeddings;

@@ -103,6 +103,7 @@ struct ModuleNames {
   std::string stored_head = "";   ///< how files name the head, if not as `head`
   std::string positions = "", embedding_norm = "";
   LayerNames layer;
+  std::string wrapper = "", wrapper_path = "";  ///< the multimodal model's type, and its path in place of `prefix`
 };
 
 /// logits = soft_cap * tanh(z / soft_cap) with z = scale * (hidden weight^T + bias); no cap if soft_cap is 0.
