@@ -36,13 +36,16 @@ inline Tensor noise_tensor(std::string_view name, at::IntArrayRef shape) {
 inline Tensor case_weight(std::string_view name, at::IntArrayRef shape) {
   const auto has = [&](const char* part) { return name.find(part) != std::string_view::npos; };
   const Tensor values = noise_tensor(name, shape);
-  return has("norm") ? 1 + 0.25 * values : values * (has("embed") || has("lm_head") ? 1 : 0.25);
+  return has("norm") || has("scalar") ? 1 + 0.25 * values : values * (has("embed") || has("lm_head") ? 1 : 0.25);
 }
 
 inline Decoder case_decoder(const ModelSpec& config, at::ScalarType dtype) {
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     // Through float32, as transformers' parameters were made.
     return case_weight(name, shape).to(at::kFloat).to(dtype).requires_grad_(true);
+  });
+  visit_layer_scalars(decoder, [&](const std::string& name, Tensor& value) {
+    value = case_weight(name, value.sizes()).to(at::kFloat).to(dtype);
   });
   decoder.compute = dtype;
   return decoder;

@@ -17,6 +17,7 @@
 #include "kto/model/families/exaone4.hpp"
 #include "kto/model/families/falcon.hpp"
 #include "kto/model/families/gemma2.hpp"
+#include "kto/model/families/gemma4.hpp"
 #include "kto/model/families/glm.hpp"
 #include "kto/model/families/gpt2.hpp"
 #include "kto/model/families/gpt_neox.hpp"
@@ -46,14 +47,13 @@ namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {&apertus,  &arcee,     &bloom,      &cohere,  &cohere2,
-                                             &ernie4_5, &exaone4,   &falcon,     &gemma,   &gemma2,
-                                             &gemma3,   &glm,       &glm4,       &gpt2,    &gpt_bigcode,
-                                             &gpt_neox, &gptj,      &granite,    &helium,  &hunyuan_v1_dense,
-                                             &llama,    &ministral, &ministral3, &mistral, &nanochat,
-                                             &nemotron, &olmo,      &olmo2,      &olmo3,   &opt,
-                                             &phi,      &phi3,      &qwen2,      &qwen3,   &seed_oss,
-                                             &smollm3,  &stablelm,  &starcoder2};
+inline constexpr const Family* families[] = {
+    &apertus,  &arcee,       &bloom,      &cohere,    &cohere2,  &ernie4_5, &exaone4,
+    &falcon,   &gemma,       &gemma2,     &gemma3,    &gemma4,   &glm,      &glm4,
+    &gpt2,     &gpt_bigcode, &gpt_neox,   &gptj,      &granite,  &helium,   &hunyuan_v1_dense,
+    &llama,    &ministral,   &ministral3, &mistral,   &nanochat, &nemotron, &olmo,
+    &olmo2,    &olmo3,       &opt,        &phi,       &phi3,     &qwen2,    &qwen3,
+    &seed_oss, &smollm3,     &stablelm,   &starcoder2};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =
@@ -65,7 +65,12 @@ inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("quantization_config"), config.where,
         ": \"quantization_config\": quantized weights are not supported; save the model dequantized first");
   check(config.flag("is_causal", true), config.where, ": \"is_causal\": false is not supported");
-  check(!config.has("per_layer_config"), config.where, ": \"per_layer_config\" is not supported");
+}
+
+/// Refuses settings by layer for families without them.
+inline void refuse_per_layer_config(const ConfigReader& config, const Family& family) {
+  check(!config.has("per_layer_config") || Json::parse(family.defaults).contains("per_layer_config"), config.where,
+        ": \"per_layer_config\" is not supported for ", family.model_type);
 }
 
 /// Refuses rotary positions on a part of each head for families without a default for that: transformers cannot run it.
@@ -89,8 +94,8 @@ inline const Family& family_of(const ConfigReader& config, const std::string& mo
 inline std::vector<std::string> default_lora_targets(const ModelSpec& spec) {
   const Json none;
   const auto wrapper = wrapper_named(spec.names.wrapper);
-  Json targets = Json::parse(detail::family_of({none, "LoRA"}, spec.model_type).lora_targets);
-  if (wrapper && !wrapper->has_lora_targets) targets.clear();
+  const Json targets =
+      Json::parse(wrapper ? wrapper->lora_targets : detail::family_of({none, "LoRA"}, spec.model_type).lora_targets);
   check(!targets.empty(), "target_modules: PEFT has no default for ", wrapper ? wrapper->model_type : spec.model_type,
         "; name modules, or all-linear for every linear layer");
   return targets.get<std::vector<std::string>>();
@@ -111,6 +116,7 @@ inline ModelSpec parse_decoder_config(Json json, const std::string& where) {
       if (!json.contains(key)) json[key] = value;
   }
   refuse_unsupported(config);
+  refuse_per_layer_config(config, family);
   refuse_partial_rotary(config, family);
   return family.read(config);
 }

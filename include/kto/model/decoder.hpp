@@ -3,6 +3,7 @@
 // works on a single row of tokens, and only the attention knows their segments.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -27,6 +28,7 @@ struct Decoder {
   Embedding embed_tokens;
   PositionTable positions;
   Norm embedding_norm;
+  LayerEmbeddings layer_embeddings;
   std::vector<DecoderLayer> layers;
   Norm norm;
   OutputHead lm_head;
@@ -147,6 +149,38 @@ inline void check_positions(const ModelSpec& spec, const Sequences& sequences) {
   }
 }
 
+/// The embeddings of the tokens for each layer [N, L, P], in float32 or wider; undefined if layers have none.
+inline Tensor layer_embeddings(const Decoder& decoder, const Tensor& ids_N, const Tensor& embedded_ND) {
+  const ModelSpec& spec = decoder.spec;
+  if (spec.layers.empty() || !spec.layers[0].embedding) return {};
+  const LayerEmbeddingSpec& of = *spec.layers[0].embedding;
+  const auto& [table, projection, norm] = decoder.layer_embeddings;
+  const std::vector<std::int64_t> by_layer{-1, of.width};
+  const Tensor of_token = embed(table.weight_VD, ids_N, spec.pad_token_id.value_or(-1))
+                              .to(embedded_ND.scalar_type())
+                              .unflatten(-1, by_layer);
+  const double D = static_cast<double>(spec.hidden_size), scale = std::sqrt(static_cast<float>(of.width));
+  const Tensor projected = projection(embedded_ND.to(decoder.compute)).to(embedded_ND.scalar_type()) / std::sqrt(D);
+  const Tensor of_context = normalized(of.norm, norm, projected.unflatten(-1, by_layer), embedded_ND.scalar_type());
+  return (of_context + of_token * scale) * std::sqrt(0.5);
+}
+
+/// What layer `i` gets beside the residual stream. `inputs_ND` are the earlier layers' inputs.
+inline LayerInputs layer_inputs(const Decoder& decoder, std::size_t i, const Tensor& embeddings_NLP,
+                                const std::vector<Tensor>& inputs_ND) {
+  LayerInputs out;
+  if (embeddings_NLP.defined())
+    out.embedding_NP = embeddings_NLP.select(1, static_cast<std::int64_t>(i)).to(decoder.compute);
+  if (const auto source = decoder.spec.layers[i].attention.kv.of_layer)
+    out.source = {decoder.spec.layers[*source], decoder.layers[*source], inputs_ND[*source]};
+  return out;
+}
+
+/// Whether a later layer uses the keys and values of layer `i`.
+inline bool is_source(const ModelSpec& spec, std::size_t i) {
+  return std::ranges::any_of(spec.layers, [&](const LayerSpec& layer) { return layer.attention.kv.of_layer == i; });
+}
+
 /// The learned positions of a row's tokens [N, D]. Those of padding past the last position are the last one's.
 inline Tensor position_rows(const Decoder& decoder, const Sequences& sequences) {
   check_positions(decoder.spec, sequences);
@@ -165,16 +199,20 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
   if (kept != nullptr) kept->assign(layers.size(), {});
   Tensor hidden_ND = embedded(sequences.ids_N);
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
+  const Tensor embeddings_NLP = detail::layer_embeddings(*this, sequences.ids_N, hidden_ND);
   if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
+  std::vector<Tensor> inputs_ND(layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
+    const LayerInputs inputs = detail::layer_inputs(*this, i, embeddings_NLP, inputs_ND);
+    if (detail::is_source(spec, i)) inputs_ND[i] = hidden_ND;
     KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const KeysValues prefix = before.empty() ? KeysValues{} : before[i];
     // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
-    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix](const Tensor& input_ND,
-                                                                                   KeysValues* keeps_now) {
-      return layer_forward(*context, of, layer, input_ND, prefix, keeps_now);
+    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix, inputs](const Tensor& input_ND,
+                                                                                           KeysValues* keeps_now) {
+      return layer_forward(*context, of, layer, input_ND, prefix, keeps_now, inputs);
     };
     if (!recompute) {
       hidden_ND = forward(hidden_ND, keeps);
@@ -183,7 +221,7 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
     const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
       return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
     };
-    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
+    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i], inputs),
                            detail::drops(spec, spec.layers[i], layers[i]));
   }
   return spec.last_norm ? normalized(*spec.last_norm, norm, hidden_ND, compute) : hidden_ND.to(compute);

@@ -28,6 +28,14 @@ void visit_loras(AnyDecoder& decoder, const Visit& visit) {
   });
 }
 
+/// Calls visit(name, tensor) for the constants of layers.
+template <class AnyDecoder, class Visit>
+void visit_layer_scalars(AnyDecoder& decoder, const Visit& visit) {
+  visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape&) {
+    if constexpr (detail::is_a<decltype(module), LayerScalar>) visit(path, module.value);
+  });
+}
+
 /// Calls visit(name, value) for the constants that transformers stores beside the parameters.
 template <class Visit>
 void visit_stored_constants(const Decoder& decoder, const Visit& visit) {
@@ -51,6 +59,7 @@ Decoder make_decoder(const ModelSpec& spec, const Make& make) {
   visit_parameters(decoder, [&](const std::string& name, Tensor& tensor, const std::vector<std::int64_t>& shape) {
     tensor = make(name, shape);
   });
+  visit_layer_scalars(decoder, [](const std::string&, Tensor& value) { value = at::ones({1}); });
   return decoder;
 }
 
@@ -115,6 +124,9 @@ inline std::string describe(const Decoder& decoder) {
                         at::IntArrayRef(ids_K.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids_K.size(0))));
         }
     }
+  });
+  visit_layer_scalars(decoder, [&](const std::string& path, const Tensor& value) {
+    out += concat(", ", path, ' ', Json(value.item<double>()).dump());
   });
   return out;
 }

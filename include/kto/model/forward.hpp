@@ -23,6 +23,18 @@ struct LayerContext {
   Tensor position_N;
 };
 
+/// What a layer gets beside the residual stream.
+struct LayerInputs {
+  /// The layer whose keys and values it uses, and that layer's input.
+  struct Source {
+    LayerSpec spec;
+    DecoderLayer layer;
+    Tensor hidden_ND;
+  };
+  Tensor embedding_NP = {};  ///< see LayerEmbeddingSpec
+  std::optional<Source> source = std::nullopt;
+};
+
 namespace detail {
 
 /// What a pass has of one layer.
@@ -32,6 +44,7 @@ struct LayerPass {
   const DecoderLayer& layer;
   const KeysValues& prefix;
   KeysValues* kept;
+  const LayerInputs& inputs;
 };
 
 struct HeadsOf {
@@ -45,7 +58,8 @@ inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>&
     const Tensor clamped = spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
     return clamped.unflatten(-1, {-1, d});
   };
-  if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
+  if (spec.layout == QkvLayout::separate)
+    return {heads(projected[0]), heads(projected[1]), heads(projected[spec.kv.values_are_keys ? 1 : 2])};
   const Tensor all = heads(projected[0]);
   if (spec.layout == QkvLayout::stacked) {
     auto parts = all.split_with_sizes({H, K, K}, -2);
@@ -77,12 +91,36 @@ inline Tensor grown(const QueryGrowth& growth, const Tensor& q_NHd, const Tensor
   return q_NHd * factor_N.to(q_NHd.scalar_type()).unsqueeze(-1).unsqueeze(-1);
 }
 
+inline std::vector<const Linear*> key_value_projections(const AttentionSpec& spec, const DecoderLayer& layer) {
+  if (spec.kv.values_are_keys) return {&layer.k_proj};
+  return {&layer.k_proj, &layer.v_proj};
+}
+inline std::vector<const Linear*> qkv_projections(const AttentionSpec& spec, const DecoderLayer& layer) {
+  if (spec.layout != QkvLayout::separate) return {&layer.qkv_proj};
+  std::vector<const Linear*> out{&layer.q_proj};
+  if (!spec.kv.of_layer)
+    for (const Linear* each : key_value_projections(spec, layer)) out.push_back(each);
+  return out;
+}
+
+/// Queries, with keys and values made once more as the source of them does.
+inline std::vector<Tensor> with_source(const LayerPass& pass, const Tensor& queries) {
+  const auto& [spec, layer, hidden_ND] = *pass.inputs.source;
+  std::vector<Tensor> out{queries};
+  for (Tensor& each : normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, pass.context.compute,
+                                         key_value_projections(spec.attention, layer)))
+    out.push_back(std::move(each));
+  return out;
+}
+
 /// The attention's output before its projection, [N, H d].
 inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& projected) {
   const AttentionSpec& spec = pass.spec.attention;
-  const HeadsOf heads = split_heads(spec, projected);
+  const auto& source = pass.inputs.source;
+  HeadsOf heads = split_heads(spec, source ? with_source(pass, projected[0]) : projected);
   const Tensor placed_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm),
-               k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+               k_NKd = positioned(pass, heads.k_NKd, (source ? source->layer : pass.layer).k_norm);
+  if (spec.kv.value_norm) heads.v_NKd = normalized(*spec.kv.value_norm, {}, heads.v_NKd, pass.context.compute);
   const Tensor q_NHd = spec.query_growth ? grown(*spec.query_growth, placed_NHd, pass.context.position_N) : placed_NHd;
   if (pass.kept != nullptr) *pass.kept = {k_NKd.detach(), heads.v_NKd.detach()};
   return causal_attention(q_NHd, k_NKd, heads.v_NKd, pass.context.segments,
@@ -91,10 +129,6 @@ inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& project
       .flatten(-2);
 }
 
-inline std::vector<const Linear*> qkv_projections(const AttentionSpec& spec, const DecoderLayer& layer) {
-  if (spec.layout == QkvLayout::separate) return {&layer.q_proj, &layer.k_proj, &layer.v_proj};
-  return {&layer.qkv_proj};
-}
 inline std::vector<const Linear*> mlp_projections(const MlpSpec& spec, const DecoderLayer& layer) {
   if (spec.is_fused) return {&layer.gate_up_proj};
   if (spec.is_gated) return {&layer.gate_proj, &layer.up_proj};
@@ -118,9 +152,21 @@ inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std
   return pass.spec.residual_scale == 1 ? normed : normed * pass.spec.residual_scale;
 }
 
+/// The end of a layer: what its embedding of the tokens adds, and its constant.
+inline Tensor with_embedding(const LayerPass& pass, Tensor hidden_ND) {
+  const auto& [context, spec, layer, prefix, kept, inputs] = pass;
+  if (spec.embedding) {
+    const Tensor gate_NP = layer.embedding_gate(hidden_ND.to(context.compute));
+    const Tensor out_ND =
+        gated_down(spec.embedding->activation, gate_NP, inputs.embedding_NP, layer.embedding_projection);
+    hidden_ND = hidden_ND + normalized(spec.embedding->norm, layer.after_embedding, out_ND, hidden_ND.scalar_type());
+  }
+  return spec.has_scalar ? hidden_ND * layer.scalar.value.to(hidden_ND.options()) : hidden_ND;
+}
+
 /// Attention and feed-forward part of one input.
 inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, inputs] = pass;
   const at::ScalarType compute = context.compute;
   const auto qkv = qkv_projections(spec.attention, layer), mlp = mlp_projections(spec.mlp, layer);
   std::vector<Tensor> projected;
@@ -142,7 +188,7 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 
 /// A layer whose norms follow its sums.
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, inputs] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, qkv_projections(spec.attention, layer));
   const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
                                       hidden_ND + layer.o_proj(attended(pass, qkv)), hidden_ND.scalar_type());
@@ -156,8 +202,9 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 /// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
 /// itself if that is empty. `kept`, if given, receives the row's keys and values, without gradient.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
-                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
-  const detail::LayerPass pass{context, spec, layer, prefix, kept};
+                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr,
+                            const LayerInputs& inputs = {}) {
+  const detail::LayerPass pass{context, spec, layer, prefix, kept, inputs};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
@@ -167,8 +214,9 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
       detail::residual_of(pass, layer.o_proj(detail::attended(pass, qkv)), spec.after_attention, layer.after_attention);
   const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
-  return middle[0] +
-         detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);
+  const Tensor mlp_ND =
+      detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);
+  return detail::with_embedding(pass, middle[0] + mlp_ND);
 }
 
 namespace detail {
@@ -182,8 +230,15 @@ inline bool drops(const ModelSpec& spec, const LayerSpec& of, const DecoderLayer
   return out;
 }
 
-inline std::vector<Tensor> trained_parameters(const ModelSpec& spec, const LayerSpec& of, const DecoderLayer& layer) {
+/// Everything with a gradient that a layer's output depends on, besides the residual stream.
+inline std::vector<Tensor> trained_parameters(const ModelSpec& spec, const LayerSpec& of, const DecoderLayer& layer,
+                                              const LayerInputs& inputs) {
   std::vector<Tensor> out;
+  if (inputs.source) {
+    out = trained_parameters(spec, inputs.source->spec, inputs.source->layer, {});
+    if (inputs.source->hidden_ND.requires_grad()) out.push_back(inputs.source->hidden_ND);
+  }
+  if (inputs.embedding_NP.defined() && inputs.embedding_NP.requires_grad()) out.push_back(inputs.embedding_NP);
   const auto add = [&](const std::string&, const Tensor& tensor, const auto&...) {
     if (tensor.requires_grad()) out.push_back(tensor);
   };

@@ -41,6 +41,20 @@ struct PositionTable {
   Tensor weight_PD;
 };
 
+/// Embeddings of the tokens for each layer, side by side: see LayerEmbeddingSpec.
+struct LayerTable {
+  Tensor weight_VD;
+};
+struct LayerEmbeddings {
+  LayerTable table;
+  Linear projection;
+  Norm norm;
+};
+/// A constant of a layer: no parameter, but stored with them.
+struct LayerScalar {
+  Tensor value;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
@@ -48,6 +62,9 @@ struct DecoderLayer {
   Linear gate_proj, up_proj, gate_up_proj, down_proj;
   Xielu xielu;
   Norm before_attention, after_attention, before_mlp, after_mlp;
+  Linear embedding_gate, embedding_projection;
+  Norm after_embedding;
+  LayerScalar scalar;
 };
 
 /// What the parameters of a module look like.
@@ -78,8 +95,9 @@ void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Lay
   const std::int64_t D = spec.hidden_size, d = of.head_dim, Hd = of.num_heads * d, Kd = of.num_kv_heads * d;
   if (of.layout == QkvLayout::separate) {
     visit(prefix + names.q, layer.q_proj, ModuleShape{{Hd, D}, of.qkv_bias});
-    visit(prefix + names.k, layer.k_proj, ModuleShape{{Kd, D}, of.qkv_bias});
-    visit(prefix + names.v, layer.v_proj, ModuleShape{{Kd, D}, of.qkv_bias});
+    if (!of.kv.of_layer) visit(prefix + names.k, layer.k_proj, ModuleShape{{Kd, D}, of.qkv_bias});
+    if (!of.kv.of_layer && !of.kv.values_are_keys)
+      visit(prefix + names.v, layer.v_proj, ModuleShape{{Kd, D}, of.qkv_bias});
   } else {
     visit(prefix + names.qkv, layer.qkv_proj, ModuleShape{{Hd + 2 * Kd, D}, of.qkv_bias});
   }
@@ -114,7 +132,8 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
                                         : std::vector<std::int64_t>{norms.over_all_heads ? num_heads * d : d});
     };
     visit(prefix + names.attention.q_norm, layer.q_norm, shape(of.attention.num_heads));
-    visit(prefix + names.attention.k_norm, layer.k_norm, shape(of.attention.num_kv_heads));
+    if (!of.attention.kv.of_layer)
+      visit(prefix + names.attention.k_norm, layer.k_norm, shape(of.attention.num_kv_heads));
   }
   const auto visit_one = [&](const std::optional<NormSpec>& norm, const std::string& name, auto& module) {
     if (norm) visit(prefix + name, module, norm_shape(*norm, {spec.hidden_size}));
@@ -125,7 +144,19 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
-/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm or Xielu.
+template <class Layer, class Visit>
+void visit_layer_embedding(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
+                           const Visit& visit) {
+  const std::int64_t D = spec.hidden_size;
+  if (of.embedding) {
+    visit(prefix + "per_layer_input_gate", layer.embedding_gate, ModuleShape{{of.embedding->width, D}});
+    visit(prefix + "per_layer_projection", layer.embedding_projection, ModuleShape{{D, of.embedding->width}});
+    visit(prefix + "post_per_layer_input_norm", layer.after_embedding, norm_shape(of.embedding->norm, {D}));
+  }
+  if (of.has_scalar) visit(prefix + "layer_scalar", layer.scalar, ModuleShape{{1}});
+}
+
+/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Xielu or LayerScalar.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
@@ -137,6 +168,21 @@ void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& laye
   visit_attention_modules(spec, of.attention, layer, prefix, visit_linear);
   visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
   visit_layer_norms(spec, of, layer, prefix, visit);
+  visit_layer_embedding(spec, of, layer, prefix, visit);
+}
+
+/// The same for the decoder's part of the layers' embeddings, if it has them.
+template <class AnyDecoder, class Visit>
+void visit_layer_embeddings(AnyDecoder& decoder, const Visit& visit) {
+  const ModelSpec& spec = decoder.spec;
+  if (spec.layers.empty() || !spec.layers[0].embedding) return;
+  const LayerEmbeddingSpec& of = *spec.layers[0].embedding;
+  const std::string prefix = spec.names.layers.substr(0, spec.names.layers.rfind("layers."));
+  const std::int64_t all = std::ssize(spec.layers) * of.width;
+  visit(prefix + "embed_tokens_per_layer", decoder.layer_embeddings.table, ModuleShape{{of.vocab_size, all}});
+  visit(prefix + "per_layer_model_projection", decoder.layer_embeddings.projection,
+        ModuleShape{{all, spec.hidden_size}});
+  visit(prefix + "per_layer_projection_norm", decoder.layer_embeddings.norm, norm_shape(of.norm, {of.width}));
 }
 
 /// Calls visit(name, tensor, shape) for the parameters of a module.
@@ -156,6 +202,8 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
   } else if constexpr (is_a<Module, Xielu>) {
     visit(path + ".alpha_p", module.alpha_p, shape.weight);
     visit(path + ".alpha_n", module.alpha_n, shape.weight);
+  } else if constexpr (is_a<Module, LayerScalar>) {
+    return;
   } else if constexpr (is_a<Module, PositionTable>) {
     visit(path + ".weight", module.weight_PD, shape.weight);
   } else {
@@ -193,6 +241,7 @@ void visit_modules(AnyDecoder& decoder, const Visit& visit) {
   if (spec.positions) visit(names.positions, decoder.positions, ModuleShape{{spec.positions->count, spec.hidden_size}});
   if (spec.embedding_norm)
     visit(names.embedding_norm, decoder.embedding_norm, detail::norm_shape(*spec.embedding_norm, {spec.hidden_size}));
+  detail::visit_layer_embeddings(decoder, visit);
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     detail::visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
   if (spec.last_norm) visit(names.last_norm, decoder.norm, detail::norm_shape(*spec.last_norm, {spec.hidden_size}));

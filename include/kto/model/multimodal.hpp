@@ -16,26 +16,31 @@ namespace kto {
 /// A kind of multimodal model in transformers 5.24.
 struct Wrapper {
   std::string_view model_type;
-  std::string_view text_type;    ///< model_type of a text_config that names none
-  bool ties = false;             ///< whether the head is the embedding by default
-  bool applies_head = false;     ///< whether logits are scaled and capped as text_config says
+  std::string_view text_type;  ///< model_type of a text_config that names none
+  bool ties = false;           ///< whether the head is the embedding by default
+  bool applies_head = false;   ///< whether logits are scaled and capped as text_config says
   std::string_view path = "model.language_model.";
-  bool has_lora_targets = false;  ///< whether PEFT 0.21 has default modules for it: the decoder's
+  const char* lora_targets =
+      "[]";  ///< JSON: the decoder's modules that PEFT 0.21 adapts by default; none: as in Family
 };
 
-inline constexpr Wrapper wrappers[] = {
-    {.model_type = "aya_vision", .text_type = "cohere2", .ties = true},
-    {.model_type = "cohere2_vision", .text_type = "cohere2", .ties = true},
-    {.model_type = "gemma3", .text_type = "gemma3_text", .ties = true},
-    {.model_type = "idefics3", .text_type = "llama", .path = "model.text_model."},
-    {.model_type = "internvl", .text_type = "qwen2", .ties = true},
-    {.model_type = "llava", .text_type = "llama"},
-    {.model_type = "llava_next", .text_type = "llama"},
-    {.model_type = "llava_next_video", .text_type = "llama"},
-    {.model_type = "llava_onevision", .text_type = "qwen2"},
-    {.model_type = "mistral3", .text_type = "mistral", .ties = true},
-    {.model_type = "smolvlm", .text_type = "llama", .path = "model.text_model."},
-    {.model_type = "vipllava", .text_type = "llama"}};
+inline constexpr Wrapper wrappers[] = {{.model_type = "aya_vision", .text_type = "cohere2", .ties = true},
+                                       {.model_type = "cohere2_vision", .text_type = "cohere2", .ties = true},
+                                       {.model_type = "gemma3", .text_type = "gemma3_text", .ties = true},
+                                       {.model_type = "gemma4",
+                                        .text_type = "gemma4_text",
+                                        .ties = true,
+                                        .applies_head = true,
+                                        .lora_targets = R"(["q_proj", "v_proj"])"},
+                                       {.model_type = "idefics3", .text_type = "llama", .path = "model.text_model."},
+                                       {.model_type = "internvl", .text_type = "qwen2", .ties = true},
+                                       {.model_type = "llava", .text_type = "llama"},
+                                       {.model_type = "llava_next", .text_type = "llama"},
+                                       {.model_type = "llava_next_video", .text_type = "llama"},
+                                       {.model_type = "llava_onevision", .text_type = "qwen2"},
+                                       {.model_type = "mistral3", .text_type = "mistral", .ties = true},
+                                       {.model_type = "smolvlm", .text_type = "llama", .path = "model.text_model."},
+                                       {.model_type = "vipllava", .text_type = "llama"}};
 
 inline std::optional<Wrapper> wrapper_named(std::string_view model_type) {
   const auto* found = std::ranges::find(wrappers, model_type, &Wrapper::model_type);

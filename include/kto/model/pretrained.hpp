@@ -21,11 +21,18 @@ namespace kto {
 
 namespace detail {
 
-/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions.
-inline bool is_ignored_weight(std::string_view name) {
+/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions, and what would make keys
+/// and values in layers that use those of others.
+inline bool is_ignored_weight(const ModelSpec& spec, std::string_view name) {
   constexpr const char* masks[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
-  return name.find("rotary_emb.inv_freq") != std::string_view::npos ||
-         std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); });
+  const auto contains = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
+  if (contains("rotary_emb.inv_freq") ||
+      std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); }))
+    return true;
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    for (const char* module : {"k_proj.", "v_proj.", "k_norm.", "v_norm."})
+      if (spec.layers[i].attention.kv.of_layer && contains(concat("layers.", i, ".self_attn.", module))) return true;
+  return false;
 }
 
 inline std::string embedding_name(const ModelSpec& spec) { return spec.names.embedding + ".weight"; }
@@ -44,13 +51,16 @@ inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
 inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder& decoder) {
   auto out = decoder.named_parameters();
   for (auto& item : out) item.first = decoder.written_name(item.first);
-  if (decoder.origin)
-    for (const std::string& name : decoder.origin->names())
-      if (!is_of_decoder(decoder.spec.names, name)) out.emplace_back(name, decoder.origin->tensor(name));
   const auto options = decoder.embed_tokens.weight_VD.options().requires_grad(false);
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     out.emplace_back(name, at::scalar_tensor(value, options));
   });
+  visit_layer_scalars(decoder, [&](const std::string& name, const Tensor& value) {
+    out.emplace_back(decoder.written_name(name), value.to(options));
+  });
+  if (decoder.origin)
+    for (const std::string& name : decoder.origin->names())
+      if (!is_of_decoder(decoder.spec.names, name)) out.emplace_back(name, decoder.origin->tensor(name));
   return out;
 }
 
@@ -166,9 +176,14 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     if (held.numel() != 1 || std::abs(held.item<double>() - value) > 0.01 * std::abs(value))
       problems.add(stored, " is not the constant ", value);
   });
+  visit_layer_scalars(decoder, [&](const std::string& name, Tensor& value) {
+    const std::string stored = detail::stored_name(checkpoint, config.names, name);
+    used.insert(stored);
+    if (checkpoint.contains(stored)) value = checkpoint.tensor(stored).to(at::TensorOptions(device).dtype(dtype));
+  });
   const bool is_wrapped = !config.names.wrapper.empty();
   const auto is_beside = [&](const std::string& name) {
-    return is_wrapped ? !detail::is_of_decoder(config.names, name) : detail::is_ignored_weight(name);
+    return (is_wrapped && !detail::is_of_decoder(config.names, name)) || detail::is_ignored_weight(config, name);
   };
   for (const std::string& name : checkpoint.names())
     if (!used.contains(name) && !is_beside(name)) problems.add("unexpected: ", name);

@@ -46,6 +46,13 @@ struct QueryGrowth {
   std::int64_t length = 0;
 };
 
+/// Where an attention's keys and values come from, if not from projections of its own.
+struct KeyValueSpec {
+  std::optional<std::size_t> of_layer = std::nullopt;  ///< they are those of an earlier layer
+  bool values_are_keys = false;                        ///< as projected, before norm and rotary positions
+  std::optional<NormSpec> value_norm = std::nullopt;   ///< over each head; has no weight
+};
+
 /// Causal attention.
 struct AttentionSpec {
   std::int64_t num_heads = 0;
@@ -62,6 +69,7 @@ struct AttentionSpec {
   double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
   std::optional<QueryGrowth> query_growth = std::nullopt;
   std::optional<AlibiSpec> alibi = std::nullopt;
+  KeyValueSpec kv = {};
 };
 
 /// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
@@ -74,6 +82,15 @@ struct MlpSpec {
   bool is_xielu = false;  ///< the activation is xIELU, which has parameters, in place of `activation`
 };
 
+/// Each layer's embeddings of the tokens, e, beside the model's, h: (norm(projection(h)) + e) / sqrt(2). They gate what
+/// the layer adds at its end: norm(projection(activation(gate(x)) * e)).
+struct LayerEmbeddingSpec {
+  std::int64_t vocab_size = 0;
+  std::int64_t width = 0;
+  Activation activation = Activation::silu;
+  NormSpec norm;  ///< both
+};
+
 /// x + after(attention(before(x))), then the same with the feed-forward part; or, in parallel, both from one x.
 struct LayerSpec {
   AttentionSpec attention;
@@ -83,6 +100,8 @@ struct LayerSpec {
   bool is_parallel = false;
   double residual_scale = 1;     ///< of what is added to x
   bool normalizes_sums = false;  ///< the norms are of the sums: after(x + attention(x)), and no norm stands before
+  std::optional<LayerEmbeddingSpec> embedding = std::nullopt;  ///< all layers have the same
+  bool has_scalar = false;                                     ///< the layer's output is multiplied by a constant
 };
 
 /// transformers' names of modules; those of a layer follow the layer's own.
