@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """recorded_runs.py TRAIN_KTO SOURCE_ROOT [KIND ...]: replays runs that TRL recorded in tests/golden, of the kinds `runs`
-(KTOTrainer; the default) and `dpo` (DPOTrainer). Each takes the default path through the library and one of the others in
-turn. Standard library only."""
+(KTOTrainer; the default), `dpo` (DPOTrainer) and `families` (KTOTrainer, a model of each family). Each takes the default
+path through the library and one of the others in turn; `families` take one or the other. Standard library only."""
 import json
 import math
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from tiny_model import make_adapter, make_model
+from tiny_model import fill_model, make_adapter, make_model
 
 train_kto, root = sys.argv[1:3]
 golden = os.path.join(root, "tests", "golden")
@@ -53,6 +53,7 @@ with tempfile.TemporaryDirectory() as tmp:
             if chosen:
                 with open(os.path.join(data, split + ".jsonl"), "w", encoding="utf-8") as file:
                     file.writelines(chosen)
+        policy = fill_model(os.path.join(data, "model"), root, run["config"], run["shapes"]) if "shapes" in run else model
         flags = [word for name, value in run["flags"].items() for word in ("--" + name, value)]
         flags += ["--adapter_name_or_path", adapter] * ("adapter" in run)
         flags += ["--ref_model_name_or_path", os.path.join(tmp, run["reference"])] if "reference" in run else []
@@ -61,11 +62,14 @@ with tempfile.TemporaryDirectory() as tmp:
         # TRL rounds logits, and products elsewhere; fp16 has three bits more than bf16.
         rounding = 100 if "bf16" in run["flags"] else 100 / 8 if "fp16" in run["flags"] else 1
         other, more = list(PATHS.items())[number % len(PATHS)]
-        for path, path_flags in {"default": [], other: more}.items():
+        paths = {"default": [], other: more}
+        if run["kind"] == "families":
+            paths.pop("default" if number % 2 else other)
+        for path, path_flags in paths.items():
             if path_flags and path_flags[0] in flags:
                 continue
             out = os.path.join(data, path.split()[0])
-            result = subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", data, "--output_dir", out, *flags, *path_flags],
+            result = subprocess.run([train_kto, "--model_name_or_path", policy, "--dataset_name", data, "--output_dir", out, *flags, *path_flags],
                                     capture_output=True, text=True, timeout=300)
             bad = [result.stderr.strip()[-300:]] if result.returncode else compare(
                 json.load(open(os.path.join(out, "trainer_state.json")))["log_history"], run["log"], rounding)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny llama folder with random weights and a real tokenizer, and rows for it. Standard library only."""
 import json
+import math
 import os
 import random
 import shutil
@@ -28,19 +29,33 @@ def shapes_of(folder):
     return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 
-def make_model(folder, source_root, seed=1, **overrides):
-    """Writes a model folder; its tokenizer is the one of tests/golden/data/model."""
+def fill_model(folder, source_root, config, shapes, seed=1):
+    """Writes a model folder with random weights of those shapes; its tokenizer is the one of tests/golden/data/model."""
     shutil.copytree(os.path.join(source_root, "tests", "golden", "data", "model"), folder)
-    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        json.dump(config, file, indent=2)
+    rng, tensors = random.Random(seed), {}
+    for name, shape in shapes.items():
+        count = math.prod(shape)
+        tensors[name] = (shape, [1.0] * count if "norm" in name else [rng.gauss(0, 0.3) for _ in range(count)])
+    write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
+    return folder
+
+
+def vocabulary_size(source_root):
+    """The number of ids of the tokenizer of tests/golden/data/model."""
+    with open(os.path.join(source_root, "tests", "golden", "data", "model", "tokenizer.json"), encoding="utf-8") as file:
         tokenizer = json.load(file)
-    ids = list(tokenizer["model"]["vocab"].values()) + [token["id"] for token in tokenizer["added_tokens"]]
-    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=max(ids) + 1, hidden_size=16,
+    return max(list(tokenizer["model"]["vocab"].values()) + [token["id"] for token in tokenizer["added_tokens"]]) + 1
+
+
+def make_model(folder, source_root, seed=1, **overrides):
+    """A tiny llama, or another model_type with llama's modules."""
+    config = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=vocabulary_size(source_root), hidden_size=16,
                   intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=4,
                   hidden_act="silu", max_position_embeddings=512, rms_norm_eps=1e-6, tie_word_embeddings=True,
                   rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, dtype="float32")
     config.update(overrides)
-    with open(os.path.join(folder, "config.json"), "w") as file:
-        json.dump(config, file, indent=2)
     D, M, V = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     heads, kv = config["num_attention_heads"] * config["head_dim"], config["num_key_value_heads"] * config["head_dim"]
     shapes = {"model.embed_tokens.weight": [V, D], "model.norm.weight": [D]}
@@ -54,13 +69,7 @@ def make_model(folder, source_root, seed=1, **overrides):
             shapes |= {layer + f"self_attn.{name}_norm.weight": [config["head_dim"]] for name in "qk"}
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = [V, D]
-    rng = random.Random(seed)
-    tensors = {}
-    for name, shape in shapes.items():
-        count = shape[0] * (shape[1] if len(shape) > 1 else 1)
-        tensors[name] = (shape, [1.0] * count if "norm" in name else [rng.gauss(0, 0.3) for _ in range(count)])
-    write_safetensors(os.path.join(folder, "model.safetensors"), tensors)
-    return folder
+    return fill_model(folder, source_root, config, shapes, seed)
 
 
 def make_adapter(folder, model, r=3, alpha=6, seed=4):

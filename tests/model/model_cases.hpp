@@ -36,7 +36,7 @@ inline Tensor noise_tensor(std::string_view name, at::IntArrayRef shape) {
 inline Tensor case_weight(std::string_view name, at::IntArrayRef shape) {
   const auto has = [&](const char* part) { return name.find(part) != std::string_view::npos; };
   const Tensor values = noise_tensor(name, shape);
-  return has("norm") ? 1 + 0.25 * values : values * (has("embed") || has("lm_head") ? 1 : 0.25);
+  return has("norm") || has("scalar") ? 1 + 0.25 * values : values * (has("embed") || has("lm_head") ? 1 : 0.25);
 }
 
 inline Decoder case_decoder(const ModelSpec& config, at::ScalarType dtype) {

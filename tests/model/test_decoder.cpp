@@ -100,6 +100,16 @@ Errors errors_of(const Result& result, const Decoder& decoder, const Json& expec
   return out;
 }
 
+/// Recomputation adds the parts of a gradient in the same order, but where layers use the keys of earlier ones.
+void check_same_gradients(const Decoder& decoder, const Result& a, const Result& b) {
+  const bool shares = std::ranges::any_of(
+      decoder.spec.layers, [](const LayerSpec& layer) { return layer.attention.kv.of_layer.has_value(); });
+  const double rounding = decoder.compute == at::kDouble ? 1e-12 : decoder.compute == at::kFloat ? 1e-5 : 1e-2;
+  for (std::size_t i = 0; i < a.grads.size(); ++i)
+    CHECK((shares ? largest(a.grads[i] - b.grads[i]) <= rounding * largest(a.grads[i])
+                  : at::equal(a.grads[i], b.grads[i])));
+}
+
 TEST_CASE("decoders agree with transformers, padded and packed, with and without recomputation") {
   Errors worst32, worst64;
   for (const Case& each : all_cases()) {
@@ -117,7 +127,7 @@ TEST_CASE("decoders agree with transformers, padded and packed, with and without
         decoder.recompute = true;
         const Result again = run(decoder, each, padded);
         CHECK(at::equal(plain.logp_C, again.logp_C));
-        for (std::size_t i = 0; i < plain.grads.size(); ++i) CHECK(at::equal(plain.grads[i], again.grads[i]));
+        check_same_gradients(decoder, plain, again);
       }
     }
   }
@@ -157,7 +167,7 @@ TEST_CASE("bfloat16 is about as far from float64 as torch's autocast") {
     autocast += each.expected["autocast_error"].get<double>();
     decoder.recompute = true;
     const Result again = run(decoder, each, false);
-    for (std::size_t i = 0; i < result.grads.size(); ++i) CHECK(at::equal(result.grads[i], again.grads[i]));
+    check_same_gradients(decoder, result, again);
   }
   INFO("mean error " << own << ", of autocast " << autocast << " (sums over the cases)");
   CHECK(own < 1.1 * autocast);
@@ -184,7 +194,7 @@ TEST_CASE("float16, with three bits more, is nearer to float64 than bfloat16") {
     CHECK(errors.grad < 2e-2);
     decoder.recompute = true;
     const Result again = run(decoder, each, false);
-    for (std::size_t i = 0; i < result.grads.size(); ++i) CHECK(at::equal(result.grads[i], again.grads[i]));
+    check_same_gradients(decoder, result, again);
   }
   INFO("mean error " << half << ", of bfloat16 " << bfloat << " (sums over the cases)");
   CHECK(half < bfloat / 5);

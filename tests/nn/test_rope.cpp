@@ -28,7 +28,7 @@ TEST_CASE("yarn truncates unless it is told not to, and null tells it so, as in 
     Json json = Json::parse(R"({"model_type": "llama", "vocab_size": 9, "hidden_size": 16, "intermediate_size": 8,
         "num_hidden_layers": 1, "num_attention_heads": 2})");
     json["rope_scaling"] = Json::parse(rope);
-    return parse_model_config(json, "case").ropes[0].truncate;
+    return parse_model_config(json, "case").ropes[0].yarn.truncate;
   };
   CHECK(truncates(""));
   CHECK(truncates(R"(, "truncate": true)"));

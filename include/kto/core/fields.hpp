@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Visits the members of an aggregate (policies are aggregates) without listing them. C++20 has no reflection; counting
-// initialisers and structured bindings are enough for structs of up to 16 members.
+// initialisers and structured bindings are enough for structs of up to 20 members.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace kto {
 
 namespace detail {
 
-inline constexpr std::size_t most_fields = 16;
+inline constexpr std::size_t most_fields = 20;
 
 /// Converts to any type. For unevaluated expressions only.
 struct AnyField {
@@ -135,6 +135,18 @@ void visit_fields(const T& x, const Visit& visit) {
   } else if constexpr (count == 16) {
     const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = x;
     all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
+  } else if constexpr (count == 17) {
+    const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q] = x;
+    all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q);
+  } else if constexpr (count == 18) {
+    const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r] = x;
+    all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r);
+  } else if constexpr (count == 19) {
+    const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s] = x;
+    all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s);
+  } else if constexpr (count == 20) {
+    const auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = x;
+    all(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t);
   }
 }
 

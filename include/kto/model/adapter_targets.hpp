@@ -135,6 +135,21 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
         "target_modules");
 }
 
+/// In a multimodal model, turns names of targets into a pattern for modules of the decoder: the other parts have modules
+/// of the same names.
+inline void keep_to_decoder(LoraConfig& config, const ModuleNames& names, const ModulePaths& paths) {
+  const bool all_linear = config.target_pattern == "all-linear";
+  if (names.wrapper.empty() || (config.target_modules.empty() && !all_linear)) return;
+  if (!config.layers_to_transform.empty()) return;  // needs names
+  std::set<std::string> targets(config.target_modules.begin(), config.target_modules.end());
+  for (const std::string& path : paths.adaptable)
+    if (all_linear && config.targets(path)) targets.insert(last_part(path));
+  std::string any;
+  for (const std::string& name : targets) any += (any.empty() ? "" : "|") + escaped(name);
+  config.target_modules.clear();
+  config.target_pattern = concat("(?:", escaped(names.wrapper_path), "(?:.*\\.)?)?(?:", any, ")");
+}
+
 /// Removes names that match nothing from a file's configuration, if others match: PEFT ignores them.
 inline void drop_unmatched_names(LoraConfig& config, const ModulePaths& paths) {
   const auto unmatched = [&](const std::string& name) { return !any_ends_in(paths.adaptable, name); };

@@ -78,6 +78,17 @@ concept DescribesItself = requires(const Model& model) {
   { describe(model) } -> std::convertible_to<std::string>;
 };
 
+/// Optional: `model.written_name(name)` is the name of a parameter in the model's saved files, if that is another one.
+template <class Model>
+concept NamesFiles = requires(const Model& model, const std::string& name) {
+  { model.written_name(name) } -> std::same_as<std::string>;
+};
+template <class Model>
+std::string name_in_files(const Model& model, const std::string& name) {
+  if constexpr (NamesFiles<Model>) return model.written_name(name);
+  return name;
+}
+
 /// Optional: num_embedding_parameters(model) is the number of parameters that are only looked up, never multiplied.
 template <class Model>
 concept KnowsEmbeddings = requires(const Model& model) {

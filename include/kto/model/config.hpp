@@ -20,6 +20,7 @@
 #include "kto/model/families/falcon.hpp"
 #include "kto/model/families/gemma.hpp"
 #include "kto/model/families/gemma2.hpp"
+#include "kto/model/families/gemma4.hpp"
 #include "kto/model/families/glm.hpp"
 #include "kto/model/families/glm4_moe.hpp"
 #include "kto/model/families/gpt2.hpp"
@@ -54,22 +55,40 @@
 #include "kto/model/families/stablelm.hpp"
 #include "kto/model/families/starcoder2.hpp"
 #include "kto/model/families/t5.hpp"
+#include "kto/model/multimodal.hpp"
 
 namespace kto {
 
 namespace detail {
 
-inline constexpr const Family* families[] = {&apertus,  &arcee,       &bart,        &bloom,      &cohere,
-                                             &cohere2,  &deepseek_v3, &ernie4_5,    &exaone4,    &falcon,
-                                             &gemma,    &gemma2,      &gemma3,      &glm,        &glm4,
-                                             &glm4_moe, &gpt2,        &gpt_bigcode, &gpt_neox,   &gpt_oss,
-                                             &gptj,     &granite,     &granitemoe,  &helium,     &hunyuan_v1_dense,
-                                             &lfm2,     &llama,       &ministral,   &ministral3, &mistral,
-                                             &mixtral,  &mt5,         &nanochat,    &nemotron,   &olmo,
-                                             &olmo2,    &olmo3,       &olmoe,       &opt,        &phi,
-                                             &phi3,     &phimoe,      &qwen2,       &qwen2_moe,  &qwen3,
-                                             &qwen3_5,  &qwen3_moe,   &qwen3_next,  &seed_oss,   &smollm3,
-                                             &stablelm, &starcoder2,  &t5,          &umt5};
+inline constexpr const Family* families[] = {&apertus,     &arcee,
+                                             &bart,        &bloom,
+                                             &cohere,      &cohere2,
+                                             &deepseek_v3, &ernie4_5,
+                                             &exaone4,     &falcon,
+                                             &gemma,       &gemma2,
+                                             &gemma3,      &gemma4,
+                                             &glm,         &glm4,
+                                             &glm4_moe,    &gpt2,
+                                             &gpt_bigcode, &gpt_neox,
+                                             &gpt_oss,     &gptj,
+                                             &granite,     &granitemoe,
+                                             &helium,      &hunyuan_v1_dense,
+                                             &lfm2,        &llama,
+                                             &ministral,   &ministral3,
+                                             &mistral,     &mixtral,
+                                             &mt5,         &nanochat,
+                                             &nemotron,    &olmo,
+                                             &olmo2,       &olmo3,
+                                             &olmoe,       &opt,
+                                             &phi,         &phi3,
+                                             &phimoe,      &qwen2,
+                                             &qwen2_moe,   &qwen3,
+                                             &qwen3_5,     &qwen3_moe,
+                                             &qwen3_next,  &seed_oss,
+                                             &smollm3,     &stablelm,
+                                             &starcoder2,  &t5,
+                                             &umt5};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =
@@ -81,7 +100,12 @@ inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("quantization_config"), config.where,
         ": \"quantization_config\": quantized weights are not supported; save the model dequantized first");
   check(config.flag("is_causal", true), config.where, ": \"is_causal\": false is not supported");
-  check(!config.has("per_layer_config"), config.where, ": \"per_layer_config\" is not supported");
+}
+
+/// Refuses settings by layer for families without them.
+inline void refuse_per_layer_config(const ConfigReader& config, const Family& family) {
+  check(!config.has("per_layer_config") || Json::parse(family.defaults).contains("per_layer_config"), config.where,
+        ": \"per_layer_config\" is not supported for ", family.model_type);
 }
 
 /// Refuses rotary positions on a part of each head for families without a default for that: transformers cannot run it.
@@ -104,8 +128,10 @@ inline const Family& family_of(const ConfigReader& config, const std::string& mo
 /// The modules that PEFT adapts in such a model when none are named. Throws Error where it wants them named.
 inline std::vector<std::string> default_lora_targets(const ModelSpec& spec) {
   const Json none;
-  const Json targets = Json::parse(detail::family_of({none, "LoRA"}, spec.model_type).lora_targets);
-  check(!targets.empty(), "target_modules: PEFT has no default for ", spec.model_type,
+  const auto wrapper = wrapper_named(spec.names.wrapper);
+  const Json targets =
+      Json::parse(wrapper ? wrapper->lora_targets : detail::family_of({none, "LoRA"}, spec.model_type).lora_targets);
+  check(!targets.empty(), "target_modules: PEFT has no default for ", wrapper ? wrapper->model_type : spec.model_type,
         "; name modules, or all-linear for every linear layer");
   return targets.get<std::vector<std::string>>();
 }
@@ -116,23 +142,44 @@ inline std::vector<std::string> lora_names_of_experts(const ModelSpec& spec) {
   return Json::parse(detail::family_of({none, "LoRA"}, spec.model_type).lora_experts).get<std::vector<std::string>>();
 }
 
-/// Reads the content of a config.json. Throws Error, starting with `where` (its path), if the family is unknown, or the
-/// config is unsupported or contradicts itself.
-inline ModelSpec parse_model_config(Json json, const std::string& where) {
-  check(json.is_object(), where, ": expected an object");
-  const detail::ConfigReader config{json, where};
-  const detail::Family& family = detail::family_of(config, config.text("model_type"));
+namespace detail {
+
+/// The description of a decoder from its own config.json, or from text_config.
+inline ModelSpec parse_decoder_config(Json json, const std::string& where) {
+  const ConfigReader config{json, where};
+  const Family& family = family_of(config, config.text("model_type"));
   const Json other_names = Json::parse(family.other_names);
   for (const auto& [name, common] : other_names.items())
     if (json.contains(name)) json[common.get<std::string>()] = json[name];
-  for (const char* text : {family.defaults, detail::common_defaults}) {
+  for (const char* text : {family.defaults, common_defaults}) {
     const Json defaults = Json::parse(text);
     for (const auto& [key, value] : defaults.items())
       if (!json.contains(key)) json[key] = value;
   }
-  detail::refuse_unsupported(config);
-  detail::refuse_partial_rotary(config, family);
+  refuse_unsupported(config);
+  refuse_per_layer_config(config, family);
+  refuse_partial_rotary(config, family);
   return family.read(config);
+}
+
+}  // namespace detail
+
+/// Reads the content of a config.json; of a multimodal model, the decoder in it. Throws Error, starting with `where`
+/// (its path), if the family is unknown, or the config is unsupported or contradicts itself.
+inline ModelSpec parse_model_config(const Json& json, const std::string& where) {
+  check(json.is_object(), where, ": expected an object");
+  const auto wrapper = find_wrapper(json);
+  if (!wrapper) return detail::parse_decoder_config(json, where);
+  const detail::ConfigReader config{json, where};
+  detail::refuse_unsupported(config);
+  check(config.has("text_config") && json.at("text_config").is_object(), where,
+        ": \"text_config\" is missing; expected the config of the ", wrapper->model_type, " model's decoder");
+  Json text = json.at("text_config");
+  if (!text.contains("model_type")) text["model_type"] = wrapper->text_type;
+  text["tie_word_embeddings"] = config.flag("tie_word_embeddings", wrapper->ties);
+  ModelSpec out = detail::parse_decoder_config(std::move(text), where + ": text_config");
+  put_in_wrapper(*wrapper, out);
+  return out;
 }
 
 /// Reads a model folder's config.json.

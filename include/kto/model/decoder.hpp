@@ -3,6 +3,7 @@
 // works on a single row of tokens, and only the attention knows their segments.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 
 #include "kto/model/concept.hpp"
 #include "kto/model/forward.hpp"
+#include "kto/model/stored_names.hpp"
 #include "kto/nn/head.hpp"
 #include "kto/nn/recompute.hpp"
 
@@ -27,13 +29,17 @@ struct Decoder {
   Embedding embed_tokens;
   PositionTable positions;
   Norm embedding_norm;
+  LayerEmbeddings layer_embeddings;
   std::vector<DecoderLayer> layers;
   Norm norm;
   OutputHead lm_head;
   Tensor logits_constant_1V = {};  ///< added to the logits, not trained; undefined where the model has none
-  std::vector<Decoder> encoder;  ///< none, or one: its layers and norms; the embedding is the one here
+  std::vector<Decoder> encoder;    ///< none, or one: its layers and norms; the embedding is the one here
   /// If the head is tied and so has the embedding's adapter, transposed: the factor on it in the head.
   std::optional<double> tied_lora_scaling = std::nullopt;
+
+  /// The files that it was loaded from, if they hold more: those of a multimodal model. The rest is saved with it.
+  std::shared_ptr<const Checkpoint> origin = nullptr;
 
   /// The type of matrix products and attention: float32, float64, bfloat16 or float16. The last two work like torch's
   /// autocast: parameters keep their type (float32 masters) and are cast for each product; the residual stream, norms,
@@ -80,6 +86,10 @@ struct Decoder {
   /// The live parameters under transformers' names (a tied head is not listed), then those of adapters under PEFT's
   /// names.
   std::vector<std::pair<std::string, Tensor>> named_parameters() const;
+  /// The name of a parameter in the decoder's saved files: as in those that it was loaded from, or transformers'.
+  std::string written_name(const std::string& name) const {
+    return origin ? detail::stored_name(*origin, spec.names, name) : detail::written_name(spec.names, name);
+  }
 };
 
 inline std::optional<LoraWeights> Decoder::head_lora() const {
@@ -167,6 +177,38 @@ inline void check_positions(const ModelSpec& spec, const Sequences& sequences) {
   }
 }
 
+/// The embeddings of the tokens for each layer [N, L, P], in float32 or wider; undefined if layers have none.
+inline Tensor layer_embeddings(const Decoder& decoder, const Tensor& ids_N, const Tensor& embedded_ND) {
+  const ModelSpec& spec = decoder.spec;
+  if (spec.layers.empty() || !spec.layers[0].embedding) return {};
+  const LayerEmbeddingSpec& of = *spec.layers[0].embedding;
+  const auto& [table, projection, norm] = decoder.layer_embeddings;
+  const std::vector<std::int64_t> by_layer{-1, of.width};
+  const Tensor of_token = embed(table.weight_VD, ids_N, spec.pad_token_id.value_or(-1))
+                              .to(embedded_ND.scalar_type())
+                              .unflatten(-1, by_layer);
+  const double D = static_cast<double>(spec.hidden_size), scale = std::sqrt(static_cast<float>(of.width));
+  const Tensor projected = projection(embedded_ND.to(decoder.compute)).to(embedded_ND.scalar_type()) / std::sqrt(D);
+  const Tensor of_context = normalized(of.norm, norm, projected.unflatten(-1, by_layer), embedded_ND.scalar_type());
+  return (of_context + of_token * scale) * std::sqrt(0.5);
+}
+
+/// What layer `i` gets beside the residual stream. `inputs_ND` are the earlier layers' inputs.
+inline LayerInputs layer_inputs(const Decoder& decoder, std::size_t i, const Tensor& embeddings_NLP,
+                                const std::vector<Tensor>& inputs_ND) {
+  LayerInputs out;
+  if (embeddings_NLP.defined())
+    out.embedding_NP = embeddings_NLP.select(1, static_cast<std::int64_t>(i)).to(decoder.compute);
+  if (const auto source = decoder.spec.layers[i].attention.kv.of_layer)
+    out.source = {decoder.spec.layers[*source], decoder.layers[*source], inputs_ND[*source]};
+  return out;
+}
+
+/// Whether a later layer uses the keys and values of layer `i`.
+inline bool is_source(const ModelSpec& spec, std::size_t i) {
+  return std::ranges::any_of(spec.layers, [&](const LayerSpec& layer) { return layer.attention.kv.of_layer == i; });
+}
+
 /// The learned positions of a row's tokens [N, D]. Those of padding past the last position are the last one's.
 inline Tensor position_rows(const Decoder& decoder, const Sequences& sequences) {
   check_positions(decoder.spec, sequences);
@@ -211,11 +253,15 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
   for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
   if (trace != nullptr) context->token_weight_N = token_weights(sequences);
   if (kept != nullptr) kept->assign(layers.size(), {});
+  const Tensor embeddings_NLP = detail::layer_embeddings(*this, sequences.ids_N, hidden_ND);
   if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
   LoadBalance balance;
+  std::vector<Tensor> inputs_ND(layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
+    const LayerInputs inputs = detail::layer_inputs(*this, i, embeddings_NLP, inputs_ND);
+    if (detail::is_source(spec, i)) inputs_ND[i] = hidden_ND;
     LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
     const LayerSpec& of = spec.layers[i];
@@ -223,9 +269,10 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
     if (of.relative_bias && of.relative_bias->is_first_layers) layer.relative_bias = layers[0].relative_bias;
     const bool sums_up = trace != nullptr && of.experts;
     // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
-    const auto forward = [context, of, layer, prefix, sums_up](const Tensor& input_ND, LayerMemory* keeps_now) {
+    const auto forward = [context, of, layer, prefix, inputs, sums_up](const Tensor& input_ND, LayerMemory* keeps_now) {
       RouterSums sums;
-      const Tensor out_ND = layer_forward(*context, of, layer, input_ND, prefix, keeps_now, sums_up ? &sums : nullptr);
+      const Tensor out_ND =
+          layer_forward(*context, of, layer, input_ND, prefix, keeps_now, inputs, sums_up ? &sums : nullptr);
       return sums_up ? std::vector<Tensor>{out_ND, sums.probability_E, sums.count_E} : std::vector<Tensor>{out_ND};
     };
     std::vector<Tensor> out;
@@ -233,7 +280,7 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
       const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
         return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
       };
-      auto parameters = detail::trained_parameters(spec, of, layers[i]);
+      auto parameters = detail::trained_parameters(spec, of, layers[i], inputs);
       for (const Tensor& shared : {encoded_MD, layer.relative_bias.weight_PD})
         if (shared.defined() && shared.requires_grad() &&
             std::ranges::none_of(parameters, [&](const Tensor& known) { return known.is_same(shared); }))

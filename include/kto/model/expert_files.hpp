@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How files hold a decoder's parameters: under their own names, under others, or, for experts, in parts. A checkpoint is
-// saved in the form in which it was read.
+// How files hold experts: as the model does, under other names, or one by one. A checkpoint is saved in the form in
+// which it was read.
 #pragma once
 
 #include <string>
@@ -9,32 +9,11 @@
 #include <vector>
 
 #include "kto/io/checkpoint.hpp"
-#include "kto/model/folds.hpp"
+#include "kto/model/stored_names.hpp"
 
 namespace kto::detail {
 
 // Shapes: E experts, O outputs, I inputs.
-
-/// "model.layers.3." and "mlp.gate.weight" of "model.layers.3.mlp.gate.weight"; the first is empty for other names.
-inline std::pair<std::string, std::string> split_layer(const ModelSpec& spec, const std::string& name) {
-  const std::string& layers = spec.names.layers;
-  const std::size_t dot = name.starts_with(layers) ? name.find('.', layers.size()) : name.npos;
-  return dot == name.npos ? std::pair<std::string, std::string>{"", name}
-                          : std::pair{name.substr(0, dot + 1), name.substr(dot + 1)};
-}
-
-/// The name that files have for a parameter of experts or a router which they hold whole; others' is their own.
-inline std::string written_expert_name(const ModelSpec& spec, const std::string& name) {
-  const ExpertsNames& names = spec.names.layer.experts;
-  const auto [layer, rest] = split_layer(spec, name);
-  if (names.files == ExpertFiles::fused || layer.empty()) return name;
-  if (!names.stored_router.empty() && rest.starts_with(names.router + "."))
-    return layer + names.stored_router + rest.substr(names.router.size());
-  if (names.files == ExpertFiles::renamed && rest == names.experts + ".gate_up_proj")
-    return layer + names.stored_gate_up;
-  if (names.files == ExpertFiles::renamed && rest == names.experts + ".down_proj") return layer + names.stored_down;
-  return name;
-}
 
 /// The linear layers of `num_experts` experts that make up the parameter: joined along their outputs they are [E O, I].
 /// Empty if files hold it whole.
@@ -42,7 +21,7 @@ inline std::vector<std::string> written_parts(const ModelSpec& spec, const std::
                                               std::int64_t num_experts) {
   const ExpertsNames& names = spec.names.layer.experts;
   if (names.files != ExpertFiles::split) return {};
-  const auto [layer, rest] = split_layer(spec, name);
+  const auto [layer, rest] = split_layer(spec.names, name);
   const bool is_down = rest == names.experts + ".down_proj";
   if (layer.empty() || (!is_down && rest != names.experts + ".gate_up_proj")) return {};
   const std::vector<std::string> of_each =
@@ -53,10 +32,9 @@ inline std::vector<std::string> written_parts(const ModelSpec& spec, const std::
   return out;
 }
 
-/// Whether the checkpoint holds a tensor of that name, or without the prefix ("model.") of a bare backbone.
+/// Whether the checkpoint holds a tensor of that name, or of another that files may have for it.
 inline bool holds(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
-  const std::string& prefix = spec.names.prefix;
-  return checkpoint.contains(name) || (name.starts_with(prefix) && checkpoint.contains(name.substr(prefix.size())));
+  return checkpoint.contains(stored_name(checkpoint, spec.names, name));
 }
 
 /// How the checkpoint holds experts.
@@ -96,11 +74,12 @@ Tensor joined_experts(const std::vector<std::string>& parts, const std::vector<s
   return tensors.size() == parts.size() ? at::cat(tensors).view(shape) : Tensor();
 }
 
-/// A parameter as files hold it: (name, tensor), several where they hold experts one by one.
+/// A parameter as files hold it, before names are those of files: (name, tensor), several where they hold experts one by
+/// one.
 inline std::vector<std::pair<std::string, Tensor>> written_parameter(const ModelSpec& spec, const std::string& name,
                                                                      const Tensor& tensor) {
   const auto parts = tensor.dim() == 3 ? written_parts(spec, name, tensor.size(0)) : std::vector<std::string>{};
-  if (parts.empty()) return {{written_expert_name(spec, name), tensor}};
+  if (parts.empty()) return {{name, tensor}};
   const auto tensors = tensor.detach().flatten(0, 1).chunk(static_cast<std::int64_t>(parts.size()));
   std::vector<std::pair<std::string, Tensor>> out;
   for (std::size_t i = 0; i < parts.size(); ++i) out.emplace_back(parts[i], tensors[i]);

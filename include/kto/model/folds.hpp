@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/io/content_hash.hpp"
 #include "kto/model/decoder.hpp"
 
 namespace kto {
@@ -42,6 +43,7 @@ void visit_stored_constants(const Decoder& decoder, const Visit& visit) {
 namespace detail {
 
 inline constexpr const char* correction_name = ".e_score_correction_bias";
+inline constexpr const char* scalar_name = ".layer_scalar";
 
 }  // namespace detail
 
@@ -54,7 +56,11 @@ void visit_buffers(AnyDecoder& decoder, const Visit& visit) {
       if (shape.has_correction)
         visit(path + detail::correction_name, module.correction_E, std::vector<std::int64_t>{shape.weight[0]});
   });
-  if (const std::string& name = decoder.spec.names.logits_constant; !name.empty())
+  const ModuleNames& names = decoder.spec.names;
+  for (std::size_t i = 0; i < decoder.layers.size(); ++i)
+    if (decoder.spec.layers[i].has_scalar)
+      visit(concat(names.layers, i, detail::scalar_name), decoder.layers[i].scalar_1, std::vector<std::int64_t>{1});
+  if (const std::string& name = names.logits_constant; !name.empty())
     visit(name, decoder.logits_constant_1V, std::vector<std::int64_t>{1, decoder.spec.vocab_size});
 }
 
@@ -147,6 +153,11 @@ inline std::string describe(const Decoder& decoder) {
                         at::IntArrayRef(ids_K.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(ids_K.size(0))));
         }
     }
+  });
+  visit_buffers(decoder, [&](const std::string& name, const Tensor& tensor, const auto&) {
+    ContentHash hash;
+    hash.add(tensor);
+    out += concat(", ", name, ' ', hash.hex());
   });
   return out;
 }

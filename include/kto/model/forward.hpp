@@ -33,6 +33,18 @@ struct LayerContext {
   std::vector<KeyRange> prompts = {};      ///< of each segment, its prompt among those
 };
 
+/// What a layer gets beside the residual stream.
+struct LayerInputs {
+  /// The layer whose keys and values it uses, and that layer's input.
+  struct Source {
+    LayerSpec spec;
+    DecoderLayer layer;
+    Tensor hidden_ND;
+  };
+  Tensor embedding_NP = {};  ///< see LayerEmbeddingSpec
+  std::optional<Source> source = std::nullopt;
+};
+
 namespace detail {
 
 /// What a pass has of one layer.
@@ -42,6 +54,7 @@ struct LayerPass {
   const DecoderLayer& layer;
   const LayerMemory& prefix;
   LayerMemory* kept;
+  const LayerInputs& inputs;
   RouterSums* sums = nullptr;
 };
 
@@ -50,7 +63,8 @@ struct LayerPass {
 inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>& projected) {
   const std::int64_t H = spec.num_heads, K = spec.num_kv_heads, d = spec.head_dim;
   const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, d}); };
-  if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
+  if (spec.layout == QkvLayout::separate)
+    return {heads(projected[0]), heads(projected[1]), heads(projected[spec.kv.values_are_keys ? 1 : 2])};
   if (spec.layout == QkvLayout::gated) {
     const auto with_gate = projected[0].unflatten(-1, {H, 2, d}).unbind(-2);
     return {with_gate[0], heads(projected[1]), heads(projected[2]), with_gate[1]};
@@ -90,15 +104,31 @@ inline Tensor grown(const QueryGrowth& growth, const Tensor& q_NHd, const Tensor
   return q_NHd * factor_N.to(q_NHd.scalar_type()).unsqueeze(-1).unsqueeze(-1);
 }
 
+inline std::vector<const Linear*> key_value_projections(const AttentionSpec& spec, const DecoderLayer& layer) {
+  if (spec.kv.values_are_keys) return {&layer.k_proj};
+  return {&layer.k_proj, &layer.v_proj};
+}
+/// Queries, with keys and values made once more as the source of them does.
+inline std::vector<Tensor> with_source(const LayerPass& pass, const Tensor& queries) {
+  const auto& [spec, layer, hidden_ND] = *pass.inputs.source;
+  std::vector<Tensor> out{queries};
+  for (Tensor& each : normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, pass.context.compute,
+                                         key_value_projections(spec.attention, layer)))
+    out.push_back(std::move(each));
+  return out;
+}
+
 /// Queries, keys and values as the attention takes them.
 inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>& projected) {
   const AttentionSpec& spec = pass.spec.attention;
   const LayerContext& context = pass.context;
   if (spec.latent) return latent_heads(spec, pass.layer, context.ropes[*spec.rope], context.compute, projected);
-  HeadsOf heads = split_heads(spec, projected);
+  const auto& source = pass.inputs.source;
+  HeadsOf heads = split_heads(spec, source ? with_source(pass, projected[0]) : projected);
   heads.q_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm);
-  heads.k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+  heads.k_NKd = positioned(pass, heads.k_NKd, (source ? source->layer : pass.layer).k_norm);
   heads.v_NKd = clipped(spec, heads.v_NKd);
+  if (spec.kv.value_norm) heads.v_NKd = normalized(*spec.kv.value_norm, {}, heads.v_NKd, context.compute);
   if (spec.query_growth) heads.q_NHd = grown(*spec.query_growth, heads.q_NHd, context.position_N);
   return heads;
 }
@@ -106,7 +136,7 @@ inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>
 /// Attention that causal_attention does not have: in both directions, or with relative biases.
 inline Tensor attended_by_segment(const LayerPass& pass, const Tensor& q_NHd, const Tensor& k_NHd,
                                   const Tensor& v_NHd) {
-  const auto& [context, spec, layer, prefix, kept, sums] = pass;
+  const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
   SegmentAttention form{.scale = spec.attention.scale, .is_causal = context.is_causal};
   std::int64_t first = 0;  // position of the first query
   Tensor keys = k_NHd, values = v_NHd;
@@ -132,7 +162,7 @@ inline Tensor attended_by_segment(const LayerPass& pass, const Tensor& q_NHd, co
 
 /// What attention to the encoder's states gives for queries [N, H d], before its projection.
 inline Tensor attended_across(const LayerPass& pass, const Tensor& q_ND) {
-  const auto& [context, of, layer, prefix, kept, sums] = pass;
+  const auto& [context, of, layer, prefix, kept, inputs, sums] = pass;
   const AttentionSpec& spec = of.cross->attention;
   const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, spec.head_dim}); };
   KeysValues seen = prefix.cross;
@@ -177,8 +207,11 @@ inline std::vector<const Linear*> mixer_projections(const LayerSpec& spec, const
   if (spec.delta_rule && spec.delta_rule->is_grouped) return {&mixer.qkvz_proj, &mixer.ba_proj};
   if (spec.delta_rule) return {&mixer.qkv_proj, &mixer.z_proj, &mixer.b_proj, &mixer.a_proj};
   if (spec.attention.latent) return latent_projections(*spec.attention.latent, layer);
-  if (has_separate_projections(spec.attention)) return {&layer.q_proj, &layer.k_proj, &layer.v_proj};
-  return {&layer.qkv_proj};
+  if (!has_separate_projections(spec.attention)) return {&layer.qkv_proj};
+  std::vector<const Linear*> out{&layer.q_proj};
+  if (!spec.attention.kv.of_layer)
+    for (const Linear* each : key_value_projections(spec.attention, layer)) out.push_back(each);
+  return out;
 }
 inline std::vector<const Linear*> mlp_projections(const MlpSpec& spec, const DecoderLayer& layer) {
   if (spec.is_fused) return {&layer.gate_up_proj};
@@ -206,9 +239,21 @@ inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std
   return pass.spec.residual_scale == 1 ? normed : normed * pass.spec.residual_scale;
 }
 
+/// The end of a layer: what its embedding of the tokens adds, and its constant.
+inline Tensor with_embedding(const LayerPass& pass, Tensor hidden_ND) {
+  const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
+  if (spec.embedding) {
+    const Tensor gate_NP = layer.embedding_gate(hidden_ND.to(context.compute));
+    const Tensor out_ND =
+        gated_down(spec.embedding->activation, {gate_NP, inputs.embedding_NP}, layer.embedding_projection);
+    hidden_ND = hidden_ND + normalized(spec.embedding->norm, layer.after_embedding, out_ND, hidden_ND.scalar_type());
+  }
+  return spec.has_scalar ? hidden_ND * layer.scalar_1.to(hidden_ND.options()) : hidden_ND;
+}
+
 /// Attention and feed-forward part of one input.
 inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept, sums] = pass;
+  const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
   const at::ScalarType compute = context.compute;
   const auto qkv = mixer_projections(spec, layer), mlp = mlp_projections(spec.mlp, layer);
   std::vector<Tensor> projected;
@@ -230,7 +275,7 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 
 /// A layer whose norms follow its sums.
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept, sums] = pass;
+  const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, mixer_projections(spec, layer));
   Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
                                 hidden_ND + layer.o_proj(mixed(pass, qkv)), hidden_ND.scalar_type());
@@ -251,8 +296,8 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 /// of the router, where the layer has experts.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
                             const Tensor& hidden_ND, const LayerMemory& prefix = {}, LayerMemory* kept = nullptr,
-                            RouterSums* sums = nullptr) {
-  const detail::LayerPass pass{context, spec, layer, prefix, kept, sums};
+                            const LayerInputs& inputs = {}, RouterSums* sums = nullptr) {
+  const detail::LayerPass pass{context, spec, layer, prefix, kept, inputs, sums};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
@@ -274,8 +319,9 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
   }
   const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, stream_ND, added_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
-  return middle[0] +
-         detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);
+  const Tensor mlp_ND =
+      detail::residual_of(pass, detail::mlp_output(spec.mlp, layer, middle, 1), spec.after_mlp, layer.after_mlp);
+  return detail::with_embedding(pass, middle[0] + mlp_ND);
 }
 
 namespace detail {
@@ -289,8 +335,15 @@ inline bool drops(const ModelSpec& spec, const LayerSpec& of, const DecoderLayer
   return out;
 }
 
-inline std::vector<Tensor> trained_parameters(const ModelSpec& spec, const LayerSpec& of, const DecoderLayer& layer) {
+/// Everything with a gradient that a layer's output depends on, besides the residual stream.
+inline std::vector<Tensor> trained_parameters(const ModelSpec& spec, const LayerSpec& of, const DecoderLayer& layer,
+                                              const LayerInputs& inputs) {
   std::vector<Tensor> out;
+  if (inputs.source) {
+    out = trained_parameters(spec, inputs.source->spec, inputs.source->layer, {});
+    if (inputs.source->hidden_ND.requires_grad()) out.push_back(inputs.source->hidden_ND);
+  }
+  if (inputs.embedding_NP.defined() && inputs.embedding_NP.requires_grad()) out.push_back(inputs.embedding_NP);
   const auto add = [&](const std::string&, const Tensor& tensor, const auto&...) {
     if (tensor.requires_grad()) out.push_back(tensor);
   };

@@ -71,6 +71,16 @@ struct CrossModules {
   Norm before, after;
 };
 
+/// Embeddings of the tokens for each layer, side by side: see LayerEmbeddingSpec.
+struct LayerTable {
+  Tensor weight_VD;
+};
+struct LayerEmbeddings {
+  LayerTable table;
+  Linear projection;
+  Norm norm;
+};
+
 /// What a LayerSpec does not have stays undefined.
 struct DecoderLayer {
   Linear q_proj, k_proj, v_proj, qkv_proj, o_proj;
@@ -87,6 +97,9 @@ struct DecoderLayer {
   MixerModules mixer;
   CrossModules cross;
   PositionTable relative_bias;  ///< [buckets, heads]
+  Linear embedding_gate, embedding_projection;
+  Norm after_embedding;
+  Tensor scalar_1;  ///< see LayerSpec::has_scalar
 };
 
 /// What the parameters of a module look like.
@@ -140,8 +153,9 @@ void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Lay
   } else if (has_separate_projections(of)) {
     const std::int64_t queries = of.layout == QkvLayout::gated ? 2 * Hd : Hd;
     visit(prefix + names.q, layer.q_proj, ModuleShape{{queries, D}, of.qkv_bias});
-    visit(prefix + names.k, layer.k_proj, ModuleShape{{Kd, D}, of.qkv_bias});
-    visit(prefix + names.v, layer.v_proj, ModuleShape{{Kd, D}, of.qkv_bias});
+    if (!of.kv.of_layer) visit(prefix + names.k, layer.k_proj, ModuleShape{{Kd, D}, of.qkv_bias});
+    if (!of.kv.of_layer && !of.kv.values_are_keys)
+      visit(prefix + names.v, layer.v_proj, ModuleShape{{Kd, D}, of.qkv_bias});
   } else {
     visit(prefix + names.qkv, layer.qkv_proj, ModuleShape{{Hd + 2 * Kd, D}, of.qkv_bias});
   }
@@ -239,7 +253,8 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
                                         : std::vector<std::int64_t>{norms.over_all_heads ? num_heads * d : d});
     };
     visit(prefix + names.attention.q_norm, layer.q_norm, shape(of.attention.num_heads));
-    visit(prefix + names.attention.k_norm, layer.k_norm, shape(of.attention.num_kv_heads));
+    if (!of.attention.kv.of_layer)
+      visit(prefix + names.attention.k_norm, layer.k_norm, shape(of.attention.num_kv_heads));
   }
   const auto visit_one = [&](const std::optional<NormSpec>& norm, const std::string& name, auto& module) {
     if (norm) visit(prefix + name, module, norm_shape(*norm, {spec.hidden_size}));
@@ -264,6 +279,17 @@ void visit_cross_modules(const ModelSpec& spec, const LayerSpec& of, Layer& laye
   if (after) visit(prefix + names.after_cross, layer.cross.after, norm_shape(*after, {D}));
 }
 
+template <class Layer, class Visit>
+void visit_layer_embedding(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
+                           const Visit& visit) {
+  const std::int64_t D = spec.hidden_size;
+  if (of.embedding) {
+    visit(prefix + "per_layer_input_gate", layer.embedding_gate, ModuleShape{{of.embedding->width, D}});
+    visit(prefix + "per_layer_projection", layer.embedding_projection, ModuleShape{{D, of.embedding->width}});
+    visit(prefix + "post_per_layer_input_norm", layer.after_embedding, norm_shape(of.embedding->norm, {D}));
+  }
+}
+
 /// Calls visit(path, module, ModuleShape) for the modules of a layer.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
@@ -283,6 +309,21 @@ void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& laye
   if (of.relative_bias && !of.relative_bias->is_first_layers)
     visit(prefix + spec.names.layer.relative_bias, layer.relative_bias,
           ModuleShape{{of.relative_bias->num_buckets, of.attention.num_heads}});
+  visit_layer_embedding(spec, of, layer, prefix, visit);
+}
+
+/// The same for the decoder's part of the layers' embeddings, if it has them.
+template <class AnyDecoder, class Visit>
+void visit_layer_embeddings(AnyDecoder& decoder, const Visit& visit) {
+  const ModelSpec& spec = decoder.spec;
+  if (spec.layers.empty() || !spec.layers[0].embedding) return;
+  const LayerEmbeddingSpec& of = *spec.layers[0].embedding;
+  const std::string prefix = spec.names.layers.substr(0, spec.names.layers.rfind("layers."));
+  const std::int64_t all = std::ssize(spec.layers) * of.width;
+  visit(prefix + "embed_tokens_per_layer", decoder.layer_embeddings.table, ModuleShape{{of.vocab_size, all}});
+  visit(prefix + "per_layer_model_projection", decoder.layer_embeddings.projection,
+        ModuleShape{{all, spec.hidden_size}});
+  visit(prefix + "per_layer_projection_norm", decoder.layer_embeddings.norm, norm_shape(of.norm, {of.width}));
 }
 
 /// Calls visit(name, tensor, shape) for the parameters of all experts of a layer.
@@ -357,6 +398,7 @@ void visit_stack_modules(AnyDecoder& decoder, const Visit& visit) {
   if (spec.positions) visit(names.positions, decoder.positions, ModuleShape{{spec.positions->count, spec.hidden_size}});
   if (spec.embedding_norm)
     visit(names.embedding_norm, decoder.embedding_norm, norm_shape(*spec.embedding_norm, {spec.hidden_size}));
+  visit_layer_embeddings(decoder, visit);
   for (std::size_t i = 0; i < decoder.layers.size(); ++i)
     visit_layer_modules(spec, spec.layers[i], decoder.layers[i], names.layers + std::to_string(i) + ".", visit);
   if (spec.last_norm) visit(names.last_norm, decoder.norm, norm_shape(*spec.last_norm, {spec.hidden_size}));

@@ -22,29 +22,18 @@ namespace kto {
 
 namespace detail {
 
-/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions.
-inline bool is_ignored_weight(std::string_view name) {
+/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions, and what would make keys
+/// and values in layers that use those of others.
+inline bool is_ignored_weight(const ModelSpec& spec, std::string_view name) {
   constexpr const char* masks[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
-  return name.find("rotary_emb.inv_freq") != std::string_view::npos ||
-         name.find("EncDecAttention.relative_attention_bias") != std::string_view::npos ||
-         std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); });
-}
-
-/// A parameter's name as transformers writes it into files.
-inline std::string written_name(const ModelSpec& spec, const std::string& name) {
-  const ModuleNames& names = spec.names;
-  const bool of_head = !names.stored_head.empty() && name.starts_with(names.head + ".");
-  return of_head ? names.stored_head + name.substr(names.head.size()) : written_expert_name(spec, name);
-}
-
-/// The name of a parameter in the checkpoint: its own, or without the prefix ("model.") if a bare backbone was saved.
-inline std::string stored_name(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
-  if (checkpoint.contains(name)) return name;
-  const std::string& prefix = spec.names.prefix;
-  const std::string written = written_name(spec, name);
-  if (checkpoint.contains(written)) return written;
-  const std::string other = written.starts_with(prefix) ? written.substr(prefix.size()) : written;
-  return checkpoint.contains(other) ? other : name;
+  const auto contains = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
+  if (contains("rotary_emb.inv_freq") || contains("EncDecAttention.relative_attention_bias") ||
+      std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); }))
+    return true;
+  for (std::size_t i = 0; i < spec.layers.size(); ++i)
+    for (const char* module : {"k_proj.", "v_proj.", "k_norm.", "v_norm."})
+      if (spec.layers[i].attention.kv.of_layer && contains(concat("layers.", i, ".self_attn.", module))) return true;
+  return false;
 }
 
 inline std::string embedding_name(const ModelSpec& spec) { return spec.names.embedding + ".weight"; }
@@ -53,8 +42,8 @@ inline std::string head_name(const ModelSpec& spec) { return spec.names.head + "
 /// Whether to tie, as in transformers: a checkpoint with two different weights is not tied, whatever its config says.
 inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
   if (!config.tie_word_embeddings) return false;
-  const std::string embedding = stored_name(checkpoint, config, embedding_name(config)),
-                    head = stored_name(checkpoint, config, head_name(config));
+  const std::string embedding = stored_name(checkpoint, config.names, embedding_name(config)),
+                    head = stored_name(checkpoint, config.names, head_name(config));
   if (!checkpoint.contains(embedding) || !checkpoint.contains(head)) return true;
   return at::equal(checkpoint.tensor(embedding), checkpoint.tensor(head));
 }
@@ -64,21 +53,21 @@ inline bool is_same_weight_as(const Tensor& stored, const Tensor& weight) {
   return stored.sizes() == weight.sizes() && at::equal(stored.to(weight.options()), weight.detach());
 }
 
-/// Everything that a checkpoint of the decoder holds.
+/// Everything that a checkpoint of the decoder holds, with the rest of the multimodal model that it is a part of.
 inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder& decoder) {
   std::vector<std::pair<std::string, Tensor>> out;
   for (const auto& [name, tensor] : decoder.named_parameters())
-    for (auto& part : written_parameter(decoder.spec, name, tensor)) {
-      part.first = written_name(decoder.spec, part.first);
-      out.push_back(std::move(part));
-    }
-  visit_buffers(decoder, [&](const std::string& name, const Tensor& tensor, const auto&) {
-    out.emplace_back(written_name(decoder.spec, name), tensor);
-  });
+    for (auto& part : written_parameter(decoder.spec, name, tensor)) out.push_back(std::move(part));
+  visit_buffers(decoder,
+                [&](const std::string& name, const Tensor& tensor, const auto&) { out.emplace_back(name, tensor); });
+  for (auto& item : out) item.first = decoder.written_name(item.first);
   const auto options = decoder.embed_tokens.weight_VD.options().requires_grad(false);
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     out.emplace_back(name, at::scalar_tensor(value, options));
   });
+  if (decoder.origin)
+    for (const std::string& name : decoder.origin->names())
+      if (!is_of_decoder(decoder.spec.names, name)) out.emplace_back(name, decoder.origin->tensor(name));
   return out;
 }
 
@@ -162,7 +151,8 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
                                at::Device device = at::kCPU) {
   check(at::isFloatingType(dtype), "parameters must have a floating-point type, not ", dtype);
   ModelSpec config = read_model_config(folder);
-  const Checkpoint checkpoint(folder);
+  const auto origin = std::make_shared<const Checkpoint>(folder);
+  const Checkpoint& checkpoint = *origin;
   const bool tied = detail::is_tied(checkpoint, config);
   config.tie_word_embeddings = tied;
 
@@ -170,20 +160,20 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
 
   detail::WeightProblems problems;
   std::set<std::string> used;
-  const std::string head = detail::stored_name(checkpoint, config, detail::head_name(config));
+  const std::string head = detail::stored_name(checkpoint, config.names, detail::head_name(config));
   if (tied) used.insert(head);
   std::vector<std::string> copies;
   for (const std::string& name : config.names.embedding_copies)
-    copies.push_back(detail::stored_name(checkpoint, config, name));
+    copies.push_back(detail::stored_name(checkpoint, config.names, name));
   const auto read = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
-    std::string stored = detail::stored_name(checkpoint, config, name);
-    const bool is_embedding = name == detail::embedding_name(config),
-               is_constant = name == config.names.logits_constant;
+    std::string stored = detail::stored_name(checkpoint, config.names, name);
+    const bool is_embedding = name == detail::embedding_name(config);
     if (is_embedding)
       for (const std::string& copy : copies)
         if (!checkpoint.contains(stored)) stored = copy;
     if (tied && is_embedding && !checkpoint.contains(stored)) stored = head;
-    if (is_constant && !checkpoint.contains(stored)) return at::zeros(shape);
+    if (!checkpoint.contains(stored) && name == config.names.logits_constant) return at::zeros(shape);
+    if (!checkpoint.contains(stored) && name.ends_with(detail::scalar_name)) return at::ones(shape);
     used.insert(stored);
     const Tensor weight = checkpoint.contains(stored) ? checkpoint.tensor(stored) : Tensor();
     if (!weight.defined())
@@ -209,7 +199,7 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
       problems.add(copy, " differs from ", detail::embedding_name(config), ", which transformers has in its place");
   }
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
-    const std::string stored = detail::stored_name(checkpoint, config, name);
+    const std::string stored = detail::stored_name(checkpoint, config.names, name);
     used.insert(stored);
     if (!checkpoint.contains(stored)) return;
     const Tensor held = checkpoint.tensor(stored);
@@ -217,9 +207,14 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
       problems.add(stored, " is not the constant ", value);
   });
   detail::check_expert_counts(checkpoint, config, folder);
+  const bool is_wrapped = !config.names.wrapper.empty();
+  const auto is_beside = [&](const std::string& name) {
+    return (is_wrapped && !detail::is_of_decoder(config.names, name)) || detail::is_ignored_weight(config, name);
+  };
   for (const std::string& name : checkpoint.names())
-    if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);
+    if (!used.contains(name) && !is_beside(name)) problems.add("unexpected: ", name);
   problems.raise(folder, config.model_type);
+  if (is_wrapped) decoder.origin = origin;
   if (dtype == at::kDouble) decoder.compute = at::kDouble;
   return decoder;
 }
@@ -234,7 +229,7 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
   detail::ChangedFiles changed;
   if (tokens.any()) {
     TokenConfigs aligned = aligned_configs(source, tokens);
-    config = std::move(aligned.config);
+    decoder_config(config) = std::move(aligned.config);
     for (const EncoderSpec& encoder : decoder.spec.encoder)
       if (!aligned.generation.contains("decoder_start_token_id"))
         aligned.generation["decoder_start_token_id"] = encoder.start_token_id;
@@ -242,8 +237,10 @@ inline void save_pretrained(const Decoder& decoder, const fs::path& folder, cons
                {"tokenizer_config.json", std::move(aligned.tokenizer_config)}};
   }
   const std::string_view dtype = detail::dtype_name(decoder.embed_tokens.weight_VD.scalar_type());
-  if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
-  if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
+  for (const char* key : {"torch_dtype", "dtype"})
+    for (Json* part : {&config, &decoder_config(config)})
+      if (part->contains(key)) (*part)[key] = dtype;
+  if (!config.contains("torch_dtype")) config["dtype"] = dtype;
   const bool was_tied = parse_model_config(config, (source.folder() / "config.json").string()).tie_word_embeddings;
   // Of encoder-decoders the key means something else, and transformers unties weights that differ.
   if (decoder.spec.encoder.empty() && was_tied != decoder.spec.tie_word_embeddings)

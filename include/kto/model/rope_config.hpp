@@ -16,9 +16,13 @@ namespace kto {
 
 namespace detail {
 
-inline constexpr std::pair<std::string_view, RopeType> rope_types[] = {
-    {"default", RopeType::plain}, {"linear", RopeType::linear},     {"dynamic", RopeType::dynamic},
-    {"yarn", RopeType::yarn},     {"longrope", RopeType::longrope}, {"llama3", RopeType::llama3}};
+inline constexpr std::pair<std::string_view, RopeType> rope_types[] = {{"default", RopeType::plain},
+                                                                       {"linear", RopeType::linear},
+                                                                       {"dynamic", RopeType::dynamic},
+                                                                       {"yarn", RopeType::yarn},
+                                                                       {"longrope", RopeType::longrope},
+                                                                       {"llama3", RopeType::llama3},
+                                                                       {"proportional", RopeType::proportional}};
 
 /// yarn, arXiv:2309.00071, equation 22; with mscale and mscale_all_dim, DeepSeek's variant of it.
 inline double yarn_attention_scaling(double factor, double mscale, double mscale_all_dim) {
@@ -62,12 +66,13 @@ inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int6
   RopeConfig out;
   const double share =
       rope.positive_number("partial_rotary_factor", config.positive_number("partial_rotary_factor", 1));
-  out.dim = static_cast<std::int64_t>(static_cast<double>(head_dim) * share);
+  const std::string type = rope.text("rope_type", rope.text("type", "default"));
+  out.type = rope.choice("rope_type", type, detail::rope_types);
+  const double rotated = static_cast<double>(head_dim) * share;
+  out.dim = out.type == RopeType::proportional ? head_dim : static_cast<std::int64_t>(rotated);
   check(share <= 1 && out.dim > 0 && out.dim % 2 == 0, config.where, ": rotary embeddings of ", out.dim, " of the ",
         head_dim, " coordinates of a head; expected an even number of them");
   out.theta = rope.positive_number("rope_theta", config.positive_number("rope_theta", 10000));
-  const std::string type = rope.text("rope_type", rope.text("type", "default"));
-  out.type = rope.choice("rope_type", type, detail::rope_types);
   out.max_positions = config.positive("max_position_embeddings");
   out.original_max_positions = config.positive("original_max_position_embeddings",
                                                rope.positive("original_max_position_embeddings", out.max_positions));
@@ -77,16 +82,17 @@ inline RopeConfig read_rope_config(const detail::ConfigReader& config, std::int6
   if (is(linear, dynamic, yarn, llama3))
     check(values.contains("factor") && (is(yarn) || rope.has("factor")), rope.where, ": rope_type ", type,
           " needs \"factor\"");
-  if (!is(plain)) out.factor = rope.positive_number("factor", length_ratio);
+  if (!is(plain)) out.factor = rope.positive_number("factor", is(proportional) ? 1 : length_ratio);
+  if (is(proportional)) out.num_frequencies = static_cast<std::int64_t>(rotated / 2);
   if (is(yarn)) {
     out.attention_scaling = rope.number(
         "attention_factor",
         detail::yarn_attention_scaling(out.factor, rope.number("mscale", 0), rope.number("mscale_all_dim", 0)));
     const auto or_default = [](double value, double otherwise) { return value == 0 ? otherwise : value; };
-    out.beta_fast = or_default(rope.number("beta_fast", 0), 32);
-    out.beta_slow = or_default(rope.number("beta_slow", 0), 1);
-    out.truncate = values.contains("truncate") && rope.flag("truncate", false);  // null is false, as in Python
-    if (!values.contains("truncate")) out.truncate = true;
+    out.yarn.beta_fast = or_default(rope.number("beta_fast", 0), 32);
+    out.yarn.beta_slow = or_default(rope.number("beta_slow", 0), 1);
+    out.yarn.truncate = values.contains("truncate") && rope.flag("truncate", false);  // null is false, as in Python
+    if (!values.contains("truncate")) out.yarn.truncate = true;
   } else if (is(longrope)) {
     const auto original = static_cast<double>(out.original_max_positions);
     out.attention_scaling = rope.number("attention_factor", detail::longrope_attention_scaling(out.factor, original));

@@ -52,6 +52,13 @@ struct LatentSpec {
   bool bias = false;  ///< of the projections to latents
 };
 
+/// Where an attention's keys and values come from, if not from projections of its own.
+struct KeyValueSpec {
+  std::optional<std::size_t> of_layer = std::nullopt;  ///< they are those of an earlier layer
+  bool values_are_keys = false;                        ///< as projected, before norm and rotary positions
+  std::optional<NormSpec> value_norm = std::nullopt;   ///< over each head; has no weight
+};
+
 /// Causal attention.
 struct AttentionSpec {
   std::int64_t num_heads = 0;
@@ -68,6 +75,7 @@ struct AttentionSpec {
   double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
   std::optional<QueryGrowth> query_growth = std::nullopt;
   std::optional<AlibiSpec> alibi = std::nullopt;
+  KeyValueSpec kv = {};
   bool has_sinks = false;  ///< each head has a learned score that takes part in the softmax, without a value
   std::optional<LatentSpec> latent = std::nullopt;
 };
@@ -150,6 +158,15 @@ struct CrossSpec {
   std::optional<NormSpec> before, after;
 };
 
+/// Each layer's embeddings of the tokens, e, beside the model's, h: (norm(projection(h)) + e) / sqrt(2). They gate what
+/// the layer adds at its end: norm(projection(activation(gate(x)) * e)).
+struct LayerEmbeddingSpec {
+  std::int64_t vocab_size = 0;
+  std::int64_t width = 0;
+  Activation activation = Activation::silu;
+  NormSpec norm;  ///< both
+};
+
 /// x + after(mixer(before(x))), where the mixer is the attention, then the same with the feed-forward part; or, in
 /// parallel, both from one x.
 struct LayerSpec {
@@ -165,6 +182,8 @@ struct LayerSpec {
   std::optional<DeltaRuleSpec> delta_rule = std::nullopt;  ///< in place of the attention
   std::optional<CrossSpec> cross = std::nullopt;
   std::optional<RelativeBiasSpec> relative_bias = std::nullopt;  ///< of the layer's own attention
+  std::optional<LayerEmbeddingSpec> embedding = std::nullopt;    ///< all layers have the same
+  bool has_scalar = false;                                       ///< the layer's output is multiplied by a constant
 
   bool has_attention() const { return !short_conv && !delta_rule; }
 };
@@ -215,6 +234,7 @@ struct ModuleNames {
   std::string logits_constant = "";                ///< added to the logits and not trained; none where empty
   std::vector<std::string> embedding_copies = {};  ///< under which files may hold the embedding once more
   LayerNames layer;
+  std::string wrapper = "", wrapper_path = "";  ///< the multimodal model's type, and its path in place of `prefix`
 };
 
 /// logits = soft_cap * tanh(z / soft_cap) with z = scale * (hidden weight^T + bias); no cap if soft_cap is 0.

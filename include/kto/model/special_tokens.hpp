@@ -11,20 +11,23 @@
 
 #include "kto/io/json.hpp"
 #include "kto/model/model_files.hpp"
+#include "kto/model/multimodal.hpp"
 #include "kto/text/named_tokens.hpp"
 
 namespace kto {
 
 /// The files of a model folder that name special tokens.
 struct TokenConfigs {
-  Json config = Json::object();            ///< config.json
+  Json config = Json::object();            ///< config.json; of a multimodal model, text_config
   Json generation = Json::object();        ///< generation_config.json, or transformers' substitute if it is missing
   Json tokenizer_config = Json::object();  ///< tokenizer_config.json
 };
 
 inline TokenConfigs read_token_configs(const ModelFiles& files) {
   const auto read = [&](const char* name) { return files.has(name) ? files.object(name) : Json(Json::object()); };
-  TokenConfigs out{.config = read("config.json"), .generation = {}, .tokenizer_config = read("tokenizer_config.json")};
+  Json whole = read("config.json");
+  TokenConfigs out{
+      .config = decoder_config(whole), .generation = {}, .tokenizer_config = read("tokenizer_config.json")};
   if (files.has("generation_config.json")) {
     out.generation = read("generation_config.json");
     return out;
@@ -32,7 +35,8 @@ inline TokenConfigs read_token_configs(const ModelFiles& files) {
   out.generation = {{"_from_model_config", true}};
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id",
                           "forced_bos_token_id", "forced_eos_token_id"})
-    if (const auto id = out.config.find(key); id != out.config.end() && !id->is_null()) out.generation[key] = *id;
+    for (const Json* config : {&out.config, &whole})  // those of the whole take precedence
+      if (const auto id = config->find(key); id != config->end() && !id->is_null()) out.generation[key] = *id;
   return out;
 }
 

@@ -30,8 +30,8 @@ inline Tensor yarn_frequencies(const RopeConfig& rope, const Tensor& wavelength_
     return dim * std::log(static_cast<double>(rope.original_max_positions) / (num_rotations * 2 * std::numbers::pi)) /
            (2 * std::log(rope.theta));
   };
-  double low = dimension_of(rope.beta_fast), high = dimension_of(rope.beta_slow);
-  if (rope.truncate) {
+  double low = dimension_of(rope.yarn.beta_fast), high = dimension_of(rope.yarn.beta_slow);
+  if (rope.yarn.truncate) {
     low = std::floor(low);
     high = std::ceil(high);
   }
@@ -86,6 +86,8 @@ inline Tensor inverse_frequencies(const RopeConfig& rope, const Tensor& length) 
     }
     case RopeType::llama3:
       return detail::llama3_frequencies(rope, plain_F);
+    case RopeType::proportional:
+      return at::where(at::arange(plain_F.numel(), options) < rope.num_frequencies, plain_F / rope.factor, 0);
     case RopeType::plain:
       break;
   }

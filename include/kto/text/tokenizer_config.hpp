@@ -51,7 +51,8 @@ struct LoadedTokenizer {
   TokenizerConfig config;
 };
 
-/// The tokenizer and chat template files of a model folder, except those in additional_chat_templates/.
+/// The files of a model folder for its tokenizer, chat templates (except those in additional_chat_templates/) and, in a
+/// multimodal model, processor.
 inline constexpr std::array tokenizer_file_names{"tokenizer.json",
                                                  "tokenizer_config.json",
                                                  "special_tokens_map.json",
@@ -63,8 +64,12 @@ inline constexpr std::array tokenizer_file_names{"tokenizer.json",
                                                  "spiece.model",
                                                  "sentencepiece.bpe.model",
                                                  "spm.model",
+                                                 "tekken.json",
                                                  "chat_template.jinja",
-                                                 "chat_template.json"};
+                                                 "chat_template.json",
+                                                 "processor_config.json",
+                                                 "preprocessor_config.json",
+                                                 "video_preprocessor_config.json"};
 
 /// The files to copy into a trained model's folder so that its tokenizer loads. Relative paths.
 inline std::vector<fs::path> tokenizer_files(const fs::path& folder) {

@@ -47,7 +47,7 @@ def noise_tensor(name, shape):
 
 
 def weight(name, shape):
-    if "norm" in name:
+    if "norm" in name or "scalar" in name:
         return 1 + 0.25 * noise_tensor(name, shape)
     return noise_tensor(name, shape) * (1 if "embed" in name or "lm_head" in name else 0.25)
 
@@ -93,7 +93,7 @@ def load(config):
         for name, parameter in model.named_parameters():
             parameter.copy_(weight(name, parameter.shape))
         for name, buffer in model.named_buffers():
-            if "e_score_correction_bias" in name:
+            if name.endswith(("e_score_correction_bias", "layer_scalar")):
                 buffer.copy_(weight(name, buffer.shape))
     return model.eval()
 
@@ -244,6 +244,20 @@ CASES = {
     "gemma3_old_ropes": (
         tiny("gemma3_text", head_dim=12, sliding_window=3, sliding_window_pattern=2, rope_theta=500.0,
              rope_local_base_freq=70.0, rope_scaling={"rope_type": "linear", "factor": 8.0}), LENGTHS),
+    "gemma4_plain": (
+        tiny("gemma4_text", head_dim=8, global_head_dim=16, sliding_window=5, hidden_size_per_layer_input=6,
+             vocab_size_per_layer_input=80, final_logit_softcapping=4.0), LENGTHS),
+    "gemma4_shared_keys": (
+        tiny("gemma4_text", head_dim=8, global_head_dim=16, sliding_window=4, hidden_size_per_layer_input=4,
+             vocab_size_per_layer_input=90, num_hidden_layers=6, num_kv_shared_layers=3, use_double_wide_mlp=True,
+             attention_k_eq_v=True, num_global_key_value_heads=1, layer_types=["sliding_attention", "full_attention"] * 3,
+             pad_token_id=7), LENGTHS),
+    "gemma4_no_layer_inputs": (
+        tiny("gemma4_text", head_dim=8, sliding_window=4, hidden_size_per_layer_input=0, attention_bias=True,
+             per_layer_config={"1": {"head_dim": 12}}, layer_types=["sliding_attention", "full_attention"],
+             rope_parameters={"sliding_attention": rope("default"),
+                              "full_attention": rope("proportional", partial_rotary_factor=0.7, factor=2.0)},
+             tie_word_embeddings=False), LENGTHS),
     "gemma3_ropes_by_type": (
         tiny("gemma3_text", head_dim=8, sliding_window=3, sliding_window_pattern=2,
              rope_parameters={"full_attention": rope("linear", factor=4.0),

@@ -136,6 +136,14 @@ inline void put_norms_after_parts(ModelSpec& spec) {
   }
 }
 
+/// Gives each part of a layer a norm like its first one behind it, under the names that gemmas give them.
+inline void put_norms_around_parts(ModelSpec& spec) {
+  spec.names.layer.after_attention = "post_attention_layernorm";
+  spec.names.layer.before_mlp = "pre_feedforward_layernorm";
+  spec.names.layer.after_mlp = "post_feedforward_layernorm";
+  for (LayerSpec& layer : spec.layers) layer.after_attention = layer.after_mlp = layer.before_attention;
+}
+
 /// The config with `rope` (JSON) as its rope_parameters if it has none.
 inline Json with_rope(const ConfigReader& config, const char* rope) {
   Json out = config.json;

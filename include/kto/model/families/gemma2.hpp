@@ -11,13 +11,10 @@ namespace kto::detail {
 inline ModelSpec read_gemma2_or_3(const ConfigReader& config) {
   ModelSpec out = read_gemma(config);
   out.head.soft_cap = config.number("final_logit_softcapping", 0);
-  out.names.layer.after_attention = "post_attention_layernorm";
-  out.names.layer.before_mlp = "pre_feedforward_layernorm";
-  out.names.layer.after_mlp = "post_feedforward_layernorm";
+  put_norms_around_parts(out);
   for (LayerSpec& layer : out.layers) {
     layer.attention.scale = 1 / std::sqrt(config.positive_number("query_pre_attn_scalar"));
     layer.attention.soft_cap = config.number("attn_logit_softcapping", 0);
-    layer.after_attention = layer.after_mlp = layer.before_attention;
   }
   return out;
 }

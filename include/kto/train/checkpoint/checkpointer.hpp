@@ -24,7 +24,7 @@ namespace kto {
 /// What a program adds to its checkpoints. All fields are optional.
 struct Checkpointing {
   /// Saves the model into an existing folder, as save_pretrained or save_adapter do. Without it, the model's parameters
-  /// are written to model.safetensors. The files it writes must have every trained parameter under its name.
+  /// are written to model.safetensors. The files it writes must have every trained parameter, named as name_in_files says.
   std::function<void(const fs::path& folder)> save_model = {};
   Json arguments = {};          ///< of the program, for training_args.json; if null, the TrainConfig
   Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is reported by name
@@ -43,7 +43,7 @@ void restore_parameters(const Model& model, const CheckpointFolder& from) {
   for (auto& [name, tensor] : model.named_parameters()) {
     if (!tensor.requires_grad()) continue;
     const std::size_t dot = std::min(name.rfind('.'), name.size());
-    std::string found = name;
+    std::string found = name_in_files(model, name);
     for (const std::string& in_peft :
          {"base_model.model." + name, "base_model.model." + name.substr(0, dot) + ".base_layer" + name.substr(dot)})
       if (!stored.contains(found) && stored.contains(in_peft)) found = in_peft;
