@@ -22,10 +22,11 @@ namespace kto {
 
 namespace detail {
 
-/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions.
+/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions, and the layers of
+/// Qwen's models that predict more than the next token.
 inline bool is_ignored_weight(std::string_view name) {
   constexpr const char* masks[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
-  return name.find("rotary_emb.inv_freq") != std::string_view::npos ||
+  return name.find("rotary_emb.inv_freq") != std::string_view::npos || name.starts_with("mtp.") ||
          std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); });
 }
 
