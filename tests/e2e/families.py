@@ -40,7 +40,7 @@ CHANGES = {  # beside what all have
     "opt": dict(ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
     "phi3": dict(pad_token_id=None),
     "qwen3_5_text": DELTA,
-    "qwen3_next": DELTA | dict(num_experts=0),
+    "qwen3_next": DELTA | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16),
 }  # fmt: skip
 
 

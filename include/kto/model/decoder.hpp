@@ -48,8 +48,8 @@ struct Decoder {
   using Prefix = std::vector<LayerMemory>;
 
   /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
-  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's own, and `trace` what else the
-  /// pass gives.
+  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's own, and `trace` what
+  /// else the pass gives.
   Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr,
                 Trace* trace = nullptr) const;
   /// The usual coefficient of the load-balancing loss; none where the model has no such loss.

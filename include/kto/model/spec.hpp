@@ -134,7 +134,8 @@ struct ExpertsSpec {
   bool weighs_shared = false;  ///< the shared expert is multiplied by the sigmoid of a linear layer
 };
 
-/// x + after(mixer(before(x))), where the mixer is the attention, then the same with the feed-forward part; or, in parallel, both from one x.
+/// x + after(mixer(before(x))), where the mixer is the attention or what replaces it, then the same with the
+/// feed-forward part; or, in parallel, both from one x.
 struct LayerSpec {
   AttentionSpec attention;
   MlpSpec mlp;

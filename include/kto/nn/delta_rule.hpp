@@ -4,8 +4,6 @@
 // from chunk to chunk the state, for all sequences of a row side by side. The oracle goes token by token.
 #pragma once
 
-#include <ATen/ops/linalg_solve_triangular.h>
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
