@@ -69,8 +69,9 @@ TEST_CASE("with a cache, every family's states are those of the whole text") {
 }
 
 TEST_CASE("a conversation's turns share what the cache holds of them") {
-  const kto::Json golden = kto::read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/models/llama_plain.json");
-  const auto decoder = kto::test::case_decoder(kto::parse_model_config(golden["config"], "llama_plain"), at::kDouble);
+  const std::string name = GENERATE("llama_plain", "lfm2_plain", "qwen3_5_plain");
+  const kto::Json golden = kto::read_json(std::string(KTO_SOURCE_DIR) + "/tests/golden/models/" + name + ".json");
+  const auto decoder = kto::test::case_decoder(kto::parse_model_config(golden["config"], name), at::kDouble);
   const auto ids = kto::test::case_ids(0, 9, decoder.spec.vocab_size);
   auto other = ids;
   other[6] = (other[6] + 1) % static_cast<std::int32_t>(decoder.spec.vocab_size);

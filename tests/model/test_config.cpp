@@ -110,6 +110,12 @@ TEST_CASE("what is not supported is refused by name") {
       {R"({"model_type": "qwen2", "num_hidden_layers": 2, "layer_types": ["full_attention"]})", "a list of 2 strings"},
       {R"({"model_type": "qwen2", "num_hidden_layers": 1, "layer_types": ["conv"]})", "layer_types entry \"conv\""},
       {R"({"model_type": "mistral", "num_hidden_layers": 1, "layer_types": ["full_attention"]})", "layer_types entry"},
+      {R"({"model_type": "lfm2", "num_hidden_layers": 1, "layer_types": ["sliding_attention"]})",
+       "layer_types entry \"sliding_attention\" is not supported (supported: full_attention, conv)"},
+      {R"({"model_type": "lfm2", "full_attn_idxs": "all"})", "\"full_attn_idxs\" must be a list of integers"},
+      {R"({"model_type": "qwen3_5_text", "num_hidden_layers": 1, "layer_types": ["conv"]})",
+       "supported: full_attention, linear_attention"},
+      {R"({"model_type": "qwen3_5_text", "linear_num_value_heads": 24})", "linear_num_value_heads 24"},
   };
   for (const auto& [text, message] : refused) {
     INFO(text);

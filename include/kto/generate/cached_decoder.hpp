@@ -34,7 +34,8 @@ class KvCache {
     ids_.resize(std::min(ids_.size(), static_cast<std::size_t>(length)));
   }
 
-  /// Keys and values of the tokens seen, [P, K, d] each, as views of the cache, and states. Empty before the first token.
+  /// Keys and values of the tokens seen, [P, K, d] each, as views of the cache, or the state after them. Empty before
+  /// the first token.
   Decoder::Prefix prefix() const {
     if (ids_.empty()) return {};
     Decoder::Prefix out = layers_;

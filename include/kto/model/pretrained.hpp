@@ -22,13 +22,13 @@ namespace kto {
 
 namespace detail {
 
-/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions, and what would make keys
-/// and values in layers that use those of others.
+/// Tensors that transformers silently ignores: rotary buffers and masks saved by old versions, the layers of Qwen's
+/// models that predict more than the next token, and what would make keys and values in layers that use those of others.
 inline bool is_ignored_weight(const ModelSpec& spec, std::string_view name) {
   constexpr const char* masks[] = {".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"};
   const auto contains = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
   if (contains("rotary_emb.inv_freq") || contains("EncDecAttention.relative_attention_bias") ||
-      std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); }))
+      name.starts_with("mtp.") || std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); }))
     return true;
   for (std::size_t i = 0; i < spec.layers.size(); ++i)
     for (const char* module : {"k_proj.", "v_proj.", "k_norm.", "v_norm."})

@@ -167,8 +167,8 @@ struct LayerEmbeddingSpec {
   NormSpec norm;  ///< both
 };
 
-/// x + after(mixer(before(x))), where the mixer is the attention, then the same with the feed-forward part; or, in
-/// parallel, both from one x.
+/// x + after(mixer(before(x))), where the mixer is the attention or what replaces it, then the same with the
+/// feed-forward part; or, in parallel, both from one x.
 struct LayerSpec {
   AttentionSpec attention;
   MlpSpec mlp;

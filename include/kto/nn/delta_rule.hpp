@@ -4,8 +4,6 @@
 // from chunk to chunk the state, for all sequences of a row side by side. The oracle goes token by token.
 #pragma once
 
-#include <ATen/ops/linalg_solve_triangular.h>
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -219,6 +217,7 @@ inline Tensor states_after(const std::vector<TokenSpan>& prefixes, const DeltaTo
 /// a sequence in the row that `before` was kept from, else in this one.
 inline DeltaOutput delta_rule(const DeltaTokens& tokens, const std::vector<Segment>& segments,
                               const DeltaMemory& before = {}) {
+  if (segments.empty()) return {tokens.v_NHe, tokens.v_NHe.new_zeros({0})};
   std::vector<detail::TokenSpan> roots, tails, prefixes;
   std::vector<std::int64_t> place, rank;  // of each token among those of roots and then tails, and of each segment
   std::int64_t num_root_tokens = 0;

@@ -72,9 +72,8 @@ struct ConfigReader {
   }
   std::vector<std::int64_t> integers(const std::string& key) const {
     absent(key, false);
-    const Json& list = json.at(key);
-    const auto value = json_as<std::vector<std::int64_t>>(list);
-    expect(list.is_array() && value.has_value(), key, "a list of integers");
+    const auto value = json_as<std::vector<std::int64_t>>(json.at(key));
+    expect(value.has_value(), key, "a list of integers");
     return *value;
   }
   std::vector<std::string> texts(const std::string& key, std::int64_t count) const {

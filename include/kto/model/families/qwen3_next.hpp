@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Qwen3-Next and the text of Qwen3.5: the gated delta rule (arXiv:2412.06464), and in every fourth layer attention whose
-// output has a gate.
+// Qwen3-Next and the text of Qwen3.5: the gated delta rule (arXiv:2412.06464), and in every fourth layer attention with
+// a gate of its output.
 #pragma once
 
 #include "kto/model/families/experts.hpp"
