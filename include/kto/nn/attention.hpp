@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention within the segments of a row: the kernel of blocked_attention.hpp where it serves, else LibTorch's
-// scaled_dot_product_attention, for any device and type and twice differentiable, which is also the kernel's oracle.
+// Causal attention within the segments of a row: the kernels of cpu/ and cuda/ where they serve, else LibTorch's
+// scaled_dot_product_attention, for any device and type and twice differentiable, which is also the kernels' oracle.
 #pragma once
 
 #include <limits>
@@ -9,6 +9,7 @@
 
 #include "kto/nn/alibi.hpp"
 #include "kto/nn/cpu/blocked_attention.hpp"
+#include "kto/nn/cuda/packed_attention.hpp"
 
 namespace kto {
 
@@ -116,12 +117,13 @@ inline Tensor causal_attention_composed(const Tensor& q_NHd, const Tensor& k_NKd
 inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                const std::vector<Segment>& segments, const AttentionForm& form,
                                const KeysValues& prefix = {}) {
-  const bool is_plain = form.is_plain();
-  if (is_plain && detail::is_next_token(q_NHd, segments, prefix))
+  if (!form.is_plain()) return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
+  if (detail::is_next_token(q_NHd, segments, prefix))
     return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form.window, form.scale);
-  if (!is_plain || !detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
-    return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
-  return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, form.window, form.scale);
+  if (detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
+    return detail::BlockedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, segments, form.window, form.scale);
+  if (auto out = detail::packed_attention(q_NHd, k_NKd, v_NKd, prefix, segments, form.window, form.scale)) return *out;
+  return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
 }
 
 }  // namespace kto
