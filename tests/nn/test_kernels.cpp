@@ -87,6 +87,7 @@ TEST_CASE("rms_norm is its composition", "[kernels]") {
     };
     check_kernel(norm(rms_norm), norm(rms_norm_composed), {exact({tokens, width}), exact({width})}, 1);
     check_kernel(norm(rms_norm), norm(rms_norm_composed), {exact({tokens, 3, width}), exact({width})}, 1);
+    check_kernel(norm(rms_norm_fused), norm(rms_norm_composed), {exact({tokens, 3, width}), exact({width})}, 1);
   }
 }
 
@@ -106,6 +107,12 @@ TEST_CASE("apply_rope is its composition", "[kernels]") {
         };
       };
       check_kernel(rope(apply_rope), rope(apply_rope_composed), {exact({tokens, 3, width})}, 1);
+      for (const bool inverse : {false, true}) {
+        const Tensor x = exact({tokens, 3, width}).to(at::kFloat);
+        const auto [cos_Nd, sin_Nd, interleaved] = tables(at::kFloat);
+        CHECK(at::allclose(detail::rotate_by_halves(x, cos_Nd, sin_Nd, inverse, at::kFloat),
+                           detail::rotate(x, cos_Nd, sin_Nd, inverse, at::kFloat), 1e-5, 1e-6));
+      }
     }
 }
 
@@ -339,8 +346,8 @@ TEST_CASE("a tile of logits gives the scores and the gradient of its composition
         detail::add_tile_composed(expected, tile_cv.to(at::kDouble), target_c, first);
       }
       const auto parts = [&](const detail::RunningScores& scores) {
-        Tensors out{scores.target_logit_c, scores.max_c, scores.exp_sum_c};
-        if (statistics) out.insert(out.end(), {scores.exp_logit_sum_c, scores.logit_sum_c});
+        Tensors out{scores.target_logit_c, scores.exp_sum_c.log() + scores.max_c};
+        if (statistics) out.insert(out.end(), {scores.exp_logit_sum_c / scores.exp_sum_c, scores.logit_sum_c});
         return out;
       };
       check_close(parts(got), parts(expected), at::kFloat);

@@ -3,6 +3,8 @@
 // backward pass and writes the type that is asked for, and the same from LibTorch's operators, its oracle.
 #pragma once
 
+#include <ATen/ops/_fused_rms_norm.h>
+
 #include <cmath>
 
 #include "kto/core/vectorized.hpp"
@@ -18,6 +20,16 @@ inline Tensor rms_norm_composed(const Tensor& x, const Tensor& weight, double ep
   const Tensor wide = x.to(type);
   const Tensor normed = wide * at::rsqrt(wide.square().mean(-1, true) + eps);
   return (weight.to(type) * normed.to(x.scalar_type())).to(out_type);
+}
+
+/// The same by LibTorch's own kernel, which a device has for it.
+inline Tensor rms_norm_fused(const Tensor& x, const Tensor& weight_D, double eps, at::ScalarType out_type) {
+  const at::ScalarType type = wide_type(x.scalar_type());
+  const bool is_wide = x.scalar_type() == type;  // else x is rounded before it meets the weight
+  const Tensor weight = weight_D.to(type);
+  const Tensor normed =
+      std::get<0>(at::_fused_rms_norm(x.to(type), {x.size(-1)}, is_wide ? std::optional(weight) : std::nullopt, eps));
+  return (is_wide ? normed : weight * normed.to(x.scalar_type())).to(out_type);
 }
 
 namespace detail {
@@ -127,6 +139,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 /// weight * x / sqrt(mean(x^2) + eps) over the last dimension, of `out_type`. As in transformers the normalised x is
 /// rounded to its own type before it meets the weight.
 inline Tensor rms_norm(const Tensor& x, const Tensor& weight_D, double eps, at::ScalarType out_type) {
+  if (!x.is_cpu() && weight_D.dim() == 1) return rms_norm_fused(x, weight_D, eps, out_type);
   if (!takes_vectorized(x) || !takes_vectorized(out_type) || x.numel() == 0)
     return rms_norm_composed(x, weight_D, eps, out_type);
   return detail::RmsNorm::apply(x, weight_D, eps, out_type);

@@ -2,6 +2,8 @@
 // Turns queries and keys by their positions' angles: one kernel, and the same from LibTorch's operators, its oracle.
 #pragma once
 
+#include <ATen/ops/addcmul.h>
+
 #include "kto/core/vectorized.hpp"
 #include "kto/nn/rope.hpp"
 
@@ -18,9 +20,23 @@ inline Tensor apply_rope_composed(const Tensor& x_NHd, const RopeTables& tables,
 
 namespace detail {
 
-/// x_NHd rotated by the tables' angles, or back where `inverse`.
+/// x_NHd rotated by the tables' angles, or back where `inverse`: two of LibTorch's kernels for each half.
+inline Tensor rotate_by_halves(const Tensor& x_NHd, const Tensor& cos_Nd, const Tensor& sin_Nd, bool inverse,
+                               at::ScalarType out_type) {
+  const Tensor out = at::empty(x_NHd.sizes(), x_NHd.options().dtype(out_type));
+  const auto a = x_NHd.chunk(2, -1), to = out.chunk(2, -1);
+  const Tensor cos = cos_Nd.chunk(2, -1)[0].unsqueeze(1), sin = sin_Nd.chunk(2, -1)[0].unsqueeze(1);
+  const double sign = inverse ? -1 : 1;
+  Tensor first = to[0], second = to[1];
+  at::addcmul_out(first, a[0] * cos, a[1], sin, -sign);
+  at::addcmul_out(second, a[1] * cos, a[0], sin, sign);
+  return out;
+}
+
+/// The same in one kernel on the CPU.
 inline Tensor rotate(const Tensor& x_NHd, const Tensor& cos_Nd, const Tensor& sin_Nd, bool inverse,
                      at::ScalarType out_type) {
+  if (!x_NHd.is_cpu()) return rotate_by_halves(x_NHd, cos_Nd, sin_Nd, inverse, out_type);
   const Tensor held = x_NHd.contiguous(), out = at::empty(x_NHd.sizes(), x_NHd.options().dtype(out_type));
   const std::int64_t heads = x_NHd.size(1), width = x_NHd.size(2), half = width / 2;
   const float *cos = cos_Nd.const_data_ptr<float>(), *sin = sin_Nd.const_data_ptr<float>();
@@ -57,7 +73,7 @@ struct Rotate : torch::autograd::Function<Rotate> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
-    check(!at::GradMode::is_enabled(), "apply_rope has no second derivatives on the CPU: use apply_rope_composed");
+    check(!at::GradMode::is_enabled(), "apply_rope has no second derivatives: use apply_rope_composed");
     const auto saved = ctx->get_saved_variables();
     const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
     return {rotate(grads[0], saved[0], saved[1], true, type), {}, {}, {}};
@@ -75,7 +91,7 @@ inline Tensor apply_rope(const Tensor& x_NHd, const RopeTables& tables, at::Scal
         {apply_rope(x_NHd.narrow(-1, 0, rotated), tables, out_type), x_NHd.narrow(-1, rotated, others).to(out_type)},
         -1);
   const Tensor halves_NHd = tables.interleaved ? x_NHd.unflatten(-1, {-1, 2}).transpose(-2, -1).flatten(-2) : x_NHd;
-  if (!takes_vectorized(x_NHd) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
+  if (!takes_vectorized(x_NHd.scalar_type()) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
     return apply_rope_composed(halves_NHd, tables, out_type);
   return detail::Rotate::apply(halves_NHd, tables.cos_Nd.contiguous(), tables.sin_Nd.contiguous(), out_type);
 }
