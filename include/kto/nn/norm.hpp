@@ -3,8 +3,6 @@
 // backward pass and writes the type that is asked for, and the same from LibTorch's operators, its oracle.
 #pragma once
 
-#include <ATen/ops/_fused_rms_norm.h>
-
 #include <cmath>
 
 #include "kto/core/vectorized.hpp"

@@ -2,8 +2,6 @@
 // Turns queries and keys by their positions' angles: one kernel, and the same from LibTorch's operators, its oracle.
 #pragma once
 
-#include <ATen/ops/addcmul.h>
-
 #include "kto/core/vectorized.hpp"
 #include "kto/nn/rope.hpp"
 

@@ -2,8 +2,6 @@
 // AdamW (arXiv:1711.05101) with LibTorch's fused kernel. Moments have the dtype of their parameters.
 #pragma once
 
-#include <ATen/ops/_foreach_add.h>
-
 #include <vector>
 
 #include "kto/optim/concept.hpp"

@@ -3,8 +3,6 @@
 // pass creates them, in memory of activations that it no longer needs, and the update frees them.
 #pragma once
 
-#include <ATen/ops/_foreach_norm.h>
-
 #include <algorithm>
 #include <functional>
 #include <map>

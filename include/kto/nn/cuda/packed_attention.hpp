@@ -4,12 +4,6 @@
 // oracle is causal_attention_composed.
 #pragma once
 
-#include <ATen/ops/_efficient_attention_backward.h>
-#include <ATen/ops/_efficient_attention_forward.h>
-#include <ATen/ops/_flash_attention_backward.h>
-#include <ATen/ops/_flash_attention_forward.h>
-#include <ATen/ops/_fused_sdp_choice.h>
-
 #include <memory>
 #include <optional>
 #include <tuple>

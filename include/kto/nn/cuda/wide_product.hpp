@@ -2,8 +2,6 @@
 // Products of narrow matrices with float32 results, which LibTorch has on CUDA alone.
 #pragma once
 
-#include <ATen/ops/mm.h>
-
 #include "kto/core/torch.hpp"
 
 namespace kto::detail {
