@@ -2,7 +2,7 @@
 # The additional dependency of kto::kto: LibTorch, as kto::torch, marked SYSTEM so that its headers cause no warnings in
 # the user's build. Included together with KtoDependencies.cmake. LibTorch is searched in Torch_DIR and CMAKE_PREFIX_PATH,
 # then in the torch package of KTO_PYTHON or of the active python3. The config of a CUDA build requires the CUDA toolkit:
-# without nvcc, or with KTO_NVCC=OFF, only its CPU part is used.
+# without nvcc, or with KTO_NVCC=OFF, the config in torch_cpu/ serves in its place.
 #
 #   cmake [-DKTO_PYTHON=...] -P KtoTorch.cmake      prints the folder of the TorchConfig.cmake that would be used
 include(${CMAKE_CURRENT_LIST_DIR}/KtoPython.cmake)
@@ -46,11 +46,11 @@ if(NOT TARGET torch AND NOT CMAKE_DISABLE_FIND_PACKAGE_Torch)
     find_program(KTO_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
     mark_as_advanced(KTO_NVCC)
     if(KTO_NVCC)
-      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, using the toolkit of ${KTO_NVCC} (KTO_NVCC=OFF: only its CPU part)")
+      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, using the toolkit of ${KTO_NVCC} (KTO_NVCC=OFF: without it)")
     else()
-      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, but there is no CUDA toolkit (nvcc): using only its CPU part")
+      message(STATUS "kto: ${kto_torch_root} is a CUDA build of LibTorch, but there is no CUDA toolkit (nvcc): using it without")
       set(kto_torch_dir ${CMAKE_CURRENT_LIST_DIR}/torch_cpu)
-      set(TORCH_INSTALL_PREFIX ${kto_torch_root} CACHE PATH "Folder of the LibTorch whose CPU half is used" FORCE)
+      set(TORCH_INSTALL_PREFIX ${kto_torch_root} CACHE PATH "Folder of the LibTorch that is used" FORCE)
     endif()
   endif()
   if(kto_torch_dir)
@@ -59,6 +59,9 @@ if(NOT TARGET torch AND NOT CMAKE_DISABLE_FIND_PACKAGE_Torch)
   find_package(Torch QUIET)
   if(Torch_FOUND AND NOT kto_FIND_QUIETLY)
     message(STATUS "kto: using LibTorch in ${Torch_DIR}")
+    if(kto_torch_dir STREQUAL "${CMAKE_CURRENT_LIST_DIR}/torch_cpu" AND NOT TORCH_CUDA_LIBRARIES)
+      message(STATUS "kto: only its CPU part: KTO_CUDA is off, or NVIDIA's libraries are not beside it (pip install torch brings them)")
+    endif()
   endif()
 endif()
 

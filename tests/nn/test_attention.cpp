@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocked attention against LibTorch's operators in float64: outputs and gradients, over lengths around a block,
-// grouped heads, widths, windows, prefixes in the row and kept from another one.
+// The kernels of attention against LibTorch's operators in float64: outputs and gradients, over lengths around a block,
+// grouped heads, widths, windows, prefixes in the row and kept from another one. Those for a GPU run where there is one.
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/diff.h>
 #include <ATen/ops/randn.h>
 
 #include "catch.hpp"
@@ -74,8 +76,9 @@ void check_problem(const Problem& problem, std::optional<std::int64_t> window, d
   }
 }
 
-TEST_CASE("blocked attention is attention", "[attention]") {
-  at::manual_seed(3);
+/// Calls visit(problem, window) for all shapes and kinds of segments.
+template <class Visit>
+void for_problems(const Visit& visit) {
   using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
   for (const auto& [heads, kv_heads, width] :
        {Shape{2, 2, 16}, Shape{6, 2, 64}, Shape{3, 1, 48}, Shape{2, 1, 96}, Shape{4, 4, 128}})
@@ -83,27 +86,96 @@ TEST_CASE("blocked attention is attention", "[attention]") {
          {std::optional<std::int64_t>(), std::optional<std::int64_t>(1), std::optional<std::int64_t>(65),
           std::optional<std::int64_t>(100)}) {
       CAPTURE(heads, kv_heads, width, window.value_or(0));
-      check_problem(make_problem({{.begin = 0, .length = 1},
-                                  {.begin = 1, .length = 63},
-                                  {.begin = 64, .length = 64},
-                                  {.begin = 128, .length = 65},
-                                  {.begin = 193, .length = 200}},
-                                 heads, kv_heads, width),
-                    window);
+      visit(make_problem({{.begin = 0, .length = 1},
+                          {.begin = 1, .length = 63},
+                          {.begin = 64, .length = 64},
+                          {.begin = 128, .length = 65},
+                          {.begin = 193, .length = 200}},
+                         heads, kv_heads, width),
+            window);
       // A prompt of 70 tokens with two completions, a row of its own, a prompt with one completion.
-      check_problem(make_problem({{.begin = 0, .length = 70},
-                                  {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
-                                  {.begin = 100, .length = 90, .prefix_begin = 0, .prefix_length = 70},
-                                  {.begin = 190, .length = 20},
-                                  {.begin = 210, .length = 5},
-                                  {.begin = 215, .length = 66, .prefix_begin = 210, .prefix_length = 5}},
-                                 heads, kv_heads, width),
-                    window);
-      check_problem(make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130},
-                                  {.begin = 40, .length = 70, .prefix_begin = 0, .prefix_length = 1}},
-                                 heads, kv_heads, width, 140),
-                    window);
+      visit(make_problem({{.begin = 0, .length = 70},
+                          {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                          {.begin = 100, .length = 90, .prefix_begin = 0, .prefix_length = 70},
+                          {.begin = 190, .length = 20},
+                          {.begin = 210, .length = 5},
+                          {.begin = 215, .length = 66, .prefix_begin = 210, .prefix_length = 5}},
+                         heads, kv_heads, width),
+            window);
+      visit(make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130},
+                          {.begin = 40, .length = 70, .prefix_begin = 0, .prefix_length = 1}},
+                         heads, kv_heads, width, 140),
+            window);
     }
+}
+
+TEST_CASE("blocked attention is attention", "[attention]") {
+  at::manual_seed(3);
+  for_problems([](const Problem& problem, std::optional<std::int64_t> window) { check_problem(problem, window); });
+}
+
+/// Attention of each segment to the keys that a PackedLayout gathers for it: what the kernels for a GPU compute.
+Tensor attention_by_layout(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
+                           const AttentionForm& form, const KeysValues& prefix) {
+  const auto layout = detail::packed_layout(segments, !prefix.k_NKd.defined(), q.device());
+  CHECK(layout == detail::packed_layout(segments, !prefix.k_NKd.defined(), q.device()));
+  const Tensor keys = layout->gathered(k, prefix.k_NKd), values = layout->gathered(v, prefix.v_NKd);
+  const auto parts = [](const Tensor& x, const Tensor& starts) {
+    const Tensor sizes = starts.diff().to(at::kLong);
+    const auto* data = sizes.const_data_ptr<std::int64_t>();
+    return x.split_with_sizes(std::vector<std::int64_t>(data, data + sizes.numel()));
+  };
+  const auto q_parts = parts(q, layout->query_starts), k_parts = parts(keys, layout->key_starts),
+             v_parts = parts(values, layout->key_starts);
+  std::vector<Tensor> out;
+  for (std::size_t s = 0; s < q_parts.size(); ++s) {
+    CHECK(q_parts[s].size(0) <= layout->longest_query);
+    CHECK(k_parts[s].size(0) <= layout->longest_key);
+    out.push_back(detail::attend(q_parts[s], k_parts[s], v_parts[s], form));
+  }
+  return at::cat(out);
+}
+
+TEST_CASE("a packed layout gathers the keys of each segment and adds up their gradients", "[attention]") {
+  at::manual_seed(8);
+  for_problems([](const Problem& given, std::optional<std::int64_t> window) {
+    const Problem problem = given.as(at::kDouble);
+    const auto expected = run(causal_attention_composed, problem, window),
+               got = run(attention_by_layout, problem, window);
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::allclose(got[i], expected[i], 1e-10, 1e-10));
+    const auto layout = detail::packed_layout(problem.segments, !problem.prefix.k_NKd.defined(), at::kCPU);
+    const Tensor keys = layout->gathered(problem.k_NKd, problem.prefix.k_NKd);
+    const Tensor grad = at::randn(keys.sizes(), keys.options().requires_grad(false));
+    const std::int64_t kept = problem.prefix.k_NKd.defined() ? problem.prefix.k_NKd.size(0) : 0;
+    CHECK(at::allclose(
+        layout->scattered(grad, problem.k_NKd.size(0), kept),
+        keys.requires_grad() && keys.grad_fn() ? torch::autograd::grad({keys}, {problem.k_NKd}, {grad})[0] : grad));
+  });
+}
+
+TEST_CASE("attention on a GPU is attention", "[attention][gpu]") {
+  if (!at::hasCUDA()) return;
+  at::manual_seed(9);
+  for_problems([](const Problem& problem, std::optional<std::int64_t> window) {
+    const auto expected = run(causal_attention_composed, problem.as(at::kDouble), window);
+    for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble}) {
+      Problem on_gpu = problem;
+      for (Tensor* tensor : {&on_gpu.q_NHd, &on_gpu.k_NKd, &on_gpu.v_NKd, &on_gpu.weight_NHd, &on_gpu.prefix.k_NKd,
+                             &on_gpu.prefix.v_NKd})
+        if (tensor->defined()) *tensor = tensor->to(at::kCUDA);
+      const Problem typed = on_gpu.as(type);
+      const auto kernel = detail::packed_kernel(typed.q_NHd, typed.k_NKd, typed.v_NKd, window.has_value());
+      CHECK((kernel == detail::PackedKernel::none) == (type == at::kDouble || (type == at::kFloat && window)));
+      const auto got = run(causal_attention, typed, window);
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        const Tensor difference = (got[i].cpu().to(at::kDouble) - expected[i]).abs();
+        CAPTURE(type, i, difference.max().item<double>());
+        REQUIRE(got[i].scalar_type() == type);
+        const double scale = std::max(1.0, expected[i].abs().max().item<double>());
+        CHECK(difference.max().item<double>() <= scale * (wide_type(type) == type ? 2e-5 : 2e-2));
+      }
+    }
+  });
 }
 
 TEST_CASE("blocked attention takes values of another width", "[attention]") {

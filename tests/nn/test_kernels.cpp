@@ -101,6 +101,11 @@ TEST_CASE("a norm is its composition", "[kernels]") {
       if (spec.has_bias) inputs.push_back(exact({x.size(-1)}));
       CAPTURE(spec.is_layer_norm, spec.offset, spec.has_weight, spec.has_bias, x.sizes());
       check_kernel(norm(normalized), norm(normalized_composed), inputs, 1);
+      const auto fused = [](const NormSpec& of, const Norm& from, const Tensor& rows, at::ScalarType type) {
+        return rms_norm_fused(rows, from.weight_D + of.offset, of.eps, type);
+      };
+      if (!spec.is_layer_norm && spec.has_weight && !spec.has_bias && weight.size() == 1)
+        check_kernel(norm(fused), norm(normalized_composed), inputs, 1);
     };
     for (const auto& [tokens, width] : sizes) {
       if (width == 1 && spec.is_layer_norm) continue;  // always 0
@@ -130,6 +135,11 @@ TEST_CASE("apply_rope is its composition", "[kernels]") {
             };
           };
           check_kernel(rope(apply_rope), rope(apply_rope_composed), {exact({tokens, 4, rotated + others})}, 1);
+          for (const bool inverse : {false, true}) {
+            const Tensor x = exact({tokens, 3, rotated + others}).to(at::kFloat);
+            CHECK(at::allclose(detail::rotate_by_halves(x, tables(at::kFloat), inverse, at::kFloat),
+                               detail::rotate(x, tables(at::kFloat), inverse, at::kFloat), 1e-5, 1e-6));
+          }
         }
 }
 
@@ -275,7 +285,7 @@ TEST_CASE("the scopes around a forward pass hold in its backward pass, on whatev
       Tensor total = at::zeros({});
       for (const Tensor& out : blocks({.norm = layer_norm}, in, at::kBFloat16))
         total = total + out.to(at::kFloat).square().sum();
-      return total;
+      return Tensors{total};
     };
     int num_gathered = 0;  // gradients that autograd gathers
     for (const Tensor& weight : weights)
@@ -285,7 +295,7 @@ TEST_CASE("the scopes around a forward pass hold in its backward pass, on whatev
     const Tensor hidden_ND = leaves[0] + embed(table, ids_N);
     const Tensor logp_C =
         chunked_token_scores(hidden_ND.to(at::kBFloat16), {.weight_VD = head}, targets_N, false).logp_C;
-    const Tensor total = (recompute ? recomputed(layer, hidden_ND, weights) : layer(hidden_ND)) + logp_C.sum();
+    const Tensor total = (recompute ? recomputed(layer, hidden_ND, weights) : layer(hidden_ND))[0] + logp_C.sum();
     // What is cast once does not see that weights of another type change; they must not, outside of this test.
     for (const std::size_t i : {2U, 4U, 5U, 6U, 10U})
       if (elsewhere) leaves[i].variable_data().zero_();
@@ -411,8 +421,8 @@ TEST_CASE("a tile of logits gives the scores and the gradient of its composition
         detail::add_tile_composed(expected, tile_cv.to(at::kDouble), target_c, first);
       }
       const auto parts = [&](const detail::RunningScores& scores) {
-        Tensors out{scores.target_logit_c, scores.max_c, scores.exp_sum_c};
-        if (statistics) out.insert(out.end(), {scores.exp_logit_sum_c, scores.logit_sum_c});
+        Tensors out{scores.target_logit_c, scores.exp_sum_c.log() + scores.max_c};
+        if (statistics) out.insert(out.end(), {scores.exp_logit_sum_c / scores.exp_sum_c, scores.logit_sum_c});
         return out;
       };
       check_close(parts(got), parts(expected), at::kFloat);

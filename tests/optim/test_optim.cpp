@@ -35,6 +35,9 @@ TEST_CASE("flat parameters: views that keep their values and gather their gradie
   CHECK(at::equal(model.weight.grad(), want));
   CHECK(flat.grad_norm().item<double>() ==
         Approx(std::sqrt((want.square().sum() + want_norm.square().sum()).item<double>())).epsilon(1e-14));
+  CHECK(flat.sum_of_squares_on_device(flat.groups[0]).item<double>() +
+            flat.sum_of_squares_on_device(flat.groups[1]).item<double>() ==
+        Approx((want.square().sum() + want_norm.square().sum()).item<double>()).epsilon(1e-14));
   flat.groups[0].values.mul_(2);
   flat.groups[1].values.mul_(2);
   CHECK(at::allclose(model.weight, before * 2));

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "kto/collate/parts.hpp"
-#include "kto/core/torch.hpp"
+#include "kto/core/device.hpp"
 #include "kto/data/example.hpp"
 
 namespace kto {
@@ -82,12 +82,12 @@ struct Batch {
   std::vector<Pick> picks;  ///< the rows it was made of, for references that look values up, and for messages
 };
 
-/// The same on `device`; no copy where it is there already.
+/// The same on `device`; no copy where it is there already. Nothing waits for the device.
 inline Sequences to_device(Sequences sequences, at::Device device) {
   for (Sequences& prompts : sequences.encoder) prompts = to_device(std::move(prompts), device);
   for (Tensor* tensor :
        {&sequences.ids_N, &sequences.position_N, &sequences.predict_C, &sequences.target_C, &sequences.row_C})
-    *tensor = tensor->to(device);
+    *tensor = to_device(*tensor, device);
   return sequences;
 }
 inline Batch to_device(Batch batch, at::Device device) {
@@ -97,7 +97,7 @@ inline Batch to_device(Batch batch, at::Device device) {
     batch.shared->rows = to_device(std::move(batch.shared->rows), device);
     if (batch.shared->kl_tails) batch.shared->kl_tails = to_device(std::move(*batch.shared->kl_tails), device);
   }
-  batch.sign_B = batch.sign_B.to(device);
+  batch.sign_B = to_device(batch.sign_B, device);
   return batch;
 }
 

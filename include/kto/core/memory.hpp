@@ -40,6 +40,17 @@ inline MemoryUse memory_use() {
 /// Resets the peak to the current value, if the system can (Linux).
 inline void reset_memory_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
+/// The same of the tensors on `device`, which is not the CPU.
+inline MemoryUse device_memory_use(at::Device device) {
+  const auto stats =
+      at::getDeviceAllocator(device.type())->getDeviceStats(std::max<at::DeviceIndex>(0, device.index()));
+  const auto& bytes = stats.allocated_bytes[0];  // of all pools
+  return {.resident = bytes.current, .peak = bytes.peak};
+}
+inline void reset_device_memory_peak(at::Device device) {
+  at::getDeviceAllocator(device.type())->resetPeakStats(std::max<at::DeviceIndex>(0, device.index()));
+}
+
 /// Returns unused memory that is cached for `device` to the system.
 inline void release_cached_memory(at::Device device) {
   if (!device.is_cpu()) return at::getDeviceAllocator(device.type())->emptyCache();

@@ -11,6 +11,7 @@
 
 #include "kto/logprob/bf16_logits.hpp"
 #include "kto/logprob/tile.hpp"
+#include "kto/nn/cuda/wide_product.hpp"
 #include "kto/nn/weight_grad.hpp"
 
 namespace kto {
@@ -18,8 +19,10 @@ namespace kto {
 // Shapes: C scored tokens, V vocabulary, D width; c a block of C, v a slice of V.
 
 struct ChunkedOptions {
-  std::int64_t block_tokens = 4096;                    ///< at most this many tokens per tile
-  std::int64_t tile_elements = std::int64_t{1} << 21;  ///< logits per tile: 8 MiB in float32
+  std::int64_t block_tokens = 4096;  ///< at most this many tokens per tile
+  /// Logits per tile, in float32. On the CPU 8 MiB, which stay in a cache; else 256 MiB, or starting kernels would take
+  /// longer than running them.
+  std::optional<std::int64_t> tile_elements = std::nullopt;
 };
 
 namespace detail {
@@ -39,9 +42,11 @@ struct Tiling {
   }
 };
 
-inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, const ChunkedOptions& options) {
+inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, at::Device device,
+                          const ChunkedOptions& options) {
+  const std::int64_t elements = options.tile_elements.value_or(std::int64_t{1} << (device.is_cpu() ? 21 : 26));
   const std::int64_t block = std::clamp<std::int64_t>(num_tokens, 1, std::max<std::int64_t>(1, options.block_tokens));
-  return {num_tokens, vocabulary, block, std::clamp<std::int64_t>(options.tile_elements / block, 1, vocabulary)};
+  return {num_tokens, vocabulary, block, std::clamp<std::int64_t>(elements / block, 1, vocabulary)};
 }
 
 /// The head for a set of tokens, in the dtype of their states; logits are float32 or wider. If the dtype is narrower
@@ -50,7 +55,7 @@ inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, cons
 struct TileHead {
   Tensor weight_VD, bias_V;
   at::ScalarType type;
-  bool keeps_sums;  ///< use bf16_logits, in both passes, whatever the weight is cast to
+  bool keeps_sums;  ///< float32 logits of narrower states, in both passes, whatever the weight is cast to
   double scale, soft_cap;
 
   TileHead(const WeightUse& use, const Tensor& hidden_CD, const Tensor& weight, const Tensor& bias, double scale_in,
@@ -58,7 +63,7 @@ struct TileHead {
       : weight_VD(use.casts ? use.cast(weight, hidden_CD.scalar_type()) : weight.detach()),
         bias_V(bias.defined() ? use.cast(bias, hidden_CD.scalar_type()) : bias),
         type(hidden_CD.scalar_type()),
-        keeps_sums(takes_bf16_logits(hidden_CD, weight_VD)),
+        keeps_sums(takes_bf16_logits(hidden_CD, weight_VD) || takes_wide_product(hidden_CD)),
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
@@ -78,7 +83,7 @@ struct TileHead {
     const Tensor bias_v = bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V;
     Tensor logits_cv;
     if (keeps_sums) {
-      logits_cv = bf16_logits(hidden_cD, weight_vD);
+      logits_cv = hidden_cD.is_cpu() ? bf16_logits(hidden_cD, weight_vD) : wide_product(hidden_cD, weight_vD);
       if (bias_v.defined()) logits_cv.add_(bias_v);
     } else {
       logits_cv = matmul_transposed(hidden_cD, weight_vD.to(type), bias_v).to(wide(hidden_cD));
@@ -195,7 +200,7 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
 /// entropy and mean logit. Gradients flow to hidden_CD and to the head's weight and bias.
 inline TokenScores chunked_token_scores(const Tensor& hidden_CD, const Head& head, const Tensor& target_C,
                                         bool statistics, const ChunkedOptions& options = {}) {
-  const auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), options);
+  const auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), hidden_CD.device(), options);
   const auto out = detail::ChunkedTokenScores::apply(hidden_CD, head.weight_VD, head.bias_V, target_C, head.scale,
                                                      head.soft_cap, statistics, tiling.block, tiling.slice);
   if (!statistics) return {.logp_C = out[0], .entropy_C = {}, .mean_logit_C = {}};

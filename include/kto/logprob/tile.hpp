@@ -17,7 +17,7 @@ namespace kto::detail {
 /// The running statistics of a block's distributions after some slices, one number per token.
 struct RunningScores {
   Tensor target_logit_c;    ///< 0 until the target's slice is reached
-  Tensor max_c, exp_sum_c;  ///< maximum m, and sum of exp(z - m)
+  Tensor max_c, exp_sum_c;  ///< a number m near the maximum, and sum of exp(z - m)
   Tensor exp_logit_sum_c;   ///< sum of exp(z - m) z; undefined without statistics
   Tensor logit_sum_c;       ///< sum of z; likewise
 
@@ -76,13 +76,16 @@ inline void set_targets(const Tensor& logits_cv, const Tensor& logit_c, const Te
 inline void add_tile_composed(RunningScores& scores, const Tensor& logits_cv, const Tensor& target_c,
                               std::int64_t first) {
   const TargetsInSlice at(target_c, first, logits_cv.size(1));
-  scores.target_logit_c.add_(logits_cv.gather(-1, at.column_c1).squeeze(-1) * at.inside_c);
-  const Tensor max_c = at::maximum(scores.max_c, logits_cv.amax(-1));
-  const Tensor exp_cv = (logits_cv - max_c.unsqueeze(-1)).exp_();
-  const Tensor shrink_c = (scores.max_c - max_c).exp_();
-  scores.exp_sum_c.mul_(shrink_c).add_(exp_cv.sum(-1));
+  const auto column_of = [&](const Tensor& tensor_cv) { return tensor_cv.gather(-1, at.column_c1).squeeze(-1); };
+  // One kernel reads the tile for its log-probs; they give the rest of the slice's statistics.
+  const Tensor logp_cv = at::log_softmax(logits_cv, -1), logit_c = column_of(logits_cv);
+  const Tensor log_sum_c = logit_c - column_of(logp_cv), max_c = at::maximum(scores.max_c, log_sum_c);
+  const Tensor shrink_c = (scores.max_c - max_c).exp_(), share_c = (log_sum_c - max_c).exp_();
+  scores.target_logit_c.add_(logit_c * at.inside_c);
+  scores.exp_sum_c.mul_(shrink_c).add_(share_c);
   if (scores.logit_sum_c.defined()) {
-    scores.exp_logit_sum_c.mul_(shrink_c).add_((logits_cv * exp_cv).sum(-1));
+    const Tensor mean_logit_c = log_sum_c + logp_cv.exp().mul_(logp_cv).sum(-1);  // under the slice's distribution
+    scores.exp_logit_sum_c.mul_(shrink_c).add_(share_c * mean_logit_c);
     scores.logit_sum_c.add_(logits_cv.sum(-1));
   }
   scores.max_c.copy_(max_c);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention within the segments of a row: the kernel of blocked_attention.hpp where it serves, else LibTorch's
-// scaled_dot_product_attention, for any device and type and twice differentiable, which is also the kernel's oracle.
+// Causal attention within the segments of a row: the kernels of cpu/ and cuda/ where they serve, else LibTorch's
+// scaled_dot_product_attention, for any device and type and twice differentiable, which is also the kernels' oracle.
 #pragma once
 
 #include <limits>
@@ -9,6 +9,7 @@
 
 #include "kto/nn/alibi.hpp"
 #include "kto/nn/cpu/blocked_attention.hpp"
+#include "kto/nn/cuda/packed_attention.hpp"
 
 namespace kto {
 
@@ -116,9 +117,14 @@ inline Tensor causal_attention(const Tensor& q_NHd, const Tensor& k_NKd, const T
                                const KeysValues& prefix = {}) {
   if (detail::is_next_token(q_NHd, segments, prefix))
     return detail::attend_next_token(q_NHd, k_NKd, v_NKd, prefix, segments[0], form);
-  if (!detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
-    return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
-  return detail::blocked_attention(q_NHd, k_NKd, v_NKd, prefix, segments, form);
+  if (detail::takes_blocked_attention(q_NHd, k_NKd, v_NKd))
+    return detail::blocked_attention(q_NHd, k_NKd, v_NKd, prefix, segments, form);
+  const bool is_plain =
+      form.soft_cap == 0 && !form.alibi && !form.sinks_H.defined() && v_NKd.size(-1) == q_NHd.size(-1);
+  if (is_plain)
+    if (auto out = detail::packed_attention(q_NHd, k_NKd, v_NKd, prefix, segments, form.window, form.scale))
+      return *out;
+  return causal_attention_composed(q_NHd, k_NKd, v_NKd, segments, form, prefix);
 }
 
 }  // namespace kto

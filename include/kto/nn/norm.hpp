@@ -30,6 +30,16 @@ inline Tensor normalized_composed(const NormSpec& spec, const Norm& norm, const 
   return out.to(out_type);
 }
 
+/// The same by LibTorch's own kernel, which a device has for it.
+inline Tensor rms_norm_fused(const Tensor& x, const Tensor& weight_D, double eps, at::ScalarType out_type) {
+  const at::ScalarType type = wide_type(x.scalar_type());
+  const bool is_wide = x.scalar_type() == type;  // else x is rounded before it meets the weight
+  const Tensor weight = weight_D.to(type);
+  const Tensor normed =
+      std::get<0>(at::_fused_rms_norm(x.to(type), {x.size(-1)}, is_wide ? std::optional(weight) : std::nullopt, eps));
+  return (is_wide ? normed : weight * normed.to(x.scalar_type())).to(out_type);
+}
+
 namespace detail {
 
 /// A norm as the kernel reads it: `factor` is weight + offset, or ones.
@@ -201,6 +211,8 @@ struct Normalized : torch::autograd::Function<Normalized> {
 /// The norm of x, of `out_type`. As in transformers the x that an RMSNorm divided is rounded to its own type before it
 /// meets the weight.
 inline Tensor normalized(const NormSpec& spec, const Norm& norm, const Tensor& x, at::ScalarType out_type) {
+  if (!x.is_cpu() && !spec.is_layer_norm && spec.has_weight && !spec.has_bias && norm.weight_D.dim() == 1)
+    return rms_norm_fused(x, spec.offset == 0 ? norm.weight_D : norm.weight_D + spec.offset, spec.eps, out_type);
   if (!takes_vectorized(x) || !takes_vectorized(out_type) || x.numel() == 0)
     return normalized_composed(spec, norm, x, out_type);
   const auto used = [](bool has, const Tensor& parameter) { return has ? std::optional(parameter) : std::nullopt; };

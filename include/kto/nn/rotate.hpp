@@ -21,8 +21,28 @@ inline Tensor apply_rope_composed(const Tensor& x_NHd, const RopeTables& tables,
 
 namespace detail {
 
-/// x_NHd rotated by the tables' angles; or back, where `inverse`, the pairs too. Rows of x may lie apart.
+/// x_NHd rotated by the tables' angles, or back where `inverse`, from LibTorch's operators: two kernels for each half.
+inline Tensor rotate_by_halves(const Tensor& x_NHd, const RopeTables& tables, bool inverse, at::ScalarType out_type) {
+  const std::int64_t rotated = tables.cos_Nd.size(-1), others = x_NHd.size(-1) - rotated;
+  const Tensor out = at::empty(x_NHd.sizes(), x_NHd.options().dtype(out_type));
+  const auto halves = [&](const Tensor& all, bool are_neighbours) {
+    const Tensor turning = all.narrow(-1, 0, rotated);
+    return are_neighbours ? turning.unflatten(-1, {-1, 2}).unbind(-1) : turning.chunk(2, -1);
+  };
+  const auto from = halves(x_NHd, tables.interleaved && !inverse), to = halves(out, tables.interleaved && inverse);
+  const auto first_half = [&](const Tensor& table_Nd) { return table_Nd.narrow(-1, 0, rotated / 2).unsqueeze(1); };
+  const Tensor cos = first_half(tables.cos_Nd), sin = first_half(tables.sin_Nd);
+  const double sign = inverse ? -1 : 1;
+  Tensor first = to[0], second = to[1];
+  at::addcmul_out(first, from[0] * cos, from[1], sin, -sign);
+  at::addcmul_out(second, from[1] * cos, from[0], sin, sign);
+  if (others > 0) out.narrow(-1, rotated, others).copy_(x_NHd.narrow(-1, rotated, others));
+  return out;
+}
+
+/// The same in one kernel on the CPU. Rows of x may lie apart.
 inline Tensor rotate(const Tensor& x_NHd, const RopeTables& tables, bool inverse, at::ScalarType out_type) {
+  if (!x_NHd.is_cpu()) return rotate_by_halves(x_NHd, tables, inverse, out_type);
   const Tensor held = x_NHd.stride(-1) == 1 ? x_NHd : x_NHd.contiguous(),
                out = at::empty(x_NHd.sizes(), x_NHd.options().dtype(out_type));
   const std::int64_t heads = x_NHd.size(1), width = x_NHd.size(2), rotated = tables.cos_Nd.size(-1), half = rotated / 2;
@@ -74,7 +94,7 @@ struct Rotate : torch::autograd::Function<Rotate> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
-    check(!at::GradMode::is_enabled(), "apply_rope has no second derivatives on the CPU: use apply_rope_composed");
+    check(!at::GradMode::is_enabled(), "apply_rope has no second derivatives: use apply_rope_composed");
     const auto saved = ctx->get_saved_variables();
     const auto type = static_cast<at::ScalarType>(ctx->saved_data["type"].toInt());
     return {
@@ -87,7 +107,7 @@ struct Rotate : torch::autograd::Function<Rotate> {
 /// Rotates the first coordinates of x_NHd, as many as the tables have; the others stay. The result has `out_type`. Where
 /// pairs are interleaved it has their first coordinates in front of their second ones: scores do not depend on the order.
 inline Tensor apply_rope(const Tensor& x_NHd, const RopeTables& tables, at::ScalarType out_type) {
-  if (!takes_vectorized(x_NHd) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
+  if (!takes_vectorized(x_NHd.scalar_type()) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
     return apply_rope_composed(x_NHd, tables, out_type);
   return detail::Rotate::apply(x_NHd, tables.cos_Nd.contiguous(), tables.sin_Nd.contiguous(), tables.interleaved,
                                out_type);

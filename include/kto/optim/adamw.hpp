@@ -51,7 +51,6 @@ struct AdamW {
       for (const FlatSlice& slice : group.slices) {
         const Moments& own = moments[next++];
         if (!slice.parameter.grad().defined()) continue;
-        own.num_steps.add_(1);  // the kernel expects the number of this step; 0 would divide by zero
         values.push_back(slice.view(group.values));
         grads.push_back(slice.parameter.grad().contiguous());
         first.push_back(own.first);
@@ -59,6 +58,7 @@ struct AdamW {
         num_steps.push_back(own.num_steps);
       }
       if (values.empty()) continue;
+      at::_foreach_add_(num_steps, 1);  // the kernel expects the number of this step; 0 would divide by zero
       at::_fused_adamw_(values, grads, first, second, {}, num_steps, update.learning_rate, beta1, beta2,
                         group.decay ? weight_decay : 0.0, epsilon, /*amsgrad=*/false, /*maximize=*/false, divisor);
     }

@@ -58,6 +58,10 @@ struct FlatParameters {
     Tensor sum;
     const auto add = [&](const Tensor& squares) { sum = sum.defined() ? sum + squares.to(sum.device()) : squares; };
     for (const FlatGroup& group : groups) {
+      if (!group.values.is_cpu()) {
+        add(sum_of_squares_on_device(group));
+        continue;
+      }
       std::vector<Tensor> small;  // norms and biases: one sum for all
       for (const FlatSlice& slice : group.slices) {
         const Tensor& grad = slice.parameter.grad();
@@ -70,6 +74,16 @@ struct FlatParameters {
       if (!small.empty()) add(sum_of_squares(at::cat(small)));
     }
     return sum.defined() ? sum.sqrt() : at::zeros({}, at::kDouble);
+  }
+
+  /// The sum of squares of a group's gradients, in few kernels, which sum in float32 and by tree.
+  static Tensor sum_of_squares_on_device(const FlatGroup& group) {
+    std::vector<Tensor> grads;
+    for (const FlatSlice& slice : group.slices)
+      if (slice.parameter.grad().defined()) grads.push_back(slice.parameter.grad());
+    if (grads.empty()) return at::zeros({}, group.values.options().dtype(at::kDouble));
+    const auto type = wide_type(group.values.scalar_type());
+    return at::stack(at::_foreach_norm(grads, 2, type)).to(at::kDouble).square_().sum();
   }
 
   /// The sum of squares of one gradient.

@@ -23,14 +23,18 @@ Optimizer make_optimizer(const TrainConfig& config) {
 
 class RunSetup {
  public:
-  explicit RunSetup(const TrainConfig& config)
+  RunSetup(const TrainConfig& config, at::Device device)
       : measures_memory_(!config.skip_memory_metrics),
+        device_(device),
         was_deterministic_(at::globalContext().deterministicAlgorithms()) {
     at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed differs from run to run
     if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     if (!measures_memory_) return;
     reset_memory_peak();
     start_ = memory_use();
+    if (device_.is_cpu()) return;
+    reset_device_memory_peak(device_);
+    device_start_ = device_memory_use(device_);
   }
   RunSetup(const RunSetup&) = delete;
   RunSetup& operator=(const RunSetup&) = delete;
@@ -40,16 +44,24 @@ class RunSetup {
   /// Empty if not requested.
   Json memory_metrics() const {
     if (!measures_memory_) return Json::object();
-    const MemoryUse end = memory_use();
-    return {
-        {"train_mem_cpu_alloc_delta", end.resident - start_.resident},
-        {"train_mem_cpu_peaked_delta", std::max<std::int64_t>(0, end.peak - std::max(start_.resident, end.resident))}};
+    Json out = Json::object();
+    const auto add = [&](const std::string& of, const MemoryUse& start, const MemoryUse& end) {
+      out["train_mem_" + of + "_alloc_delta"] = end.resident - start.resident;
+      out["train_mem_" + of + "_peaked_delta"] =
+          std::max<std::int64_t>(0, end.peak - std::max(start.resident, end.resident));
+    };
+    add("cpu", start_, memory_use());
+    if (device_.is_cpu()) return out;
+    out["init_mem_gpu_alloc_delta"] = device_start_.resident;  // the weights, before training
+    add("gpu", device_start_, device_memory_use(device_));
+    return out;
   }
 
  private:
   bool measures_memory_;
+  at::Device device_;
   bool was_deterministic_;
-  MemoryUse start_ = {};
+  MemoryUse start_ = {}, device_start_ = {};
 };
 
 }  // namespace kto

@@ -105,7 +105,7 @@ struct Trainer {
     check_settings<Loss>(config, feed, eval_sets);
     Run run{plan, learning_rate_of(config, plan.num_warmup_steps, plan.num_steps), LossScale(config.fp16),
             RunLog(config.logging_nan_inf_filter)};
-    const RunSetup setup(config);
+    const RunSetup setup(config, device_of(model));
     set_noise(model, config);
     check_policies(model, reference, config);
     TrainerState& state = run.state;

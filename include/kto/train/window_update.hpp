@@ -26,7 +26,9 @@ class WindowUpdate {
       : run_(run), config_(config), note_(std::move(note)), num_metrics_(run.log.metrics.size()) {
     in_place_.emplace();
     const auto is_small = [](const Batch& batch) { return batch.rows.num_tokens < CastOnce::enough_tokens; };
-    if (std::ranges::all_of(window, is_small)) casts_.emplace();  // no weight changes until it is gone
+    const bool on_device =
+        !window.empty() && !window.front().rows.ids_N.is_cpu();                // where each cast is a kernel to start
+    if (on_device || std::ranges::all_of(window, is_small)) casts_.emplace();  // no weight changes until it is gone
     run_.updates->begin(run_.log.learning_rate);
   }
 

@@ -16,15 +16,7 @@
 #include "kto/nn/cpu/bf16_attention.hpp"
 #include "kto/nn/cpu/token_attention.hpp"
 #include "kto/nn/kept.hpp"
-
-namespace kto {
-
-/// Keys and values of one layer for the tokens of a row, keys rotated by their positions.
-struct KeysValues {
-  Tensor k_NKd, v_NKd;
-};
-
-}  // namespace kto
+#include "kto/nn/keys_values.hpp"
 
 namespace kto::detail {
 

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""device_runs.py TRAIN_KTO CHAT SOURCE_ROOT DEVICE [JOBS]: whole runs, one for each path through the library, on DEVICE and on
+the CPU, whose logs must agree up to rounding; a resumed run; greedy replies. Prints the largest difference of each run, relative
+to the value where that is above 1. JOBS runs at a time. Standard library only."""
+import concurrent.futures
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+
+from paths import CONFIGURATIONS, FAMILIES
+from runs import Runs
+from tiny_model import make_adapter, make_model
+
+train_kto, chat, root, device = sys.argv[1:5]
+jobs = int(sys.argv[5]) if len(sys.argv) > 5 else 4
+STEPS = 4
+WIDER = {"hidden_size": 32, "head_dim": 16}  # what the kernels for a GPU take
+DRAWN = ("--lora_dropout", "--neftune_noise_alpha")  # the devices' random numbers differ
+NARROW = ("--bf16", "bfloat16")
+CPU_ONLY = ("adamw_8bit",)
+
+
+def difference(got, want, flags):
+    """The largest difference of two logs in units of their tolerance, and where; infinite if they have other entries. Adam
+    turns rounding noise in small gradients into whole steps, so bf16 gets much room, and later steps more."""
+    worst = (0.0, "")
+    if len(got) != len(want):
+        return math.inf, f"{len(got)} entries, expected {len(want)}"
+    narrow = any(flag in flags for flag in NARROW)
+    for a, b in zip(got, want):
+        tolerance = 0.25 if narrow else 5e-4 if b.get("step", 0) <= 2 else 2e-3
+        for key, value in b.items():
+            if not isinstance(value, (int, float)) or any(word in key for word in ("runtime", "per_second", "mem_")):
+                continue
+            if not isinstance(a.get(key), (int, float)) or not math.isfinite(a[key]):
+                return math.inf, f"step {b.get('step')}: {key} = {a.get(key)}, expected {value}"
+            off = abs(a[key] - value) / max(1.0, abs(value)) / tolerance
+            worst = max(worst, (off, f"step {b.get('step')}: {key} = {a[key]}, expected {value}"))
+    return worst
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    runs = Runs(train_kto, root, tmp)
+    model = make_model(runs.at("wider"), root, **WIDER)
+    known = {"OTHER": make_model(runs.at("other"), root, seed=2, **WIDER), "ADAPTER": make_adapter(runs.at("adapter"), model)}
+
+    def run(out, where, flags, folder):
+        environment = dict(runs.environment, XDG_CACHE_HOME=runs.at("cache-" + out))
+        command = runs.command(out, "--device", where, "--max_steps", str(STEPS), *(known.get(flag, flag) for flag in flags), model=folder)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+    def log_of(out):
+        with open(runs.at(out, "trainer_state.json"), encoding="utf-8") as file:
+            return json.load(file)["log_history"]
+
+    def both(name, flags, folder):
+        out = name.replace(" ", "_").replace(",", "")
+        on_cpu, on_device = run(out + "-cpu", "cpu", flags, folder), run(out + "-device", device, flags, folder)
+        if any(flag in flags for flag in CPU_ONLY) and device != "cpu":
+            return name, flags, None if on_cpu.returncode or on_device.returncode != 1 else "refused", on_device.stderr[-600:]
+        for result in (on_cpu, on_device):
+            if result.returncode:
+                return name, flags, None, result.stderr[-600:]
+        return name, flags, log_of(out + "-device"), log_of(out + "-cpu")
+
+    def resumed(name, flags):
+        out = "resumed_" + name
+        whole = run(out, device, ["--save_strategy", "steps", *flags], model)
+        if whole.returncode:
+            return name + ", resumed", flags, None, whole.stderr[-600:]
+        want = log_of(out)
+        for step in range(3, STEPS + 1):
+            subprocess.run(["rm", "-r", runs.at(out, f"checkpoint-{step}")], check=True)
+        result = run(out, device, ["--save_strategy", "steps", "--resume_from_checkpoint", "True", *flags], model)
+        if result.returncode:
+            return name + ", resumed", flags, None, result.stderr[-600:]
+        return name + ", resumed", flags, log_of(out), want
+
+    def replies(name, folder):
+        texts = []
+        for where in ("cpu", device):
+            reply = subprocess.run([chat, "--model_name_or_path", folder, "--device", where, "--max_new_tokens", "40", "--temperature", "0"],
+                                   input="rivers and mountains\nbecause\n", capture_output=True, text=True, env=runs.environment, timeout=300)
+            texts.append(reply.stdout if reply.returncode == 0 else reply.stderr[-300:])
+        return name + ", replies", texts
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        plain = ["--save_strategy", "no"]
+        futures = [pool.submit(both, name, [*(plain if name != "best" else ["--save_strategy", "steps"]), *flags], model)
+                   for name, flags in CONFIGURATIONS.items()]
+        for name, overrides in FAMILIES.items():
+            folder = make_model(runs.at("model-" + name), root, **{**WIDER, **overrides, "head_dim": 16})
+            futures.append(pool.submit(both, name, plain, folder))
+            futures.append(pool.submit(both, name + ", bf16, padded and recomputed",
+                                       [*plain, "--bf16", "--collator", "padded", "--gradient_checkpointing"], folder))
+            futures.append(pool.submit(replies, name, folder))
+        futures += [pool.submit(resumed, name, CONFIGURATIONS[name]) for name in ("full", "bf16")]
+        futures.append(pool.submit(replies, "llama", model))
+        for future in futures:
+            name, *rest = future.result()
+            if len(rest) == 1:
+                runs.case(name, rest[0][0] == rest[0][1] and len(rest[0][0]) > 8, rest[0])
+                continue
+            flags, got, want = rest
+            if got is None:
+                runs.case(name, False, want)
+            elif got == "refused":
+                runs.case(name + " (refused: for the CPU alone)", True)
+            elif any(flag in flags for flag in DRAWN):
+                runs.case(name + " (other random numbers)", len(got) == len(want))
+            else:
+                worst, where = difference(got, want, flags)
+                print(f"     {name}: {worst:.2g} of its tolerance", flush=True)
+                runs.case(name, worst <= 1, where)
+    sys.exit(runs.report())
