@@ -59,7 +59,8 @@ Work encoding_with(const std::string& steps, const std::string& model, std::stri
 constexpr const char* unigram =
     R"({"type": "Unigram", "unk_id": 0, "vocab": [["?", 0], ["a", -1], ["aa", -1.5], ["aaaa", -2], ["b", -3]]})";
 constexpr const char* word_piece =
-    R"({"type": "WordPiece", "unk_token": "?", "max_input_chars_per_word": 1000000000, "vocab": {"?": 0, "a": 1, "##a": 2, "##aab": 3}})";
+    R"({"type": "WordPiece", "unk_token": "?", "max_input_chars_per_word": 1000000000,
+        "vocab": {"?": 0, "a": 1, "##a": 2, "##aab": 3}})";
 Work loading(const std::string& added, const std::string& vocabulary = "", const std::string& merges = "") {
   return [file = tokenizer_file(added, "null", vocabulary, merges)] { kto::Tokenizer::from_file(*file); };
 }

@@ -19,6 +19,7 @@
 #include "kto/text/tokenizer.hpp"
 #include "kto/text/tokenizer/class_spec.hpp"
 #include "kto/text/tokenizer/sentence_piece.hpp"
+#include "kto/text/tokenizer/sentence_piece_spec.hpp"
 #include "kto/text/tokenizer/special_tokens.hpp"
 #include "kto/text/tokenizer/tokenizer_class.hpp"
 #include "kto/text/tokenizer/vocabulary_files.hpp"
@@ -102,7 +103,7 @@ class TokenizerLoader {
     TokenizerConfig config;
     config.tokenizer_class = tok::resolve_class(config_, model_config, json.mentions_byte_level, where_);
     const tok::ClassRules* rules = tok::class_rules(config.tokenizer_class);
-    const fs::path vocabulary = has_file ? file : folder_ / vocabulary_file(rules);
+    const fs::path vocabulary = has_file ? file : folder_ / vocabulary_file(config.tokenizer_class);
     std::optional<tok::SentencePieceModel> pieces;
     if (vocabulary.extension() == ".model")
       pieces = tok::read_sentence_piece(vocabulary);
@@ -139,17 +140,18 @@ class TokenizerLoader {
  private:
   Json object_from(const char* name) const { return tok::read_object(folder_ / name); }
 
-  /// The file with the vocabulary of a class, null for the plain one, in a folder without tokenizer.json.
-  std::string vocabulary_file(const tok::ClassRules* rules) const {
+  /// The file with the vocabulary of a class in a folder without tokenizer.json.
+  std::string vocabulary_file(const std::string& class_name) const {
     check(fs::is_directory(folder_), folder_.string(), ": is not a folder");
+    const tok::ClassRules* rules = tok::class_rules(class_name);
     std::string name(rules == nullptr ? "tokenizer.model" : rules->vocabulary);
     if (name.ends_with(".model") && fs::exists(folder_ / "tokenizer.model")) name = "tokenizer.model";
     if (fs::exists(folder_ / name) && (name != "vocab.json" || fs::exists(folder_ / "merges.txt"))) return name;
     for (const char* other : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "vocab.json",
                               "tekken.json", "tiktoken.model", "vocab.txt"})
       if (fs::exists(folder_ / other))
-        fail(folder_.string(), ": has no tokenizer.json, only ", other, ", which the tokenizer class ",
-             rules == nullptr ? tok::plain_class : rules->name, " does not read; name the class in ",
+        fail(folder_.string(), ": has no tokenizer.json, only ", other, ", which the tokenizer class ", class_name,
+             " does not read; name the class in ",
              "tokenizer_config.json (\"tokenizer_class\"), or convert the file in Python: AutoTokenizer",
              ".from_pretrained(folder).save_pretrained(folder)");
     fail(folder_.string(), ": has no tokenizer.json");

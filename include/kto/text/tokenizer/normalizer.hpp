@@ -197,8 +197,8 @@ inline void normalize_nmt(std::string& text) {
   });
 }
 
-/// Replaces each match of `pattern` by `content`, which is aligned with the last character of the match. Throws Error if
-/// the result would exceed `most` bytes.
+/// Replaces each match of `pattern` by `content`, which is aligned with the last character of the match. Throws Error
+/// if the result would exceed `most` bytes.
 inline void replace_matches(const Regex& pattern, NormalText& normal, std::string_view content, std::size_t most) {
   const std::string_view text = normal.text;
   std::string out;

@@ -30,7 +30,8 @@ void for_each_line(const fs::path& path, Visit visit) {
   }
 }
 
-/// GPT-2's files: vocab.json, an object of tokens and ids, and merges.txt, a merge a line. Throws Error naming the file and what is malformed.
+/// GPT-2's files: vocab.json, an object of tokens and ids, and merges.txt, a merge a line. Throws Error naming the file
+/// and what is malformed.
 inline TokenizerJson read_vocab_and_merges(const fs::path& folder) {
   TokenizerJson out;
   out.spec["model"] = {{"type", "BPE"}};
