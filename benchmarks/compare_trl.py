@@ -3,8 +3,9 @@
 """Runs the same steps in TRL and in train_kto on this machine, and compares time, memory and losses.
 
 Without --suite, runs the one setting given by the flags. With it, runs many for one report: precision, loss, full weights,
-precomputed reference and LoRA, batch, length, long prompts, TRL with tcmalloc. The two programs alternate, each in its own
-process. Time is `train_runtime` over the number of steps: it excludes start-up, loading, a precomputed reference and saving.
+precomputed reference and LoRA, batch, length, long prompts, TRL with tcmalloc. With --families, runs random models of other
+families, with real widths, few layers and the tokenizer of --model. The two programs alternate, each in its own process.
+Time is `train_runtime` over the number of steps: it excludes start-up, loading, a precomputed reference and saving.
 The time until the end of the first step, as the user sees it, is reported separately. Memory is the process's peak resident
 size, from start to end. Exits with 1 if losses that must agree do not.
 Writes a report, with a plot if this Python has matplotlib, into benchmarks/results/. The interpreter given with
@@ -12,6 +13,7 @@ Writes a report, with a plot if this Python has matplotlib, into benchmarks/resu
 import argparse
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -39,13 +41,26 @@ class Setting:
     max_length: int = 512
     rows: str = "first"
     tcmalloc: bool = False
+    family: str = ""  # of a random model; else --model
 
     def name(self):
-        parts = ["bf16" if self.bf16 else "float32", self.loss, self.method, f"batch {self.batch}", f"length {self.max_length}"]
+        parts = [self.family] * bool(self.family) + ["bf16" if self.bf16 else "float32", self.loss, self.method]
+        parts += [f"batch {self.batch}", f"length {self.max_length}"]
         parts += {"first": [], "long_prompt": ["long prompts"], "longest": ["longest rows"]}[self.rows]
         return ", ".join(parts + ["TRL with tcmalloc"] * self.tcmalloc)
 
 
+# Real widths; as few layers as give about 100 million weights, or one.
+FAMILIES = {
+    "bloom": {"hidden_size": 1024, "n_layer": 4, "n_head": 16, "hidden_dropout": 0, "attention_dropout": 0},
+    "gemma2": {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 1, "num_attention_heads": 8,
+               "num_key_value_heads": 4, "head_dim": 256, "sliding_window": 4096},
+    "gemma3_text": {"hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 2, "num_attention_heads": 4,
+                    "num_key_value_heads": 1, "head_dim": 256, "sliding_window": 512},
+    "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "attn_pdrop": 0, "resid_pdrop": 0, "embd_pdrop": 0},
+    "phi3": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 1, "num_attention_heads": 32,
+             "num_key_value_heads": 32, "tie_word_embeddings": True},
+}
 SUITE = [
     Setting(), Setting(bf16=True),
     Setting(method="precomputed"), Setting(bf16=True, method="precomputed"),
@@ -67,6 +82,7 @@ def parse_arguments():
     add("--learning_rate", type=float, default=5e-6)
     add("--rounds", type=int, default=1, help="runs of each side; the fastest counts")
     add("--suite", action="store_true", help="many settings, one report; ignores the flags below except --bf16")
+    add("--families", help=f"comma-separated, of {', '.join(FAMILIES)}: each in float32 and bf16, one report; ignores the same flags")
     add("--bf16", action="store_true", help="both in bf16 mixed precision instead of float32; with --suite, the bf16 settings")
     add("--loss", default="kto", choices=("kto", "apo_zero_unpaired"))
     add("--method", default="full", choices=METHODS, help="all weights, all weights with a precomputed reference, or LoRA")
@@ -104,6 +120,28 @@ def run_trl(model, data, output, flags, lora):
     trainer.save_state()
 
 
+def make_model(family, tokenizer, folder):
+    """Writes a random model of the family; runs in its own process, under --trl_python."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    special = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(family, vocab_size=len(words), **special, **FAMILIES[family])
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+def layer_weights(model):
+    """The number of weights in the model's matrices, without embeddings and head."""
+    with open(os.path.join(model, "model.safetensors"), "rb") as file:
+        tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    outside = ("embed", "wte", "wpe", "lm_head")
+    return sum(math.prod(entry["shape"]) for name, entry in tensors.items()
+               if name != "__metadata__" and len(entry["shape"]) == 2 and not any(part in name for part in outside))
+
+
 def train_trl(args, model, data, output, flags, lora=False):
     """The command that runs run_trl."""
     return [args.trl_python, os.path.abspath(__file__), "--run_trl", json.dumps([model, data, output, flags, lora])]
@@ -133,6 +171,11 @@ def measure_products():
 
 def run_both(args, setting, scratch):
     """Returns {"TRL": runs, "train_kto": runs}."""
+    model = args.model
+    if setting.family:
+        model = os.path.join(scratch, setting.family)
+        subprocess.run([args.trl_python, os.path.abspath(__file__), "--make_model",
+                        json.dumps([setting.family, args.model, model])], check=True, stderr=subprocess.DEVNULL)
     data = os.path.join(scratch, "train.jsonl")
     with open(data, "w", encoding="utf-8") as file:
         file.writelines(chosen_rows(args.data, setting.rows, args.num_rows, min(args.num_rows, args.steps * setting.batch)))
@@ -148,13 +191,14 @@ def run_both(args, setting, scratch):
         for side in sorted(runs, reverse=turn % 2):
             output = os.path.join(scratch, f"{side}-{turn}")
             if side == "TRL":
-                command = train_trl(args, args.model, data, output, flags, lora)
+                command = train_trl(args, model, data, output, flags, lora)
             else:
                 extra = {"use_peft": True, **LORA} if lora else {}
                 if setting.method == "precomputed":
                     extra["ref_logps_cache"] = os.path.join(scratch, f"cache-{turn}")
-                command = train_kto(args, args.model, data, output, {**flags, **extra})
+                command = train_kto(args, model, data, output, {**flags, **extra})
             run = measure(command, output, TCMALLOC if setting.tcmalloc and side == "TRL" else None)
+            run["layer_weights"] = layer_weights(model)
             print(f"{setting.name()}: {side}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
             runs[side].append(run)
     return runs
@@ -198,26 +242,19 @@ def tokens_a_step(runs):
     return log[-1]["num_tokens"] / log[-1]["step"]
 
 
-def useful_fraction(args, setting, runs, peaks):
+def useful_fraction(setting, runs, peaks):
     """The fraction of the speed of matrix products: 6 P T for the policy, 2 P T for the reference unless precomputed, and
     4 P T for both on KL pairs (2 P T if precomputed), P the weights without embedding and head, T the tokens of the rows."""
-    with open(os.path.join(args.model, "config.json"), encoding="utf-8") as file:
-        config = json.load(file)
-    width, heads = config["hidden_size"], config["num_attention_heads"]
-    head_width = config.get("head_dim") or width // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    weights = config["num_hidden_layers"] * width * (2 * heads * head_width + 2 * kv_heads * head_width
-                                                     + 3 * config["intermediate_size"])
     models = 1 if setting.method == "precomputed" else 2
     passes = 6 + 2 * (models - 1) + (2 * models if setting.loss == "kto" else 0)
-    flops = passes * weights * tokens_a_step(runs)
+    flops = passes * runs["train_kto"][0]["layer_weights"] * tokens_a_step(runs)
     return flops / best(runs, "train_kto", "seconds") / peaks["bf16" if setting.bf16 else "float32"]
 
 
 def report(args, results, peaks, plot):
     lines = [
         *head("TRL and train_kto",
-              f"Model: {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)}; {args.steps} steps, learning rate "
+              f"{'Random models, tokenizer of' if args.families else 'Model:'} {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)}; {args.steps} steps, learning rate "
               f"{args.learning_rate:g}; LoRA of rank {LORA['lora_r']} on q_proj and v_proj",
               f"Peer: {trl_versions(args.trl_python)}",
               about_machine=f"; a product of large matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
@@ -234,7 +271,7 @@ def report(args, results, peaks, plot):
             [best(runs, side, key) for side in ("TRL", "train_kto")] for key in ("seconds", "gigabytes", "first_step_ends"))
         rows.append([setting.name(), f"{s_trl:.2f}", f"{s_kto:.2f}", f"**{s_trl / s_kto:.2f}**", f"{m_trl:.2f}", f"{m_kto:.2f}",
                      f"**{m_kto / m_trl:.2f}**", f"{tokens_a_step(runs) / s_kto:.0f}", f"{a_trl:.1f}", f"{a_kto:.1f}",
-                     f"{100 * useful_fraction(args, setting, runs, peaks):.0f} %"])
+                     f"{100 * useful_fraction(setting, runs, peaks):.0f} %"])
     lines += table(["setting", "TRL, s per step", "train_kto", "TRL / train_kto", "TRL, peak GB", "train_kto", "train_kto / TRL",
                     "train_kto, tokens/s", "TRL, s to the first step", "train_kto", "of products"], rows)
     if plot:
@@ -293,11 +330,19 @@ def main():
         return run_trl(*json.loads(sys.argv[2]))
     if sys.argv[1:2] == ["--measure_products"]:
         return measure_products()
+    if sys.argv[1:2] == ["--make_model"]:
+        return make_model(*json.loads(sys.argv[2]))
     args = parse_arguments()
     check_files(args)
+    families = args.families.split(",") if args.families else []
+    for family in families:
+        if family not in FAMILIES:
+            sys.exit(f"error: --families: \"{family}\" is none of {', '.join(FAMILIES)}")
     suite = [setting for setting in SUITE if setting.bf16 or not args.bf16]
     settings = suite if args.suite else [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows,
                                                  args.tcmalloc)]
+    if families:
+        settings = [Setting(bf16, family=family) for family in families for bf16 in (False, True) if bf16 or not args.bf16]
     if any(setting.tcmalloc for setting in settings) and not can_preload(TCMALLOC):
         if not args.suite:
             sys.exit(f"error: {TCMALLOC} is not installed (Debian: libtcmalloc-minimal4)")
@@ -305,7 +350,7 @@ def main():
         settings = [setting for setting in settings if not setting.tcmalloc]
     products = subprocess.run([args.trl_python, os.path.abspath(__file__), "--measure_products"], capture_output=True, text=True,
                               check=True)
-    stem = report_path(args, f"trl{'-suite' * args.suite}").removesuffix(".md")
+    stem = report_path(args, "families" if families else f"trl{'-suite' * args.suite}").removesuffix(".md")
     results = []
     for setting in settings:
         with tempfile.TemporaryDirectory() as scratch:

@@ -10,8 +10,8 @@ namespace kto {
 
 // Shapes: N tokens, M intermediate width.
 
-/// The output of an MLP's first projections: gate and up, [N, M] each; gate and up side by side in `gate`, [N, 2 M]; or,
-/// where nothing is multiplied, the gate alone.
+/// The output of an MLP's first projections: gate and up, [N, M] each; both side by side in `gate`, [N, 2 M]; or, where
+/// nothing is multiplied, the gate alone.
 struct Gates {
   Tensor gate;
   Tensor up = {};

@@ -66,7 +66,7 @@ inline Tensor empty_statistics(const NormNumbers& norm, const Tensor& x) {
   return at::empty({norm.is_layer_norm ? 2 : 1, rows}, x.options().dtype(at::kFloat));
 }
 
-/// Writes factor * ((x - mean) * scale) + bias to `out`, and the statistics unless `has_statistics`: then it reads them.
+/// Writes factor * ((x - mean) * scale) + bias to `out`, and the statistics, which it reads where it `has_statistics`.
 /// The normalised x of an RMSNorm is rounded to x's type. All contiguous.
 inline void norm_rows(const Tensor& x, const NormNumbers& norm, bool has_statistics, const Tensor& statistics_SR,
                       const Tensor& out) {

@@ -104,8 +104,9 @@ struct Rotate : torch::autograd::Function<Rotate> {
 
 }  // namespace detail
 
-/// Rotates the first coordinates of x_NHd, as many as the tables have; the others stay. The result has `out_type`. Where
-/// pairs are interleaved it has their first coordinates in front of their second ones: scores do not depend on the order.
+/// Rotates the first coordinates of x_NHd, as many as the tables have; the others stay. The result has `out_type`.
+/// Where pairs are interleaved it has their first coordinates in front of their second ones: scores do not depend on
+/// the order.
 inline Tensor apply_rope(const Tensor& x_NHd, const RopeTables& tables, at::ScalarType out_type) {
   if (!takes_vectorized(x_NHd.scalar_type()) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
     return apply_rope_composed(x_NHd, tables, out_type);
