@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How files hold experts: as the model does, under other names, or one by one. A checkpoint is saved in the form in
-// which it was read.
+// How files hold the parameters of experts: as the model does, under other names, or one linear layer each. A
+// checkpoint is saved in the form in which it was read.
 #pragma once
 
 #include <string>

@@ -242,8 +242,8 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
       }
       const Tensor scaled_nD = (grad_nD * weight_n1).to(type);
       if (grad_down) add_to(grad_down, e, scaled_nD, gated_nM);
-      if (grad_down_bias) grad_down_bias.add_sum(e, scaled_nD.sum(0));
-      if (grad_gate_up_bias) grad_gate_up_bias.add_sum(e, grad_both_nO.sum(0));
+      if (grad_down_bias) grad_down_bias.add_sum(e, scaled_nD.sum(0, false, grad_ND.scalar_type()));
+      if (grad_gate_up_bias) grad_gate_up_bias.add_sum(e, grad_both_nO.sum(0, false, grad_ND.scalar_type()));
       if (grad_gate_up) add_to(grad_gate_up, e, grad_both_nO, x_ND.index_select(0, token_n));
       if (grad_x_ND.defined())
         grad_x_ND.index_add_(0, token_n,

@@ -42,8 +42,8 @@ inline constexpr Family phimoe{
     .model_type = "phimoe",
     .defaults =
         R"({"vocab_size": 32064, "intermediate_size": 6400, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
-            "max_position_embeddings": 131072, "rope_theta": 1000000.0, "num_experts_per_tok": 2, "num_local_experts": 16,
-            "router_aux_loss_coef": 0.001})",
+            "max_position_embeddings": 131072, "rope_theta": 1000000.0, "num_experts_per_tok": 2,
+            "num_local_experts": 16, "router_aux_loss_coef": 0.001})",
     .read = read_phimoe};
 
 }  // namespace kto::detail
