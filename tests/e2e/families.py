@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """families.py TRAIN_KTO SOURCE_ROOT [FAMILY...]: a tiny model of every family of decoders, made by transformers with random weights,
 is trained, saved and loaded again: transformers gives the log-probs that train_kto evaluated, from the whole model and from
-an adapter on it. Skipped where torch, transformers or peft are missing."""
+an adapter on it. Of multimodal models, all but the text's weights are kept to the bit, and all have their names. Skipped
+where torch, transformers or peft are missing."""
 import json
 import os
 import re
@@ -13,7 +14,8 @@ import tempfile
 try:
     import torch
     from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, logging
 except ImportError as error:
     print("skipped:", error)
     sys.exit(77)
@@ -35,6 +37,9 @@ CHANGES = {  # beside what all have
     "falcon": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
     "gemma2": dict(sliding_window=16, query_pre_attn_scalar=8),
     "gemma3_text": dict(sliding_window=16, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]),
+    "gemma4_text": dict(sliding_window=16, global_head_dim=16, num_hidden_layers=4, num_kv_shared_layers=2,
+                        layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=4,
+                        vocab_size_per_layer_input=512, use_double_wide_mlp=True),
     "glm4_moe": dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=24),
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
@@ -52,20 +57,22 @@ CHANGES = {  # beside what all have
     "qwen3_moe": EXPERTS,
     "qwen3_next": DELTA | EXPERTS | dict(shared_expert_intermediate_size=24),
 }  # fmt: skip
+VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8, image_size=28,
+              patch_size=14)  # fmt: skip
+WRAPPERS = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"}  # their texts
 
 
 def families():
     folder = os.path.join(root, "include", "kto", "model", "families")
     text = "".join(open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder)))
-    return [name for name in re.findall(r'\.model_type = "(\w+)"', text) if name not in ENCODER_DECODERS]
+    decoders = [name for name in re.findall(r'\.model_type = "(\w+)"', text) if name not in ENCODER_DECODERS]
+    return decoders + list(WRAPPERS)
 
 
-def make_model(folder, family, tokenizer):
-    shutil.copytree(tokenizer, folder)
-    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
-        known = json.load(file)
-    size = max(list(known["model"]["vocab"].values()) + [token["id"] for token in known["added_tokens"]])
-    size += 9  # some tokenizer classes add tokens
+def make_config(family, size):
+    if family in WRAPPERS:
+        text = make_config(WRAPPERS[family], size).to_dict()
+        return AutoConfig.for_model(family, text_config=text, vision_config=VISION, image_token_id=5)
     common = dict(vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                   num_key_value_heads=2, head_dim=8, max_position_embeddings=512, bos_token_id=0, eos_token_id=0,
                   pad_token_id=0)  # fmt: skip
@@ -76,12 +83,40 @@ def make_model(folder, family, tokenizer):
     for name in vars(config):
         if name.endswith(("dropout", "pdrop")):
             setattr(config, name, 0.0)
+    return config
+
+
+def make_model(folder, family, tokenizer):
+    shutil.copytree(tokenizer, folder)
+    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
+        known = json.load(file)
+    size = max(list(known["model"]["vocab"].values()) + [token["id"] for token in known["added_tokens"]])
+    size += 9  # some tokenizer classes add tokens
+    config = make_config(family, size)
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config)
+    model = class_of(family).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
+    if family == "llava":  # as transformers 5 names modules; others are saved under older names
+        path = os.path.join(folder, "model.safetensors")
+        weights = load_file(path)
+        renamed = lambda name: "model." + name.replace("language_model.model.", "language_model.")
+        weights = {name.removeprefix("language_model.") if "lm_head" in name else renamed(name): w for name, w in weights.items()}
+        save_file(weights, path, metadata={"format": "pt"})
+
+
+def class_of(family):
+    return AutoModelForImageTextToText if family in WRAPPERS else AutoModelForCausalLM
+
+
+def check_kept(model, out):
+    before, after = (load_file(os.path.join(folder, "model.safetensors")) for folder in (model, out))
+    assert set(before) == set(after), f"names differ: {sorted(set(before) ^ set(after))[:4]}"
+    for name, weight in before.items():
+        is_trained = ("language_model" in name or "lm_head" in name) and not name.endswith("layer_scalar")
+        assert torch.equal(weight, after[name]) != is_trained, f"{name}: {'was not trained' if is_trained else 'has changed'}"
 
 
 def check(family, folder, rows, *flags):
@@ -90,7 +125,9 @@ def check(family, folder, rows, *flags):
                     "--learning_rate", "1e-2", "--per_device_train_batch_size", "4", "--do_eval", *flags],
                    check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
     evaluated = json.load(open(os.path.join(out, "eval_results.json")))
-    base = AutoModelForCausalLM.from_pretrained(model if flags else out)
+    if family in WRAPPERS and not flags:
+        check_kept(model, out)
+    base = class_of(family).from_pretrained(model if flags else out)
     trained = (PeftModel.from_pretrained(base, out) if flags else base).eval()
     tokenizer = AutoTokenizer.from_pretrained(out if not flags else model)
     for name, want in mean_logps(trained, tokenizer, os.path.join(rows, "test.jsonl")).items():

@@ -30,12 +30,16 @@ def shapes_of(folder):
 
 
 def fill_model(folder, source_root, config, shapes, seed=1):
-    """Writes a model folder with random weights of those shapes; its tokenizer is the one of tests/golden/data/model."""
+    """Writes a model folder with random weights of those shapes, or constants where a number stands in place of a shape; its
+    tokenizer is the one of tests/golden/data/model."""
     shutil.copytree(os.path.join(source_root, "tests", "golden", "data", "model"), folder)
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(config, file, indent=2)
     rng, tensors = random.Random(seed), {}
     for name, shape in shapes.items():
+        if not isinstance(shape, list):
+            tensors[name] = ([], [shape])
+            continue
         count = math.prod(shape)
         tensors[name] = (shape, [1.0] * count if "norm" in name else [rng.gauss(0, 0.3) for _ in range(count)])
     write_safetensors(os.path.join(folder, "model.safetensors"), tensors)

@@ -20,10 +20,11 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
 warnings.filterwarnings("ignore")
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import KTOConfig, KTOTrainer
 
-from tiny_model import fill_model, shapes_of, vocabulary_size
+from tiny_model import fill_model, vocabulary_size
 
 torch.set_num_threads(1)
 GPT2 = dict(n_embd=16, n_layer=2, n_head=4, n_positions=256)
@@ -35,6 +36,8 @@ CONFIGS = {  # beside what all have
     "falcon": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, new_decoder_architecture=True, num_kv_heads=2),
     "gemma2": SLIDES | dict(query_pre_attn_scalar=8),
     "gemma3_text": SLIDES | dict(query_pre_attn_scalar=8),
+    "gemma4_text": SLIDES | dict(num_hidden_layers=4, num_kv_shared_layers=2, global_head_dim=8, hidden_size_per_layer_input=4,
+                                 layer_types=SLIDES["layer_types"] * 2, vocab_size_per_layer_input=vocabulary_size(root)),
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
     "gpt_neox": dict(rotary_pct=0.5),
@@ -52,6 +55,7 @@ CONFIGS = {  # beside what all have
 }  # fmt: skip
 FLAGS = dict(per_device_train_batch_size=4, max_steps=3, learning_rate=5e-3, max_length=96, logging_steps=1, seed=42,
              desirable_weight=3.0, undesirable_weight=0.2)  # else the baseline is 0
+LEFT_OUT = ("apertus",)  # TRL's float32 run is 6e-4 from its float64 run after one step
 KEPT = ("loss", "grad_norm", "kl", "logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "step")
 NUM_ROWS = 12
 
@@ -59,7 +63,7 @@ NUM_ROWS = 12
 def families():
     folder = os.path.join(root, "include", "kto", "model", "families")
     text = "".join(open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder)))
-    return re.findall(r'\.model_type = "(\w+)"', text)
+    return [family for family in re.findall(r'\.model_type = "(\w+)"', text) if family not in LEFT_OUT]
 
 
 def make_config(family):
@@ -79,7 +83,8 @@ def record(family, rows):
     with tempfile.TemporaryDirectory() as tmp:
         folder = os.path.join(tmp, "shapes")
         AutoModelForCausalLM.from_config(make_config(family)).save_pretrained(folder)
-        shapes = {name: shape for name, shape in shapes_of(folder).items() if shape}  # not the constants
+        saved = load_file(os.path.join(folder, "model.safetensors"))
+        shapes = {name: list(tensor.shape) if tensor.dim() else tensor.item() for name, tensor in saved.items()}
         config = json.load(open(os.path.join(folder, "config.json")))
         folder = fill_model(os.path.join(tmp, "model"), root, config, shapes)
         load = lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
