@@ -63,7 +63,8 @@ inline constexpr const char* common_defaults =
 inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("quantization_config"), config.where,
         ": \"quantization_config\": quantized weights are not supported; save the model dequantized first");
-  check(config.flag("is_causal", true), config.where, ": \"is_causal\": false is not supported");
+  check(!config.has("is_causal") || config.flag("is_causal", true), config.where,
+        ": \"is_causal\": false is not supported");
   check(!config.has("per_layer_config"), config.where, ": \"per_layer_config\" is not supported");
 }
 

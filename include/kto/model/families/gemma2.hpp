@@ -16,7 +16,6 @@ inline ModelSpec read_gemma2_or_3(const ConfigReader& config) {
   out.names.layer.after_mlp = "post_feedforward_layernorm";
   for (LayerSpec& layer : out.layers) {
     layer.attention.scale = 1 / std::sqrt(config.positive_number("query_pre_attn_scalar"));
-    layer.attention.soft_cap = config.number("attn_logit_softcapping", 0);
     layer.after_attention = layer.after_mlp = layer.before_attention;
   }
   return out;
@@ -24,6 +23,7 @@ inline ModelSpec read_gemma2_or_3(const ConfigReader& config) {
 
 inline ModelSpec read_gemma2(const ConfigReader& config) {
   ModelSpec out = read_gemma2_or_3(config);
+  for (LayerSpec& layer : out.layers) layer.attention.soft_cap = config.number("attn_logit_softcapping", 0);
   read_windows(config, out, 2);
   return out;
 }
