@@ -31,7 +31,8 @@ inline const std::vector<detail::TakenOptions>& taken_script_options() {
 
 /// Arguments of from_pretrained that cannot change a number here.
 inline constexpr std::string_view idle_init_kwargs =
-    "attn_implementation|low_cpu_mem_usage|trust_remote_code|use_cache|use_kernels|use_safetensors";
+    "attn_implementation|experts_implementation|low_cpu_mem_usage|output_router_logits|trust_remote_code|use_cache|"
+    "use_kernels|use_safetensors";
 
 inline const std::vector<detail::RefusedOptions>& refused_script_options() {
   static const std::vector<detail::RefusedOptions> list{

@@ -69,6 +69,18 @@ Tensor checked_hidden(const Model& model, const Sequences& sequences, auto... ke
   return hidden_ND;
 }
 
+/// The states of `rows`. `kept` and `trace`, if not null, are filled where the model can.
+template <GivesHidden Model>
+Tensor hidden_of_rows(const Model& model, const Sequences& rows, auto* kept, Trace* trace) {
+  if constexpr (GivesAuxiliary<Model>) {
+    if (trace != nullptr) return checked_hidden(model, rows, typename Model::Prefix(), kept, trace);
+  }
+  if constexpr (KeepsPrefix<Model>) {
+    if (kept != nullptr) return checked_hidden(model, rows, typename Model::Prefix(), kept);
+  }
+  return checked_hidden(model, rows);
+}
+
 }  // namespace detail
 
 /// Scores the completions of `sequences`. Throws Error if the model's output has an unexpected shape or dtype.
@@ -95,16 +107,16 @@ struct BatchScores {
 };
 
 /// Scores `batch`, and its KL pairs if `with_kl`. If the model supports it, each prompt is encoded once: the
-/// completions of the KL pairs reuse the keys and values from the pass over the rows.
+/// completions of the KL pairs reuse the keys and values from the pass over the rows. That pass fills `trace`, if given
+/// and if the model has something for it.
 template <ModelPolicy Model>
-BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bool statistics = false) {
+BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bool statistics = false,
+                        Trace* trace = nullptr) {
   if constexpr (KeepsPrefix<Model>) {
     if (batch.shared && model.has_steady_prefix(*batch.shared)) {
       const auto& [rows, kl_tails] = *batch.shared;
       typename Model::Prefix prefix;
-      const Tensor hidden_ND = with_kl && kl_tails
-                                   ? detail::checked_hidden(model, rows, typename Model::Prefix(), &prefix)
-                                   : detail::checked_hidden(model, rows);
+      const Tensor hidden_ND = detail::hidden_of_rows(model, rows, with_kl && kl_tails ? &prefix : nullptr, trace);
       BatchScores out{.rows = detail::score_hidden(model, hidden_ND, rows, statistics), .kl_logp_B = {}};
       if (!with_kl || !kl_tails) return out;
       const at::NoGradGuard no_grad;
@@ -115,7 +127,14 @@ BatchScores score_batch(const Model& model, const Batch& batch, bool with_kl, bo
       return out;
     }
   }
-  BatchScores out{.rows = score_completions(model, batch.rows, statistics), .kl_logp_B = {}};
+  BatchScores out{.rows = {}, .kl_logp_B = {}};
+  if constexpr (GivesAuxiliary<Model>) {
+    typename Model::Prefix* const nothing_kept = nullptr;
+    out.rows = detail::score_hidden(model, detail::hidden_of_rows(model, batch.rows, nothing_kept, trace), batch.rows,
+                                    statistics);
+  } else {
+    out.rows = score_completions(model, batch.rows, statistics);
+  }
   if (!with_kl || !batch.kl_rows) return out;
   const at::NoGradGuard no_grad;
   out.kl_logp_B = score_completions(model, *batch.kl_rows).logp_B;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <concepts>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,6 +49,20 @@ concept KeepsPrefix = GivesHidden<Model> && requires(const Model& model, const S
                                                      const SharedPrompts& batch, typename Model::Prefix& prefix) {
   { model.hidden(sequences, prefix, &prefix) } -> std::same_as<Tensor>;
   { model.has_steady_prefix(batch) } -> std::same_as<bool>;
+};
+
+/// What a pass over rows gives besides their states.
+struct Trace {
+  Tensor auxiliary;  ///< a loss of the pass itself, a scalar with gradient; undefined without
+};
+
+/// Optional: `model.hidden(sequences, {}, kept, &trace)` also gives the load-balancing loss of the model's experts.
+/// model.auxiliary_coef() is how much of it is usually added to the loss; none: this model has no such loss.
+template <class Model>
+concept GivesAuxiliary = KeepsPrefix<Model> && requires(const Model& model, const Sequences& sequences,
+                                                        typename Model::Prefix& prefix, Trace& trace) {
+  { model.hidden(sequences, prefix, &prefix, &trace) } -> std::same_as<Tensor>;
+  { model.auxiliary_coef() } -> std::same_as<std::optional<double>>;
 };
 
 /// `model.logits(sequences)` returns the [N, V] logits.

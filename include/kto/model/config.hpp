@@ -19,24 +19,32 @@
 #include "kto/model/families/falcon.hpp"
 #include "kto/model/families/gemma2.hpp"
 #include "kto/model/families/glm.hpp"
+#include "kto/model/families/glm4_moe.hpp"
 #include "kto/model/families/gpt2.hpp"
 #include "kto/model/families/gpt_neox.hpp"
+#include "kto/model/families/gpt_oss.hpp"
 #include "kto/model/families/gptj.hpp"
 #include "kto/model/families/granite.hpp"
+#include "kto/model/families/granitemoe.hpp"
 #include "kto/model/families/helium.hpp"
 #include "kto/model/families/hunyuan.hpp"
 #include "kto/model/families/llama.hpp"
 #include "kto/model/families/ministral.hpp"
 #include "kto/model/families/mistral.hpp"
+#include "kto/model/families/mixtral.hpp"
 #include "kto/model/families/nanochat.hpp"
 #include "kto/model/families/nemotron.hpp"
 #include "kto/model/families/olmo.hpp"
 #include "kto/model/families/olmo2.hpp"
+#include "kto/model/families/olmoe.hpp"
 #include "kto/model/families/opt.hpp"
 #include "kto/model/families/phi.hpp"
 #include "kto/model/families/phi3.hpp"
+#include "kto/model/families/phimoe.hpp"
 #include "kto/model/families/qwen2.hpp"
+#include "kto/model/families/qwen2_moe.hpp"
 #include "kto/model/families/qwen3.hpp"
+#include "kto/model/families/qwen3_moe.hpp"
 #include "kto/model/families/seed_oss.hpp"
 #include "kto/model/families/smollm3.hpp"
 #include "kto/model/families/stablelm.hpp"
@@ -47,12 +55,12 @@ namespace kto {
 namespace detail {
 
 inline constexpr const Family* families[] = {
-    &apertus,  &arcee,       &bloom,      &cohere,    &cohere2,  &deepseek_v3, &ernie4_5,
-    &exaone4,  &falcon,      &gemma,      &gemma2,    &gemma3,   &glm,         &glm4,
-    &gpt2,     &gpt_bigcode, &gpt_neox,   &gptj,      &granite,  &helium,      &hunyuan_v1_dense,
-    &llama,    &ministral,   &ministral3, &mistral,   &nanochat, &nemotron,    &olmo,
-    &olmo2,    &olmo3,       &opt,        &phi,       &phi3,     &qwen2,       &qwen3,
-    &seed_oss, &smollm3,     &stablelm,   &starcoder2};
+    &apertus,     &arcee,     &bloom,      &cohere,   &cohere2, &deepseek_v3, &ernie4_5,  &exaone4,
+    &falcon,      &gemma,     &gemma2,     &gemma3,   &glm,     &glm4,        &glm4_moe,  &gpt2,
+    &gpt_bigcode, &gpt_neox,  &gpt_oss,    &gptj,     &granite, &granitemoe,  &helium,    &hunyuan_v1_dense,
+    &llama,       &ministral, &ministral3, &mistral,  &mixtral, &nanochat,    &nemotron,  &olmo,
+    &olmo2,       &olmo3,     &olmoe,      &opt,      &phi,     &phi3,        &phimoe,    &qwen2,
+    &qwen2_moe,   &qwen3,     &qwen3_moe,  &seed_oss, &smollm3, &stablelm,    &starcoder2};
 
 /// Defaults that all families share.
 inline constexpr const char* common_defaults =

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/model/concept.hpp"
 #include "kto/model/forward.hpp"
 #include "kto/nn/head.hpp"
 #include "kto/nn/recompute.hpp"
@@ -47,8 +48,12 @@ struct Decoder {
   using Prefix = std::vector<KeysValues>;
 
   /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
-  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's keys and values.
-  Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr) const;
+  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's keys and values, and `trace`
+  /// what else the pass gives.
+  Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr,
+                Trace* trace = nullptr) const;
+  /// The usual coefficient of the load-balancing loss; none where the model has no such loss.
+  std::optional<double> auxiliary_coef() const;
   /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
   /// passes with and without gradient, nor with rotary frequencies that depend on the longest sequence of a pass.
   bool has_steady_prefix(const SharedPrompts& batch) const;
@@ -95,6 +100,12 @@ inline Tensor Decoder::embedded(const Tensor& ids_N) const {
   if (rows) out_ND = rows->put_among(out_ND, ids_N, pad_id);
   if (lora) out_ND = lora->add_to_rows(out_ND, ids_N, table_VD, pad_id);
   return spec.embedding_scale == 1 ? out_ND : out_ND * spec.embedding_scale;
+}
+
+inline std::optional<double> Decoder::auxiliary_coef() const {
+  for (const LayerSpec& layer : spec.layers)
+    if (layer.experts) return layer.experts->router.aux_loss_coef;
+  return std::nullopt;
 }
 
 inline std::int64_t num_embedding_parameters(const Decoder& decoder) {
@@ -148,36 +159,45 @@ inline Tensor position_rows(const Decoder& decoder, const Sequences& sequences) 
 
 }  // namespace detail
 
-inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept) const {
+inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept, Trace* trace) const {
   check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
   const auto context = std::make_shared<LayerContext>(LayerContext{
       .compute = compute, .ropes = {}, .segments = sequences.segments, .position_N = sequences.position_N});
   for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
+  if (trace != nullptr) context->token_weight_N = token_weights(sequences);
   if (kept != nullptr) kept->assign(layers.size(), {});
   Tensor hidden_ND = embedded(sequences.ids_N);
   if (neftune_noise_alpha > 0 && at::GradMode::is_enabled()) hidden_ND = hidden_ND + embedding_noise(*this, sequences);
   if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
+  LoadBalance balance;
   for (std::size_t i = 0; i < layers.size(); ++i) {
     KeysValues* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const KeysValues prefix = before.empty() ? KeysValues{} : before[i];
+    const bool sums_up = trace != nullptr && spec.layers[i].experts;
     // Everything else is captured by value: recomputation calls this again in the backward pass, without `kept`.
-    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix](const Tensor& input_ND,
-                                                                                   KeysValues* keeps_now) {
-      return layer_forward(*context, of, layer, input_ND, prefix, keeps_now);
+    const auto forward = [context, of = spec.layers[i], layer = layers[i], prefix, sums_up](const Tensor& input_ND,
+                                                                                            KeysValues* keeps_now) {
+      RouterSums sums;
+      const Tensor out_ND = layer_forward(*context, of, layer, input_ND, prefix, keeps_now, sums_up ? &sums : nullptr);
+      return sums_up ? std::vector<Tensor>{out_ND, sums.probability_E, sums.count_E} : std::vector<Tensor>{out_ND};
     };
-    if (!recompute) {
-      hidden_ND = forward(hidden_ND, keeps);
-      continue;
+    std::vector<Tensor> out;
+    if (recompute) {
+      const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
+        return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
+      };
+      out = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
+                       detail::drops(spec, spec.layers[i], layers[i]));
+    } else {
+      out = forward(hidden_ND, keeps);
     }
-    const auto once_more = [forward, keeps, first = true](const Tensor& input_ND) mutable {
-      return forward(input_ND, std::exchange(first, false) ? keeps : nullptr);
-    };
-    hidden_ND = recomputed(once_more, hidden_ND, detail::trained_parameters(spec, spec.layers[i], layers[i]),
-                           detail::drops(spec, spec.layers[i], layers[i]));
+    hidden_ND = out[0];
+    if (sums_up) balance.add({out[1], out[2].detach()});
   }
+  if (trace != nullptr) trace->auxiliary = balance.loss(context->token_weight_N);
   return spec.last_norm ? normalized(*spec.last_norm, norm, hidden_ND, compute) : hidden_ND.to(compute);
 }
 

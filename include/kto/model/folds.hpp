@@ -39,17 +39,42 @@ void visit_stored_constants(const Decoder& decoder, const Visit& visit) {
   });
 }
 
-/// Builds a decoder whose parameters are make(name, shape).
+namespace detail {
+
+inline constexpr const char* correction_name = ".e_score_correction_bias";
+
+/// Whether a tensor of this name is one that visit_buffers visits.
+inline bool is_buffer(const std::string& name) { return name.ends_with(correction_name); }
+
+}  // namespace detail
+
+/// Calls visit(name, tensor, shape) for the tensors beside the parameters that the numbers depend on and that are never
+/// trained.
+template <class AnyDecoder, class Visit>
+void visit_buffers(AnyDecoder& decoder, const Visit& visit) {
+  visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape& shape) {
+    if constexpr (detail::is_a<decltype(module), Router>)
+      if (shape.has_correction)
+        visit(path + detail::correction_name, module.correction_E, std::vector<std::int64_t>{shape.weight[0]});
+  });
+}
+
+/// Builds a decoder whose parameters and buffers are make(name, shape).
 template <class Make>
 Decoder make_decoder(const ModelSpec& spec, const Make& make) {
   Decoder decoder;
   decoder.spec = spec;
   decoder.layers.resize(spec.layers.size());
   visit_modules(decoder, [](const std::string&, auto& module, const ModuleShape& shape) {
-    if constexpr (detail::is_a<decltype(module), Linear>) module.is_transposed = shape.is_transposed;
+    using Module = decltype(module);
+    if constexpr (detail::is_a<Module, Linear> || detail::is_a<Module, Experts>)
+      module.is_transposed = shape.is_transposed;
   });
   visit_parameters(decoder, [&](const std::string& name, Tensor& tensor, const std::vector<std::int64_t>& shape) {
     tensor = make(name, shape);
+  });
+  visit_buffers(decoder, [&](const std::string& name, Tensor& tensor, const std::vector<std::int64_t>& shape) {
+    if (const Tensor made = make(name, shape); made.defined()) tensor = made.detach();
   });
   return decoder;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/model/experts.hpp"
 #include "kto/model/latent.hpp"
 #include "kto/model/normalize.hpp"
 #include "kto/nn/attention.hpp"
@@ -22,6 +23,7 @@ struct LayerContext {
   std::vector<RopeTables> ropes;
   std::vector<Segment> segments;
   Tensor position_N;
+  Tensor token_weight_N = {};  ///< in the load-balancing loss; undefined where that is not wanted
 };
 
 namespace detail {
@@ -33,15 +35,13 @@ struct LayerPass {
   const DecoderLayer& layer;
   const KeysValues& prefix;
   KeysValues* kept;
+  RouterSums* sums = nullptr;
 };
 
 /// Queries, keys and values by head, from the output of the projections.
 inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>& projected) {
   const std::int64_t H = spec.num_heads, K = spec.num_kv_heads, d = spec.head_dim;
-  const auto heads = [&](const Tensor& x) {
-    const Tensor clamped = spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
-    return clamped.unflatten(-1, {-1, d});
-  };
+  const auto heads = [&](const Tensor& x) { return x.unflatten(-1, {-1, d}); };
   if (spec.layout == QkvLayout::separate) return {heads(projected[0]), heads(projected[1]), heads(projected[2])};
   const Tensor all = heads(projected[0]);
   if (spec.layout == QkvLayout::stacked) {
@@ -50,6 +50,10 @@ inline HeadsOf split_heads(const AttentionSpec& spec, const std::vector<Tensor>&
   }
   auto parts = all.unflatten(-2, {K, H / K + 2}).split_with_sizes({H / K, 1, 1}, -2);
   return {parts[0].flatten(-3, -2), parts[1].squeeze(-2), parts[2].squeeze(-2)};
+}
+
+inline Tensor clipped(const AttentionSpec& spec, const Tensor& x) {
+  return spec.clip_qkv > 0 ? x.clamp(-spec.clip_qkv, spec.clip_qkv) : x;
 }
 
 /// Queries or keys with norm and rotary positions.
@@ -62,7 +66,7 @@ inline Tensor positioned(const LayerPass& pass, const Tensor& x_NHd, const Norm&
     return normalized(norms.norm, norm, x, type);
   };
   const bool before = spec.qk_norm && !spec.qk_norm->after_rope, after = spec.qk_norm && spec.qk_norm->after_rope;
-  Tensor out = before ? normed(x_NHd, wide_type(compute)) : x_NHd;
+  Tensor out = clipped(spec, before ? normed(x_NHd, wide_type(compute)) : x_NHd);
   if (spec.rope) out = apply_rope(out, pass.context.ropes[*spec.rope], compute);
   return (after ? normed(out, compute) : out).to(compute);
 }
@@ -82,6 +86,7 @@ inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>
   HeadsOf heads = split_heads(spec, projected);
   heads.q_NHd = positioned(pass, heads.q_NHd, pass.layer.q_norm);
   heads.k_NKd = positioned(pass, heads.k_NKd, pass.layer.k_norm);
+  heads.v_NKd = clipped(spec, heads.v_NKd);
   if (spec.query_growth) heads.q_NHd = grown(*spec.query_growth, heads.q_NHd, context.position_N);
   return heads;
 }
@@ -122,6 +127,11 @@ inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const s
   return gated_down(spec.activation, halves[0], halves[1], layer.down_proj);
 }
 
+/// What the experts make of their normed input.
+inline Tensor experts_of(const LayerPass& pass, const Tensor& x_ND) {
+  return experts_output(pass.spec, pass.layer, x_ND, pass.context.token_weight_N, pass.sums);
+}
+
 /// What a part adds to the residual stream.
 inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std::optional<NormSpec>& spec,
                           const Norm& norm) {
@@ -131,7 +141,7 @@ inline Tensor residual_of(const LayerPass& pass, const Tensor& out_ND, const std
 
 /// Attention and feed-forward part of one input.
 inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, sums] = pass;
   const at::ScalarType compute = context.compute;
   const auto qkv = qkv_projections(spec.attention, layer), mlp = mlp_projections(spec.mlp, layer);
   std::vector<Tensor> projected;
@@ -153,7 +163,7 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
 
 /// A layer whose norms follow its sums.
 inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) {
-  const auto& [context, spec, layer, prefix, kept] = pass;
+  const auto& [context, spec, layer, prefix, kept, sums] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, qkv_projections(spec.attention, layer));
   const Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
                                       hidden_ND + layer.o_proj(attended(pass, qkv)), hidden_ND.scalar_type());
@@ -165,10 +175,12 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 }  // namespace detail
 
 /// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
-/// itself if that is empty. `kept`, if given, receives the row's keys and values, without gradient.
+/// itself if that is empty. `kept`, if given, receives the row's keys and values, without gradient, and `sums` those of
+/// the router, where the layer has experts.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
-                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr) {
-  const detail::LayerPass pass{context, spec, layer, prefix, kept};
+                            const Tensor& hidden_ND, const KeysValues& prefix = {}, KeysValues* kept = nullptr,
+                            RouterSums* sums = nullptr) {
+  const detail::LayerPass pass{context, spec, layer, prefix, kept, sums};
   if (spec.is_parallel) return detail::parallel_layer(pass, hidden_ND);
   if (spec.normalizes_sums) return detail::normalizing_layer(pass, hidden_ND);
   const at::ScalarType compute = context.compute;
@@ -176,6 +188,11 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
                                       detail::qkv_projections(spec.attention, layer));
   const Tensor attention_ND =
       detail::residual_of(pass, layer.o_proj(detail::attended(pass, qkv)), spec.after_attention, layer.after_attention);
+  if (spec.experts) {
+    const Tensor middle_ND = hidden_ND + attention_ND;
+    const Tensor x_ND = normalized(*spec.before_mlp, layer.before_mlp, middle_ND, compute);
+    return middle_ND + detail::residual_of(pass, detail::experts_of(pass, x_ND), spec.after_mlp, layer.after_mlp);
+  }
   const auto middle = add_normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, attention_ND, compute,
                                              detail::mlp_projections(spec.mlp, layer));  // the sum comes first
   return middle[0] +

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kto/model/spec.hpp"
+#include "kto/nn/experts.hpp"
 #include "kto/nn/linear.hpp"
 #include "kto/nn/xielu.hpp"
 
@@ -41,9 +42,14 @@ struct PositionTable {
   Tensor weight_PD;
 };
 
-/// Scores of heads; see AttentionSpec::has_sinks.
+/// The scores of an attention that stand for no token, one a head.
 struct Sinks {
   Tensor score_H;
+};
+
+/// The router of a layer's experts. The correction of its choice is a constant.
+struct Router {
+  Tensor weight_ED, bias_E, correction_E;
 };
 
 /// What a LayerSpec does not have stays undefined.
@@ -55,6 +61,9 @@ struct DecoderLayer {
   Sinks sinks;
   Linear gate_proj, up_proj, gate_up_proj, down_proj;
   Xielu xielu;
+  Router router;
+  Experts experts;
+  Linear shared_weight;
   Norm before_attention, after_attention, before_mlp, after_mlp;
 };
 
@@ -63,7 +72,8 @@ struct ModuleShape {
   std::vector<std::int64_t> weight;
   bool has_bias = false;
   bool has_weight = true;
-  bool is_transposed = false;  ///< the weight is [inputs, outputs]
+  bool is_transposed = false;   ///< the weight is [inputs, outputs]
+  bool has_correction = false;  ///< of a Router
 };
 
 namespace detail {
@@ -112,7 +122,6 @@ void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Lay
   } else {
     visit(prefix + names.qkv, layer.qkv_proj, ModuleShape{{Hd + 2 * Kd, D}, of.qkv_bias});
   }
-  if (of.has_sinks) visit(prefix + names.sinks, layer.sinks, ModuleShape{{of.num_heads}});
   visit(prefix + names.output, layer.o_proj, ModuleShape{{D, of.num_heads * value_dim(of)}, of.output_bias});
 }
 
@@ -132,9 +141,30 @@ void visit_mlp_modules(const ModelSpec& spec, const MlpSpec& of, Layer& layer, c
 }
 
 template <class Layer, class Visit>
+void visit_expert_modules(const ModelSpec& spec, const LayerSpec& layer_spec, Layer& layer, const std::string& prefix,
+                          const Visit& visit) {
+  const ExpertsNames& names = spec.names.layer.experts;
+  const ExpertsSpec& of = *layer_spec.experts;
+  const std::int64_t D = spec.hidden_size, M = layer_spec.mlp.intermediate_size;
+  visit(prefix + names.router, layer.router,
+        ModuleShape{.weight = {of.num_experts, D},
+                    .has_bias = of.router.has_bias,
+                    .has_correction = of.router.routing == Routing::sigmoid_groups});
+  visit(prefix + names.experts, layer.experts,
+        ModuleShape{{of.num_experts, of.intermediate_size, D}, of.has_bias, true, of.is_transposed});
+  if (of.has_shared) {
+    visit(prefix + names.shared_gate, layer.gate_proj, ModuleShape{{M, D}});
+    visit(prefix + names.shared_up, layer.up_proj, ModuleShape{{M, D}});
+    visit(prefix + names.shared_down, layer.down_proj, ModuleShape{{D, M}});
+  }
+  if (of.weighs_shared) visit(prefix + names.shared_weight, layer.shared_weight, ModuleShape{{1, D}});
+}
+
+template <class Layer, class Visit>
 void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                        const Visit& visit) {
   const LayerNames& names = spec.names.layer;
+  if (of.attention.has_sinks) visit(prefix + names.attention.sinks, layer.sinks, ModuleShape{{of.attention.num_heads}});
   if (of.attention.qk_norm) {
     const QkNormSpec& norms = *of.attention.qk_norm;
     const auto shape = [&](std::int64_t num_heads) {
@@ -155,18 +185,33 @@ void visit_layer_norms(const ModelSpec& spec, const LayerSpec& of, Layer& layer,
   visit_one(of.after_mlp, names.after_mlp, layer.after_mlp);
 }
 
-/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Sinks or Xielu.
+/// Calls visit(path, module, ModuleShape) for the modules of a layer: Linear, Norm, Xielu, Sinks, Router or Experts.
 template <class Layer, class Visit>
 void visit_layer_modules(const ModelSpec& spec, const LayerSpec& of, Layer& layer, const std::string& prefix,
                          const Visit& visit) {
   const auto visit_linear = [&](const std::string& path, auto& module, ModuleShape shape) {
-    shape.is_transposed = spec.linears_are_transposed && is_a<decltype(module), Linear>;
+    shape.is_transposed = spec.linears_are_transposed;
     if (shape.is_transposed) std::ranges::reverse(shape.weight);
     visit(path, module, shape);
   };
   visit_attention_modules(spec, of.attention, layer, prefix, visit_linear);
-  visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
+  if (of.experts)
+    visit_expert_modules(spec, of, layer, prefix, visit);
+  else
+    visit_mlp_modules(spec, of.mlp, layer, prefix, visit_linear);
   visit_layer_norms(spec, of, layer, prefix, visit);
+}
+
+/// Calls visit(name, tensor, shape) for the parameters of all experts of a layer.
+template <class AnyExperts, class Visit>
+void visit_expert_parameters(const std::string& path, AnyExperts& experts, const ModuleShape& shape,
+                             const Visit& visit) {
+  using Shape = std::vector<std::int64_t>;
+  const std::int64_t E = shape.weight[0], M = shape.weight[1], D = shape.weight[2];
+  visit(path + ".gate_up_proj", experts.gate_up, shape.is_transposed ? Shape{E, D, 2 * M} : Shape{E, 2 * M, D});
+  if (shape.has_bias) visit(path + ".gate_up_proj_bias", experts.gate_up_bias_EO, Shape{E, 2 * M});
+  visit(path + ".down_proj", experts.down, shape.is_transposed ? Shape{E, M, D} : Shape{E, D, M});
+  if (shape.has_bias) visit(path + ".down_proj_bias", experts.down_bias_ED, Shape{E, D});
 }
 
 /// Calls visit(name, tensor, shape) for the parameters of a module.
@@ -188,6 +233,10 @@ void visit_module_parameters(const std::string& path, Module& module, const Modu
     visit(path + ".alpha_n", module.alpha_n, shape.weight);
   } else if constexpr (is_a<Module, Sinks>) {
     visit(path, module.score_H, shape.weight);
+  } else if constexpr (is_a<Module, Router>) {
+    visit_both(module.weight_ED, module.bias_E);
+  } else if constexpr (is_a<Module, Experts>) {
+    visit_expert_parameters(path, module, shape, visit);
   } else if constexpr (is_a<Module, PositionTable>) {
     visit(path + ".weight", module.weight_PD, shape.weight);
   } else {

@@ -13,6 +13,7 @@
 #include "kto/io/checkpoint.hpp"
 #include "kto/io/folder.hpp"
 #include "kto/model/config.hpp"
+#include "kto/model/expert_files.hpp"
 #include "kto/model/folds.hpp"
 #include "kto/model/model_files.hpp"
 #include "kto/model/special_tokens.hpp"
@@ -32,14 +33,16 @@ inline bool is_ignored_weight(std::string_view name) {
 inline std::string written_name(const ModelSpec& spec, const std::string& name) {
   const ModuleNames& names = spec.names;
   const bool of_head = !names.stored_head.empty() && name.starts_with(names.head + ".");
-  return of_head ? names.stored_head + name.substr(names.head.size()) : name;
+  return of_head ? names.stored_head + name.substr(names.head.size()) : written_expert_name(spec, name);
 }
 
 /// The name of a parameter in the checkpoint: its own, or without the prefix ("model.") if a bare backbone was saved.
 inline std::string stored_name(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
   if (checkpoint.contains(name)) return name;
   const std::string& prefix = spec.names.prefix;
-  const std::string other = name.starts_with(prefix) ? name.substr(prefix.size()) : written_name(spec, name);
+  const std::string written = written_name(spec, name);
+  if (checkpoint.contains(written)) return written;
+  const std::string other = written.starts_with(prefix) ? written.substr(prefix.size()) : written;
   return checkpoint.contains(other) ? other : name;
 }
 
@@ -57,8 +60,15 @@ inline bool is_tied(const Checkpoint& checkpoint, const ModelSpec& config) {
 
 /// Everything that a checkpoint of the decoder holds.
 inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder& decoder) {
-  auto out = decoder.named_parameters();
-  for (auto& item : out) item.first = written_name(decoder.spec, item.first);
+  std::vector<std::pair<std::string, Tensor>> out;
+  for (const auto& [name, tensor] : decoder.named_parameters())
+    for (auto& part : written_parameter(decoder.spec, name, tensor)) {
+      part.first = written_name(decoder.spec, part.first);
+      out.push_back(std::move(part));
+    }
+  visit_buffers(decoder, [&](const std::string& name, const Tensor& tensor, const auto&) {
+    out.emplace_back(written_name(decoder.spec, name), tensor);
+  });
   const auto options = decoder.embed_tokens.weight_VD.options().requires_grad(false);
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     out.emplace_back(name, at::scalar_tensor(value, options));
@@ -150,11 +160,13 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
   const bool tied = detail::is_tied(checkpoint, config);
   config.tie_word_embeddings = tied;
 
+  config.names.layer.experts.files = detail::expert_files(checkpoint, config);
+
   detail::WeightProblems problems;
   std::set<std::string> used;
   const std::string head = detail::stored_name(checkpoint, config, detail::head_name(config));
   if (tied) used.insert(head);
-  Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+  const auto read = [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     std::string stored = detail::stored_name(checkpoint, config, name);
     if (tied && name == detail::embedding_name(config) && !checkpoint.contains(stored)) stored = head;
     used.insert(stored);
@@ -166,8 +178,14 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     else if (!weight.is_floating_point())
       problems.add(stored, " has type ", weight.scalar_type(), ", expected a floating-point type");
     else
-      return weight.to(at::TensorOptions(device).dtype(dtype)).requires_grad_(true);
+      return weight;
     return Tensor();
+  };
+  Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
+    const auto parts = detail::written_parts(config, name, shape[0]);
+    const Tensor weight = parts.empty() ? read(name, shape) : detail::joined_experts(parts, shape, read);
+    const at::ScalarType type = detail::is_buffer(name) ? wide_type(dtype) : dtype;
+    return weight.defined() ? weight.to(at::TensorOptions(device).dtype(type)).requires_grad_(true) : weight;
   });
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     const std::string stored = detail::stored_name(checkpoint, config, name);
@@ -177,6 +195,7 @@ inline Decoder load_pretrained(const fs::path& folder, at::ScalarType dtype = at
     if (held.numel() != 1 || std::abs(held.item<double>() - value) > 0.01 * std::abs(value))
       problems.add(stored, " is not the constant ", value);
   });
+  detail::check_expert_counts(checkpoint, config, folder);
   for (const std::string& name : checkpoint.names())
     if (!used.contains(name) && !detail::is_ignored_weight(name)) problems.add("unexpected: ", name);
   problems.raise(folder, config.model_type);

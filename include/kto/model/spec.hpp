@@ -12,6 +12,7 @@
 #include "kto/io/json.hpp"
 #include "kto/nn/activation.hpp"
 #include "kto/nn/alibi_spec.hpp"
+#include "kto/nn/expert_gate.hpp"
 #include "kto/nn/rope_spec.hpp"
 
 namespace kto {
@@ -73,7 +74,7 @@ struct AttentionSpec {
   double clip_qkv = 0;  ///< projections are clamped to +-clip_qkv; 0: no clamp
   std::optional<QueryGrowth> query_growth = std::nullopt;
   std::optional<AlibiSpec> alibi = std::nullopt;
-  bool has_sinks = false;  ///< each head has a learned score that takes part in the softmax, without a value
+  bool has_sinks = false;  ///< each head has a score that joins the softmax and adds nothing to the output
   std::optional<LatentSpec> latent = std::nullopt;
 };
 
@@ -92,6 +93,39 @@ struct MlpSpec {
   bool is_xielu = false;  ///< the activation is xIELU, which has parameters, in place of `activation`
 };
 
+/// How a token's experts and their weights follow from the router's logits.
+enum class Routing {
+  softmax_first,   ///< the largest of the softmax over all experts
+  softmax_last,    ///< the softmax over the largest logits
+  sigmoid_groups,  ///< the largest of sigmoid + correction, in those groups whose best two are largest
+  sparse_mixer     ///< two, each by a softmax over the logits near the largest (arXiv:2409.12136, without sampling)
+};
+
+struct RouterSpec {
+  Routing routing = Routing::softmax_first;
+  bool has_bias = false;
+  bool normalizes = false;  ///< the weights are divided by their sum
+  double scale = 1;         ///< of the weights
+  std::int64_t num_groups = 1;
+  std::int64_t top_groups = 1;
+  double jitter = 0;  ///< of sparse_mixer: half the relative distance from the largest logit that counts as near
+  std::optional<double> aux_loss_coef =
+      std::nullopt;  ///< of the load-balancing loss; none: the family has no such loss
+};
+
+/// Experts in place of a feed-forward part. With a shared expert that part, LayerSpec::mlp, is added to their sum.
+struct ExpertsSpec {
+  std::int64_t num_experts = 0;
+  std::int64_t per_token = 0;
+  std::int64_t intermediate_size = 0;
+  RouterSpec router = {};
+  ExpertGate gate = {};
+  bool has_bias = false;
+  bool is_transposed = false;  ///< weights are [experts, inputs, outputs]
+  bool has_shared = false;
+  bool weighs_shared = false;  ///< the shared expert is multiplied by the sigmoid of a linear layer
+};
+
 /// x + after(attention(before(x))), then the same with the feed-forward part; or, in parallel, both from one x.
 struct LayerSpec {
   AttentionSpec attention;
@@ -101,6 +135,7 @@ struct LayerSpec {
   bool is_parallel = false;
   double residual_scale = 1;     ///< of what is added to x
   bool normalizes_sums = false;  ///< the norms are of the sums: after(x + attention(x)), and no norm stands before
+  std::optional<ExpertsSpec> experts = std::nullopt;
 };
 
 /// transformers' names of modules; those of a layer follow the layer's own.
@@ -114,8 +149,26 @@ struct AttentionNames {
               sinks = "self_attn.sinks";
   LatentNames latent = {};
 };
+
+/// How files hold the experts of a layer.
+enum class ExpertFiles {
+  fused,    ///< as the model does
+  renamed,  ///< the same tensors as stored_gate_up, stored_down, stored_router
+  split     ///< each expert's linear layers: split + number + "." + split_gate + ".weight", and so on; stored_router
+};
+
+/// The names of the experts' parts in the model, and those that files may have in their place.
+struct ExpertsNames {
+  std::string router = "mlp.gate", experts = "mlp.experts";
+  std::string shared_gate = "mlp.shared_expert.gate_proj", shared_up = "mlp.shared_expert.up_proj",
+              shared_down = "mlp.shared_expert.down_proj", shared_weight = "mlp.shared_expert_gate";
+  std::string stored_router = "", stored_gate_up = "", stored_down = "";
+  std::string split = "mlp.experts.", split_gate = "gate_proj", split_up = "up_proj", split_down = "down_proj";
+  ExpertFiles files = ExpertFiles::fused;
+};
 struct LayerNames {
   AttentionNames attention;
+  ExpertsNames experts = {};
   std::string gate = "mlp.gate_proj", up = "mlp.up_proj", gate_up = "mlp.gate_up_proj", down = "mlp.down_proj",
               activation = "mlp.act_fn";
   std::string before_attention = "input_layernorm", after_attention = "", before_mlp = "post_attention_layernorm",

@@ -53,10 +53,21 @@ void set_noise(Model& model, const TrainConfig& config) {
     check(!config.neftune_noise_alpha, "neftune_noise_alpha is set, but your model has no such member");
 }
 
+/// Throws Error if `config` weighs a load-balancing loss that the model does not have.
+template <class Model>
+void check_auxiliary(const Model& model, const TrainConfig& config) {
+  bool has_one = false;
+  if constexpr (GivesAuxiliary<Model>) has_one = model.auxiliary_coef().has_value();
+  check(has_one || config.router_aux_loss_coef.value_or(0) == 0, "router_aux_loss_coef is ",
+        config.router_aux_loss_coef.value_or(0),
+        ", but this model has no experts with a load-balancing loss; leave the option out");
+}
+
 template <class Model, class Reference>
 void check_policies(const Model& model, const Reference& reference, const TrainConfig& config) {
   check_reference(model, reference);
   check_precision(model, config.fp16);
+  check_auxiliary(model, config);
 }
 
 /// Throws Error or UsageError for settings that contradict the loss, the rows or the evaluation sets.

@@ -45,6 +45,8 @@ struct TrainConfig {
   double desirable_weight = 1;
   double undesirable_weight = 1;
   KlScope kl_scope = KlScope::micro_batch;
+  /// Of the load-balancing loss of a model with experts; default the model's own; 0: none.
+  std::optional<double> router_aux_loss_coef = std::nullopt;
 
   // Length and learning rate
   double num_train_epochs = 3;

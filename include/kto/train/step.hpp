@@ -3,6 +3,7 @@
 // micro-batch. Weights and reduction are applied here and nowhere else.
 #pragma once
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -90,6 +91,14 @@ void check_terms(const LossTerms<Tensor>& terms, const Batch& batch) {
 
 }  // namespace detail
 
+/// How much of the model's own loss is added: the option's coefficient, else the model's; 0 for a model without one.
+template <class Model>
+double auxiliary_coef(const Model& model, const TrainConfig& config) {
+  if constexpr (GivesAuxiliary<Model>)
+    if (const std::optional<double> usual = model.auxiliary_coef()) return config.router_aux_loss_coef.value_or(*usual);
+  return 0;
+}
+
 /// This micro-batch's share of the window's mean loss, with gradient if grad mode is on. Adds its metrics to `metrics`
 /// and passes its parts to `observe(Observation)`. Throws Error naming an output of the loss with an unexpected shape.
 template <class Loss, class Model, class Observe>
@@ -97,7 +106,10 @@ Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& pre
                         MetricWindow& metrics, const Observe& observe) {
   const Batch& batch = prepared.batch;
   const bool makes_baseline = !prepared.baseline.defined();
-  const auto [scores, kl_logp_B] = score_batch(model, batch, makes_baseline, /*statistics=*/true);
+  const double coef = auxiliary_coef(model, config);
+  Trace trace;
+  const auto [scores, kl_logp_B] =
+      score_batch(model, batch, makes_baseline, /*statistics=*/true, coef != 0 ? &trace : nullptr);
   const Tensor baseline = makes_baseline ? kl_baseline(kl_logp_B, prepared.reference_kl_logp_B) : prepared.baseline;
   const LossInput<Tensor> input{.policy_logp_B = scores.logp_B,
                                 .reference_logp_B = prepared.reference_logp_B,
@@ -111,14 +123,19 @@ Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& pre
   metrics.add(batch, scores, terms, baseline);
   observe(Observation{batch, input, terms});
   if constexpr (ReportsMetrics<Loss, Tensor>) metrics.add(loss.metrics(input, terms));
+  const auto with_auxiliary = [&](const Tensor& share) {
+    if (!trace.auxiliary.defined()) return share;
+    metrics.add({{"aux_loss", trace.auxiliary}});
+    return share + trace.auxiliary * (coef * prepared.row_share * static_cast<double>(batch.rows.num_rows));
+  };
   if constexpr (Loss::needs.chosen_rejected) {
     metrics.add({{"rewards/accuracies", pair_accuracy(terms.reward_B)}});
-    return terms.loss_B.sum() * (2 * prepared.row_share);
+    return with_auxiliary(terms.loss_B.sum() * (2 * prepared.row_share));
   }
   const auto weight = [&](double value) { return at::scalar_tensor(value, terms.loss_B.options()); };
   const Tensor weight_B =
       at::where(batch.sign_B > 0, weight(config.desirable_weight), weight(config.undesirable_weight));
-  return (weight_B * terms.loss_B).sum() * prepared.row_share;
+  return with_auxiliary((weight_B * terms.loss_B).sum() * prepared.row_share);
 }
 
 }  // namespace kto

@@ -59,7 +59,7 @@ def token_ids(sequence, length, vocab_size):
 @contextlib.contextmanager
 def no_casts_to_float32():
     """While open, what is float64 stays float64."""
-    to, to_float, softmax = torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax
+    to, to_float, to_type, softmax = torch.Tensor.to, torch.Tensor.float, torch.Tensor.type, torch.nn.functional.softmax
 
     def is_narrowing(tensor, dtype):
         return tensor.dtype == torch.float64 and dtype == torch.float32
@@ -73,11 +73,13 @@ def no_casts_to_float32():
         return softmax(tensor, dim=dim, dtype=None if is_narrowing(tensor, dtype) else dtype)
 
     torch.Tensor.to, torch.nn.functional.softmax = wide_to, wide_softmax
+    torch.Tensor.type = lambda self, *dtype: self if dtype and is_narrowing(self, dtype[0]) else to_type(self, *dtype)
     torch.Tensor.float = lambda self: self if self.dtype == torch.float64 else to_float(self)
     try:
         yield
     finally:
-        torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax = to, to_float, softmax
+        torch.Tensor.to, torch.Tensor.float, torch.Tensor.type = to, to_float, to_type
+        torch.nn.functional.softmax = softmax
 
 
 def load(config):
@@ -85,10 +87,14 @@ def load(config):
         pathlib.Path(folder, "config.json").write_text(json.dumps(config))
         model = transformers.AutoModelForCausalLM.from_config(
             transformers.AutoConfig.from_pretrained(folder),
-            attn_implementation="sdpa" if config.get("alibi") else "eager")  # falcon's eager one adds its biases twice
+            attn_implementation="sdpa" if config.get("alibi") else "eager",  # falcon's eager one adds its biases twice
+            **{} if "experts" not in json.dumps(config) else dict(experts_implementation="eager"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weight(name, parameter.shape))
+        for name, buffer in model.named_buffers():
+            if "e_score_correction_bias" in name:
+                buffer.copy_(weight(name, buffer.shape))
     return model.eval()
 
 
@@ -97,7 +103,7 @@ def run(config, lengths, dtype, autocast=False):
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if "inv_freq" in name:  # rotary tables are in float32 whatever the model's type
-                setattr(module, name, buffer.type(torch.float32))
+                setattr(module, name, torch.empty_like(buffer, dtype=torch.float32).copy_(buffer))
     sequences = [token_ids(i, length, model.config.vocab_size) for i, length in enumerate(lengths)]
     longest = max(lengths)
     ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences])
@@ -169,6 +175,7 @@ def older(family, **changes):
 
 OPT = dict(intermediate_size="absent", num_key_value_heads="absent", dropout=0)
 FALCON = dict(intermediate_size="absent", num_key_value_heads="absent")
+EXPERTS = dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=20)
 LONGROPE = dict(short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[1.0, 2.5, 6.0, 11.0])
 LATENT = dict(num_key_value_heads=4, q_lora_rank=12, kv_lora_rank=10, qk_nope_head_dim=6, qk_rope_head_dim=4,
               v_head_dim=7, first_k_dense_replace=9)
@@ -326,6 +333,10 @@ CASES = {
         tiny("apertus", attention_bias=True, rope_parameters=rope("default"), tie_word_embeddings=True), LENGTHS),
     "apertus_gelu": (tiny("apertus", hidden_act="gelu", num_hidden_layers=1), [6, 4]),
     "deepseek_v3_dense": (tiny("deepseek_v3", **LATENT, num_hidden_layers=1), LENGTHS),
+    "deepseek_v3_groups": (
+        tiny("deepseek_v3", **LATENT | dict(first_k_dense_replace=1, v_head_dim=16, qk_nope_head_dim=12),
+             moe_intermediate_size=12, n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2,
+             n_shared_experts=2, norm_topk_prob=False), LENGTHS),
     "deepseek_v3_dense_yarn": (
         tiny("deepseek_v3", **LATENT | dict(q_lora_rank=None, v_head_dim=32, qk_nope_head_dim=12), rope_interleave=False,
              attention_bias=True, tie_word_embeddings=True,
@@ -365,6 +376,42 @@ CASES = {
              **FALCON | {"num_attention_heads": 6}), LONG),
     "bloom_plain": (older("bloom", n_head=8), LONG),
     "bloom_heads": (older("bloom", n_head=6, hidden_size=48, tie_word_embeddings=False, pad_token_id=3), LENGTHS),
+} | {
+    "qwen3_moe_plain": (tiny("qwen3_moe", head_dim=8, **EXPERTS), LENGTHS),
+    "qwen3_moe_sparse_layers": (
+        tiny("qwen3_moe", head_dim=12, num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3],
+             norm_topk_prob=True, attention_bias=True, tie_word_embeddings=True, use_sliding_window=True, sliding_window=4,
+             **EXPERTS), LENGTHS),
+    "mixtral_plain": (tiny("mixtral", num_local_experts=4, num_experts_per_tok=2), LENGTHS),
+    "mixtral_window": (
+        tiny("mixtral", num_experts=6, num_experts_per_tok=3, head_dim=12, sliding_window=4, hidden_act="gelu"), LENGTHS),
+    "qwen2_moe_plain": (tiny("qwen2_moe", shared_expert_intermediate_size=28, **EXPERTS), LENGTHS),
+    "qwen2_moe_windows": (
+        tiny("qwen2_moe", shared_expert_intermediate_size=28, num_hidden_layers=3, mlp_only_layers=[1], qkv_bias=False,
+             norm_topk_prob=True, use_sliding_window=True, sliding_window=4, max_window_layers=2, **EXPERTS), LENGTHS),
+    "olmoe_plain": (tiny("olmoe", num_experts=6, num_experts_per_tok=3), LENGTHS),
+    "olmoe_clipped": (
+        tiny("olmoe", num_experts=4, num_experts_per_tok=1, clip_qkv=0.6, norm_topk_prob=True, attention_bias=True,
+             tie_word_embeddings=True), LENGTHS),
+    "granitemoe_multipliers": (
+        tiny("granitemoe", num_local_experts=5, num_experts_per_tok=2, embedding_multiplier=3.0, logits_scaling=2.5,
+             residual_multiplier=0.4, attention_multiplier=0.2, attention_bias=True), LENGTHS),
+    "phimoe_plain": (tiny("phimoe", num_local_experts=4, attention_bias=True, lm_head_bias=True), LENGTHS),
+    "phimoe_longrope": (
+        tiny("phimoe", num_local_experts=5, sliding_window=6, router_jitter_noise=0.2,
+             rope_scaling=dict(type="longrope", short_mscale=1.2, long_mscale=1.2, original_max_position_embeddings=16,
+                               **LONGROPE)), LONG),
+    "gpt_oss_plain": (tiny("gpt_oss", head_dim=8, num_local_experts=5, num_experts_per_tok=2, sliding_window=4), LENGTHS),
+    "gpt_oss_plain_rope": (
+        tiny("gpt_oss", head_dim=12, num_local_experts=3, num_experts_per_tok=3, sliding_window=6, swiglu_limit=0.5,
+             swiglu_alpha=1.2, attention_bias=False, layer_types=["full_attention", "sliding_attention"],
+             rope_parameters=rope("default"), tie_word_embeddings=True), LENGTHS),
+    "glm4_moe_plain": (tiny("glm4_moe", head_dim=16, n_routed_experts=8, num_experts_per_tok=2, n_group=4, topk_group=2,
+                            moe_intermediate_size=20, num_hidden_layers=3), LENGTHS),
+    "glm4_moe_qk_norm": (tiny("glm4_moe", head_dim=8, n_routed_experts=6, num_experts_per_tok=3, first_k_dense_replace=0,
+                              moe_intermediate_size=12, n_shared_experts=2, use_qk_norm=True, attention_bias=True,
+                              norm_topk_prob=False, routed_scaling_factor=2.5, tie_word_embeddings=True,
+                              partial_rotary_factor=1.0), LENGTHS),
 } | {
     f"act_{name}": (tiny("llama", hidden_act=name, **MLP_ONLY), [6, 4])
     for name in ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2", "swish")

@@ -193,6 +193,10 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::neftune_noise_alpha, "neftune_noise_alpha", group::optimization,
                "noise on the embeddings in training (NEFTune), not in the reference and the KL baseline; 5 is common",
                detail::at_least_zero(1e6)),
+        option(&C::router_aux_loss_coef, "router_aux_loss_coef", group::loss,
+               "how much of the load-balancing loss of a model with experts is added (logged as aux_loss); None: what "
+               "the model's config.json says; 0: none",
+               detail::at_least_zero(1e6)),
         option(&C::torch_empty_cache_steps, "torch_empty_cache_steps", group::machine,
                "updates between releases of unused cached memory to the system; None: never", detail::count(1)),
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},

@@ -12,7 +12,6 @@ namespace kto::detail {
 
 inline const std::vector<RefusedOptions>& refused_train_options() {
   static const std::vector<RefusedOptions> list{
-      {"the families here have no experts", {{"router_aux_loss_coef", "None"}}},
       {"KTO's loss has no labels to smooth", {{"label_smoothing_factor", "0"}}},
       {"training on several devices is not supported yet", {{"parallelism_config", "None"}}},
       {"it shards a model over devices, which is not supported yet",

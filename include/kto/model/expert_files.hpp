@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// How files hold a decoder's parameters: under their own names, under others, or, for experts, in parts. A checkpoint is
+// saved in the form in which it was read.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kto/io/checkpoint.hpp"
+#include "kto/model/folds.hpp"
+
+namespace kto::detail {
+
+// Shapes: E experts, O outputs, I inputs.
+
+/// "model.layers.3." and "mlp.gate.weight" of "model.layers.3.mlp.gate.weight"; the first is empty for other names.
+inline std::pair<std::string, std::string> split_layer(const ModelSpec& spec, const std::string& name) {
+  const std::string& layers = spec.names.layers;
+  const std::size_t dot = name.starts_with(layers) ? name.find('.', layers.size()) : name.npos;
+  return dot == name.npos ? std::pair<std::string, std::string>{"", name}
+                          : std::pair{name.substr(0, dot + 1), name.substr(dot + 1)};
+}
+
+/// The name that files have for a parameter of experts or a router which they hold whole; others' is their own.
+inline std::string written_expert_name(const ModelSpec& spec, const std::string& name) {
+  const ExpertsNames& names = spec.names.layer.experts;
+  const auto [layer, rest] = split_layer(spec, name);
+  if (names.files == ExpertFiles::fused || layer.empty()) return name;
+  if (!names.stored_router.empty() && rest.starts_with(names.router + "."))
+    return layer + names.stored_router + rest.substr(names.router.size());
+  if (names.files == ExpertFiles::renamed && rest == names.experts + ".gate_up_proj")
+    return layer + names.stored_gate_up;
+  if (names.files == ExpertFiles::renamed && rest == names.experts + ".down_proj") return layer + names.stored_down;
+  return name;
+}
+
+/// The linear layers of `num_experts` experts that make up the parameter: joined along their outputs they are [E O, I].
+/// Empty if files hold it whole.
+inline std::vector<std::string> written_parts(const ModelSpec& spec, const std::string& name,
+                                              std::int64_t num_experts) {
+  const ExpertsNames& names = spec.names.layer.experts;
+  if (names.files != ExpertFiles::split) return {};
+  const auto [layer, rest] = split_layer(spec, name);
+  const bool is_down = rest == names.experts + ".down_proj";
+  if (layer.empty() || (!is_down && rest != names.experts + ".gate_up_proj")) return {};
+  const std::vector<std::string> of_each =
+      is_down ? std::vector{names.split_down} : std::vector{names.split_gate, names.split_up};
+  std::vector<std::string> out;
+  for (std::int64_t e = 0; e < num_experts; ++e)
+    for (const std::string& part : of_each) out.push_back(concat(layer, names.split, e, '.', part, ".weight"));
+  return out;
+}
+
+/// Whether the checkpoint holds a tensor of that name, or without the prefix ("model.") of a bare backbone.
+inline bool holds(const Checkpoint& checkpoint, const ModelSpec& spec, const std::string& name) {
+  const std::string& prefix = spec.names.prefix;
+  return checkpoint.contains(name) || (name.starts_with(prefix) && checkpoint.contains(name.substr(prefix.size())));
+}
+
+/// How the checkpoint holds experts.
+inline ExpertFiles expert_files(const Checkpoint& checkpoint, const ModelSpec& spec) {
+  const ExpertsNames& names = spec.names.layer.experts;
+  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
+    if (!spec.layers[i].experts) continue;
+    const std::string fused = concat(spec.names.layers, i, '.', names.experts, ".gate_up_proj");
+    if (spec.layers[i].experts->is_transposed || holds(checkpoint, spec, fused)) break;
+    return names.stored_gate_up.empty() ? ExpertFiles::split : ExpertFiles::renamed;
+  }
+  return ExpertFiles::fused;
+}
+
+/// Throws Error if the checkpoint holds experts one by one, and not as many as the config has.
+inline void check_expert_counts(const Checkpoint& checkpoint, const ModelSpec& spec, const fs::path& folder) {
+  const ExpertsNames& names = spec.names.layer.experts;
+  if (names.files != ExpertFiles::split) return;
+  for (std::size_t i = 0; i < spec.layers.size(); ++i) {
+    if (!spec.layers[i].experts) continue;
+    const std::string before = concat(spec.names.layers, i, '.', names.split);
+    std::int64_t count = 0;
+    while (holds(checkpoint, spec, concat(before, count, '.', names.split_down, ".weight"))) ++count;
+    check(count == 0 || count == spec.layers[i].experts->num_experts, folder.string(), ": the weights have ", count,
+          " experts in layer ", i, ", and config.json has ", spec.layers[i].experts->num_experts);
+  }
+}
+
+/// The parameter of that shape from the tensors of its parts, read(name, shape); undefined if one of them is.
+template <class Read>
+Tensor joined_experts(const std::vector<std::string>& parts, const std::vector<std::int64_t>& shape, const Read& read) {
+  std::vector<Tensor> tensors;
+  for (const std::string& part : parts)
+    if (const Tensor tensor = read(part, {shape[0] * shape[1] / static_cast<std::int64_t>(parts.size()), shape[2]});
+        tensor.defined())
+      tensors.push_back(tensor);
+  return tensors.size() == parts.size() ? at::cat(tensors).view(shape) : Tensor();
+}
+
+/// A parameter as files hold it: (name, tensor), several where they hold experts one by one.
+inline std::vector<std::pair<std::string, Tensor>> written_parameter(const ModelSpec& spec, const std::string& name,
+                                                                     const Tensor& tensor) {
+  const auto parts = tensor.dim() == 3 ? written_parts(spec, name, tensor.size(0)) : std::vector<std::string>{};
+  if (parts.empty()) return {{written_expert_name(spec, name), tensor}};
+  const auto tensors = tensor.detach().flatten(0, 1).chunk(static_cast<std::int64_t>(parts.size()));
+  std::vector<std::pair<std::string, Tensor>> out;
+  for (std::size_t i = 0; i < parts.size(); ++i) out.emplace_back(parts[i], tensors[i]);
+  return out;
+}
+
+}  // namespace kto::detail
