@@ -34,6 +34,9 @@ DELTA = dict(layer_types=["linear_attention", "full_attention"], linear_num_key_
              linear_key_head_dim=8, linear_value_head_dim=8, partial_rotary_factor=0.5)  # fmt: skip
 CHANGES = {  # beside what all have
     "bloom": dict(hidden_size=32, n_layer=2, n_head=4),
+    "deepseek_v3": dict(num_key_value_heads=4, q_lora_rank=12, kv_lora_rank=10, qk_nope_head_dim=8, qk_rope_head_dim=8,
+                        v_head_dim=12, first_k_dense_replace=1, moe_intermediate_size=12, n_routed_experts=8,
+                        num_experts_per_tok=2, n_group=2, topk_group=1),
     "falcon": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
     "gemma2": dict(sliding_window=16, query_pre_attn_scalar=8),
     "gemma3_text": dict(sliding_window=16, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]),

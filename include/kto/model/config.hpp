@@ -99,7 +99,8 @@ inline constexpr const char* common_defaults =
 inline void refuse_unsupported(const ConfigReader& config) {
   check(!config.has("quantization_config"), config.where,
         ": \"quantization_config\": quantized weights are not supported; save the model dequantized first");
-  check(config.flag("is_causal", true), config.where, ": \"is_causal\": false is not supported");
+  check(!config.has("is_causal") || config.flag("is_causal", true), config.where,
+        ": \"is_causal\": false is not supported");
 }
 
 /// Refuses settings by layer for families without them.

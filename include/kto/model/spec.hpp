@@ -199,6 +199,7 @@ struct AttentionNames {
               sinks = "self_attn.sinks";
   LatentNames latent = {};
 };
+
 /// How files hold the experts of a layer.
 enum class ExpertFiles {
   fused,    ///< as the model does

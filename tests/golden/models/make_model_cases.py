@@ -349,6 +349,10 @@ CASES = {
         tiny("apertus", attention_bias=True, rope_parameters=rope("default"), tie_word_embeddings=True), LENGTHS),
     "apertus_gelu": (tiny("apertus", hidden_act="gelu", num_hidden_layers=1), [6, 4]),
     "deepseek_v3_dense": (tiny("deepseek_v3", **LATENT, num_hidden_layers=1), LENGTHS),
+    "deepseek_v3_groups": (
+        tiny("deepseek_v3", **LATENT | dict(first_k_dense_replace=1, v_head_dim=16, qk_nope_head_dim=12),
+             moe_intermediate_size=12, n_routed_experts=8, num_experts_per_tok=3, n_group=4, topk_group=2,
+             n_shared_experts=2, norm_topk_prob=False), LENGTHS),
     "deepseek_v3_dense_yarn": (
         tiny("deepseek_v3", **LATENT | dict(q_lora_rank=None, v_head_dim=32, qk_nope_head_dim=12), rope_interleave=False,
              attention_bias=True, tie_word_embeddings=True,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Typed access to the keys of config.json. An absent or null key has the default, or is an Error if there is none. A
-// value of the wrong type is an Error naming key and value.
+// Typed access to the keys of config.json. An absent or null key has the default, or is an Error if there is none; a
+// flag that is null is false. A value of the wrong type is an Error naming key and value.
 #pragma once
 
 #include <algorithm>
@@ -52,8 +52,9 @@ struct ConfigReader {
     expect(value > 0, key, "a positive number");
     return value;
   }
+  /// null is false, as in Python.
   bool flag(const std::string& key, bool otherwise) const {
-    if (absent(key, true)) return otherwise;
+    if (absent(key, true)) return otherwise && !json.contains(key);
     expect(json.at(key).is_boolean(), key, "true or false");
     return json.at(key).get<bool>();
   }

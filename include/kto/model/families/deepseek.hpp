@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeepSeek-V2 (arXiv:2405.04434) and V3 (arXiv:2412.19437): latent attention.
+// DeepSeek-V3 (arXiv:2412.19437): latent attention, and experts as glm4_moe has them.
 #pragma once
 
-#include "kto/model/families/family.hpp"
+#include "kto/model/families/experts.hpp"
 
 namespace kto::detail {
 
@@ -50,9 +50,7 @@ inline ModelSpec read_deepseek_v3(const ConfigReader& config) {
   const std::int64_t rope_dim = config.positive("qk_rope_head_dim"), head_dim = config.positive("head_dim", rope_dim);
   check(head_dim == rope_dim, config.where, ": head_dim is ", head_dim, "; expected qk_rope_head_dim, ", rope_dim);
   ModelSpec out = read_latent_decoder(config, config.flag("rope_interleave", true));
-  check(config.integer("first_k_dense_replace") >= static_cast<std::int64_t>(out.layers.size()), config.where,
-        ": layers with experts are not supported for ", out.model_type,
-        "; expected first_k_dense_replace of num_hidden_layers or more");
+  set_grouped_experts(config, out);
   return out;
 }
 
@@ -61,7 +59,10 @@ inline constexpr Family deepseek_v3{
     .defaults = R"({"vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61,
                     "num_attention_heads": 128, "num_key_value_heads": 128, "kv_lora_rank": 512, "q_lora_rank": 1536,
                     "qk_rope_head_dim": 64, "v_head_dim": 128, "qk_nope_head_dim": 128, "first_k_dense_replace": 3,
-                    "max_position_embeddings": 4096})",
-    .read = read_deepseek_v3};
+                    "max_position_embeddings": 4096, "moe_intermediate_size": 2048, "num_experts_per_tok": 8,
+                    "n_shared_experts": 1, "num_experts": 256, "routed_scaling_factor": 2.5, "n_group": 8,
+                    "topk_group": 4})",
+    .read = read_deepseek_v3,
+    .other_names = R"({"n_routed_experts": "num_experts", "num_local_experts": "num_experts"})"};
 
 }  // namespace kto::detail

@@ -180,13 +180,17 @@ inline std::vector<bool> read_windows(const ConfigReader& config, ModelSpec& spe
 }
 
 /// Reads rotary frequencies of two kinds: of layers without a window, and of those with one. They stand in
-/// rope_parameters by layer type; in older files rope_theta and rope_scaling are of the first kind.
+/// rope_parameters by layer type; rope_theta, and rope_scaling which is put into those of that type, are of the first
+/// kind.
 inline void read_ropes_by_layer_type(const ConfigReader& config, ModelSpec& spec, const std::vector<bool>& slides,
                                      double theta, double sliding_theta) {
   const Json by_type = config.has("rope_parameters") ? config.json.at("rope_parameters") : Json::object();
   const auto read = [&](const char* type, Json json, double otherwise) {
-    json.erase("rope_parameters");
-    if (by_type.is_object() && by_type.contains(type)) json["rope_parameters"] = by_type[type];
+    Json values = {{"rope_type", "default"}};
+    if (by_type.is_object() && by_type.contains(type)) values = by_type[type];
+    if (json.contains("rope_scaling") && json["rope_scaling"].is_object()) values.update(json["rope_scaling"]);
+    json.erase("rope_scaling");
+    json["rope_parameters"] = values;
     if (!json.contains("rope_theta")) json["rope_theta"] = otherwise;
     return read_rope_config({json, config.where}, spec.layers[0].attention.head_dim);
   };

@@ -12,15 +12,14 @@ inline ModelSpec read_gemma2_or_3(const ConfigReader& config) {
   ModelSpec out = read_gemma(config);
   out.head.soft_cap = config.number("final_logit_softcapping", 0);
   put_norms_around_parts(out);
-  for (LayerSpec& layer : out.layers) {
+  for (LayerSpec& layer : out.layers)
     layer.attention.scale = 1 / std::sqrt(config.positive_number("query_pre_attn_scalar"));
-    layer.attention.soft_cap = config.number("attn_logit_softcapping", 0);
-  }
   return out;
 }
 
 inline ModelSpec read_gemma2(const ConfigReader& config) {
   ModelSpec out = read_gemma2_or_3(config);
+  for (LayerSpec& layer : out.layers) layer.attention.soft_cap = config.number("attn_logit_softcapping", 0);
   read_windows(config, out, 2);
   return out;
 }

@@ -22,9 +22,13 @@ inline ModuleNames gpt_neox_names() {
 }
 
 inline ModelSpec read_gpt_neox(const ConfigReader& config) {
-  const Json json = without_keys(config.json, {"head_dim", "num_key_value_heads", "pad_token_id"});
+  Json json = without_keys(config.json, {"num_key_value_heads", "pad_token_id"});
+  json["partial_rotary_factor"] = config.number("rotary_pct", 0.25);  // no other key of the file says it
   ModelSpec out = read_decoder({json, config.where}, layer_norm(config.number("layer_norm_eps"), /*has_bias=*/true));
   out.names = gpt_neox_names();
+  const std::int64_t num_heads = out.layers[0].attention.num_heads, head_dim = out.layers[0].attention.head_dim;
+  check(head_dim * num_heads == out.hidden_size, config.where, ": head_dim is ", head_dim, "; expected ",
+        out.hidden_size / num_heads, ", hidden_size / num_attention_heads");
   for (LayerSpec& layer : out.layers) {
     layer.is_parallel = config.flag("use_parallel_residual", true);
     layer.attention.layout = QkvLayout::grouped;
@@ -41,7 +45,7 @@ inline constexpr Family gpt_neox{
                     "num_attention_heads": 64, "hidden_act": "gelu", "max_position_embeddings": 2048,
                     "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25})",
     .read = read_gpt_neox,
-    .other_names = R"({"rotary_emb_base": "rope_theta", "rotary_pct": "partial_rotary_factor"})",
+    .other_names = R"({"rotary_emb_base": "rope_theta"})",
     .lora_targets = R"(["query_key_value"])"};
 
 }  // namespace kto::detail
