@@ -135,8 +135,8 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
         "target_modules");
 }
 
-/// In a multimodal model, turns names of targets into a pattern for modules of the decoder: the other parts have modules
-/// of the same names.
+/// In a multimodal model, turns names of targets into a pattern for modules of the decoder: the other parts have
+/// modules of the same names.
 inline void keep_to_decoder(LoraConfig& config, const ModuleNames& names, const ModulePaths& paths) {
   const bool all_linear = config.target_pattern == "all-linear";
   if (names.wrapper.empty() || (config.target_modules.empty() && !all_linear)) return;
