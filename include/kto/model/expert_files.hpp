@@ -96,11 +96,11 @@ Tensor joined_experts(const std::vector<std::string>& parts, const std::vector<s
   return tensors.size() == parts.size() ? at::cat(tensors).view(shape) : Tensor();
 }
 
-/// A parameter as files hold it: (name, tensor), several where they hold experts one by one.
+/// A parameter in the parts in which files hold it, as (name, tensor): several where they hold experts one by one.
 inline std::vector<std::pair<std::string, Tensor>> written_parameter(const ModelSpec& spec, const std::string& name,
                                                                      const Tensor& tensor) {
   const auto parts = tensor.dim() == 3 ? written_parts(spec, name, tensor.size(0)) : std::vector<std::string>{};
-  if (parts.empty()) return {{written_expert_name(spec, name), tensor}};
+  if (parts.empty()) return {{name, tensor}};
   const auto tensors = tensor.detach().flatten(0, 1).chunk(static_cast<std::int64_t>(parts.size()));
   std::vector<std::pair<std::string, Tensor>> out;
   for (std::size_t i = 0; i < parts.size(); ++i) out.emplace_back(parts[i], tensors[i]);
