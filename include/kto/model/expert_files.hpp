@@ -74,8 +74,7 @@ Tensor joined_experts(const std::vector<std::string>& parts, const std::vector<s
   return tensors.size() == parts.size() ? at::cat(tensors).view(shape) : Tensor();
 }
 
-/// A parameter as files hold it, before names are those of files: (name, tensor), several where they hold experts one by
-/// one.
+/// A parameter in the parts in which files hold it, as (name, tensor): several where they hold experts one by one.
 inline std::vector<std::pair<std::string, Tensor>> written_parameter(const ModelSpec& spec, const std::string& name,
                                                                      const Tensor& tensor) {
   const auto parts = tensor.dim() == 3 ? written_parts(spec, name, tensor.size(0)) : std::vector<std::string>{};
