@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The decoder against transformers (tests/golden/models), and its own paths against each other.
+#include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <set>
 
@@ -198,6 +200,56 @@ TEST_CASE("float16, with three bits more, is nearer to float64 than bfloat16") {
   }
   INFO("mean error " << half << ", of bfloat16 " << bfloat << " (sums over the cases)");
   CHECK(half < bfloat / 5);
+}
+
+/// The loss of one sequence, as in make_field_cases.py, and the norm of its gradient.
+std::vector<double> config_numbers(const Json& config) {
+  const Decoder decoder = case_decoder(parse_model_config(config, "config.json"), at::kDouble);
+  const Sequences row = case_sequences({case_ids(0, 12, decoder.spec.vocab_size)}, false);
+  const Tensor loss = case_loss(case_logp(decoder, decoder.hidden(row), row));
+  double squares = 0;
+  for (const Tensor& grad : gradients(decoder, loss)) squares += grad.square().sum().item<double>();
+  return {loss.item<double>(), std::sqrt(squares)};
+}
+
+TEST_CASE("the numbers of given configs", "[.]") {
+  const char *given = std::getenv("KTO_CONFIGS"), *answer = std::getenv("KTO_CONFIG_NUMBERS");
+  REQUIRE(given != nullptr);
+  REQUIRE(answer != nullptr);
+  Json out = Json::array();
+  for (const Json& config : read_json(given)) {
+    try {
+      out.push_back({{"numbers", config_numbers(config)}});
+    } catch (const Error& error) {
+      out.push_back({{"refused", error.what()}});
+    }
+  }
+  std::ofstream(answer) << out;
+}
+
+TEST_CASE("every field of a config has its effect or is refused by name") {
+  const Json table = read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/models/fields/fields.json");
+  for (const detail::Family* family : detail::families) {
+    INFO(family->model_type << " is not in fields.json; see make_field_cases.py");
+    REQUIRE(table.contains(family->model_type));
+  }
+  for (const auto& [family, of_family] : table.items())
+    for (const Json& row : of_family["rows"]) {
+      const std::string field = row[1], outcome = row[3];
+      if (outcome == "not run") continue;
+      Json config = of_family["bases"][row[0].get<std::size_t>()];
+      config[field] = row[2];
+      INFO(family << ": " << field << " = " << row[2].dump() << " is " << outcome);
+      if (outcome == "refused") {
+        CHECK_THROWS_WITH(config_numbers(config), KTO_CONTAINS(field.starts_with("rope_") ? "rope" : field));
+        continue;
+      }
+      const auto numbers = config_numbers(config);
+      for (std::size_t i = 0; i < numbers.size(); ++i) {
+        const double want = row[4][i];
+        CHECK(std::abs(numbers[i] - want) <= 1e-9 * (1 + std::abs(want)));
+      }
+    }
 }
 
 /// A row [prompt, first, second] whose completions share the prompt, and the same as two whole sequences.
