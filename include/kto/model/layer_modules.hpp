@@ -45,6 +45,7 @@ void visit_attention_modules(const ModelSpec& spec, const AttentionSpec& of, Lay
   } else {
     visit(prefix + names.qkv, layer.qkv_proj, ModuleShape{{Hd + 2 * Kd, D}, of.qkv_bias});
   }
+  if (of.has_sinks) visit(prefix + names.sinks, layer.sinks, ModuleShape{{of.num_heads}});
   visit(prefix + names.output, layer.o_proj, ModuleShape{{D, of.num_heads * value_dim(of)}, of.output_bias});
 }
 
