@@ -150,12 +150,14 @@ inline ModelSpec parse_decoder_config(Json json, const std::string& where) {
   const ConfigReader config{json, where};
   const Family& family = family_of(config, config.text("model_type"));
   const Json other_names = Json::parse(family.other_names);
-  for (const auto& [name, common] : other_names.items()) {
-    if (!json.contains(name)) continue;
-    const Json given = json.at(name);
-    check(common != "num_experts" || !json.contains(common) || json.at(common) == given, where, ": ", name, " is ",
-          given, ", and ", common, " is ", json.value(common, Json()));
-    json[common] = given;
+  for (const auto& [name, common_name] : other_names.items()) {
+    const auto given = json.find(name);
+    if (given == json.end()) continue;
+    const std::string common = common_name.get<std::string>();
+    const Json value = *given;
+    check(common != "num_experts" || !json.contains(common) || json[common] == value, where, ": ", name, " is ", value,
+          ", and ", common, " is ", json.value(common, Json()));
+    json[common] = value;
   }
   for (const char* text : {family.defaults, common_defaults}) {
     const Json defaults = Json::parse(text);
