@@ -60,9 +60,10 @@ CHANGES = {  # beside what all have
     "qwen3_moe": EXPERTS,
     "qwen3_next": DELTA | EXPERTS | dict(shared_expert_intermediate_size=24),
 }  # fmt: skip
-VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8, image_size=28,
-              patch_size=14)  # fmt: skip
-WRAPPERS = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"}  # their texts
+VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+              head_dim=8, image_size=28, patch_size=14, depth=1, num_heads=2, out_hidden_size=32, num_position_embeddings=16)  # fmt: skip
+WRAPPERS = {"gemma3": "gemma3_text", "gemma4": "gemma4_text", "llava": "llama", "mistral3": "ministral3",
+            "qwen3_5": "qwen3_5_text"}  # fmt: skip -- their texts
 
 
 def families():
@@ -75,7 +76,8 @@ def families():
 def make_config(family, size):
     if family in WRAPPERS:
         text = make_config(WRAPPERS[family], size).to_dict()
-        return AutoConfig.for_model(family, text_config=text, vision_config=VISION, image_token_id=5)
+        vision = {key: value for key, value in VISION.items() if hasattr(AutoConfig.for_model(family).vision_config, key)}
+        return AutoConfig.for_model(family, text_config=text, vision_config=vision or VISION, image_token_id=5)
     common = dict(vocab_size=size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
                   num_key_value_heads=2, head_dim=8, max_position_embeddings=512, bos_token_id=0, eos_token_id=0,
                   pad_token_id=0)  # fmt: skip

@@ -57,6 +57,7 @@ inline AdaptedDecoder put_adapter_on(const Decoder& base, LoraConfig config, std
   const TiedParts tied = tie_targets(config, base);
   const ModulePaths paths = module_paths(base);
   check_targets(config, paths);
+  keep_from_experts(config, base.spec, paths);
   keep_to_decoder(config, base.spec.names, paths);
   check(config.lora_alpha != 0, "lora_alpha is 0: the adapter would change nothing");
   check(base.spec.encoder.empty() || (!config.targets(embedding_path) && !config.saves(embedding_path) &&

@@ -135,6 +135,23 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
         "target_modules");
 }
 
+/// The names that all-linear stands for.
+inline std::set<std::string> linear_names(const LoraConfig& config, const ModulePaths& paths) {
+  std::set<std::string> out;
+  for (const std::string& path : paths.adaptable)
+    if (config.targets(path)) out.insert(last_part(path));
+  return out;
+}
+
+/// In a model with experts, names the targets of all-linear: PEFT would add routers and experts to them.
+inline void keep_from_experts(LoraConfig& config, const ModelSpec& spec, const ModulePaths& paths) {
+  const auto has_experts = [](const LayerSpec& layer) { return layer.experts.has_value(); };
+  if (config.target_pattern != "all-linear" || std::ranges::none_of(spec.layers, has_experts)) return;
+  const auto names = linear_names(config, paths);
+  config.target_modules.assign(names.begin(), names.end());
+  config.target_pattern.clear();
+}
+
 /// In a multimodal model, turns names of targets into a pattern for modules of the decoder: the other parts have
 /// modules of the same names.
 inline void keep_to_decoder(LoraConfig& config, const ModuleNames& names, const ModulePaths& paths) {
@@ -142,8 +159,7 @@ inline void keep_to_decoder(LoraConfig& config, const ModuleNames& names, const 
   if (names.wrapper.empty() || (config.target_modules.empty() && !all_linear)) return;
   if (!config.layers_to_transform.empty()) return;  // needs names
   std::set<std::string> targets(config.target_modules.begin(), config.target_modules.end());
-  for (const std::string& path : paths.adaptable)
-    if (all_linear && config.targets(path)) targets.insert(last_part(path));
+  if (all_linear) targets.merge(linear_names(config, paths));
   std::string any;
   for (const std::string& name : targets) any += (any.empty() ? "" : "|") + escaped(name);
   config.target_modules.clear();

@@ -39,6 +39,7 @@ inline constexpr Wrapper wrappers[] = {{.model_type = "aya_vision", .text_type =
                                        {.model_type = "llava_next_video", .text_type = "llama"},
                                        {.model_type = "llava_onevision", .text_type = "qwen2"},
                                        {.model_type = "mistral3", .text_type = "mistral", .ties = true},
+                                       {.model_type = "qwen3_5", .text_type = "qwen3_5_text"},
                                        {.model_type = "smolvlm", .text_type = "llama", .path = "model.text_model."},
                                        {.model_type = "vipllava", .text_type = "llama"}};
 

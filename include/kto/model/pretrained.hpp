@@ -30,6 +30,8 @@ inline bool is_ignored_weight(const ModelSpec& spec, std::string_view name) {
   if (contains("rotary_emb.inv_freq") || contains("EncDecAttention.relative_attention_bias") ||
       name.starts_with("mtp.") || std::ranges::any_of(masks, [&](const char* mask) { return name.ends_with(mask); }))
     return true;
+  if (spec.names.has_layer_after_last && name.starts_with(concat(spec.names.layers, spec.layers.size(), '.')))
+    return true;
   for (std::size_t i = 0; i < spec.layers.size(); ++i)
     for (const char* module : {"k_proj.", "v_proj.", "k_norm.", "v_norm."})
       if (spec.layers[i].attention.kv.of_layer && contains(concat("layers.", i, ".self_attn.", module))) return true;

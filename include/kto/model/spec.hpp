@@ -235,6 +235,7 @@ struct ModuleNames {
   std::string logits_constant = "";                ///< added to the logits and not trained; none where empty
   std::vector<std::string> embedding_copies = {};  ///< under which files may hold the embedding once more
   LayerNames layer;
+  bool has_layer_after_last = false;  ///< in files: for the token after the next one, ignored as in transformers
   std::string wrapper = "", wrapper_path = "";  ///< the multimodal model's type, and its path in place of `prefix`
 };
 

@@ -63,6 +63,7 @@ inline constexpr Family deepseek_v3{
                     "n_shared_experts": 1, "num_experts": 256, "routed_scaling_factor": 2.5, "n_group": 8,
                     "topk_group": 4})",
     .read = read_deepseek_v3,
-    .other_names = R"({"n_routed_experts": "num_experts", "num_local_experts": "num_experts"})"};
+    .other_names = R"({"n_routed_experts": "num_experts", "num_local_experts": "num_experts"})",
+    .lora_experts = qwen_lora_experts};
 
 }  // namespace kto::detail

@@ -79,6 +79,7 @@ inline void set_grouped_experts(const ConfigReader& config, ModelSpec& spec) {
   names.shared_gate = "mlp.shared_experts.gate_proj";
   names.shared_up = "mlp.shared_experts.up_proj";
   names.shared_down = "mlp.shared_experts.down_proj";
+  spec.names.has_layer_after_last = true;
 }
 
 inline constexpr const char* qwen_lora_experts = R"(["gate", "gate_proj", "up_proj", "down_proj"])";

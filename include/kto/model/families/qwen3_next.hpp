@@ -60,6 +60,7 @@ inline constexpr Family qwen3_next{
                     "linear_num_value_heads": 32, "num_experts": 512, "num_experts_per_tok": 10,
                     "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
                     "router_aux_loss_coef": 0.001})",
-    .read = read_qwen3_next};
+    .read = read_qwen3_next,
+    .lora_experts = qwen_lora_experts};
 
 }  // namespace kto::detail
