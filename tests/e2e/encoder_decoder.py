@@ -186,7 +186,8 @@ class Test(Cases):
         rendered = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True)
         ids = model.generate(**tokenizer(rendered, return_tensors="pt"), max_new_tokens=12, do_sample=False, num_beams=1)[0]
         want = tokenizer.decode(ids, skip_special_tokens=True)
-        self.case(f"{out}: chat writes what generate() does", result.stdout.strip() == want.strip() and want.strip(), (result.stdout, result.stderr, want))
+        is_blank = out.startswith("bart") and not want.strip()  # bart's first token may be its end
+        self.case(f"{out}: chat writes what generate() does", result.stdout.strip() == want.strip() and (want.strip() or is_blank), (result.stdout, result.stderr, want))
 
     def variants(self):
         """Checkpoints as other versions wrote them."""

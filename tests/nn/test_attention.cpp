@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of attention against LibTorch's operators in float64: outputs and gradients, over lengths around a block,
-// grouped heads, widths, windows, prefixes in the row and kept from another one. Those for a GPU run where there is one.
+// grouped heads, widths, windows, prefixes in the row and kept from another one. The kernels for a GPU run on machines
+// that have one.
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/diff.h>
 #include <ATen/ops/randn.h>
