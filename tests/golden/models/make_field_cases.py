@@ -103,7 +103,13 @@ def fields_of(config):
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "config.json").write_text(json.dumps(config))
         read = transformers.AutoConfig.from_pretrained(folder)
-    return {field.name: (getattr(read, field.name, field.default), field.type)
+    def value_of(field):
+        try:
+            return getattr(read, field.name, field.default)
+        except Exception:  # differs by layer
+            return field.default
+
+    return {field.name: (value_of(field), field.type)
             for field in dataclasses.fields(type(read)) if not LEFT_OUT.fullmatch(field.name)}  # fmt: skip
 
 
