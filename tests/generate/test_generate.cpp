@@ -47,9 +47,11 @@ TEST_CASE("with a cache, every family's states are those of the whole text") {
     const kto::Decoder base = decoder;
     const auto last_part = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
     const auto& attention = base.spec.names.layer.attention;
-    const bool is_fused = !kto::has_separate_projections(base.spec.layers[0].attention);
-    const std::string queries = last_part(is_fused ? attention.qkv : attention.q),
-                      embedding = last_part(base.spec.names.embedding);
+    const kto::AttentionSpec& form = base.spec.layers[0].attention;
+    const std::string projection = form.latent                           ? attention.latent.kv_b
+                                   : kto::has_separate_projections(form) ? attention.q
+                                                                         : attention.qkv;
+    const std::string queries = last_part(projection), embedding = last_part(base.spec.names.embedding);
     for (const kto::LoraConfig& config :
          {kto::LoraConfig{.r = 2, .target_pattern = "all-linear", .use_dora = true},
           kto::LoraConfig{.r = 2, .target_modules = {queries, embedding}, .use_dora = true},

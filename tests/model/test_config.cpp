@@ -80,7 +80,7 @@ TEST_CASE("what is not supported is refused by name") {
       {R"({"model_type": "llama", "hidden_act": "xielu"})", "hidden_act \"xielu\" is not supported (supported: silu"},
       {R"({"model_type": "llama", "quantization_config": {"bits": 4}})", "quantization_config"},
       {R"({"model_type": "llama", "is_causal": false})", "is_causal"},
-      {R"({"model_type": "llama", "rope_scaling": {"type": "proportional"}})", "rope_type \"proportional\""},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "spiral"}})", "rope_type \"spiral\""},
       {R"({"model_type": "llama", "rope_scaling": {"type": "linear"}})", "needs \"factor\""},
       {R"({"model_type": "llama", "rope_scaling": {"type": "yarn"}})", "needs \"factor\""},
       {R"({"model_type": "llama", "rope_scaling": {"type": "llama3", "factor": 8}})", "low_freq_factor"},

@@ -174,10 +174,10 @@ inline ModelSpec parse_decoder_config(Json json, const std::string& where) {
 
 /// Reads the content of a config.json; of a multimodal model, the decoder in it. Throws Error, starting with `where`
 /// (its path), if the family is unknown, or the config is unsupported or contradicts itself.
-inline ModelSpec parse_model_config(const Json& json, const std::string& where) {
+inline ModelSpec parse_model_config(Json json, const std::string& where) {
   check(json.is_object(), where, ": expected an object");
   const auto wrapper = find_wrapper(json);
-  if (!wrapper) return detail::parse_decoder_config(json, where);
+  if (!wrapper) return detail::parse_decoder_config(std::move(json), where);
   const detail::ConfigReader config{json, where};
   detail::refuse_unsupported(config);
   check(config.has("text_config") && json.at("text_config").is_object(), where,
