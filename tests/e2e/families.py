@@ -5,7 +5,6 @@ an adapter on it. Of multimodal models, all but the text's weights are kept to t
 where torch, transformers or peft are missing."""
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ except ImportError as error:
     print("skipped:", error)
     sys.exit(77)
 from logps import mean_logps
-from tiny_model import make_rows
+from tiny_model import family_names, make_rows, without_dropout
 
 train_kto, root, chosen = sys.argv[1], sys.argv[2], sys.argv[3:]
 torch.set_num_threads(1)
@@ -67,10 +66,7 @@ WRAPPERS = {"gemma3": "gemma3_text", "gemma4": "gemma4_text", "llava": "llama", 
 
 
 def families():
-    folder = os.path.join(root, "include", "kto", "model", "families")
-    text = "".join(open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder)))
-    decoders = [name for name in re.findall(r'\.model_type = "(\w+)"', text) if name not in ENCODER_DECODERS]
-    return decoders + list(WRAPPERS)
+    return [name for name in family_names(root) if name not in ENCODER_DECODERS] + list(WRAPPERS)
 
 
 def make_config(family, size):
@@ -84,11 +80,7 @@ def make_config(family, size):
     changes = CHANGES.get(family, {})
     if family == "falcon" or "n_layer" in changes:
         common = dict(vocab_size=size, bos_token_id=0, eos_token_id=0, pad_token_id=0)
-    config = AutoConfig.for_model(family, **common | changes)
-    for name in vars(config):
-        if name.endswith(("dropout", "pdrop")):
-            setattr(config, name, 0.0)
-    return config
+    return without_dropout(AutoConfig.for_model(family, **common | changes))
 
 
 def make_model(folder, family, tokenizer):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import struct
 
@@ -20,6 +21,21 @@ def write_safetensors(path, tensors):
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def family_names(root):
+    """The model_type of each family that kto has."""
+    folder = os.path.join(root, "include", "kto", "model", "families")
+    text = "".join(open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder)))
+    return re.findall(r'\.model_type = "(\w+)"', text)
+
+
+def without_dropout(config):
+    """A config of transformers with every dropout at 0."""
+    for name in vars(config):
+        if name.endswith(("dropout", "pdrop")):
+            setattr(config, name, 0.0)
+    return config
 
 
 def shapes_of(folder):

@@ -46,7 +46,7 @@ namespace detail {
 struct NormNumbers {
   double eps;
   bool is_layer_norm;
-  Tensor factor_HD, bias_D;  ///< float32; the bias is undefined where there is none
+  Tensor factor_HD, bias_D;  ///< float32; bias_D is undefined if the norm has no bias
 
   NormNumbers(const NormSpec& spec, const Norm& norm, const WeightUse& use, const Tensor& x)
       : eps(spec.eps), is_layer_norm(spec.is_layer_norm) {

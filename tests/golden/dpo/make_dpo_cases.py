@@ -33,17 +33,14 @@ Where DPOTrainer differs from KTOTrainer (both TRL 1.16):
  - <eos> is added to plain completions that do not end with it, as in KTOTrainer; never to conversational ones.
 """
 import json
-import math
 import os
 import sys
 import tempfile
-import warnings
 
 here = os.path.dirname(os.path.abspath(__file__))
-root = os.path.join(here, "..", "..", "..")
-sys.path.insert(0, os.path.join(root, "tests", "e2e"))
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
-warnings.filterwarnings("ignore")
+sys.path.insert(0, os.path.dirname(here))
+from trl_runs import arguments, log_of, root, write_runs
+
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -52,7 +49,6 @@ from trl import DPOConfig, DPOTrainer
 
 from tiny_model import make_adapter, make_model
 
-torch.set_num_threads(1)
 NUM_PAIRS = 16  # in each file
 COMMON = dict(per_device_train_batch_size=4, max_steps=4, learning_rate=1e-3, max_length=256, logging_steps=1, seed=42)
 evaluated = lambda **flags: dict(eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=2, **flags)
@@ -134,18 +130,15 @@ with tempfile.TemporaryDirectory() as tmp:
         load = lambda name="model": AutoModelForCausalLM.from_pretrained(os.path.join(tmp, name), dtype=torch.float32)
         policy = PeftModel.from_pretrained(load(), os.path.join(tmp, "adapter"), is_trainable=True) if "adapter" in parts else load()
         reference = load(parts.get("reference", "model")) if "reference" in parts or "adapter" not in parts else None
-        args = DPOConfig(output_dir=os.path.join(tmp, "out"), bf16=False, gradient_checkpointing=False, report_to="none", save_strategy="no",
-                         use_cpu=True, disable_tqdm=True, train_sampling_strategy="sequential", **{**COMMON, **flags, "loss_type": [flags["loss_type"]]})
+        args = arguments(DPOConfig, tmp, train_sampling_strategy="sequential", **{**COMMON, **flags, "loss_type": [flags["loss_type"]]})
         extra = {"eval_dataset": Dataset.from_list(rows[-num_eval_rows:])} if num_eval_rows else {}
         trainer = Recorder(model=policy, ref_model=reference, args=args, train_dataset=Dataset.from_list(rows[:num_rows]),
                            processing_class=PreTrainedTokenizerFast.from_pretrained(folder), **extra)
         trainer.train()
-        log = [{k: v for k, v in entry.items() if k not in DROPPED and math.isfinite(v)} for entry in trainer.state.log_history
-               if "loss" in entry or "eval_loss" in entry]
+        log = log_of(trainer, lambda name: name not in DROPPED)
         recorded[name] = {"name": name, "rows": layout, "num_rows": num_rows, "num_eval_rows": num_eval_rows,
                           "flags": {k: str(v) for k, v in {**COMMON, **flags}.items()}, **parts, "first_batch": trainer.first_batch, "log": log}
         kept = trainer.train_dataset
         print(f"{name}: {len(kept)} of {num_rows} pairs, tokens {[(len(r['prompt_ids']), len(r['chosen_ids']), len(r['rejected_ids'])) for r in kept][:5]}",
               [round(entry.get("loss", entry.get("eval_loss")), 4) for entry in log])
-with open(path, "w") as f:
-    f.write("[\n" + ",\n".join(json.dumps(recorded[name]) for name in CASES) + "\n]\n")
+write_runs(path, [recorded[name] for name in CASES])

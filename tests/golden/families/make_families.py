@@ -6,27 +6,22 @@ tests/e2e/recorded_runs.py replays them. Needs torch, trl, transformers.
 
 usage: make_families.py [FAMILY ...]      with names, records only those and keeps the others"""
 import json
-import math
 import os
-import re
 import sys
 import tempfile
-import warnings
 
 here = os.path.dirname(os.path.abspath(__file__))
-root = os.path.join(here, "..", "..", "..")
-sys.path.insert(0, os.path.join(root, "tests", "e2e"))
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
-warnings.filterwarnings("ignore")
+sys.path.insert(0, os.path.dirname(here))
+from trl_runs import arguments, log_of, root, write_runs
+
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import KTOConfig, KTOTrainer
 
-from tiny_model import fill_model, vocabulary_size
+from tiny_model import family_names, fill_model, vocabulary_size, without_dropout
 
-torch.set_num_threads(1)
 GPT2 = dict(n_embd=16, n_layer=2, n_head=4, n_positions=256)
 SLIDES = dict(sliding_window=16, layer_types=["sliding_attention", "full_attention"])
 CONFIGS = {  # beside what all have
@@ -60,23 +55,13 @@ KEPT = ("loss", "grad_norm", "kl", "logps/chosen", "logps/rejected", "rewards/ch
 NUM_ROWS = 12
 
 
-def families():
-    folder = os.path.join(root, "include", "kto", "model", "families")
-    text = "".join(open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder)))
-    return [family for family in re.findall(r'\.model_type = "(\w+)"', text) if family not in LEFT_OUT]
-
-
 def make_config(family):
     changes = CONFIGS.get(family, {})
     common = dict(vocab_size=vocabulary_size(root), bos_token_id=0, eos_token_id=0, pad_token_id=0)
     if family not in ("bloom", "falcon") and "n_layer" not in changes:
         common |= dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
                        head_dim=4, max_position_embeddings=256)
-    config = AutoConfig.for_model(family, **common | changes)
-    for name in vars(config):
-        if name.endswith(("dropout", "pdrop")):
-            setattr(config, name, 0.0)
-    return config
+    return without_dropout(AutoConfig.for_model(family, **common | changes))
 
 
 def record(family, rows):
@@ -88,12 +73,10 @@ def record(family, rows):
         config = json.load(open(os.path.join(folder, "config.json")))
         folder = fill_model(os.path.join(tmp, "model"), root, config, shapes)
         load = lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        args = KTOConfig(output_dir=os.path.join(tmp, "out"), gradient_checkpointing=False, report_to="none", save_strategy="no",
-                         use_cpu=True, disable_tqdm=True, bf16=False, **FLAGS)
-        trainer = KTOTrainer(model=load(), ref_model=load(), args=args, train_dataset=Dataset.from_list(rows),
+        trainer = KTOTrainer(model=load(), ref_model=load(), args=arguments(KTOConfig, tmp, **FLAGS), train_dataset=Dataset.from_list(rows),
                              processing_class=PreTrainedTokenizerFast.from_pretrained(folder))
         trainer.train()
-    log = [{k: v for k, v in entry.items() if k in KEPT and math.isfinite(v)} for entry in trainer.state.log_history if "loss" in entry]
+    log = log_of(trainer, KEPT.__contains__)
     print(family, [(round(entry["loss"], 4), round(entry["grad_norm"], 3)) for entry in log], flush=True)
     return {"name": family, "num_rows": NUM_ROWS, "num_eval_rows": 0, "flags": {k: str(v) for k, v in FLAGS.items()},
             "config": config, "shapes": shapes, "log": log}
@@ -102,10 +85,9 @@ def record(family, rows):
 path = os.path.join(here, "runs.json")
 recorded = {run["name"]: run for run in json.load(open(path))} if os.path.exists(path) else {}
 lines = open(os.path.join(root, "examples", "data", "train.jsonl"), encoding="utf-8").readlines()
-for family in sys.argv[1:] or families():
+for family in sys.argv[1:] or [family for family in family_names(root) if family not in LEFT_OUT]:
     try:
         recorded[family] = record(family, [json.loads(line) for line in lines[:NUM_ROWS]])
     except Exception as error:
         print(f"{family}: TRL does not train it: {type(error).__name__}: {error}", flush=True)
-with open(path, "w") as f:
-    f.write("[\n" + ",\n".join(json.dumps(recorded[name]) for name in sorted(recorded)) + "\n]\n")
+write_runs(path, [recorded[name] for name in sorted(recorded)])

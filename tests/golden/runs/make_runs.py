@@ -5,17 +5,14 @@ tiny model of tests/e2e/tiny_model.py. tests/e2e/recorded_runs.py replays them. 
 
 usage: make_runs.py [NAME ...]      with names, records only those cases and keeps the others"""
 import json
-import math
 import os
 import sys
 import tempfile
-import warnings
 
 here = os.path.dirname(os.path.abspath(__file__))
-root = os.path.join(here, "..", "..", "..")
-sys.path.insert(0, os.path.join(root, "tests", "e2e"))
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
-warnings.filterwarnings("ignore")
+sys.path.insert(0, os.path.dirname(here))
+from trl_runs import arguments, log_of, root, write_runs
+
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -25,7 +22,6 @@ from trl import KTOConfig, KTOTrainer
 
 from tiny_model import make_adapter, make_model
 
-torch.set_num_threads(1)
 
 
 def with_float16(init):
@@ -104,15 +100,13 @@ with tempfile.TemporaryDirectory() as tmp:
         load = lambda name="model": AutoModelForCausalLM.from_pretrained(os.path.join(tmp, name), dtype=torch.float32)
         policy = PeftModel.from_pretrained(load(), os.path.join(tmp, "adapter"), is_trainable=True) if "adapter" in parts else load()
         reference = load(parts.get("reference", "model")) if "reference" in parts or "adapter" not in parts else None
-        args = KTOConfig(output_dir=os.path.join(tmp, "out"), gradient_checkpointing=False, report_to="none", save_strategy="no",
-                         use_cpu=True, disable_tqdm=True, **{"bf16": False, **COMMON, **json.loads(json.dumps(flags))})
+        args = arguments(KTOConfig, tmp, **{**COMMON, **json.loads(json.dumps(flags))})
         extra = {"eval_dataset": Dataset.from_list(rows[-num_eval_rows:])} if num_eval_rows else {}
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         trainer = KTOTrainer(model=policy, ref_model=reference, args=args, train_dataset=Dataset.from_list(rows[:num_rows]), processing_class=tokenizer, **extra)
         trainer.train()
-        log = [{k: v for k, v in entry.items() if k in KEPT and math.isfinite(v)} for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+        log = log_of(trainer, KEPT.__contains__)
         flags = {k: json.dumps(v) if isinstance(v, dict) else str(v) for k, v in {**COMMON, **flags}.items()}
         recorded[name] = {"name": name, "num_rows": num_rows, "num_eval_rows": num_eval_rows, "flags": flags, **parts, "log": log}
         print(name, [round(entry.get("loss", entry.get("eval_loss")), 4) for entry in log])
-with open(os.path.join(here, "runs.json"), "w") as f:
-    f.write("[\n" + ",\n".join(json.dumps(recorded[name]) for name in CASES) + "\n]\n")
+write_runs(os.path.join(here, "runs.json"), [recorded[name] for name in CASES])
