@@ -17,11 +17,14 @@ struct Problem {
   std::vector<Segment> segments;
   KeysValues prefix;
   AttentionForm form{.scale = 0.2};  ///< without window
+  std::vector<KeyRange> keys = {};
 
   Problem as(at::ScalarType type) const {
     Problem out = *this;
     for (Tensor* tensor : {&out.q_NHd, &out.k_NKd, &out.v_NKd, &out.form.sinks_H})
       if (tensor->defined()) *tensor = tensor->to(type).requires_grad_(true);
+    if (form.bias_BH.defined())  // stays wide
+      out.form.bias_BH = form.bias_BH.to(wide_type(type)).requires_grad_(true);
     out.weight_NHd = weight_NHd.to(type);
     if (prefix.k_NKd.defined()) out.prefix = {prefix.k_NKd.to(type), prefix.v_NKd.to(type)};
     return out;
@@ -50,27 +53,28 @@ template <class Attention>
 std::vector<Tensor> run(const Attention& attention, const Problem& in, std::optional<std::int64_t> window) {
   AttentionForm form = in.form;
   form.window = window;
-  const Tensor out = attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix);
+  const Tensor out = attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix, in.keys);
   std::vector<Tensor> inputs{in.q_NHd, in.k_NKd, in.v_NKd};
-  if (form.sinks_H.defined()) inputs.push_back(form.sinks_H);
+  for (const Tensor& parameter : {form.sinks_H, form.bias_BH})
+    if (parameter.defined()) inputs.push_back(parameter);
   auto results = torch::autograd::grad({(out * in.weight_NHd).sum()}, inputs);
   results.insert(results.begin(), out);
   return results;
 }
 
 const auto blocked = [](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
-                        const AttentionForm& form, const KeysValues& prefix) {
-  return detail::blocked_attention(q, k, v, prefix, segments, form);
+                        const AttentionForm& form, const KeysValues& prefix, const std::vector<KeyRange>& keys) {
+  return detail::blocked_attention(q, k, v, prefix, segments, keys, form);
 };
 
 void check_problem(const Problem& problem, std::optional<std::int64_t> window, double tolerance = 2e-5) {
-  const auto expected = run(causal_attention_composed, problem.as(at::kDouble), window);
+  const auto expected = run(attention_composed, problem.as(at::kDouble), window);
   for (const auto type : {at::kFloat, at::kBFloat16}) {
     const auto got = run(blocked, problem.as(type), window);
     for (std::size_t i = 0; i < got.size(); ++i) {
       const Tensor difference = (got[i].to(at::kDouble) - expected[i]).abs();
       CAPTURE(type, i, difference.max().item<double>());
-      REQUIRE(got[i].scalar_type() == type);
+      REQUIRE(got[i].scalar_type() == (i < 4 || !problem.form.bias_BH.defined() ? type : at::kFloat));
       const double scale = std::max(1.0, expected[i].abs().max().item<double>());
       CHECK(difference.max().item<double>() <= scale * (type == at::kFloat ? tolerance : 2e-2));
     }
@@ -117,7 +121,7 @@ TEST_CASE("blocked attention is attention", "[attention]") {
 
 /// Attention of each segment to the keys that a PackedLayout gathers for it: what the kernels for a GPU compute.
 Tensor attention_by_layout(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
-                           const AttentionForm& form, const KeysValues& prefix) {
+                           const AttentionForm& form, const KeysValues& prefix, const std::vector<KeyRange>&) {
   const auto layout = detail::packed_layout(segments, !prefix.k_NKd.defined(), q.device());
   CHECK(layout == detail::packed_layout(segments, !prefix.k_NKd.defined(), q.device()));
   const Tensor keys = layout->gathered(k, prefix.k_NKd), values = layout->gathered(v, prefix.v_NKd);
@@ -141,8 +145,7 @@ TEST_CASE("a packed layout gathers the keys of each segment and adds up their gr
   at::manual_seed(8);
   for_problems([](const Problem& given, std::optional<std::int64_t> window) {
     const Problem problem = given.as(at::kDouble);
-    const auto expected = run(causal_attention_composed, problem, window),
-               got = run(attention_by_layout, problem, window);
+    const auto expected = run(attention_composed, problem, window), got = run(attention_by_layout, problem, window);
     for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::allclose(got[i], expected[i], 1e-10, 1e-10));
     const auto layout = detail::packed_layout(problem.segments, !problem.prefix.k_NKd.defined(), at::kCPU);
     const Tensor keys = layout->gathered(problem.k_NKd, problem.prefix.k_NKd);
@@ -158,7 +161,7 @@ TEST_CASE("attention on a GPU is attention", "[attention][gpu]") {
   if (!at::hasCUDA()) return;
   at::manual_seed(9);
   for_problems([](const Problem& problem, std::optional<std::int64_t> window) {
-    const auto expected = run(causal_attention_composed, problem.as(at::kDouble), window);
+    const auto expected = run(attention_composed, problem.as(at::kDouble), window);
     for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble}) {
       Problem on_gpu = problem;
       for (Tensor* tensor : {&on_gpu.q_NHd, &on_gpu.k_NKd, &on_gpu.v_NKd, &on_gpu.weight_NHd, &on_gpu.prefix.k_NKd,
@@ -167,7 +170,7 @@ TEST_CASE("attention on a GPU is attention", "[attention][gpu]") {
       const Problem typed = on_gpu.as(type);
       const auto kernel = detail::packed_kernel(typed.q_NHd, typed.k_NKd, typed.v_NKd, window.has_value());
       CHECK((kernel == detail::PackedKernel::none) == (type == at::kDouble || (type == at::kFloat && window)));
-      const auto got = run(causal_attention, typed, window);
+      const auto got = run(attention, typed, window);
       for (std::size_t i = 0; i < got.size(); ++i) {
         const Tensor difference = (got[i].cpu().to(at::kDouble) - expected[i]).abs();
         CAPTURE(type, i, difference.max().item<double>());
@@ -224,6 +227,66 @@ TEST_CASE("blocked attention takes sinks, soft caps and biases", "[attention]") 
       }
 }
 
+/// With biases by distance, of which few buckets hold one each.
+AttentionForm relative_form(std::int64_t heads, bool is_bidirectional, double scale = 1) {
+  const RelativeBiasSpec spec{.num_buckets = 12, .max_distance = 70, .is_bidirectional = is_bidirectional};
+  return {.scale = scale, .relative = spec, .bias_BH = at::randn({12, heads}).to(at::kDouble)};
+}
+
+TEST_CASE("blocked attention takes relative biases and sums their gradients by bucket", "[attention]") {
+  at::manual_seed(11);
+  for (const auto& [heads, kv_heads, width] : {std::array{2, 2, 16}, std::array{6, 2, 64}})
+    for (const std::optional<std::int64_t> window : {std::optional<std::int64_t>(), std::optional<std::int64_t>(80)}) {
+      CAPTURE(heads, window.value_or(0));
+      Problem problem = make_problem({{.begin = 0, .length = 70},
+                                      {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                                      {.begin = 100, .length = 1},
+                                      {.begin = 101, .length = 200}},
+                                     heads, kv_heads, width);
+      problem.form = relative_form(heads, false, 0.3);
+      check_problem(problem, window);
+      problem.form.soft_cap = 4;
+      check_problem(problem, window);
+      problem = make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130}}, heads, kv_heads,
+                             width, 140);
+      problem.form = relative_form(heads, false, 0.3);
+      check_problem(problem, window);
+    }
+}
+
+TEST_CASE("blocked attention goes in both directions, and to the keys of others", "[attention]") {
+  at::manual_seed(12);
+  for (const auto& [heads, kv_heads, width] : {std::array{2, 2, 16}, std::array{6, 2, 64}, std::array{3, 1, 96}}) {
+    CAPTURE(heads);
+    // Each segment's own tokens, the last of one padding.
+    Problem problem = make_problem({{.begin = 0, .length = 1},
+                                    {.begin = 1, .length = 63},
+                                    {.begin = 64, .length = 64},
+                                    {.begin = 128, .length = 65},
+                                    {.begin = 193, .length = 200}},
+                                   heads, kv_heads, width);
+    problem.keys = {{0, 1}, {1, 63}, {64, 64}, {128, 60}, {193, 200}};
+    check_problem(problem, std::nullopt);
+    problem.form = relative_form(heads, true, 0.3);
+    check_problem(problem, std::nullopt);
+    // Keys of another row, which segments share, fewer and more than there are queries; prefixes play no part.
+    problem = make_problem({{.begin = 0, .length = 150, .prefix_begin = 3, .prefix_length = 2},
+                            {.begin = 150, .length = 3},
+                            {.begin = 153, .length = 70},
+                            {.begin = 223, .length = 5}},
+                           heads, kv_heads, width);
+    const Problem encoded = make_problem({{.begin = 0, .length = 140}}, heads, kv_heads, width);
+    problem.k_NKd = encoded.k_NKd;
+    problem.v_NKd = encoded.v_NKd;
+    problem.keys = {{0, 70}, {70, 66}, {0, 70}, {60, 30}};
+    check_problem(problem, std::nullopt);
+    problem.form = relative_form(heads, true, 0.3);
+    check_problem(problem, std::nullopt);
+    problem.keys[1].length = 0;
+    CHECK_THROWS_WITH(run(attention, problem.as(at::kFloat), std::nullopt), KTO_CONTAINS("no keys"));
+  }
+}
+
 TEST_CASE("a next token's attention, as in generation, is attention", "[attention]") {
   at::manual_seed(6);
   const at::NoGradGuard no_grad;
@@ -234,17 +297,26 @@ TEST_CASE("a next token's attention, as in generation, is attention", "[attentio
         Problem wide = make_problem({{.begin = 0, .length = 1, .prefix_begin = 2, .prefix_length = before}}, heads,
                                     kv_heads, width, before + 5, before == 300 ? 24 : 0);
         if (before == 17) wide.form = forms(heads)[static_cast<std::size_t>(window.value_or(0)) % 5];
+        if (before == 300) wide.form = relative_form(heads, false);
         const auto attend = [&](const auto& attention, at::ScalarType type) {
           const Problem in = wide.as(type);
           AttentionForm form = in.form;
           form.window = window;
-          return attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix).to(at::kDouble);
+          return attention(in.q_NHd, in.k_NKd, in.v_NKd, in.segments, form, in.prefix, in.keys).to(at::kDouble);
         };
-        const Tensor expected = attend(causal_attention_composed, at::kDouble);
+        const Tensor expected = attend(attention_composed, at::kDouble);
         CAPTURE(heads, kv_heads, width, before, window.value_or(0));
-        CHECK((attend(causal_attention, at::kFloat) - expected).abs().max().item<double>() < 2e-5);
-        CHECK((attend(causal_attention, at::kBFloat16) - expected).abs().max().item<double>() < 2e-2);
-        CHECK((attend(causal_attention, at::kDouble) - expected).abs().max().item<double>() < 1e-12);
+        CHECK((attend(attention, at::kFloat) - expected).abs().max().item<double>() < 2e-5);
+        CHECK((attend(attention, at::kBFloat16) - expected).abs().max().item<double>() < 2e-2);
+        CHECK((attend(attention, at::kDouble) - expected).abs().max().item<double>() < 1e-12);
+        if (window) continue;
+        wide.k_NKd = wide.prefix.k_NKd;  // an encoder's
+        wide.v_NKd = wide.prefix.v_NKd;
+        wide.keys = {{3, before}};
+        wide.form = relative_form(heads, true);
+        const Tensor across = attend(attention_composed, at::kDouble);
+        CHECK((attend(attention, at::kFloat) - across).abs().max().item<double>() < 2e-5);
+        CHECK((attend(attention, at::kBFloat16) - across).abs().max().item<double>() < 2e-2);
       }
 }
 
@@ -267,16 +339,16 @@ TEST_CASE("what one segment holds never reaches another", "[attention]") {
 }
 
 TEST_CASE("attention of no tokens, of other types and widths, and twice differentiated", "[attention]") {
-  CHECK(causal_attention(at::zeros({0, 2, 16}), at::zeros({0, 1, 16}), at::zeros({0, 1, 16}), {}, AttentionForm{})
-            .sizes() == at::IntArrayRef({0, 2, 16}));
+  CHECK(attention(at::zeros({0, 2, 16}), at::zeros({0, 1, 16}), at::zeros({0, 1, 16}), {}, AttentionForm{}).sizes() ==
+        at::IntArrayRef({0, 2, 16}));
   const Problem problem = make_problem({{.begin = 0, .length = 20}}, 2, 1, 24);
-  const auto odd = run(causal_attention, problem.as(at::kFloat), std::nullopt);
-  const auto expected = run(causal_attention_composed, problem.as(at::kFloat), std::nullopt);
+  const auto odd = run(attention, problem.as(at::kFloat), std::nullopt);
+  const auto expected = run(attention_composed, problem.as(at::kFloat), std::nullopt);
   for (std::size_t i = 0; i < odd.size(); ++i) CHECK(at::equal(odd[i], expected[i]));
   const Problem plain = make_problem({{.begin = 0, .length = 20}}, 2, 1, 16).as(at::kFloat);
-  const Tensor out = causal_attention(plain.q_NHd, plain.k_NKd, plain.v_NKd, plain.segments, AttentionForm{});
+  const Tensor out = attention(plain.q_NHd, plain.k_NKd, plain.v_NKd, plain.segments, AttentionForm{});
   CHECK_THROWS_WITH(torch::autograd::grad({out.sum()}, {plain.q_NHd}, {}, std::nullopt, /*create_graph=*/true),
-                    KTO_CONTAINS("causal_attention_composed"));
+                    KTO_CONTAINS("attention_composed"));
 }
 
 }  // namespace

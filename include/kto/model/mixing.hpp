@@ -11,9 +11,7 @@
 #include "kto/model/latent.hpp"
 #include "kto/model/mixers.hpp"
 #include "kto/nn/attention.hpp"
-#include "kto/nn/relative_bias.hpp"
 #include "kto/nn/rotate.hpp"
-#include "kto/nn/segment_attention.hpp"
 
 namespace kto {
 
@@ -132,33 +130,6 @@ inline HeadsOf positioned_heads(const LayerPass& pass, const std::vector<Tensor>
   return heads;
 }
 
-/// Attention that causal_attention does not have: in both directions, or with relative biases.
-inline Tensor attended_by_segment(const LayerPass& pass, const Tensor& q_NHd, const Tensor& k_NHd,
-                                  const Tensor& v_NHd) {
-  const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
-  SegmentAttention form{.scale = spec.attention.scale, .is_causal = context.is_causal};
-  std::int64_t first = 0;  // position of the first query
-  Tensor keys = k_NHd, values = v_NHd;
-  std::vector<KeyRange> ranges;
-  for (std::size_t s = 0; s < context.segments.size(); ++s) {
-    const Segment& segment = context.segments[s];
-    ranges.push_back({segment.begin, context.is_causal ? segment.length : context.lengths[s]});
-    if (segment.prefix_length == 0) continue;
-    check(context.segments.size() == 1 && prefix.attention.k_NKd.defined(),
-          "a model with relative position biases shares no prompts within a row");
-    first = segment.prefix_length;
-    ranges[s] = {segment.prefix_begin, first + segment.length};
-    keys = at::cat({prefix.attention.k_NKd, k_NHd});
-    values = at::cat({prefix.attention.v_NKd, v_NHd});
-  }
-  if (spec.relative_bias)
-    form.bias = [&, table_KH = layer.relative_bias.weight_PD.to(wide_type(context.compute))](std::int64_t num_queries,
-                                                                                             std::int64_t num_keys) {
-      return relative_bias(*spec.relative_bias, table_KH, num_queries, num_keys, first);
-    };
-  return segment_attention(q_NHd, keys, values, context.segments, ranges, form);
-}
-
 /// What attention to the encoder's states gives for queries [N, H d], before its projection.
 inline Tensor attended_across(const LayerPass& pass, const Tensor& q_ND) {
   const auto& [context, of, layer, prefix, kept, inputs, sums] = pass;
@@ -169,8 +140,7 @@ inline Tensor attended_across(const LayerPass& pass, const Tensor& q_ND) {
     seen = {heads(layer.cross.k_proj(context.encoded_MD)), heads(layer.cross.v_proj(context.encoded_MD))};
   check(seen.k_NKd.defined(), "the model is an encoder-decoder, and the batch has no prompts for its encoder");
   if (kept != nullptr) kept->cross = {seen.k_NKd.detach(), seen.v_NKd.detach()};
-  return segment_attention(heads(q_ND), seen.k_NKd, seen.v_NKd, context.segments, context.prompts,
-                           {.scale = spec.scale})
+  return attention(heads(q_ND), seen.k_NKd, seen.v_NKd, context.segments, {.scale = spec.scale}, {}, context.prompts)
       .flatten(-2);
 }
 
@@ -179,15 +149,18 @@ inline Tensor attended(const LayerPass& pass, const std::vector<Tensor>& project
   const AttentionSpec& spec = pass.spec.attention;
   const auto [q_NHd, k_NKd, v_NKv, gate_NHd] = positioned_heads(pass, projected);
   if (pass.kept != nullptr) pass.kept->attention = {k_NKd.detach(), v_NKv.detach()};
-  if (pass.spec.relative_bias || !pass.context.is_causal)
-    return attended_by_segment(pass, q_NHd, k_NKd, v_NKv).flatten(-2);
-  const Tensor out_NHv = causal_attention(q_NHd, k_NKd, v_NKv, pass.context.segments,
-                                          {.window = spec.window,
-                                           .scale = spec.scale,
-                                           .soft_cap = spec.soft_cap,
-                                           .alibi = spec.alibi,
-                                           .sinks_H = pass.layer.sinks.score_H},
-                                          pass.prefix.attention);
+  AttentionForm form{.window = spec.window,
+                     .scale = spec.scale,
+                     .soft_cap = spec.soft_cap,
+                     .alibi = spec.alibi,
+                     .sinks_H = pass.layer.sinks.score_H,
+                     .relative = pass.spec.relative_bias};
+  if (form.relative) form.bias_BH = pass.layer.relative_bias.weight_PD.to(wide_type(pass.context.compute));
+  std::vector<KeyRange> all;  // that tokens see in an encoder: padding is left out
+  if (!pass.context.is_causal)
+    for (std::size_t s = 0; s < pass.context.segments.size(); ++s)
+      all.push_back({pass.context.segments[s].begin, pass.context.lengths[s]});
+  const Tensor out_NHv = attention(q_NHd, k_NKd, v_NKv, pass.context.segments, form, pass.prefix.attention, all);
   return (gate_NHd.defined() ? out_NHv * gate_NHd.sigmoid() : out_NHv).flatten(-2);
 }
 

@@ -36,18 +36,18 @@ struct PackedKeys {
   std::vector<std::int64_t> first_block;  ///< of each segment: the blocks of its prefix, then its own
   Tensor k, v, turned_k, turned_v;  ///< [blocks, K, 64 d]; rows [64, d], turned [d, 64]; undefined where not asked for
 
-  const at::BFloat16* place(const Tensor& packed, std::size_t segment_number, const Segment& segment,
+  const at::BFloat16* place(const Tensor& packed, std::size_t segment_number, const KeyedSegment& segment,
                             const KeyBlock& block, std::int64_t kv_head) const {
     const std::int64_t prefix_blocks = (segment.prefix_length + attention_block - 1) / attention_block;
     const std::int64_t number = first_block[segment_number] +
                                 (block.in_prefix ? (block.token - segment.prefix_begin) / attention_block
-                                                 : prefix_blocks + (block.token - segment.begin) / attention_block);
+                                                 : prefix_blocks + (block.token - segment.own.begin) / attention_block);
     return packed.const_data_ptr<at::BFloat16>() + (number * packed.size(1) + kv_head) * packed.size(2);
   }
 };
 
 /// `backward` says for which pass.
-inline PackedKeys pack_keys(const AttentionInput<at::BFloat16>& in, const std::vector<Segment>& segments,
+inline PackedKeys pack_keys(const AttentionInput<at::BFloat16>& in, const std::vector<KeyedSegment>& segments,
                             const at::TensorOptions& options, bool backward) {
   struct Task {
     bool in_prefix;
@@ -55,11 +55,11 @@ inline PackedKeys pack_keys(const AttentionInput<at::BFloat16>& in, const std::v
   };
   PackedKeys out;
   std::vector<Task> tasks;
-  for (const Segment& segment : segments) {
+  for (const KeyedSegment& segment : segments) {
     out.first_block.push_back(static_cast<std::int64_t>(tasks.size()));
     for (const bool in_prefix : {true, false}) {
-      const std::int64_t token = in_prefix ? segment.prefix_begin : segment.begin,
-                         size = in_prefix ? segment.prefix_length : segment.length;
+      const std::int64_t token = in_prefix ? segment.prefix_begin : segment.own.begin,
+                         size = in_prefix ? segment.prefix_length : segment.own.length;
       for (std::int64_t begin = 0; begin < size; begin += attention_block)
         tasks.push_back({in_prefix, token + begin, std::min(attention_block, size - begin)});
     }
@@ -95,7 +95,7 @@ inline PackedKeys pack_keys(const AttentionInput<at::BFloat16>& in, const std::v
 
 /// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
 inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const PackedKeys& keys,
-                               std::size_t segment_number, const Segment& segment, std::int64_t head,
+                               std::size_t segment_number, const KeyedSegment& segment, std::int64_t head,
                                std::int64_t first, std::int64_t count, at::BFloat16* out, float* log_sum) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, kv_head = head / (in.heads / in.kv_heads);
@@ -110,10 +110,10 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
   const auto [most, total] = in.start(head);
   std::fill(max_i, max_i + B, most);
   std::fill(total_i, total_i + B, total);
-  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+  visit_keys(in, segment, first, count, [&](const KeyBlock& block) {
     bf16_product(B, B, d, keys.place(keys.k, segment_number, segment, block, kv_head), d, q_di, B, score_ji, B, false);
     const float scale = finish_scores(in, block, head, segment.prefix_length + first, in.scale, score_ji);
-    mask_block(block, in.window, score_ji, -1e30F);
+    mask_block(in, block, score_ji, -1e30F);
     std::copy(max_i, max_i + B, shrink_i);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) {
@@ -126,7 +126,7 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
     }
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) score_ji[j * B + i] = vector_exp(score_ji[j * B + i] * scale - max_i[i]);
-    mask_block(block, in.window, score_ji, 0.0F);
+    mask_block(in, block, score_ji, 0.0F);
     std::fill(score_ji + block.count * B, score_ji + B * B, 0.0F);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) total_i[i] += score_ji[j * B + i];
@@ -148,10 +148,10 @@ inline void bf16_forward_block(const AttentionInput<at::BFloat16>& in, const Pac
 
 /// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
 inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const PackedKeys& keys,
-                                std::size_t segment_number, const Segment& segment, std::int64_t head,
+                                std::size_t segment_number, const KeyedSegment& segment, std::int64_t head,
                                 std::int64_t first, std::int64_t count, const at::BFloat16* out,
                                 const at::BFloat16* grad_out, const float* log_sum, at::BFloat16* grad_q, float* grad_k,
-                                float* grad_v) {
+                                float* grad_v, float* grad_buckets) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, kv_head = head / (in.heads / in.kv_heads), token = segment.begin + first;
   Bf16Scratch scratch(B * (4 * d + 3 * B + B / 2 + std::max(B, d) + 2));
@@ -176,7 +176,7 @@ inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const Pa
     delta_i[i] = vector_sum(d, [&](std::int64_t c) { return load(grad_id[i * d + c]) * load(out_rows.row(i)[c]); });
   }
   std::fill(dq_di, dq_di + d * B, 0.0F);
-  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+  visit_keys(in, segment, first, count, [&](const KeyBlock& block) {
     const auto packed = [&](const Tensor& tensor) {
       return keys.place(tensor, segment_number, segment, block, kv_head);
     };
@@ -185,7 +185,7 @@ inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const Pa
     const float scale = finish_scores(in, block, head, segment.prefix_length + first, in.scale, p_ji, slope_ji);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * scale - log_sum_i[i]);
-    mask_block(block, in.window, p_ji, 0.0F);
+    mask_block(in, block, p_ji, 0.0F);
     std::fill(p_ji + block.count * B, p_ji + B * B, 0.0F);
     for (std::int64_t j = 0; j < B; ++j)
       for (std::int64_t i = 0; i < B; ++i) {
@@ -193,6 +193,7 @@ inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const Pa
         store(p_rows[j * B + i], p);
         ds_ji[j * B + i] = ds;
       }
+    add_to_buckets(in, block, ds_ji, grad_buckets);
     if (in.soft_cap > 0)
       for (std::int64_t n = 0; n < block.count * B; ++n) ds_ji[n] *= slope_ji[n];
     for (std::int64_t n = 0; n < B * B; ++n) store(ds_rows[n], ds_ji[n]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention on the CPU in blocks of queries and keys, forward and backward: no [L, L] scores are held, blocks
+// Attention on the CPU in blocks of queries and keys, forward and backward: no [L, L] scores are held, blocks
 // that no query sees are left out, and the keys of a prefix are read where they lie. Sums are in float32. Its oracle is
-// causal_attention_composed. (FlashAttention: arXiv:2205.14135, 2307.08691.)
+// attention_composed. (FlashAttention: arXiv:2205.14135, 2307.08691.)
 #pragma once
 
 #include <algorithm>
@@ -17,30 +17,53 @@
 #include "kto/nn/cpu/token_attention.hpp"
 #include "kto/nn/kept.hpp"
 #include "kto/nn/keys_values.hpp"
+#include "kto/nn/relative_bias.hpp"
 
 namespace kto::detail {
 
 // Shapes as in attention_blocks.hpp.
 
-/// The numbers of segments of which one is a prefix of others, or all share one, are one group: they add to the same
-/// keys' gradients. Those with the most to do come first.
-inline std::vector<std::vector<std::size_t>> groups_by_prefix(const std::vector<Segment>& segments) {
+/// The segments with their keys: their own tokens after the prefix, or with `keys` those alone.
+inline std::vector<KeyedSegment> with_keys(const std::vector<Segment>& segments, const std::vector<KeyRange>& keys) {
+  std::vector<KeyedSegment> out;
+  out.reserve(segments.size());
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    const Segment& segment = segments[s];
+    if (keys.empty())
+      out.push_back({segment, {segment.begin, segment.length}});
+    else
+      out.push_back({{segment.begin, segment.length}, keys[s]});
+  }
+  return out;
+}
+
+/// The numbers of segments that share keys with gradients are one group: segments and their prefix in the same row, and
+/// those that see the same keys. Groups with the most to do come first.
+inline std::vector<std::vector<std::size_t>> groups_by_keys(const std::vector<KeyedSegment>& segments,
+                                                            bool prefix_in_row) {
   struct Group {
     std::vector<std::size_t> members;
-    std::int64_t begin, end;  // tokens of its keys
+    std::vector<KeyRange> keys;
     std::int64_t cost = 0;
+  };
+  const auto overlap = [](const KeyRange& a, const KeyRange& b) {
+    return std::max(a.begin, b.begin) < std::min(a.begin + a.length, b.begin + b.length);
   };
   std::vector<Group> groups;
   for (std::size_t s = 0; s < segments.size(); ++s) {
-    const Segment& segment = segments[s];
-    const auto shares = [&](const Group& group) {
-      return segment.prefix_length > 0 && segment.prefix_begin < group.end &&
-             segment.prefix_begin + segment.prefix_length > group.begin;
-    };
-    auto home = std::ranges::find_if(groups, shares);
-    if (home == groups.end()) home = groups.insert(home, Group{{}, segment.begin, segment.begin + segment.length});
-    home->members.push_back(s);
-    home->cost += segment.length * (segment.prefix_length + segment.length / 2);
+    const KeyedSegment& segment = segments[s];
+    const KeyRange prefix{segment.prefix_begin, prefix_in_row ? segment.prefix_length : 0};
+    Group joined{{}, {segment.own}, segment.length * (segment.prefix_length + segment.own.length / 2)};
+    std::erase_if(groups, [&](const Group& group) {
+      const auto is_shared = [&](const KeyRange& keys) { return overlap(keys, segment.own) || overlap(keys, prefix); };
+      if (std::ranges::none_of(group.keys, is_shared)) return false;
+      joined.members.insert(joined.members.end(), group.members.begin(), group.members.end());
+      joined.keys.insert(joined.keys.end(), group.keys.begin(), group.keys.end());
+      joined.cost += group.cost;
+      return true;
+    });
+    joined.members.push_back(s);
+    groups.push_back(std::move(joined));
   }
   std::ranges::stable_sort(groups, std::ranges::greater{}, &Group::cost);
   std::vector<std::vector<std::size_t>> out;
@@ -57,23 +80,32 @@ struct AttentionTask {
 /// As the kernels read it.
 inline Tensor plain(const Tensor& x, at::ScalarType type) { return x.to(type).contiguous(); }
 
-/// An AttentionForm as the kernels read it; they read its tensors while it lives.
+/// An AttentionForm as the kernels read it; they read its tensors while it lives. Shapes: R distances, B buckets.
 struct ScoreNumbers {
   const AttentionForm& form;
-  Tensor sinks_H, bias_HS;
+  bool is_causal;
+  Tensor sinks_H, bias_HS, bucket_R, relative_HR;
 
-  /// For that many heads and positions.
-  ScoreNumbers(const AttentionForm& given, std::int64_t num_heads, std::int64_t num_positions) : form(given) {
+  /// Queries and keys are at positions up to `num_positions`.
+  ScoreNumbers(const AttentionForm& given, bool causal, std::int64_t num_heads, std::int64_t num_positions)
+      : form(given), is_causal(causal) {
     if (form.sinks_H.defined()) sinks_H = plain(form.sinks_H, at::kFloat);
     if (form.alibi) bias_HS = alibi_key_biases(*form.alibi, num_heads, num_positions, at::kCPU, at::kFloat);
+    if (!form.relative) return;
+    const Tensor distance_R = at::arange(num_positions - 1, -num_positions, -1, at::kLong);
+    bucket_R = relative_buckets(*form.relative, distance_R);
+    relative_HR = plain(form.bias_BH.detach().index_select(0, bucket_R).t(), at::kFloat);
+    bucket_R = bucket_R.to(at::kInt);
   }
-  ScoreNumbers(const AttentionForm& given, std::int64_t num_heads, const std::vector<Segment>& segments)
-      : ScoreNumbers(given, num_heads, num_positions(segments)) {}
+  ScoreNumbers(const AttentionForm& given, bool causal, std::int64_t num_heads,
+               const std::vector<KeyedSegment>& segments)
+      : ScoreNumbers(given, causal, num_heads, num_positions(segments)) {}
 
   /// With room for a whole block of queries behind the last position.
-  static std::int64_t num_positions(const std::vector<Segment>& segments) {
+  static std::int64_t num_positions(const std::vector<KeyedSegment>& segments) {
     std::int64_t out = 0;
-    for (const Segment& segment : segments) out = std::max(out, segment.prefix_length + segment.length);
+    for (const KeyedSegment& segment : segments)
+      out = std::max({out, segment.prefix_length + segment.length, segment.own.length});
     return out + attention_block;
   }
 };
@@ -82,21 +114,28 @@ template <class Number>
 AttentionInput<Number> attention_input(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
                                        const KeysValues& prefix, const ScoreNumbers& scores) {
   const auto data = [](const Tensor& numbers) { return numbers.defined() ? numbers.const_data_ptr<float>() : nullptr; };
+  constexpr std::int64_t all = std::numeric_limits<std::int64_t>::max() / 2;
+  const auto& [bucket_R, relative_HR] = std::tie(scores.bucket_R, scores.relative_HR);
   return {.q = q_NHd.const_data_ptr<Number>(),
-          .k = k_NKd.const_data_ptr<Number>(),
-          .v = v_NKd.const_data_ptr<Number>(),
+          .k = k_NKd.defined() ? k_NKd.const_data_ptr<Number>() : nullptr,
+          .v = v_NKd.defined() ? v_NKd.const_data_ptr<Number>() : nullptr,
           .prefix_k = prefix.k_NKd.const_data_ptr<Number>(),
           .prefix_v = prefix.v_NKd.const_data_ptr<Number>(),
           .heads = q_NHd.size(1),
-          .kv_heads = k_NKd.size(1),
+          .kv_heads = prefix.k_NKd.size(1),
           .width = q_NHd.size(2),
-          .value_width = v_NKd.size(2),
-          .window = scores.form.window.value_or(std::numeric_limits<std::int64_t>::max() / 2),
+          .value_width = prefix.v_NKd.size(2),
+          .window = scores.form.window.value_or(all),
+          .ahead = scores.is_causal ? 0 : all,
           .scale = static_cast<float>(scores.form.scale),
           .soft_cap = static_cast<float>(scores.form.soft_cap),
           .biases = data(scores.bias_HS),
           .positions = scores.bias_HS.defined() ? scores.bias_HS.size(1) : 0,
-          .sinks = data(scores.sinks_H)};
+          .sinks = data(scores.sinks_H),
+          .relative = data(relative_HR),
+          .buckets = bucket_R.defined() ? bucket_R.const_data_ptr<int>() : nullptr,
+          .distances = bucket_R.numel(),
+          .nearest = bucket_R.numel() / 2};
 }
 
 /// Whether the kernels of bf16_attention.hpp take it.
@@ -107,8 +146,9 @@ inline bool takes_bf16_attention(const Tensor& q_NHd, const Tensor& v_NKd) {
 
 /// What the backward pass needs besides its tensors.
 struct AttentionPlan {
-  std::vector<Segment> segments;
-  AttentionForm form;  ///< without sinks, which are saved as a tensor
+  std::vector<KeyedSegment> segments;
+  bool is_causal;
+  AttentionForm form;  ///< without its tensors, which are saved as such
 };
 
 /// A sink's score moves the softmax of each token as a key's would whose value is 0.
@@ -121,12 +161,15 @@ inline Tensor sinks_grad(const Tensor& sinks_H, const Tensor& log_sum_NH, const 
 
 struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
-                        const Tensor& v_NKd, const std::optional<Tensor>& sinks_H, const KeysValues& prefix,
-                        const std::vector<Segment>& segments, AttentionForm form) {
+                        const Tensor& v_NKd, const std::optional<Tensor>& sinks_H, const std::optional<Tensor>& bias_BH,
+                        const KeysValues& prefix, AttentionPlan plan) {
+    const auto& segments = plan.segments;
+    plan.form.sinks_H = sinks_H.value_or(Tensor());
+    plan.form.bias_BH = bias_BH.value_or(Tensor());
     const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd, v_NKd);
     const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
     const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
-    const ScoreNumbers scores(form, q.size(1), segments);
+    const ScoreNumbers scores(plan.form, plan.is_causal, q.size(1), segments);
     const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
     const Tensor out_NHd = at::empty({q.size(0), q.size(1), v.size(2)}, q.options()),
                  log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
@@ -161,16 +204,15 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     }
     const Tensor result = out_NHd.to(q_NHd.scalar_type());
     ctx->save_for_backward(
-        {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH, sinks_H.value_or(Tensor())});
-    form.sinks_H = Tensor();
-    keep(ctx, "plan", AttentionPlan{segments, form});
+        {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH, plan.form.sinks_H, plan.form.bias_BH});
+    plan.form.sinks_H = plan.form.bias_BH = Tensor();
+    keep(ctx, "plan", std::move(plan));
     return result;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
-    check(!at::GradMode::is_enabled(),
-          "causal_attention has no second derivatives on the CPU: use causal_attention_composed");
+    check(!at::GradMode::is_enabled(), "attention has no second derivatives on the CPU: use attention_composed");
     const auto saved = ctx->get_saved_variables();
     const bool narrow = takes_bf16_attention(saved[0], saved[2]);
     const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
@@ -181,20 +223,27 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
                  grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)),
                  grad_v = at::zeros(v.sizes(), grad_k.options());
     const auto& plan = *kept<AttentionPlan>(ctx, "plan");
-    const ScoreNumbers scores(plan.form, q.size(1), plan.segments);
+    AttentionForm form = plan.form;
+    form.bias_BH = saved[8];
+    const ScoreNumbers scores(form, plan.is_causal, q.size(1), plan.segments);
     // A group of segments and a key head add to gradients that no other task touches.
-    const auto groups = groups_by_prefix(plan.segments);
+    const auto groups = groups_by_keys(plan.segments, /*prefix_in_row=*/!saved[3].defined());
+    const std::int64_t num_buckets = form.bias_BH.defined() ? form.bias_BH.size(0) : 0;
+    const Tensor grad_bias_GHB =
+        at::zeros({static_cast<std::int64_t>(groups.size()), q.size(1), num_buckets}, grad_k.options());
     const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
     const auto* log_sum = saved[6].const_data_ptr<float>();
-    auto *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>();
-    // visit(segment's number, head, first query, number of queries)
+    auto *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>(),
+         *to_bias = grad_bias_GHB.mutable_data_ptr<float>();
+    // visit(segment's number, head, first query, number of queries, the head's gradients of buckets)
     const auto for_blocks = [&](const auto& visit) {
       parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
         const std::int64_t first_head = n % kv_heads * per_key_head;
         for (const std::size_t s : groups[static_cast<std::size_t>(n / kv_heads)])
           for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
             for (std::int64_t first = 0; first < plan.segments[s].length; first += attention_block)
-              visit(s, head, first, std::min(attention_block, plan.segments[s].length - first));
+              visit(s, head, first, std::min(attention_block, plan.segments[s].length - first),
+                    to_bias + (n / kv_heads * q.size(1) + head) * num_buckets);
       });
     };
     if (narrow) {
@@ -202,57 +251,66 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
       const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
       const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
       auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
-      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
+      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
         run_bf16([&] {
-          bf16_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v);
+          bf16_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
+                              to_buckets);
         });
       });
     } else {
       const auto in = attention_input<float>(q, k, v, before, scores);
       const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>();
       auto* to_q = grad_q.mutable_data_ptr<float>();
-      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count) {
+      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
         float* scratch = thread_scratch(backward_scratch(in.width, in.value_width));
         run_for_registers([&]<int R, int C>() {
           attention_backward_block<R, C>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
-                                         scratch);
+                                         to_buckets, scratch);
         });
       });
     }
     const at::ScalarType given = saved[0].scalar_type();
     const Tensor grad_sinks = saved[7].defined() ? sinks_grad(saved[7], saved[6], out_NHd, grad_NHd) : Tensor();
-    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), grad_sinks, {}, {}, {}};
+    // Scores are scaled before they get biases.
+    const Tensor grad_bias =
+        num_buckets > 0 ? (grad_bias_GHB.sum(0).t() / form.scale).to(form.bias_BH.scalar_type()) : Tensor();
+    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), grad_sinks, grad_bias, {}, {}};
   }
 };
 
-/// Whether it is one token without gradient after those of another row, as in generation.
-inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segments, const KeysValues& prefix) {
-  return segments.size() == 1 && segments[0].length == 1 && segments[0].prefix_length > 0 && prefix.k_NKd.defined() &&
-         takes_vectorized(q_NHd) && !at::GradMode::is_enabled();
+/// Whether it is one token without gradient, after those of another row or to other keys, as in generation.
+inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segments, const KeysValues& prefix,
+                          const std::vector<KeyRange>& keys) {
+  return segments.size() == 1 && segments[0].length == 1 && takes_vectorized(q_NHd) && !at::GradMode::is_enabled() &&
+         (!keys.empty() || (segments[0].prefix_length > 0 && prefix.k_NKd.defined()));
 }
 
-inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_1Kd, const Tensor& v_1Kd, const KeysValues& prefix,
-                                const Segment& segment, const AttentionForm& form) {
+inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_MKd, const Tensor& v_MKd, const KeysValues& prefix,
+                                const Segment& segment, const std::vector<KeyRange>& keys, const AttentionForm& form) {
+  const bool is_causal = keys.empty();
   const at::ScalarType type = q_1Hd.scalar_type();
-  const auto seen = [&](const Tensor& x) {
-    return plain(x.narrow(0, segment.prefix_begin, segment.prefix_length), type);
-  };
-  const KeysValues before{seen(prefix.k_NKd), seen(prefix.v_NKd)};
-  const Tensor q = plain(q_1Hd, type), k = plain(k_1Kd, type), v = plain(v_1Kd, type),
-               out_1Hd = at::empty({1, q.size(1), v.size(2)}, q.options());
-  const ScoreNumbers scores(form, q.size(1), segment.prefix_length + 1);
+  const KeyRange range = is_causal ? KeyRange{segment.prefix_begin, segment.prefix_length} : keys[0];
+  const auto seen = [&](const Tensor& x) { return plain(x.narrow(0, range.begin, range.length), type); };
+  const KeysValues before{seen(is_causal ? prefix.k_NKd : k_MKd), seen(is_causal ? prefix.v_NKd : v_MKd)},
+      own = is_causal ? KeysValues{plain(k_MKd, type), plain(v_MKd, type)} : KeysValues{};
+  const Tensor q = plain(q_1Hd, type), out_1Hd = at::empty({1, q.size(1), before.v_NKd.size(2)}, q.options());
+  const ScoreNumbers scores(form, is_causal, q.size(1), range.length + 1);
   visit_type(type, [&]<class Number>(Number*) {
-    token_attention(attention_input<Number>(q, k, v, before, scores), segment.prefix_length,
+    token_attention(attention_input<Number>(q, own.k_NKd, own.v_NKd, before, scores), range.length,
                     out_1Hd.mutable_data_ptr<Number>());
   });
   return out_1Hd;
 }
 
-/// causal_attention by these kernels.
-inline Tensor blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd, const KeysValues& prefix,
-                                const std::vector<Segment>& segments, const AttentionForm& form) {
-  return BlockedAttention::apply(
-      q_NHd, k_NKd, v_NKd, form.sinks_H.defined() ? std::optional(form.sinks_H) : std::nullopt, prefix, segments, form);
+/// attention() by these kernels.
+inline Tensor blocked_attention(const Tensor& q_NHd, const Tensor& k_MKd, const Tensor& v_MKd, const KeysValues& prefix,
+                                const std::vector<Segment>& segments, const std::vector<KeyRange>& keys,
+                                AttentionForm form) {
+  const auto given = [](const Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
+  const auto sinks_H = given(form.sinks_H), bias_BH = given(form.bias_BH);
+  form.sinks_H = form.bias_BH = Tensor();
+  return BlockedAttention::apply(q_NHd, k_MKd, v_MKd, sinks_H, bias_BH, prefix,
+                                 AttentionPlan{with_keys(segments, keys), keys.empty(), std::move(form)});
 }
 
 /// Whether the kernels take it: floating types up to float32 on the CPU. Those for bfloat16 on processors with tile

@@ -13,7 +13,7 @@ namespace kto::detail {
 
 /// Queries [first, first + count) of a segment and one head: their outputs, and the logsumexp of their scores.
 template <int R, int C>
-void attention_forward_block(const AttentionInput<float>& in, const Segment& segment, std::int64_t head,
+void attention_forward_block(const AttentionInput<float>& in, const KeyedSegment& segment, std::int64_t head,
                              std::int64_t first, std::int64_t count, float* out, float* log_sum, float* scratch) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, v = in.value_width;
@@ -25,12 +25,12 @@ void attention_forward_block(const AttentionInput<float>& in, const Segment& seg
   const auto [most, total] = in.start(head);
   std::fill(max_i, max_i + B, most);
   std::fill(total_i, total_i + B, total);
-  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+  visit_keys(in, segment, first, count, [&](const KeyBlock& block) {
     const auto keys = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
     const auto values = in.values(block.in_prefix ? in.prefix_v : in.v, block.token, head);
     product<R, C>(block.count, B, d, keys.data, keys.stride, 1, {q_di, B}, {score_ji, B}, false);
     finish_scores(in, block, head, segment.prefix_length + first, 1, score_ji);
-    mask_block(block, in.window, score_ji, -1e30F);
+    mask_block(in, block, score_ji, -1e30F);
     std::copy(max_i, max_i + B, shrink_i);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) {
@@ -43,7 +43,7 @@ void attention_forward_block(const AttentionInput<float>& in, const Segment& seg
     }
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) score_ji[j * B + i] = vector_exp(score_ji[j * B + i] - max_i[i]);
-    mask_block(block, in.window, score_ji, 0.0F);
+    mask_block(in, block, score_ji, 0.0F);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) total_i[i] += score_ji[j * B + i];
     for (std::int64_t i = 0; i < count; ++i)
@@ -63,9 +63,10 @@ inline std::int64_t forward_scratch(std::int64_t d, std::int64_t v) {
 
 /// The same block's part in the gradients: that of its queries, and what they add to those of keys and values.
 template <int R, int C>
-void attention_backward_block(const AttentionInput<float>& in, const Segment& segment, std::int64_t head,
+void attention_backward_block(const AttentionInput<float>& in, const KeyedSegment& segment, std::int64_t head,
                               std::int64_t first, std::int64_t count, const float* out, const float* grad_out,
-                              const float* log_sum, float* grad_q, float* grad_k, float* grad_v, float* scratch) {
+                              const float* log_sum, float* grad_q, float* grad_k, float* grad_v, float* grad_buckets,
+                              float* scratch) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t d = in.width, v = in.value_width, token = segment.begin + first;
   float *q_di = scratch, *grad_vi = q_di + d * B, *p_ji = grad_vi + v * B, *ds_ji = p_ji + B * B,
@@ -81,7 +82,7 @@ void attention_backward_block(const AttentionInput<float>& in, const Segment& se
     delta_i[i] = vector_sum(v, [&](std::int64_t c) { return grad_rows.row(i)[c] * out_rows.row(i)[c]; });
   }
   std::fill(dq_id, dq_id + B * d, 0.0F);
-  visit_keys(segment, first, count, in.window, [&](const KeyBlock& block) {
+  visit_keys(in, segment, first, count, [&](const KeyBlock& block) {
     const auto keys = in.keys(block.in_prefix ? in.prefix_k : in.k, block.token, head);
     const auto values = in.values(block.in_prefix ? in.prefix_v : in.v, block.token, head);
     product<R, C>(block.count, B, d, keys.data, keys.stride, 1, {q_di, B}, {p_ji, B}, false);
@@ -89,10 +90,11 @@ void attention_backward_block(const AttentionInput<float>& in, const Segment& se
     const float scale = finish_scores(in, block, head, segment.prefix_length + first, in.scale, p_ji, slope_ji);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i) p_ji[j * B + i] = vector_exp(p_ji[j * B + i] * scale - log_sum_i[i]);
-    mask_block(block, in.window, p_ji, 0.0F);
+    mask_block(in, block, p_ji, 0.0F);
     for (std::int64_t j = 0; j < block.count; ++j)
       for (std::int64_t i = 0; i < B; ++i)
         ds_ji[j * B + i] = p_ji[j * B + i] * (ds_ji[j * B + i] - delta_i[i]) * in.scale;
+    add_to_buckets(in, block, ds_ji, grad_buckets);
     if (in.soft_cap > 0)
       for (std::int64_t n = 0; n < block.count * B; ++n) ds_ji[n] *= slope_ji[n];
     product<R, C>(count, d, block.count, ds_ji, 1, B, keys, {dq_id, d}, true);

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of one new token to the tokens before it, whose keys and values are kept: a step of generation. It reads
-// each key and value once, where it lies; sums are in float32. Its oracle is causal_attention_composed.
+// each key and value once, where it lies; sums are in float32. Its oracle is attention_composed.
 #pragma once
 
 #include "kto/nn/cpu/attention_blocks.hpp"
 
 namespace kto::detail {
 
-// Shapes: H heads, K key/value heads, G = H / K queries that share a key, d head dimension, v that of values; T keys seen, the
-// token's own last.
+// Shapes: H heads, K key/value heads, G = H / K queries that share a key, d head dimension, v that of values; T keys
+// seen, the token's own last, if it has one (in.k is not null).
 
 /// The outputs of the G queries of one key/value head. `scratch` has G * T floats.
 template <class Number>
 void token_attention_head(const AttentionInput<Number>& in, std::int64_t prefix_length, std::int64_t kv_head,
                           Number* out, float* scratch) {
   const std::int64_t d = in.width, width = in.value_width, G = in.heads / in.kv_heads;
-  const std::int64_t first = std::max<std::int64_t>(0, prefix_length + 1 - in.window), T = prefix_length + 1 - first;
+  const std::int64_t first = std::max<std::int64_t>(0, prefix_length + 1 - in.window),
+                     num_own = in.k == nullptr ? 0 : 1, T = prefix_length + num_own - first;
   const auto row = [&](const Number* prefix, const Number* own, std::int64_t size, std::int64_t t) {
-    return t + 1 < T ? prefix + ((first + t) * in.kv_heads + kv_head) * size : own + kv_head * size;
+    return t + num_own < T ? prefix + ((first + t) * in.kv_heads + kv_head) * size : own + kv_head * size;
   };
   const Number* q_Gd = in.q + kv_head * G * d;
   for (std::int64_t t = 0; t < T; ++t) {
@@ -32,6 +33,10 @@ void token_attention_head(const AttentionInput<Number>& in, std::int64_t prefix_
     if (in.biases != nullptr) {
       const float* of_keys = in.biases + (kv_head * G + g) * in.positions + first;
       for (std::int64_t t = 0; t < T; ++t) p_T[t] += of_keys[t] - of_keys[T - 1];
+    }
+    if (in.relative != nullptr) {
+      const float* of_key = in.relative_from(kv_head * G + g, num_own == 0 ? 0 : T - 1);
+      for (std::int64_t t = 0; t < T; ++t) p_T[t] += of_key[-t];
     }
     const auto [start_most, start_total] = in.start(kv_head * G + g);
     const float most = std::max(start_most, vector_max(T, [&](std::int64_t t) { return p_T[t]; }));

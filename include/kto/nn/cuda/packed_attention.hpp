@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Causal attention on a GPU, all segments of a row in one kernel of LibTorch's: FlashAttention (arXiv:2307.08691), or
 // memory-efficient attention (arXiv:2112.05682) for float32 and for GPUs that FlashAttention does not support. Its
-// oracle is causal_attention_composed.
+// oracle is attention_composed.
 #pragma once
 
 #include <memory>
@@ -102,7 +102,7 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
-    check(!at::GradMode::is_enabled(), "causal_attention has no second derivatives: use causal_attention_composed");
+    check(!at::GradMode::is_enabled(), "attention has no second derivatives: use attention_composed");
     const auto saved = ctx->get_saved_variables();
     const auto capsule = ctx->saved_data["call"].toCapsule();
     const auto& call = static_cast<const PackedCall&>(*capsule);
