@@ -13,17 +13,21 @@ Tensor random(at::IntArrayRef shape, at::Generator& generator) {
   return at::empty(shape, at::kDouble).normal_(0, 1, generator);
 }
 
-DeltaTokens random_tokens(std::int64_t count, at::Generator& generator) {
+struct DeltaWidths {
+  std::int64_t key = 6, value = 5;
+};
+
+DeltaTokens random_tokens(std::int64_t count, at::Generator& generator, const DeltaWidths& widths) {
   const auto unit = [](const Tensor& x) { return x / x.norm(2, {-1}, true); };
-  return {unit(random({count, 2, 6}, generator)), unit(random({count, 2, 6}, generator)),
-          random({count, 4, 5}, generator), -random({count, 4}, generator).abs() * 0.2,
+  return {unit(random({count, 2, widths.key}, generator)), unit(random({count, 2, widths.key}, generator)),
+          random({count, 4, widths.value}, generator), -random({count, 4}, generator).abs() * 0.2,
           random({count, 4}, generator).sigmoid()};
 }
 
 template <class Change>
 DeltaTokens changed(const DeltaTokens& tokens, const Change& change) {
-  return {change(tokens.q_NKd), change(tokens.k_NKd), change(tokens.v_NHe), change(tokens.decay_NH),
-          change(tokens.beta_NH)};
+  const auto each = [&](const Tensor& x) { return x.defined() ? change(x) : x; };
+  return {each(tokens.q_NKd), each(tokens.k_NKd), each(tokens.v_NHe), each(tokens.decay_NH), each(tokens.beta_NH)};
 }
 
 /// The rule token by token for a segment of `tokens` after its prefix in `prompts`.
@@ -31,16 +35,16 @@ DeltaOutput by_token(const DeltaTokens& tokens, const Segment& segment, const De
   const auto slice = [](std::int64_t begin, std::int64_t length) {
     return [=](const Tensor& x) { return x.narrow(0, begin, length); };
   };
-  Tensor state = at::zeros({4, 6, 5}, at::kDouble);
+  Tensor state = at::zeros({4, tokens.k_NKd.size(2), tokens.v_NHe.size(2)}, at::kDouble);
   if (segment.prefix_length > 0)
     state =
         delta_rule_by_token(changed(prompts, slice(segment.prefix_begin, segment.prefix_length)), state).state_SHde[0];
   return delta_rule_by_token(changed(tokens, slice(segment.begin, segment.length)), state);
 }
 
+/// In float64, and in float32, for which there is a kernel.
 void check_delta_rule(const std::vector<Segment>& segments, const DeltaTokens& tokens, const DeltaMemory& before,
                       const DeltaTokens& prompts) {
-  const DeltaOutput got = delta_rule(tokens, segments, before);
   std::vector<Tensor> outs, states;
   for (const Segment& segment : segments) {
     const DeltaOutput one = by_token(tokens, segment, prompts);
@@ -48,26 +52,43 @@ void check_delta_rule(const std::vector<Segment>& segments, const DeltaTokens& t
     states.push_back(one.state_SHde);
   }
   const Tensor out = at::cat(outs), state = at::cat(states);
-  CHECK(at::allclose(got.out_NHe, out, 0, 1e-12));
-  CHECK(at::allclose(got.state_SHde, state, 0, 1e-12));
   const std::vector<Tensor> inputs{tokens.q_NKd, tokens.k_NKd, tokens.v_NHe, tokens.decay_NH, tokens.beta_NH};
   const auto gradients = [&](const Tensor& a, const Tensor& b) {
     return torch::autograd::grad({(a * (a.detach() + 1)).sum() + b.square().sum()}, inputs);
   };
-  const auto a = gradients(got.out_NHe, got.state_SHde), b = gradients(out, state);
-  for (std::size_t i = 0; i < a.size(); ++i) CHECK(at::allclose(a[i], b[i], 0, 1e-10));
+  const auto expected = gradients(out, state);
+  for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+    const auto cast = [&](const Tensor& x) { return x.to(type); };
+    const DeltaMemory memory{changed(before.tokens, cast),
+                             before.state_Hde.defined() ? cast(before.state_Hde) : Tensor()};
+    const DeltaOutput got = delta_rule(changed(tokens, cast), segments, memory);
+    const Tensor got_out = got.out_NHe.to(at::kDouble), got_state = got.state_SHde.to(at::kDouble);
+    const auto is_close = [&](const Tensor& a, const Tensor& b, double tolerance) {
+      return at::allclose(a, b, 0,
+                          type == at::kDouble ? tolerance : 1e-5 * std::max(1.0, b.abs().max().item<double>()));
+    };
+    CAPTURE(type, tokens.k_NKd.sizes(), (got_out - out).abs().max().item<double>());
+    CHECK(is_close(got_out, out, 1e-12));
+    CHECK(is_close(got_state, state, 1e-12));
+    const auto grads = gradients(got_out, got_state);
+    for (std::size_t i = 0; i < grads.size(); ++i) {
+      CAPTURE(i, (grads[i] - expected[i]).abs().max().item<double>(), expected[i].abs().max().item<double>());
+      CHECK(is_close(grads[i], expected[i], 1e-10));
+    }
+  }
 }
 
 TEST_CASE("the delta rule in chunks is the one token by token, from zero and from the states of prompts") {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(1);
   const auto trained = [](const Tensor& x) { return x.detach().clone().requires_grad_(true); };
-  const DeltaTokens tokens = changed(random_tokens(407, generator), trained);
+  const auto widths = GENERATE(DeltaWidths{}, DeltaWidths{48, 32});
+  const DeltaTokens tokens = changed(random_tokens(407, generator, widths), trained);
   check_delta_rule({{0, 407}}, tokens, {}, tokens);
   check_delta_rule({{0, 5}, {5, 131}, {136, 64}, {200, 1}, {201, 206}}, tokens, {}, tokens);
   // Prompts of the row itself: a segment, and the first tokens of one.
   check_delta_rule({{0, 70}, {70, 30, 0, 70}, {100, 130, 0, 70}, {230, 77}, {307, 100, 0, 9}}, tokens, {}, tokens);
   // Prompts of a row before, of two sequences and of one.
-  const DeltaTokens prompts = random_tokens(150, generator);
+  const DeltaTokens prompts = random_tokens(150, generator, widths);
   const DeltaTokens kept{Tensor(), prompts.k_NKd, prompts.v_NHe, prompts.decay_NH, prompts.beta_NH};
   check_delta_rule({{0, 7, 0, 90}, {7, 100, 90, 3}, {107, 300, 0, 90}}, tokens, {kept, Tensor()}, prompts);
   const Tensor state = by_token(prompts, {0, 150}, prompts).state_SHde[0];

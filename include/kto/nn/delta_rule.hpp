@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The gated delta rule (arXiv:2412.06464): a linear attention whose state decays, and forgets what it holds under a key
 // before it writes there. Computed in chunks: within a chunk all tokens at once (the WY form of arXiv:2406.06484), and
-// from chunk to chunk the state, for all sequences of a row side by side. The oracle goes token by token.
+// from chunk to chunk the state, by the kernel of cpu/ where it serves, else by LibTorch's operators for all sequences
+// of a row side by side. The oracle goes token by token.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/nn/cpu/delta_scan.hpp"
 
 namespace kto {
 
@@ -58,12 +60,6 @@ namespace detail {
 inline Tensor index_tensor(const std::vector<std::int64_t>& index, const Tensor& x) {
   return at::tensor(at::ArrayRef<std::int64_t>(index), at::kLong).to(x.device());
 }
-
-/// Tokens [begin, begin + length) of a row.
-struct TokenSpan {
-  std::int64_t begin = 0, length = 0;
-  friend bool operator==(const TokenSpan&, const TokenSpan&) = default;
-};
 
 /// Spans cut into chunks, which lie in the order in which states go through them: the first of each span, the second of
 /// each that has one, and so on, the spans with most chunks first.
@@ -150,6 +146,12 @@ struct Scanned {
 
 /// The rule for spans of a row that start from state_SHde, or from zero if that is undefined.
 inline Scanned scan(const DeltaTokens& tokens, const std::vector<TokenSpan>& spans, const Tensor& state_SHde = {}) {
+  if (takes_delta_kernel(tokens.k_NKd, tokens.v_NHe)) {
+    const auto given = [](const Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
+    const auto out = DeltaScan::apply(given(tokens.q_NKd), tokens.k_NKd, tokens.v_NHe, tokens.decay_NH, tokens.beta_NH,
+                                      given(state_SHde), DeltaPlan(spans));
+    return {tokens.q_NKd.defined() ? out[0] : Tensor(), out.back()};
+  }
   const ChunkPlan plan = plan_chunks(spans, /*padding=*/tokens.k_NKd.size(0));
   const auto indices = [&](const std::vector<std::int64_t>& numbers) { return index_tensor(numbers, tokens.k_NKd); };
   const Tensor order = indices({plan.order.begin(), plan.order.end()});
