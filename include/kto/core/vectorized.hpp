@@ -119,23 +119,6 @@ inline float vector_tanh(float x) {
   return size < 0.625F ? near : far;
 }
 
-/// erf(x) to 1e-7 (N. Juffa's polynomials: of erf near zero, of log(1 - erf) elsewhere).
-inline float vector_erf(float x) {
-  const float size = std::abs(x), square = x * x;
-  float p = -5.96761703e-4F;
-  p = p * square + 4.99119423e-3F;
-  p = p * square - 2.67681349e-2F;
-  p = p * square + 1.12819925e-1F;
-  p = p * square - 3.76125336e-1F;
-  p = p * square + 1.28379166e-1F;
-  float q = (3.83197126e-4F - 1.72853470e-5F * size) * square + (2.42546219e-2F - 3.88396438e-3F * size);
-  q = q * size - 1.06777877e-1F;
-  q = q * size - 6.34846687e-1F;
-  q = q * size - 1.28717512e-1F;
-  const float near = p * x + x, far = std::copysign(1 - vector_exp(q * size - size), x);
-  return size < 0.927734375F ? near : far;
-}
-
 /// sqrt(x) of a number >= 0 to 2 units in the last place (std::sqrt may set errno, which keeps loops scalar).
 inline float vector_sqrt(float x) {
   float y = std::bit_cast<float>(0x5F375A86 - (std::bit_cast<std::int32_t>(x) >> 1));  // about 1 / sqrt(x)

@@ -56,8 +56,12 @@ inline DeltaProjections split_projections(const DeltaRuleSpec& spec, const std::
           parts[3].unflatten(-1, {G, e}).flatten(-3, -2), gates[0].flatten(-2), gates[1].flatten(-2)};
 }
 
-/// x / |x| over the last dimension.
-inline Tensor unit_length(const Tensor& x) { return x * at::rsqrt(x.square().sum(-1, true) + 1e-6); }
+/// `length` x / |x| over the last dimension: a root mean square norm.
+inline Tensor with_length(double length, const Tensor& x) {
+  const auto width = static_cast<double>(x.size(-1));
+  const Tensor weight_d = at::full({x.size(-1)}, length / std::sqrt(width), x.options().requires_grad(false));
+  return normalized({.eps = 1e-6 / width}, {.weight_D = weight_d}, x, x.scalar_type());
+}
 
 inline Tensor delta_rule_output(const DeltaRuleSpec& spec, const MixerPass& pass,
                                 const std::vector<Tensor>& projected) {
@@ -66,12 +70,12 @@ inline Tensor delta_rule_output(const DeltaRuleSpec& spec, const MixerPass& pass
   const std::int64_t K = spec.num_key_heads, H = spec.num_value_heads, d = spec.key_dim;
   if (pass.kept != nullptr) pass.kept->conv = {parts.qkv_NC.detach()};
   const Tensor mixed_NC =
-      activate(spec.activation, causal_conv(pass.modules.conv, parts.qkv_NC, pass.segments, pass.prefix.conv));
+      gated(spec.activation, {.gate = causal_conv(pass.modules.conv, parts.qkv_NC, pass.segments, pass.prefix.conv)});
   const auto qkv = mixed_NC.split_with_sizes({K * d, K * d, H * spec.value_dim}, -1);
   const auto heads = [&](const Tensor& x, std::int64_t count) { return x.unflatten(-1, {count, -1}).to(wide); };
   const auto& [a_log_H, dt_bias_H] = pass.modules.decay;
-  const DeltaTokens tokens{.q_NKd = unit_length(heads(qkv[0], K)) / std::sqrt(static_cast<double>(d)),
-                           .k_NKd = unit_length(heads(qkv[1], K)),
+  const DeltaTokens tokens{.q_NKd = with_length(1 / std::sqrt(static_cast<double>(d)), heads(qkv[0], K)),
+                           .k_NKd = with_length(1, heads(qkv[1], K)),
                            .v_NHe = heads(qkv[2], H),
                            .decay_NH = -a_log_H.to(wide).exp() * at::softplus(parts.a_NH.to(wide) + dt_bias_H),
                            .beta_NH = parts.b_NH.sigmoid().to(wide)};
@@ -83,7 +87,7 @@ inline Tensor delta_rule_output(const DeltaRuleSpec& spec, const MixerPass& pass
                         is_one ? out.state_SHde[0].detach() : Tensor()};
   }
   const Tensor normed_NHe = normalized(spec.norm, pass.modules.norm, out.out_NHe.to(compute), wide);
-  return (normed_NHe * at::silu(parts.z_NHe.to(wide))).to(compute).flatten(-2);
+  return gated(Activation::silu, {.gate = parts.z_NHe.to(wide), .up = normed_NHe}).to(compute).flatten(-2);
 }
 
 }  // namespace detail

@@ -35,6 +35,31 @@ struct ExpertRows : torch::CustomClassHolder {
   std::vector<std::int64_t> ends;  ///< of each expert's rows
 };
 
+/// to_ND[token_n] += scale_n rows_nD; without scale where that is undefined. No token occurs twice.
+inline void add_rows(const Tensor& to_ND, const Tensor& token_n, const Tensor& rows_nD, const Tensor& scale_n = {}) {
+  if (!takes_vectorized(rows_nD) || to_ND.scalar_type() != at::kFloat) {
+    const Tensor wide = rows_nD.to(to_ND.scalar_type());
+    to_ND.index_add_(0, token_n, scale_n.defined() ? wide * scale_n.unsqueeze(1) : wide);
+    return;
+  }
+  const std::int64_t width = to_ND.size(1);
+  const Tensor held_nD = rows_nD.contiguous(), held_n = scale_n.defined() ? scale_n.to(at::kFloat) : scale_n;
+  visit_type(rows_nD.scalar_type(), [&]<class T>(T*) {
+    const T* all_rows = held_nD.const_data_ptr<T>();
+    float* all_to = to_ND.mutable_data_ptr<float>();
+    const auto* tokens = token_n.const_data_ptr<std::int64_t>();
+    const float* scales = held_n.defined() ? held_n.const_data_ptr<float>() : nullptr;
+    vectorized(token_n.size(0), std::max<std::int64_t>(1, 8192 / width), [=](std::int64_t i, std::int64_t end) {
+      for (; i < end; ++i) {
+        float* to = all_to + tokens[i] * width;
+        const T* row = all_rows + i * width;
+        const float scale = scales == nullptr ? 1 : scales[i];
+        for (std::int64_t c = 0; c < width; ++c) to[c] += scale * load(row[c]);
+      }
+    });
+  });
+}
+
 inline c10::intrusive_ptr<ExpertRows> sorted_by_expert(const Tensor& expert_NK, std::int64_t num_experts) {
   const at::NoGradGuard no_grad;
   const Tensor expert_S = expert_NK.flatten();
@@ -125,22 +150,36 @@ inline std::optional<Tensor> expert_bias(const Tensor& bias_EO, std::int64_t exp
   return bias_EO.defined() ? std::optional(bias_EO.detach().select(0, expert).to(type)) : std::nullopt;
 }
 
-/// The gradient of a tensor of all experts, made expert by expert; what has no rows gets zeros.
+/// The gradient of a tensor of all experts, made expert by expert, each once; what has no rows gets zeros.
 class ExpertGradient {
  public:
-  ExpertGradient(const WeightUse& use, const Tensor& weight, bool wanted)
+  ExpertGradient(const WeightUse& use, const Tensor& weight, bool wanted, const ExpertRows& rows)
       : weight_(weight), wanted_(wanted), in_place_(wanted && use.adds_gradient_of(weight)) {
     if (!wanted) return;
     adds_ = in_place_ && weight.grad().defined();
-    grad_ = adds_ ? weight.grad() : at::zeros_like(weight.detach());
+    grad_ = adds_ ? weight.grad() : at::empty_like(weight.detach());
+    for (std::size_t e = 0; e < rows.ends.size() && !adds_; ++e)
+      if (rows.ends[e] == (e == 0 ? 0 : rows.ends[e - 1])) grad_.select(0, static_cast<std::int64_t>(e)).zero_();
   }
   explicit operator bool() const { return wanted_; }
-  /// Adds a_OM b_MI to the expert's part.
-  void add_product_of(std::int64_t expert, const Tensor& a_OM, const Tensor& b_MI) {
-    add(expert, [&](const Tensor& part) { add_product(part, a_OM, b_MI); });
+  /// The expert's part is, or grows by, a_OM b_MI.
+  void take_product(std::int64_t expert, const Tensor& a_OM, const Tensor& b_MI) {
+    const Tensor part = grad_.select(0, expert);
+    if (adds_) {
+      const auto lock = lock_gradient(weight_);
+      add_product(part, a_OM, b_MI);
+    } else {
+      part.copy_(matmul_transposed(a_OM, b_MI.t()));
+    }
   }
-  void add_sum(std::int64_t expert, const Tensor& sum_O) {
-    add(expert, [&](const Tensor& part) { part.add_(sum_O); });
+  void take_sum(std::int64_t expert, const Tensor& sum_O) {
+    const Tensor part = grad_.select(0, expert);
+    if (adds_) {
+      const auto lock = lock_gradient(weight_);
+      part.add_(sum_O);
+    } else {
+      part.copy_(sum_O);
+    }
   }
   /// The gradient; undefined where it was added to the weight's own.
   Tensor take() {
@@ -155,14 +194,6 @@ class ExpertGradient {
   }
 
  private:
-  template <class Add>
-  void add(std::int64_t expert, const Add& add_to) {
-    const Tensor part = grad_.select(0, expert);
-    if (!adds_) return add_to(part);
-    const auto lock = lock_gradient(weight_);
-    add_to(part);
-  }
-
   Tensor weight_;
   bool wanted_, in_place_, adds_ = false;
   Tensor grad_;
@@ -192,7 +223,7 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
       const Tensor out_nD = matmul_transposed(expert_gated(options->gate, both_nO),
                                               expert_weight(use, experts.down(), is_transposed, e, type),
                                               expert_bias(experts.down_bias(), e, type));
-      out_ND.index_add_(0, token_n, out_nD.to(out_ND.scalar_type()).mul_(weight_S.narrow(0, begin, n).unsqueeze(1)));
+      add_rows(out_ND, token_n, out_nD, weight_S.narrow(0, begin, n));
       saved.push_back(both_nO);
     });
     ctx->save_for_backward(std::move(saved));
@@ -213,42 +244,41 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     const Tensor &x_ND = saved[0], &weight_S = saved[1];
     const ExpertTensors experts{at::TensorList(saved).slice(2, num_parameters)};
     const Tensor &gate_up = experts.gate_up(), &down = experts.down(), down_bias = experts.down_bias();
-    const auto type = x_ND.scalar_type();
-    const Tensor grad_ND = grads[0].contiguous();
+    const auto type = x_ND.scalar_type(), wide = grads[0].scalar_type();
+    const Tensor grad_ND = grads[0].contiguous(), narrow_ND = grad_ND.to(type);
     const auto wants = [&](std::size_t i) { return i < 2 + num_parameters && ctx->needs_input_grad(i); };
-    ExpertGradient grad_gate_up(use, gate_up, wants(2)), grad_down(use, down, wants(3)),
-        grad_gate_up_bias(use, experts.gate_up_bias(), wants(4)), grad_down_bias(use, down_bias, wants(5));
+    const ExpertRows& rows = *options.rows;
+    ExpertGradient grad_gate_up(use, gate_up, wants(2), rows), grad_down(use, down, wants(3), rows),
+        grad_gate_up_bias(use, experts.gate_up_bias(), wants(4), rows), grad_down_bias(use, down_bias, wants(5), rows);
     const Tensor grad_x_ND = wants(0) ? at::zeros(x_ND.sizes(), grad_ND.options()) : Tensor();
     const Tensor grad_weight_S = at::empty_like(weight_S);
     const auto add_to = [&](ExpertGradient& gradient, std::int64_t e, const Tensor& grad_nO, const Tensor& x_nI) {
       if (is_transposed)
-        gradient.add_product_of(e, x_nI.t(), grad_nO);
+        gradient.take_product(e, x_nI.t(), grad_nO);
       else
-        gradient.add_product_of(e, grad_nO.t(), x_nI);
+        gradient.take_product(e, grad_nO.t(), x_nI);
     };
     std::size_t next = 2 + num_parameters;
-    visit_experts(*options.rows, [&](std::int64_t e, std::int64_t begin, std::int64_t n) {
-      const Tensor token_n = options.rows->token_S.narrow(0, begin, n);
-      const Tensor weight_n1 = weight_S.narrow(0, begin, n).unsqueeze(1);
-      const Tensor grad_nD = grad_ND.index_select(0, token_n);
-      const Tensor unscaled_nM =
-          matmul_transposed(grad_nD.to(type), expert_weight(use, down, is_transposed, e, type).t());
+    visit_experts(rows, [&](std::int64_t e, std::int64_t begin, std::int64_t n) {
+      const Tensor token_n = rows.token_S.narrow(0, begin, n), weight_n = weight_S.narrow(0, begin, n),
+                   weight_n1 = weight_n.unsqueeze(1), grad_nD = narrow_ND.index_select(0, token_n),
+                   wide_nD = down_bias.defined() ? grad_ND.index_select(0, token_n) : Tensor();
+      const Tensor unscaled_nM = matmul_transposed(grad_nD, expert_weight(use, down, is_transposed, e, type).t());
       const auto [grad_both_nO, gated_nM] =
           expert_gated_backward(options.gate, (unscaled_nM * weight_n1).to(type), saved[next++]);
       if (ctx->needs_input_grad(1)) {
         Tensor grad_n = (unscaled_nM * gated_nM).sum(1, false, weight_S.scalar_type());
-        if (const auto bias_D = expert_bias(down_bias, e, grad_nD.scalar_type())) grad_n += at::mv(grad_nD, *bias_D);
+        if (const auto bias_D = expert_bias(down_bias, e, wide)) grad_n += at::mv(wide_nD, *bias_D);
         grad_weight_S.narrow(0, begin, n).copy_(grad_n);
       }
-      const Tensor scaled_nD = (grad_nD * weight_n1).to(type);
-      if (grad_down) add_to(grad_down, e, scaled_nD, gated_nM);
-      if (grad_down_bias) grad_down_bias.add_sum(e, scaled_nD.sum(0, false, grad_ND.scalar_type()));
-      if (grad_gate_up_bias) grad_gate_up_bias.add_sum(e, grad_both_nO.sum(0, false, grad_ND.scalar_type()));
+      // The narrower side of the product takes the weights.
+      if (grad_down) add_to(grad_down, e, grad_nD, (gated_nM * weight_n1).to(type));
+      if (grad_down_bias) grad_down_bias.take_sum(e, at::mv(wide_nD.t(), weight_n.to(wide)));
+      if (grad_gate_up_bias) grad_gate_up_bias.take_sum(e, grad_both_nO.sum(0, false, wide));
       if (grad_gate_up) add_to(grad_gate_up, e, grad_both_nO, x_ND.index_select(0, token_n));
       if (grad_x_ND.defined())
-        grad_x_ND.index_add_(0, token_n,
-                             matmul_transposed(grad_both_nO, expert_weight(use, gate_up, is_transposed, e, type).t())
-                                 .to(grad_x_ND.scalar_type()));
+        add_rows(grad_x_ND, token_n,
+                 matmul_transposed(grad_both_nO, expert_weight(use, gate_up, is_transposed, e, type).t()));
     });
     torch::autograd::variable_list out{grad_x_ND.defined() ? grad_x_ND.to(type) : Tensor(),
                                        ctx->needs_input_grad(1) ? grad_weight_S : Tensor(), grad_gate_up.take(),
