@@ -15,8 +15,10 @@
 
 namespace kto {
 
-/// Whether the kernels written with these loops read and write numbers of this type: float32 and bfloat16.
-inline bool takes_vectorized(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
+/// Whether the kernels written with these loops read and write numbers of this type: float32, bfloat16 and float16.
+inline bool takes_vectorized(at::ScalarType type) {
+  return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
+}
 /// Whether they accept `tensor`: one of these types, on the CPU.
 inline bool takes_vectorized(const Tensor& tensor) { return tensor.is_cpu() && takes_vectorized(tensor.scalar_type()); }
 
@@ -79,6 +81,25 @@ inline void store(at::BFloat16& to, float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   to.x = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
+}
+/// float16 (IEEE 754 binary16) in whole-number arithmetic, so that loops are vectors without instructions for it.
+inline float load(const at::Half& x) {
+  const std::uint32_t size = static_cast<std::uint32_t>(x.x & 0x7FFF) << 13;  // float32's fields, exponent 112 too low
+  const float subnormal = std::bit_cast<float>(size + 0x38800000U) - 0x1p-14F;
+  const std::uint32_t normal = size + 0x38000000U, special = size | 0x7F800000U;
+  const std::uint32_t finite = size < 0x00800000U ? std::bit_cast<std::uint32_t>(subnormal) : normal;
+  const std::uint32_t sign = static_cast<std::uint32_t>(x.x & 0x8000) << 16;
+  return std::bit_cast<float>(sign | (size >= 0x0F800000U ? special : finite));
+}
+inline void store(at::Half& to, float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t size = bits & 0x7FFFFFFFU, sign = (bits >> 16) & 0x8000U;
+  // Below 2^-14 an addition rounds at float16's smallest step, 2^-24; above, whole numbers do, as for bfloat16.
+  const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5F) - 0x3F000000U;
+  const std::uint32_t large = (size - 0x38000000U + 0x0FFFU + ((size >> 13) & 1)) >> 13;
+  const std::uint32_t rounded = size < 0x38800000U ? small : large;
+  const std::uint32_t special = size > 0x7F800000U ? 0x7E00U : 0x7C00U;  // not a number; too large, or infinite
+  to.x = static_cast<std::uint16_t>(sign | (size >= 0x477FF000U ? special : rounded));
 }
 /// `value` rounded to T.
 template <class T>
@@ -184,9 +205,10 @@ inline float* thread_scratch(std::int64_t floats) {
   return held.data();
 }
 
-/// Calls visit with a null pointer to the C++ type of `type` (float32 or bfloat16).
+/// Calls visit with a null pointer to the C++ type of `type`, which the kernels take.
 template <class Visit>
 decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
+  if (type == at::kHalf) return visit(static_cast<at::Half*>(nullptr));
   if (type == at::kBFloat16) return visit(static_cast<at::BFloat16*>(nullptr));
   return visit(static_cast<float*>(nullptr));
 }
