@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "kto/core/parallel.hpp"
@@ -18,6 +19,10 @@ namespace kto {
 /// Whether the kernels written with these loops read and write numbers of this type: float32, bfloat16 and float16.
 inline bool takes_vectorized(at::ScalarType type) {
   return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
+}
+/// Whether they read the one and write the other type, which may not be two different narrow ones.
+inline bool takes_vectorized(at::ScalarType from, at::ScalarType to) {
+  return takes_vectorized(from) && takes_vectorized(to) && (from == to || from == at::kFloat || to == at::kFloat);
 }
 /// Whether they accept `tensor`: one of these types, on the CPU.
 inline bool takes_vectorized(const Tensor& tensor) { return tensor.is_cpu() && takes_vectorized(tensor.scalar_type()); }
@@ -205,12 +210,27 @@ inline float* thread_scratch(std::int64_t floats) {
   return held.data();
 }
 
-/// Calls visit with a null pointer to the C++ type of `type`, which the kernels take.
+/// Calls visit with a null pointer to the C++ type of a parameter: float32 or bfloat16.
+template <class Visit>
+decltype(auto) visit_parameter_type(at::ScalarType type, const Visit& visit) {
+  if (type == at::kBFloat16) return visit(static_cast<at::BFloat16*>(nullptr));
+  return visit(static_cast<float*>(nullptr));
+}
+/// The same for any type that the kernels take.
 template <class Visit>
 decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
   if (type == at::kHalf) return visit(static_cast<at::Half*>(nullptr));
-  if (type == at::kBFloat16) return visit(static_cast<at::BFloat16*>(nullptr));
-  return visit(static_cast<float*>(nullptr));
+  return visit_parameter_type(type, visit);
+}
+/// The same for two types that they take together.
+template <class Visit>
+void visit_types(at::ScalarType first, at::ScalarType second, const Visit& visit) {
+  visit_type(first, [&]<class First>(First* one) {
+    visit_type(second, [&]<class Second>(Second* other) {
+      if constexpr (std::is_same_v<First, Second> || std::is_same_v<First, float> || std::is_same_v<Second, float>)
+        visit(one, other);
+    });
+  });
 }
 
 }  // namespace detail

@@ -10,6 +10,7 @@
 #include "kto/nn/alibi.hpp"
 #include "kto/nn/cpu/blocked_attention.hpp"
 #include "kto/nn/cuda/packed_attention.hpp"
+#include "kto/nn/matmul.hpp"
 
 namespace kto {
 
@@ -54,6 +55,7 @@ inline Tensor score_mask(const AttentionForm& form, std::int64_t num_heads, std:
 
 /// q [.., L, H, d], k and v [.., P + L, K, d] to [.., L, H, d].
 inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form) {
+  if (needs_widening(q)) return attend(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), form).to(q.scalar_type());
   const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
   if (form.soft_cap > 0 || form.sinks_H.defined())
     return by_head(attend_by_scores(by_head(q), by_head(k), by_head(v), form));

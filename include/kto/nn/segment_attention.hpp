@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kto/collate/batch.hpp"
+#include "kto/nn/matmul.hpp"
 
 namespace kto {
 
@@ -30,6 +31,8 @@ namespace detail {
 /// of biases, so that with them the scores are held; the softmax is in float32 or wider.
 inline Tensor attend_with_bias(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias,
                                const SegmentAttention& form) {
+  if (needs_widening(q))
+    return attend_with_bias(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), bias, form).to(q.scalar_type());
   const std::int64_t length = q.size(-2), behind = k.size(-2) - length;
   const auto sees = [&] {
     return at::ones({length, k.size(-2)}, q.options().dtype(at::kBool).requires_grad(false)).tril(behind);
