@@ -78,6 +78,16 @@ void run_vectorized(const Body& body, std::int64_t begin, std::int64_t end) {
   body(begin, end);
 }
 
+/// `condition ? yes : no` of 32 bits, by a mask. Of comparisons that follow each other g++ makes branches, which AVX-512
+/// loops survive; AVX2 loops then stay scalar.
+inline std::uint32_t select(bool condition, std::uint32_t yes, std::uint32_t no) {
+  const std::uint32_t mask = 0U - static_cast<std::uint32_t>(condition);
+  return (yes & mask) | (no & ~mask);
+}
+inline float select(bool condition, float yes, float no) {
+  return std::bit_cast<float>(select(condition, std::bit_cast<std::uint32_t>(yes), std::bit_cast<std::uint32_t>(no)));
+}
+
 /// Numbers are read as float32, and rounded to nearest even when written.
 inline float load(const float& x) { return x; }
 inline float load(const at::BFloat16& x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.x) << 16); }
@@ -92,9 +102,9 @@ inline float load(const at::Half& x) {
   const std::uint32_t size = static_cast<std::uint32_t>(x.x & 0x7FFF) << 13;  // float32's fields, exponent 112 too low
   const float subnormal = std::bit_cast<float>(size + 0x38800000U) - 0x1p-14F;
   const std::uint32_t normal = size + 0x38000000U, special = size | 0x7F800000U;
-  const std::uint32_t finite = size < 0x00800000U ? std::bit_cast<std::uint32_t>(subnormal) : normal;
+  const std::uint32_t finite = select(size < 0x00800000U, std::bit_cast<std::uint32_t>(subnormal), normal);
   const std::uint32_t sign = static_cast<std::uint32_t>(x.x & 0x8000) << 16;
-  return std::bit_cast<float>(sign | (size >= 0x0F800000U ? special : finite));
+  return std::bit_cast<float>(sign | select(size >= 0x0F800000U, special, finite));
 }
 inline void store(at::Half& to, float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
@@ -102,9 +112,9 @@ inline void store(at::Half& to, float value) {
   // Below 2^-14 an addition rounds at float16's smallest step, 2^-24; above, whole numbers do, as for bfloat16.
   const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5F) - 0x3F000000U;
   const std::uint32_t large = (size - 0x38000000U + 0x0FFFU + ((size >> 13) & 1)) >> 13;
-  const std::uint32_t rounded = size < 0x38800000U ? small : large;
+  const std::uint32_t rounded = select(size < 0x38800000U, small, large);
   const std::uint32_t special = size > 0x7F800000U ? 0x7E00U : 0x7C00U;  // not a number; too large, or infinite
-  to.x = static_cast<std::uint16_t>(sign | (size >= 0x477FF000U ? special : rounded));
+  to.x = static_cast<std::uint16_t>(sign | select(size >= 0x477FF000U, special, rounded));
 }
 /// `value` rounded to T.
 template <class T>
@@ -116,8 +126,8 @@ float rounded_to(float value) {
 
 /// exp(x) to 2 units in the last place; x is clamped to [-87.3, 88].
 inline float vector_exp(float x) {
-  x = x < -87.3F ? -87.3F : x;
-  x = x > 88.0F ? 88.0F : x;
+  x = select(x < -87.3F, -87.3F, x);
+  x = select(x > 88.0F, 88.0F, x);
   constexpr float magic = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
   // NOLINTBEGIN(modernize-use-std-numbers): log2 e, and ln 2 in two parts (Cody-Waite), not single constants
   const float shifted = x * 1.44269504F + magic, n = shifted - magic;
@@ -142,7 +152,7 @@ inline float vector_tanh(float x) {
   p = p * square + 1.33314422036e-1F;
   p = p * square - 3.33332819422e-1F;
   const float near = p * square * x + x, far = std::copysign(1 - 2 / (vector_exp(2 * size) + 1), x);
-  return size < 0.625F ? near : far;
+  return select(size < 0.625F, near, far);
 }
 
 /// erf(x) to 1e-7 (N. Juffa's polynomials: of erf near zero, of log(1 - erf) elsewhere).
@@ -159,7 +169,7 @@ inline float vector_erf(float x) {
   q = q * size - 6.34846687e-1F;
   q = q * size - 1.28717512e-1F;
   const float near = p * x + x, far = std::copysign(1 - vector_exp(q * size - size), x);
-  return size < 0.927734375F ? near : far;
+  return select(size < 0.927734375F, near, far);
 }
 
 /// sqrt(x) of a number >= 0 to 2 units in the last place (std::sqrt may set errno, which keeps loops scalar).

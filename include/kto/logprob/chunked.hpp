@@ -203,7 +203,9 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
 /// entropy and mean logit. Gradients flow to hidden_CD and to the head's weight and bias.
 inline TokenScores chunked_token_scores(const Tensor& hidden_CD, const Head& head, const Tensor& target_C,
                                         bool statistics, const ChunkedOptions& options = {}) {
-  const auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), hidden_CD.device(), options);
+  auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), hidden_CD.device(), options);
+  if (detail::needs_widening(hidden_CD))  // then a slice of the weight is widened at once
+    tiling.slice = std::min(tiling.slice, std::max<std::int64_t>(1, detail::widened_elements / hidden_CD.size(1)));
   const auto out = detail::ChunkedTokenScores::apply(hidden_CD, head.weight_VD, head.bias_V, target_C, head.scale,
                                                      head.soft_cap, statistics, tiling.block, tiling.slice);
   if (!statistics) return {.logp_C = out[0], .entropy_C = {}, .mean_logit_C = {}};
