@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs dependencies, builds, runs every benchmark of the library, and writes a report with plots into
 # benchmarks/results/. Takes about ten minutes on two cores; do not use the machine meanwhile.
+# With --quick: only the kernels, as shares of what bounds them, beside their last results on this kind of machine; three minutes,
+# most of them building, to run before and after a change.
 #
-# usage: benchmarks/run.sh [REPORT.md]      (environment: see cmake/setup.sh)
+# usage: benchmarks/run.sh [--quick | REPORT.md]      (environment: see cmake/setup.sh)
 #   KTO_PYTHON   interpreter with matplotlib (plots) and tokenizers, transformers (the peer); default: python3, else .venv
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,6 +32,11 @@ run() {
 
 ensure_packages
 find_torch
+if [[ ${1:-} == --quick ]]; then
+  configure -DKTO_BUILD_BENCHMARKS=ON
+  build --target bench_kernels
+  exec python3 benchmarks/quick.py
+fi
 find_python
 configure -DKTO_BUILD_BENCHMARKS=ON
 build --target bench_losses bench_losses_tensor bench_logprob bench_data

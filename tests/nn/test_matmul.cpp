@@ -5,6 +5,11 @@
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+
 #include "catch.hpp"
 #include "kto/nn/affine.hpp"
 
@@ -68,6 +73,68 @@ TEST_CASE("a product of numbers that the processor has none of is their float32 
   if (const char* most = std::getenv("ONEDNN_MAX_CPU_ISA"); most != nullptr && std::string_view(most) == "AVX2")
     CHECK_FALSE(detail::has_products_of(at::kBFloat16));
   CHECK(at::isfinite(matmul_transposed(x * 100, w * 100)).logical_not().any().item<bool>());  // 65504 is the largest
+}
+
+TEST_CASE("narrow products in tiles are those of float64, rounded once, whatever is left of tiles and of vectors") {
+  const auto generator = at::detail::createCPUGenerator(5);
+  const BackendGuard guard;
+  for (const auto backend : {MatmulBackend::aten, MatmulBackend::onednn}) {
+    if (backend == MatmulBackend::onednn && !detail::onednn_linear()) continue;
+    set_matmul_backend(backend);
+    for (const auto type : {at::kBFloat16, at::kHalf})
+      for (const auto& [rows, columns, depth] : std::vector<std::array<std::int64_t, 3>>{{0, 3, 5},
+                                                                                         {3, 0, 5},
+                                                                                         {3, 5, 0},
+                                                                                         {1, 1, 1},
+                                                                                         {1, 17, 33},
+                                                                                         {4, 9, 64},
+                                                                                         {5, 7, 3},
+                                                                                         {70, 33, 129},
+                                                                                         {300, 270, 5001},
+                                                                                         {2100, 1, 560}}) {
+        CAPTURE(static_cast<int>(backend), type, rows, columns, depth);
+        const auto narrow = [&](at::IntArrayRef shape) { return at::randn(shape, generator, at::kFloat).to(type); };
+        const auto wide = [](const Tensor& x) { return x.to(at::kDouble); };
+        const Tensor x = narrow({rows, depth}), w = narrow({columns, depth}), b = narrow({columns});
+        const Tensor want = at::linear(wide(x), wide(w), wide(b));
+        // Half a unit in the last place, and what float32 sums of that depth may be off.
+        const double unit = type == at::kHalf ? 0x1p-11 : 0x1p-8,
+                     sums = 1e-6 * std::sqrt(1.0 + static_cast<double>(depth));
+        const auto product = [&](const Tensor& left, const Tensor& right, at::ScalarType out_type) {
+          return detail::widened_product(left, right, b, out_type, detail::float_product);
+        };
+        for (const bool views : {false, true}) {
+          const auto given = [&](const Tensor& matrix) { return views ? matrix.t().contiguous().t() : matrix; };
+          const Tensor got = product(given(x), given(w), type),
+                       sum = product(given(x), given(w).to(at::kFloat), at::kFloat);
+          REQUIRE(got.sizes() == want.sizes());
+          CHECK((got.scalar_type() == type && sum.scalar_type() == at::kFloat));
+          CHECK(at::allclose(wide(got), want, unit * 1.01, 4 * sums));
+          CHECK(at::allclose(wide(sum), want, 1e-5, 4 * sums));
+          for (const auto grad_type : {at::kFloat, type}) {
+            const Tensor grad = at::ones({rows, columns}, grad_type);
+            detail::add_widened_product(grad, given(x), given(w.t()), detail::float_product);
+            CHECK(at::allclose(wide(grad), want - wide(b) + 1, unit * 2.02, 4 * sums + 2 * unit));
+          }
+        }
+      }
+  }
+}
+
+TEST_CASE("kernels read and round float16 as LibTorch does, every number of it and those between") {
+  const Tensor bits = at::arange(0, 1 << 16, at::kInt).to(at::kShort), halves = bits.view(at::kHalf);
+  const auto* half = halves.const_data_ptr<at::Half>();
+  for (std::int64_t i = 0; i < halves.numel(); ++i) {
+    const float number = static_cast<float>(half[i]), next = static_cast<float>(half[(i + 1) % halves.numel()]);
+    const auto same = [](float a, float b) {
+      return std::isnan(a) ? std::isnan(b) : std::bit_cast<std::int32_t>(a) == std::bit_cast<std::int32_t>(b);
+    };
+    if (!same(number, detail::load(half[i]))) FAIL("reads " << bits[i].item<int>() << " as " << detail::load(half[i]));
+    const float middle = number + (next - number) / 2;
+    for (const float x : {number, middle, std::nextafter(middle, 1e9F), std::nextafter(middle, -1e9F)})
+      if (!same(static_cast<float>(at::Half(x)), detail::rounded_to<at::Half>(x)))
+        FAIL("rounds " << x << " to " << detail::rounded_to<at::Half>(x));
+  }
 }
 
 TEST_CASE("only gradients that are asked for are computed") {

@@ -97,6 +97,14 @@ inline void note_special_tokens(const Policy& policy, bool is_adapter, const Not
                 eos->id, "); chat does"));
 }
 
+/// Says how products of bf16 and fp16 are made where the processor has no instructions for them.
+inline void note_products(const Decoder& model, const Note& note) {
+  const auto type = model.compute;
+  if (model.embed_tokens.weight_VD.is_cpu() && !detail::has_products_of(type))
+    note(concat("this processor has no instructions for products of ", type == at::kHalf ? "float16" : "bfloat16",
+                ": they are float32's, of numbers rounded to it, and take a little longer than in float32"));
+}
+
 /// Loads what `args` name and calls train(run).
 inline void load_run(const Arguments& given, const LossTable& losses, const Note& note,
                      const std::function<void(const Run&)>& train) {
@@ -123,6 +131,7 @@ inline void load_run(const Arguments& given, const LossTable& losses, const Note
           weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
     note(*advice);
   run.policy = load_policy(args);
+  note_products(run.policy.model, note);
   run.policy.tokenizer_files = tokenizer_folder(args);
   run.policy.tokens = tokens;
   check_vocabulary(processor, run.policy.model);

@@ -9,14 +9,21 @@
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "kto/core/parallel.hpp"
 
 namespace kto {
 
-/// Whether the kernels written with these loops read and write numbers of this type: float32 and bfloat16.
-inline bool takes_vectorized(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
+/// Whether the kernels written with these loops read and write numbers of this type: float32, bfloat16 and float16.
+inline bool takes_vectorized(at::ScalarType type) {
+  return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf;
+}
+/// Whether they read the one and write the other type, which may not be two different narrow ones.
+inline bool takes_vectorized(at::ScalarType from, at::ScalarType to) {
+  return takes_vectorized(from) && takes_vectorized(to) && (from == to || from == at::kFloat || to == at::kFloat);
+}
 /// Whether they accept `tensor`: one of these types, on the CPU.
 inline bool takes_vectorized(const Tensor& tensor) { return tensor.is_cpu() && takes_vectorized(tensor.scalar_type()); }
 
@@ -71,6 +78,16 @@ void run_vectorized(const Body& body, std::int64_t begin, std::int64_t end) {
   body(begin, end);
 }
 
+/// `condition ? yes : no` of 32 bits, by a mask. Of comparisons that follow each other g++ makes branches, which AVX-512
+/// loops survive; AVX2 loops then stay scalar.
+inline std::uint32_t select(bool condition, std::uint32_t yes, std::uint32_t no) {
+  const std::uint32_t mask = 0U - static_cast<std::uint32_t>(condition);
+  return (yes & mask) | (no & ~mask);
+}
+inline float select(bool condition, float yes, float no) {
+  return std::bit_cast<float>(select(condition, std::bit_cast<std::uint32_t>(yes), std::bit_cast<std::uint32_t>(no)));
+}
+
 /// Numbers are read as float32, and rounded to nearest even when written.
 inline float load(const float& x) { return x; }
 inline float load(const at::BFloat16& x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.x) << 16); }
@@ -79,6 +96,25 @@ inline void store(at::BFloat16& to, float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   to.x = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
+}
+/// float16 (IEEE 754 binary16) in whole-number arithmetic, so that loops are vectors without instructions for it.
+inline float load(const at::Half& x) {
+  const std::uint32_t size = static_cast<std::uint32_t>(x.x & 0x7FFF) << 13;  // float32's fields, exponent 112 too low
+  const float subnormal = std::bit_cast<float>(size + 0x38800000U) - 0x1p-14F;
+  const std::uint32_t normal = size + 0x38000000U, special = size | 0x7F800000U;
+  const std::uint32_t finite = select(size < 0x00800000U, std::bit_cast<std::uint32_t>(subnormal), normal);
+  const std::uint32_t sign = static_cast<std::uint32_t>(x.x & 0x8000) << 16;
+  return std::bit_cast<float>(sign | select(size >= 0x0F800000U, special, finite));
+}
+inline void store(at::Half& to, float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t size = bits & 0x7FFFFFFFU, sign = (bits >> 16) & 0x8000U;
+  // Below 2^-14 an addition rounds at float16's smallest step, 2^-24; above, whole numbers do, as for bfloat16.
+  const std::uint32_t small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5F) - 0x3F000000U;
+  const std::uint32_t large = (size - 0x38000000U + 0x0FFFU + ((size >> 13) & 1)) >> 13;
+  const std::uint32_t rounded = select(size < 0x38800000U, small, large);
+  const std::uint32_t special = size > 0x7F800000U ? 0x7E00U : 0x7C00U;  // not a number; too large, or infinite
+  to.x = static_cast<std::uint16_t>(sign | select(size >= 0x477FF000U, special, rounded));
 }
 /// `value` rounded to T.
 template <class T>
@@ -90,8 +126,8 @@ float rounded_to(float value) {
 
 /// exp(x) to 2 units in the last place; x is clamped to [-87.3, 88].
 inline float vector_exp(float x) {
-  x = x < -87.3F ? -87.3F : x;
-  x = x > 88.0F ? 88.0F : x;
+  x = select(x < -87.3F, -87.3F, x);
+  x = select(x > 88.0F, 88.0F, x);
   constexpr float magic = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
   // NOLINTBEGIN(modernize-use-std-numbers): log2 e, and ln 2 in two parts (Cody-Waite), not single constants
   const float shifted = x * 1.44269504F + magic, n = shifted - magic;
@@ -116,7 +152,7 @@ inline float vector_tanh(float x) {
   p = p * square + 1.33314422036e-1F;
   p = p * square - 3.33332819422e-1F;
   const float near = p * square * x + x, far = std::copysign(1 - 2 / (vector_exp(2 * size) + 1), x);
-  return size < 0.625F ? near : far;
+  return select(size < 0.625F, near, far);
 }
 
 /// sqrt(x) of a number >= 0 to 2 units in the last place (std::sqrt may set errno, which keeps loops scalar).
@@ -167,11 +203,27 @@ inline float* thread_scratch(std::int64_t floats) {
   return held.data();
 }
 
-/// Calls visit with a null pointer to the C++ type of `type` (float32 or bfloat16).
+/// Calls visit with a null pointer to the C++ type of a parameter: float32 or bfloat16.
 template <class Visit>
-decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
+decltype(auto) visit_parameter_type(at::ScalarType type, const Visit& visit) {
   if (type == at::kBFloat16) return visit(static_cast<at::BFloat16*>(nullptr));
   return visit(static_cast<float*>(nullptr));
+}
+/// The same for any type that the kernels take.
+template <class Visit>
+decltype(auto) visit_type(at::ScalarType type, const Visit& visit) {
+  if (type == at::kHalf) return visit(static_cast<at::Half*>(nullptr));
+  return visit_parameter_type(type, visit);
+}
+/// The same for two types that they take together.
+template <class Visit>
+void visit_types(at::ScalarType first, at::ScalarType second, const Visit& visit) {
+  visit_type(first, [&]<class First>(First* one) {
+    visit_type(second, [&]<class Second>(Second* other) {
+      if constexpr (std::is_same_v<First, Second> || std::is_same_v<First, float> || std::is_same_v<Second, float>)
+        visit(one, other);
+    });
+  });
 }
 
 }  // namespace detail

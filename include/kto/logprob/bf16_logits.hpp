@@ -14,7 +14,7 @@ namespace kto::detail {
 /// Whether bf16_logits accepts such states and weights.
 inline bool takes_bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
   return hidden_cD.is_cpu() && hidden_cD.scalar_type() == at::kBFloat16 && takes_vectorized(weight_vD) &&
-         hidden_cD.size(1) % 32 == 0 && has_bf16_product();
+         weight_vD.scalar_type() != at::kHalf && hidden_cD.size(1) % 32 == 0 && has_bf16_product();
 }
 
 /// hidden_cD weight_vD^T in float32, with the weights rounded to bfloat16.
@@ -26,7 +26,7 @@ inline Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
   const Tensor out_cv = at::empty({tokens, columns}, hidden_cD.options().dtype(at::kFloat));
   const auto* hidden = held_cD.const_data_ptr<at::BFloat16>();
   float* out = out_cv.mutable_data_ptr<float>();
-  visit_type(weight_vD.scalar_type(), [&]<class W>(W*) {
+  visit_parameter_type(weight_vD.scalar_type(), [&]<class W>(W*) {
     const W* weight = held_vD.const_data_ptr<W>();
     parallel_tasks((columns + B - 1) / B, [&](std::int64_t n) {
       const std::int64_t first = n * B, count = std::min(B, columns - first);

@@ -63,7 +63,8 @@ struct TileHead {
       : weight_VD(use.casts ? use.cast(weight, hidden_CD.scalar_type()) : weight.detach()),
         bias_V(bias.defined() ? use.cast(bias, hidden_CD.scalar_type()) : bias),
         type(hidden_CD.scalar_type()),
-        keeps_sums(takes_bf16_logits(hidden_CD, weight_VD) || takes_wide_product(hidden_CD)),
+        keeps_sums(takes_bf16_logits(hidden_CD, weight_VD) || takes_wide_product(hidden_CD) ||
+                   needs_widening(hidden_CD)),
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
@@ -83,7 +84,9 @@ struct TileHead {
     const Tensor bias_v = bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V;
     Tensor logits_cv;
     if (keeps_sums) {
-      logits_cv = hidden_cD.is_cpu() ? bf16_logits(hidden_cD, weight_vD) : wide_product(hidden_cD, weight_vD);
+      logits_cv = needs_widening(hidden_cD) ? widened_product(hidden_cD, weight_vD, {}, at::kFloat, float_product)
+                  : hidden_cD.is_cpu()      ? bf16_logits(hidden_cD, weight_vD)
+                                            : wide_product(hidden_cD, weight_vD);
       if (bias_v.defined()) logits_cv.add_(bias_v);
     } else {
       logits_cv = matmul_transposed(hidden_cD, weight_vD.to(type), bias_v).to(wide(hidden_cD));
@@ -200,7 +203,9 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
 /// entropy and mean logit. Gradients flow to hidden_CD and to the head's weight and bias.
 inline TokenScores chunked_token_scores(const Tensor& hidden_CD, const Head& head, const Tensor& target_C,
                                         bool statistics, const ChunkedOptions& options = {}) {
-  const auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), hidden_CD.device(), options);
+  auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), hidden_CD.device(), options);
+  if (detail::needs_widening(hidden_CD))  // then a slice of the weight is widened at once
+    tiling.slice = std::min(tiling.slice, std::max<std::int64_t>(1, detail::widened_elements / hidden_CD.size(1)));
   const auto out = detail::ChunkedTokenScores::apply(hidden_CD, head.weight_VD, head.bias_V, target_C, head.scale,
                                                      head.soft_cap, statistics, tiling.block, tiling.slice);
   if (!statistics) return {.logp_C = out[0], .entropy_C = {}, .mean_logit_C = {}};

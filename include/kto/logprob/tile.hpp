@@ -50,17 +50,15 @@ inline Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, co
   const std::int64_t width = held_cD.size(1);
   const std::int64_t* ids = ids_c.const_data_ptr<std::int64_t>();
   float* out = out_c.mutable_data_ptr<float>();
-  visit_type(type, [&]<class T>(T*) {
-    visit_type(weight_type, [&]<class W>(W*) {
-      const T* hidden = held_cD.const_data_ptr<T>();
-      const W* weight = held_VD.const_data_ptr<W>();
-      vectorized(held_cD.size(0), 16, [=](std::int64_t c, std::int64_t end) {
-        for (; c < end; ++c) {
-          const T* h = hidden + c * width;
-          const W* w = weight + ids[c] * width;
-          out[c] = vector_sum(width, [&](std::int64_t i) { return load(h[i]) * rounded_to<T>(load(w[i])); });
-        }
-      });
+  visit_types(type, weight_type, [&]<class T, class W>(T*, W*) {
+    const T* hidden = held_cD.const_data_ptr<T>();
+    const W* weight = held_VD.const_data_ptr<W>();
+    vectorized(held_cD.size(0), 16, [=](std::int64_t c, std::int64_t end) {
+      for (; c < end; ++c) {
+        const T* h = hidden + c * width;
+        const W* w = weight + ids[c] * width;
+        out[c] = vector_sum(width, [&](std::int64_t i) { return load(h[i]) * rounded_to<T>(load(w[i])); });
+      }
     });
   });
   return out_c;

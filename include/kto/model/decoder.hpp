@@ -226,7 +226,7 @@ inline Tensor Decoder::encoded(const Sequences& prompts) const {
 }
 
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept, Trace* trace) const {
-  check(takes_vectorized(compute) || compute == at::kDouble || compute == at::kHalf,
+  check(takes_vectorized(compute) || compute == at::kDouble,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
   check(sequences.prompts.size() == (encoder.empty() ? 0 : sequences.segments.size()),
         encoder.empty() ? "the batch has prompts for an encoder, and the model is a decoder"

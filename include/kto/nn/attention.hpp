@@ -11,6 +11,7 @@
 #include "kto/nn/alibi.hpp"
 #include "kto/nn/cpu/blocked_attention.hpp"
 #include "kto/nn/cuda/packed_attention.hpp"
+#include "kto/nn/matmul.hpp"
 
 namespace kto {
 
@@ -72,6 +73,8 @@ inline Tensor attend_by_scores(const Tensor& q, const Tensor& k, const Tensor& v
 /// q [.., L, H, d], k and v [.., S, K, d] to [.., L, H, d].
 inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form,
                      bool is_causal = true) {
+  if (needs_widening(q))
+    return attend(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), form, is_causal).to(q.scalar_type());
   const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
   const SegmentForm segment{form, is_causal, q.size(-3), k.size(-3)};
   // LibTorch's attention has no gradient of relative biases.

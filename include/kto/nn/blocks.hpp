@@ -172,7 +172,7 @@ struct GatedDown : torch::autograd::Function<GatedDown> {
 inline bool takes_normed_linears(const Tensor& hidden_ND, at::ScalarType type,
                                  const std::vector<const Linear*>& linears) {
   const bool adapted = std::ranges::any_of(linears, [](const Linear* linear) { return linear->lora.has_value(); });
-  return !adapted && takes_vectorized(hidden_ND) && takes_vectorized(type) && hidden_ND.numel() > 0;
+  return !adapted && hidden_ND.is_cpu() && takes_vectorized(hidden_ND.scalar_type(), type) && hidden_ND.numel() > 0;
 }
 
 inline std::vector<Tensor> apply_normed_linears(const Tensor& hidden_ND, const NormSpec& spec, const Norm& norm,

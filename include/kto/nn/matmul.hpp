@@ -10,7 +10,8 @@
 #include <string>
 #include <string_view>
 
-#include "kto/core/torch.hpp"
+#include "kto/core/bf16_product.hpp"
+#include "kto/nn/widened_product.hpp"
 
 namespace kto {
 
@@ -35,16 +36,23 @@ inline const std::optional<c10::TypedOperatorHandle<LinearPointwise>>& onednn_li
   return op;
 }
 
-/// Whether LibTorch multiplies matrices of this type on this processor, or falls back to a loop that is hundreds of
-/// times slower than float32's: float16 always does, bfloat16 where oneDNN has none (no AVX-512, as its own switch
-/// ONEDNN_MAX_CPU_ISA may say, too).
+/// Whether LibTorch multiplies matrices of this type with instructions of this processor. If not it has loops that take
+/// several times as long as float32's, or hundreds of times. None is used for float16; for bfloat16 the processor and
+/// oneDNN are asked, which both may be held back (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA).
 inline bool has_products_of(at::ScalarType type) {
   static const bool has_bf16 = [] {
     const auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_is_mkldnn_bf16_supported", ""});
-    return !schema || !at::hasMKLDNN() || schema->typed<bool()>().call();  // other builds have their own
+    const bool in_library = !schema || !at::hasMKLDNN() || schema->typed<bool()>().call();  // others have their own
+#if defined(__x86_64__)
+    return in_library && has_bf16_product();
+#else
+    return in_library;
+#endif
   }();
   return type != at::kHalf && (type != at::kBFloat16 || has_bf16);
 }
+/// Whether products of such matrices are made of float32's, tile by tile.
+inline bool needs_widening(const Tensor& x) { return x.is_cpu() && !has_products_of(x.scalar_type()); }
 
 inline bool is_amd() {
 #if defined(__x86_64__)
@@ -88,21 +96,31 @@ inline void set_matmul_backend(MatmulBackend backend, std::string_view asked_by 
   detail::process_matmul_backend() = detail::checked_backend(backend, asked_by);
 }
 
-/// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view. Where the CPU has no products of the
-/// type they are float32's, rounded at the end, as tensor cores do it.
+namespace detail {
+
+/// x_NI w_OI^T + b_O of one type by the back end, without autograd.
+inline Tensor backend_product(const Tensor& x_NI, const Tensor& weight_OI,
+                              const std::optional<Tensor>& bias_O = std::nullopt) {
+  const bool onednn = matmul_backend() == MatmulBackend::onednn && x_NI.scalar_type() == at::kFloat &&
+                      weight_OI.scalar_type() == at::kFloat && x_NI.is_cpu() && x_NI.numel() > 0;
+  if (!onednn || !onednn_linear()) return at::linear(x_NI, weight_OI, bias_O);
+  return onednn_linear()->call(x_NI, weight_OI, bias_O, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+constexpr auto float_product = [](const Tensor& x_NI, const Tensor& weight_OI) {
+  return backend_product(x_NI, weight_OI);
+};
+
+}  // namespace detail
+
+/// x_NI w_OI^T + b_O without autograd; either matrix may be a transposed view. Where the processor has no products of
+/// the type, sums are float32's all the same, and rounded at the end.
 inline Tensor matmul_transposed(const Tensor& x_NI, const Tensor& weight_OI,
                                 const std::optional<Tensor>& bias_O = std::nullopt) {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
-  if (x_NI.is_cpu() && !detail::has_products_of(x_NI.scalar_type())) {
-    const auto wide = [](const Tensor& tensor) { return tensor.to(at::kFloat); };
-    return matmul_transposed(wide(x_NI), wide(weight_OI),
-                             bias_O && bias_O->defined() ? std::optional(wide(*bias_O)) : bias_O)
-        .to(x_NI.scalar_type());
-  }
-  const bool onednn = matmul_backend() == MatmulBackend::onednn && x_NI.scalar_type() == at::kFloat &&
-                      weight_OI.scalar_type() == at::kFloat && x_NI.is_cpu() && x_NI.numel() > 0;
-  if (!onednn || !detail::onednn_linear()) return at::linear(x_NI, weight_OI, bias_O);
-  return detail::onednn_linear()->call(x_NI, weight_OI, bias_O, "none", c10::List<std::optional<at::Scalar>>(), "");
+  if (detail::needs_widening(x_NI))
+    return detail::widened_product(x_NI, weight_OI, bias_O.value_or(Tensor()), x_NI.scalar_type(),
+                                   detail::float_product);
+  return detail::backend_product(x_NI, weight_OI, bias_O);
 }
 
 }  // namespace kto

@@ -75,36 +75,34 @@ inline void norm_rows(const Tensor& x, const NormNumbers& norm, bool has_statist
   float* scales = statistics_SR.mutable_data_ptr<float>();
   float* means = norm.is_layer_norm ? scales + rows : nullptr;
   const auto eps = static_cast<float>(norm.eps), inverse_width = 1 / static_cast<float>(width);
-  visit_type(x.scalar_type(), [&]<class In>(In*) {
-    visit_type(out.scalar_type(), [&]<class Out>(Out*) {
-      const In* from = x.const_data_ptr<In>();
-      Out* to = out.mutable_data_ptr<Out>();
-      vectorized(rows, std::max<std::int64_t>(1, 8192 / width), [=](std::int64_t row, std::int64_t end) {
-        for (; row < end; ++row) {
-          const In* in_row = from + row * width;
-          Out* out_row = to + row * width;
-          const float* factor = factors + row % num_factors * width;
-          if (!has_statistics) {
-            if (means != nullptr)
-              means[row] = inverse_width * vector_sum(width, [&](std::int64_t i) { return load(in_row[i]); });
-            const float mean = means != nullptr ? means[row] : 0;
-            const float squares = vector_sum(width, [&](std::int64_t i) {
-              const float difference = load(in_row[i]) - mean;
-              return difference * difference;
-            });
-            scales[row] = 1 / std::sqrt(squares * inverse_width + eps);
-          }
-          const float scale = scales[row], mean = means != nullptr ? means[row] : 0;
-          const auto scaled = [&](std::int64_t i) {
-            const float exact = (load(in_row[i]) - mean) * scale;
-            return factor[i] * (means == nullptr ? rounded_to<In>(exact) : exact);
-          };
-          if (bias == nullptr)
-            for (std::int64_t i = 0; i < width; ++i) store(out_row[i], scaled(i));
-          else
-            for (std::int64_t i = 0; i < width; ++i) store(out_row[i], scaled(i) + bias[i]);
+  visit_types(x.scalar_type(), out.scalar_type(), [&]<class In, class Out>(In*, Out*) {
+    const In* from = x.const_data_ptr<In>();
+    Out* to = out.mutable_data_ptr<Out>();
+    vectorized(rows, std::max<std::int64_t>(1, 8192 / width), [=](std::int64_t row, std::int64_t end) {
+      for (; row < end; ++row) {
+        const In* in_row = from + row * width;
+        Out* out_row = to + row * width;
+        const float* factor = factors + row % num_factors * width;
+        if (!has_statistics) {
+          if (means != nullptr)
+            means[row] = inverse_width * vector_sum(width, [&](std::int64_t i) { return load(in_row[i]); });
+          const float mean = means != nullptr ? means[row] : 0;
+          const float squares = vector_sum(width, [&](std::int64_t i) {
+            const float difference = load(in_row[i]) - mean;
+            return difference * difference;
+          });
+          scales[row] = 1 / std::sqrt(squares * inverse_width + eps);
         }
-      });
+        const float scale = scales[row], mean = means != nullptr ? means[row] : 0;
+        const auto scaled = [&](std::int64_t i) {
+          const float exact = (load(in_row[i]) - mean) * scale;
+          return factor[i] * (means == nullptr ? rounded_to<In>(exact) : exact);
+        };
+        if (bias == nullptr)
+          for (std::int64_t i = 0; i < width; ++i) store(out_row[i], scaled(i));
+        else
+          for (std::int64_t i = 0; i < width; ++i) store(out_row[i], scaled(i) + bias[i]);
+      }
     });
   });
 }
@@ -131,44 +129,42 @@ inline NormGrads norm_backward(const Tensor& grad, const Tensor& x, const NormNu
   const float* scales = statistics_SR.const_data_ptr<float>();
   const float* means = norm.is_layer_norm ? scales + rows : nullptr;
   const float* residual = added.defined() ? added.const_data_ptr<float>() : nullptr;
-  visit_type(x.scalar_type(), [&]<class In>(In*) {
-    visit_type(grad.scalar_type(), [&]<class Grad>(Grad*) {
-      const In* from = x.const_data_ptr<In>();
-      const Grad* grads = grad.const_data_ptr<Grad>();
-      In* to = grad_x.mutable_data_ptr<In>();
-      vectorized(blocks, 1, [=](std::int64_t first, std::int64_t last) {
-        for (std::int64_t row = first * block; row < std::min(last * block, rows); ++row) {
-          const In* x_row = from + row * width;
-          const Grad* g_row = grads + row * width;
-          In* out_row = to + row * width;
-          const float* factor = factors + row % num_factors * width;
-          const float scale = scales[row], mean = means != nullptr ? means[row] : 0;
-          const float dot =
-              vector_sum(width, [&](std::int64_t i) { return load(g_row[i]) * factor[i] * (load(x_row[i]) - mean); });
-          const float shrink = scale * scale * scale * dot / static_cast<float>(width);
-          const float shift = means == nullptr
-                                  ? 0
-                                  : scale / static_cast<float>(width) *
-                                        vector_sum(width, [&](std::int64_t i) { return load(g_row[i]) * factor[i]; });
-          if (residual != nullptr) {
-            const float* added_row = residual + row * width;
-            for (std::int64_t i = 0; i < width; ++i)
-              store(out_row[i],
-                    added_row[i] + scale * load(g_row[i]) * factor[i] - shrink * (load(x_row[i]) - mean) - shift);
-          } else {
-            for (std::int64_t i = 0; i < width; ++i)
-              store(out_row[i], scale * load(g_row[i]) * factor[i] - shrink * (load(x_row[i]) - mean) - shift);
-          }
-          if (weight_sums != nullptr) {
-            float* sums = weight_sums + (row / block * num_factors + row % num_factors) * width;
-            for (std::int64_t i = 0; i < width; ++i) sums[i] += load(g_row[i]) * ((load(x_row[i]) - mean) * scale);
-          }
-          if (bias_sums != nullptr) {
-            float* sums = bias_sums + row / block * width;
-            for (std::int64_t i = 0; i < width; ++i) sums[i] += load(g_row[i]);
-          }
+  visit_types(x.scalar_type(), grad.scalar_type(), [&]<class In, class Grad>(In*, Grad*) {
+    const In* from = x.const_data_ptr<In>();
+    const Grad* grads = grad.const_data_ptr<Grad>();
+    In* to = grad_x.mutable_data_ptr<In>();
+    vectorized(blocks, 1, [=](std::int64_t first, std::int64_t last) {
+      for (std::int64_t row = first * block; row < std::min(last * block, rows); ++row) {
+        const In* x_row = from + row * width;
+        const Grad* g_row = grads + row * width;
+        In* out_row = to + row * width;
+        const float* factor = factors + row % num_factors * width;
+        const float scale = scales[row], mean = means != nullptr ? means[row] : 0;
+        const float dot =
+            vector_sum(width, [&](std::int64_t i) { return load(g_row[i]) * factor[i] * (load(x_row[i]) - mean); });
+        const float shrink = scale * scale * scale * dot / static_cast<float>(width);
+        const float shift = means == nullptr
+                                ? 0
+                                : scale / static_cast<float>(width) *
+                                      vector_sum(width, [&](std::int64_t i) { return load(g_row[i]) * factor[i]; });
+        if (residual != nullptr) {
+          const float* added_row = residual + row * width;
+          for (std::int64_t i = 0; i < width; ++i)
+            store(out_row[i],
+                  added_row[i] + scale * load(g_row[i]) * factor[i] - shrink * (load(x_row[i]) - mean) - shift);
+        } else {
+          for (std::int64_t i = 0; i < width; ++i)
+            store(out_row[i], scale * load(g_row[i]) * factor[i] - shrink * (load(x_row[i]) - mean) - shift);
         }
-      });
+        if (weight_sums != nullptr) {
+          float* sums = weight_sums + (row / block * num_factors + row % num_factors) * width;
+          for (std::int64_t i = 0; i < width; ++i) sums[i] += load(g_row[i]) * ((load(x_row[i]) - mean) * scale);
+        }
+        if (bias_sums != nullptr) {
+          float* sums = bias_sums + row / block * width;
+          for (std::int64_t i = 0; i < width; ++i) sums[i] += load(g_row[i]);
+        }
+      }
     });
   });
   return {grad_x, weight_wanted ? weight_parts.sum(0).view(norm.factor_HD.sizes()) : Tensor(),
@@ -213,7 +209,7 @@ struct Normalized : torch::autograd::Function<Normalized> {
 inline Tensor normalized(const NormSpec& spec, const Norm& norm, const Tensor& x, at::ScalarType out_type) {
   if (!x.is_cpu() && !spec.is_layer_norm && spec.has_weight && !spec.has_bias && norm.weight_D.dim() == 1)
     return rms_norm_fused(x, spec.offset == 0 ? norm.weight_D : norm.weight_D + spec.offset, spec.eps, out_type);
-  if (!takes_vectorized(x) || !takes_vectorized(out_type) || x.numel() == 0)
+  if (!x.is_cpu() || !takes_vectorized(x.scalar_type(), out_type) || x.numel() == 0)
     return normalized_composed(spec, norm, x, out_type);
   const auto used = [](bool has, const Tensor& parameter) { return has ? std::optional(parameter) : std::nullopt; };
   return detail::Normalized::apply(x, used(spec.has_weight, norm.weight_D), used(spec.has_bias, norm.bias_D), spec,

@@ -50,35 +50,32 @@ inline Tensor rotate(const Tensor& x_NHd, const RopeTables& tables, bool inverse
   const float *cos = tables.cos_Nd.const_data_ptr<float>(), *sin = tables.sin_Nd.const_data_ptr<float>();
   const float sign = inverse ? -1.0F : 1.0F;
   const bool reads_neighbours = tables.interleaved && !inverse, writes_neighbours = tables.interleaved && inverse;
-  visit_type(x_NHd.scalar_type(), [&]<class In>(In*) {
-    visit_type(out_type, [&]<class Out>(Out*) {
-      const In* from = held.const_data_ptr<In>();
-      Out* to = out.mutable_data_ptr<Out>();
-      const auto rotate_head = [=](const In* x, Out* y, const float* c, const float* s) {
-        // Pair i is x[i step] and x[i step + apart].
-        const auto turn = [=](std::int64_t in_step, std::int64_t in_apart, std::int64_t out_step,
-                              std::int64_t out_apart) {
-          for (std::int64_t i = 0; i < half; ++i) {
-            const float a = load(x[i * in_step]), b = load(x[i * in_step + in_apart]);
-            store(y[i * out_step], a * c[i] - sign * b * s[i]);
-            store(y[i * out_step + out_apart], b * c[i] + sign * a * s[i]);
-          }
-        };
-        if (reads_neighbours)
-          turn(2, 1, 1, half);
-        else if (writes_neighbours)
-          turn(1, half, 2, 1);
-        else
-          turn(1, half, 1, half);
-        for (std::int64_t i = rotated; i < width; ++i) store(y[i], load(x[i]));
+  visit_types(x_NHd.scalar_type(), out_type, [&]<class In, class Out>(In*, Out*) {
+    const In* from = held.const_data_ptr<In>();
+    Out* to = out.mutable_data_ptr<Out>();
+    const auto rotate_head = [=](const In* x, Out* y, const float* c, const float* s) {
+      // Pair i is x[i step] and x[i step + apart].
+      const auto turn = [=](std::int64_t in_step, std::int64_t in_apart, std::int64_t out_step,
+                            std::int64_t out_apart) {
+        for (std::int64_t i = 0; i < half; ++i) {
+          const float a = load(x[i * in_step]), b = load(x[i * in_step + in_apart]);
+          store(y[i * out_step], a * c[i] - sign * b * s[i]);
+          store(y[i * out_step + out_apart], b * c[i] + sign * a * s[i]);
+        }
       };
-      vectorized(x_NHd.size(0), std::max<std::int64_t>(1, 8192 / (heads * width)),
-                 [=](std::int64_t n, std::int64_t end) {
-                   for (; n < end; ++n)
-                     for (std::int64_t head = 0; head < heads; ++head)
-                       rotate_head(from + n * token_stride + head * head_stride, to + (n * heads + head) * width,
-                                   cos + n * rotated, sin + n * rotated);
-                 });
+      if (reads_neighbours)
+        turn(2, 1, 1, half);
+      else if (writes_neighbours)
+        turn(1, half, 2, 1);
+      else
+        turn(1, half, 1, half);
+      for (std::int64_t i = rotated; i < width; ++i) store(y[i], load(x[i]));
+    };
+    vectorized(x_NHd.size(0), std::max<std::int64_t>(1, 8192 / (heads * width)), [=](std::int64_t n, std::int64_t end) {
+      for (; n < end; ++n)
+        for (std::int64_t head = 0; head < heads; ++head)
+          rotate_head(from + n * token_stride + head * head_stride, to + (n * heads + head) * width, cos + n * rotated,
+                      sin + n * rotated);
     });
   });
   return out;
@@ -108,7 +105,7 @@ struct Rotate : torch::autograd::Function<Rotate> {
 /// Where pairs are interleaved it has their first coordinates in front of their second ones: scores do not depend on
 /// the order.
 inline Tensor apply_rope(const Tensor& x_NHd, const RopeTables& tables, at::ScalarType out_type) {
-  if (!takes_vectorized(x_NHd.scalar_type()) || !takes_vectorized(out_type) || x_NHd.numel() == 0)
+  if (!takes_vectorized(x_NHd.scalar_type(), out_type) || x_NHd.numel() == 0)
     return apply_rope_composed(x_NHd, tables, out_type);
   return detail::Rotate::apply(x_NHd, tables.cos_Nd.contiguous(), tables.sin_Nd.contiguous(), tables.interleaved,
                                out_type);

@@ -24,6 +24,7 @@ namespace detail {
 
 /// grad += a_OM b_MI.
 inline void add_product(const Tensor& grad_OI, const Tensor& a_OM, const Tensor& b_MI) {
+  if (needs_widening(a_OM)) return add_widened_product(grad_OI, a_OM, b_MI, float_product);
   const bool one_type = grad_OI.scalar_type() == a_OM.scalar_type();
   if (one_type && matmul_backend() == MatmulBackend::aten)
     grad_OI.addmm_(a_OM, b_MI);

@@ -36,7 +36,7 @@ struct Moments8Bit {
   }
 
   void step(const AdamWStep& one, const Tensor& values_n, const Tensor& grads_n, std::uint32_t salt) {
-    detail::visit_type(values_n.scalar_type(), [&]<class T>(T*) {
+    detail::visit_parameter_type(values_n.scalar_type(), [&]<class T>(T*) {
       if (first_scale_b.defined())
         step_codes(one, values_n.mutable_data_ptr<T>(), grads_n.const_data_ptr<T>(), salt);
       else

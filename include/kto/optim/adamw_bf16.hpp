@@ -26,7 +26,7 @@ struct MomentsBf16 {
   void step(const AdamWStep& one, const Tensor& values_n, const Tensor& grads_n, std::uint32_t salt) {
     auto* first = first_n.mutable_data_ptr<at::BFloat16>();
     auto* second = second_n.mutable_data_ptr<at::BFloat16>();
-    detail::visit_type(values_n.scalar_type(), [&]<class T>(T*) {
+    detail::visit_parameter_type(values_n.scalar_type(), [&]<class T>(T*) {
       T* values = values_n.mutable_data_ptr<T>();
       const T* grads = grads_n.const_data_ptr<T>();
       vectorized(values_n.numel(), 16384, [=](std::int64_t begin, std::int64_t end) {

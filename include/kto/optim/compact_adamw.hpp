@@ -60,8 +60,9 @@ struct CompactAdamW {
     if (!moments.empty()) return;
     for (const FlatGroup& group : parameters.groups)
       for (const FlatSlice& slice : group.slices) {
-        check(takes_vectorized(group.values), Moments::name, ": ", slice.name, " is ", group.values.scalar_type(),
-              " on ", group.values.device(), "; expected float32 or bfloat16 on the CPU: use AdamW");
+        check(takes_vectorized(group.values) && group.values.scalar_type() != at::kHalf, Moments::name, ": ",
+              slice.name, " is ", group.values.scalar_type(), " on ", group.values.device(),
+              "; expected float32 or bfloat16 on the CPU: use AdamW");
         moments.push_back(Moments::zeros(slice.numel));
       }
   }

@@ -166,8 +166,8 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
     const auto& segments = plan.segments;
     plan.form.sinks_H = sinks_H.value_or(Tensor());
     plan.form.bias_BH = bias_BH.value_or(Tensor());
-    const bool own = !prefix.k_NKd.defined(), narrow = takes_bf16_attention(q_NHd, v_NKd);
-    const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
+    const bool own = !prefix.k_NKd.defined();
+    const at::ScalarType type = q_NHd.scalar_type();
     const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
     const ScoreNumbers scores(plan.form, plan.is_causal, q.size(1), segments);
     const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
@@ -179,7 +179,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         for (std::int64_t head = 0; head < q.size(1); ++head)
           tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
     auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
-    if (narrow) {
+    if (takes_bf16_attention(q, v)) {
       const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
       const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
       auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
@@ -191,31 +191,31 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, scores);
-      auto* out = out_NHd.mutable_data_ptr<float>();
-      parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
-        const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
-        float* scratch = thread_scratch(forward_scratch(in.width, in.value_width));
-        run_for_registers([&]<int R, int C>() {
-          attention_forward_block<R, C>(in, segments[task.segment], task.head, task.first, task.count, out, log_sum,
-                                        scratch);
+      visit_type(type, [&]<class Number>(Number*) {
+        const auto in = attention_input<Number>(q, k, v, before, scores);
+        auto* out = out_NHd.mutable_data_ptr<Number>();
+        parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+          const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+          float* scratch = thread_scratch(forward_scratch(in.width, in.value_width));
+          run_with_products([&]<class Products>() {
+            attention_forward_block<Products>(in, segments[task.segment], task.head, task.first, task.count, out,
+                                              log_sum, scratch);
+          });
         });
       });
     }
-    const Tensor result = out_NHd.to(q_NHd.scalar_type());
     ctx->save_for_backward(
-        {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, result, log_sum_NH, plan.form.sinks_H, plan.form.bias_BH});
+        {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, out_NHd, log_sum_NH, plan.form.sinks_H, plan.form.bias_BH});
     plan.form.sinks_H = plan.form.bias_BH = Tensor();
     keep(ctx, "plan", std::move(plan));
-    return result;
+    return out_NHd;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
     check(!at::GradMode::is_enabled(), "attention has no second derivatives on the CPU: use attention_composed");
     const auto saved = ctx->get_saved_variables();
-    const bool narrow = takes_bf16_attention(saved[0], saved[2]);
-    const at::ScalarType type = narrow ? at::kBFloat16 : at::kFloat;
+    const at::ScalarType type = saved[0].scalar_type();
     const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
     const KeysValues before =
         saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
@@ -246,7 +246,7 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
                     to_bias + (n / kv_heads * q.size(1) + head) * num_buckets);
       });
     };
-    if (narrow) {
+    if (takes_bf16_attention(q, v)) {
       const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
       const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
       const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
@@ -258,23 +258,24 @@ struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
         });
       });
     } else {
-      const auto in = attention_input<float>(q, k, v, before, scores);
-      const auto *out = out_NHd.const_data_ptr<float>(), *grad = grad_NHd.const_data_ptr<float>();
-      auto* to_q = grad_q.mutable_data_ptr<float>();
-      for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
-        float* scratch = thread_scratch(backward_scratch(in.width, in.value_width));
-        run_for_registers([&]<int R, int C>() {
-          attention_backward_block<R, C>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
-                                         to_buckets, scratch);
+      visit_type(type, [&]<class Number>(Number*) {
+        const auto in = attention_input<Number>(q, k, v, before, scores);
+        const auto *out = out_NHd.const_data_ptr<Number>(), *grad = grad_NHd.const_data_ptr<Number>();
+        auto* to_q = grad_q.mutable_data_ptr<Number>();
+        for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
+          float* scratch = thread_scratch(backward_scratch(in.width, in.value_width));
+          run_with_products([&]<class Products>() {
+            attention_backward_block<Products>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k,
+                                               to_v, to_buckets, scratch);
+          });
         });
       });
     }
-    const at::ScalarType given = saved[0].scalar_type();
     const Tensor grad_sinks = saved[7].defined() ? sinks_grad(saved[7], saved[6], out_NHd, grad_NHd) : Tensor();
     // Scores are scaled before they get biases.
     const Tensor grad_bias =
         num_buckets > 0 ? (grad_bias_GHB.sum(0).t() / form.scale).to(form.bias_BH.scalar_type()) : Tensor();
-    return {grad_q.to(given), grad_k.to(given), grad_v.to(given), grad_sinks, grad_bias, {}, {}};
+    return {grad_q, grad_k.to(type), grad_v.to(type), grad_sinks, grad_bias, {}, {}};
   }
 };
 
@@ -317,8 +318,8 @@ inline Tensor blocked_attention(const Tensor& q_NHd, const Tensor& k_MKd, const 
 /// registers want heads of a multiple of 32; where they do not serve there, LibTorch's own attention is the faster one.
 inline bool takes_blocked_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd) {
   const bool one_type = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type();
-  const bool narrow = takes_vectorized(q_NHd) || (q_NHd.is_cpu() && q_NHd.scalar_type() == at::kHalf);
-  return narrow && one_type && q_NHd.size(2) % 16 == 0 && v_NKd.size(2) % 16 == 0 && q_NHd.numel() > 0 &&
+  return takes_vectorized(q_NHd) && one_type && q_NHd.size(2) % 16 == 0 && v_NKd.size(2) % 16 == 0 &&
+         q_NHd.numel() > 0 &&
          (q_NHd.scalar_type() != at::kBFloat16 || !has_amx() || takes_bf16_attention(q_NHd, v_NKd));
 }
 

@@ -58,7 +58,7 @@ inline void turn(const float* from, std::int64_t rows, std::int64_t columns, flo
 }
 
 /// x := (1 + A)^-1 x, or its transpose's, for [count, e]; `system_CC` is -A.
-template <int R, int C>
+template <class Products>
 void solve_chunk(const float* system_CC, std::int64_t count, std::int64_t e, bool transposed, float* x_Ce) {
   constexpr std::int64_t B = attention_block, step = 16;
   const std::int64_t blocks = (count + step - 1) / step;
@@ -66,9 +66,9 @@ void solve_chunk(const float* system_CC, std::int64_t count, std::int64_t e, boo
     const std::int64_t begin = (transposed ? blocks - 1 - n : n) * step, end = std::min(begin + step, count);
     float* x = x_Ce + begin * e;
     if (transposed && end < count)
-      product<R, C>(end - begin, e, count - end, system_CC + end * B + begin, 1, B, {x_Ce + end * e, e}, {x, e}, true);
+      Products::product({end - begin, e, count - end, system_CC + end * B + begin, 1, B, {x_Ce + end * e, e}, {x, e}, true});
     if (!transposed && begin > 0)
-      product<R, C>(end - begin, e, begin, system_CC + begin * B, B, 1, {x_Ce, e}, {x, e}, true);
+      Products::product({end - begin, e, begin, system_CC + begin * B, B, 1, {x_Ce, e}, {x, e}, true});
     const auto subtract = [&](std::int64_t i, std::int64_t j, float factor) {
       for (std::int64_t c = 0; c < e; ++c) x_Ce[i * e + c] += factor * x_Ce[j * e + c];
     };
@@ -83,7 +83,7 @@ void solve_chunk(const float* system_CC, std::int64_t count, std::int64_t e, boo
 
 /// What both passes make of a chunk: everything of DeltaScratch. kk has the factor exp(g_i - g_j), and is zero, as mix
 /// and system are, where j sees no i.
-template <int R, int C>
+template <class Products>
 void prepare_chunk(const DeltaChunk& in, const DeltaScratch& at) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t n = in.count, d = in.width, e = in.value_width;
@@ -95,8 +95,8 @@ void prepare_chunk(const DeltaChunk& in, const DeltaScratch& at) {
     at.left_C[i] = vector_exp(sum - at.sum_C[i]);
   }
   transpose_block(in.k, n, d, at.k_dC);
-  product<R, C>(n, B, d, in.k.data, in.k.stride, 1, {at.k_dC, B}, {at.kk_CC, B}, false);
-  if (in.q.data != nullptr) product<R, C>(n, B, d, in.q.data, in.q.stride, 1, {at.k_dC, B}, {at.mix_CC, B}, false);
+  Products::product({n, B, d, in.k.data, in.k.stride, 1, {at.k_dC, B}, {at.kk_CC, B}, false});
+  if (in.q.data != nullptr) Products::product({n, B, d, in.q.data, in.q.stride, 1, {at.k_dC, B}, {at.mix_CC, B}, false});
   for (std::int64_t i = 0; i < n; ++i) {
     float *decay = at.decay_CC + i * B, *kk = at.kk_CC + i * B, *mix = at.mix_CC + i * B,
           *system = at.system_CC + i * B;
@@ -112,41 +112,41 @@ void prepare_chunk(const DeltaChunk& in, const DeltaScratch& at) {
   if (in.state == nullptr)
     std::fill(at.seen_Ce, at.seen_Ce + n * e, 0.0F);
   else
-    product<R, C>(n, e, d, in.k.data, in.k.stride, 1, {in.state, e}, {at.seen_Ce, e}, false);
+    Products::product({n, e, d, in.k.data, in.k.stride, 1, {in.state, e}, {at.seen_Ce, e}, false});
   for (std::int64_t i = 0; i < n; ++i) {
     const float *v = in.v.row(i), *seen = at.seen_Ce + i * e;
     const float beta = *in.beta.row(i), grown = at.grown_C[i];
     for (std::int64_t c = 0; c < e; ++c) at.w_Ce[i * e + c] = beta * (v[c] - grown * seen[c]);
   }
-  solve_chunk<R, C>(at.system_CC, n, e, false, at.w_Ce);
+  solve_chunk<Products>(at.system_CC, n, e, false, at.w_Ce);
 }
 
 /// The chunk's outputs, if it has queries, and the state after it, [d, e].
-template <int R, int C>
+template <class Products>
 void delta_chunk_forward(const DeltaChunk& in, float* scratch, const Rows<float>& out, float* state_after) {
   constexpr std::int64_t B = attention_block;
   const std::int64_t n = in.count, e = in.value_width;
   const DeltaScratch at(scratch, in.width, e);
-  prepare_chunk<R, C>(in, at);
+  prepare_chunk<Products>(in, at);
   if (in.q.data != nullptr) {
     if (in.state != nullptr) {
-      product<R, C>(n, e, in.width, in.q.data, in.q.stride, 1, {in.state, e}, out, false);
+      Products::product({n, e, in.width, in.q.data, in.q.stride, 1, {in.state, e}, out, false});
       for (std::int64_t i = 0; i < n; ++i)
         for (std::int64_t c = 0; c < e; ++c) out.row(i)[c] *= at.grown_C[i];
     }
-    product<R, C>(n, e, n, at.mix_CC, B, 1, {at.w_Ce, e}, out, in.state != nullptr);
+    Products::product({n, e, n, at.mix_CC, B, 1, {at.w_Ce, e}, out, in.state != nullptr});
   }
   for (std::int64_t i = 0; i < n; ++i)
     for (std::int64_t c = 0; c < e; ++c) at.w_Ce[i * e + c] *= at.left_C[i];
   if (in.state != nullptr)
     for (std::int64_t m = 0; m < in.width * e; ++m) state_after[m] = in.state[m] * at.grown_C[B - 1];
-  product<R, C>(in.width, e, n, in.k.data, 1, in.k.stride, {at.w_Ce, e}, {state_after, e}, in.state != nullptr);
+  Products::product({in.width, e, n, in.k.data, 1, in.k.stride, {at.w_Ce, e}, {state_after, e}, in.state != nullptr});
 }
 inline std::int64_t delta_forward_scratch(std::int64_t d, std::int64_t e) { return DeltaScratch::size(d, e); }
 
 /// The chunk's part in the gradients. `grad_state` [d, e] is that of the state after it, and becomes that of the state
 /// before it.
-template <int R, int C>
+template <class Products>
 void delta_chunk_backward(const DeltaChunk& in, const Rows<const float>& grad_out, float* scratch, float* grad_state,
                           const DeltaChunkGrads& to) {
   constexpr std::int64_t B = attention_block;
@@ -155,7 +155,7 @@ void delta_chunk_backward(const DeltaChunk& in, const Rows<const float>& grad_ou
   float *grad_w_Ce = scratch + DeltaScratch::size(d, e), *other_Ce = grad_w_Ce + B * e, *w_eC = other_Ce + B * e,
         *pairs_CC = w_eC + B * e, *sums_CC = pairs_CC + B * B, *turned_ed = sums_CC + B * B,
         *part_Cd = turned_ed + d * e, *grad_sum_C = part_Cd + B * d;
-  prepare_chunk<R, C>(in, at);
+  prepare_chunk<Products>(in, at);
   const float keep = at.grown_C[B - 1];
   std::fill(grad_sum_C, grad_sum_C + B, 0.0F);  // of g
   float grad_last = 0;                          // of g_last, beside
@@ -164,7 +164,7 @@ void delta_chunk_backward(const DeltaChunk& in, const Rows<const float>& grad_ou
   };
   // The state after it: exp(g_last) S + k^T (c W).
   if (in.state != nullptr) grad_last += keep * dot(d * e, in.state, grad_state);
-  product<R, C>(n, e, d, in.k.data, in.k.stride, 1, {grad_state, e}, {grad_w_Ce, e}, false);
+  Products::product({n, e, d, in.k.data, in.k.stride, 1, {grad_state, e}, {grad_w_Ce, e}, false});
   for (std::int64_t i = 0; i < n; ++i) {
     float *grad_w = grad_w_Ce + i * e, *w = at.w_Ce + i * e, *scaled = other_Ce + i * e;
     for (std::int64_t c = 0; c < e; ++c) {
@@ -176,7 +176,7 @@ void delta_chunk_backward(const DeltaChunk& in, const Rows<const float>& grad_ou
     grad_sum_C[i] -= moved;
   }
   turn(grad_state, d, e, turned_ed);
-  product<R, C>(n, d, e, other_Ce, e, 1, {turned_ed, d}, to.k, true);
+  Products::product({n, d, e, other_Ce, e, 1, {turned_ed, d}, to.k, true});
   for (std::int64_t m = 0; m < d * e; ++m) grad_state[m] *= keep;
   if (in.state != nullptr) turn(in.state, d, e, turned_ed);
   transpose_block({at.w_Ce, e}, n, e, w_eC);
@@ -190,8 +190,8 @@ void delta_chunk_backward(const DeltaChunk& in, const Rows<const float>& grad_ou
   };
   // The outputs.
   if (in.q.data != nullptr) {
-    product<R, C>(n, B, e, grad_out.data, grad_out.stride, 1, {w_eC, B}, {pairs_CC, B}, false);
-    product<R, C>(n, e, n, at.mix_CC, 1, B, grad_out, {grad_w_Ce, e}, true);
+    Products::product({n, B, e, grad_out.data, grad_out.stride, 1, {w_eC, B}, {pairs_CC, B}, false});
+    Products::product({n, e, n, at.mix_CC, 1, B, grad_out, {grad_w_Ce, e}, true});
     for (std::int64_t i = 0; i < n; ++i)
       for (std::int64_t j = 0; j < B; ++j) {
         const float grad = pairs_CC[i * B + j];
@@ -199,23 +199,23 @@ void delta_chunk_backward(const DeltaChunk& in, const Rows<const float>& grad_ou
         pairs_CC[i * B + j] = grad * at.decay_CC[i * B + j];
       }
     add_exponents();
-    product<R, C>(n, d, n, pairs_CC, B, 1, in.k, to.q, true);
-    product<R, C>(n, d, n, pairs_CC, 1, B, in.q, to.k, true);
+    Products::product({n, d, n, pairs_CC, B, 1, in.k, to.q, true});
+    Products::product({n, d, n, pairs_CC, 1, B, in.q, to.k, true});
     for (std::int64_t i = 0; i < n; ++i)
       for (std::int64_t c = 0; c < e; ++c) other_Ce[i * e + c] = grad_out.row(i)[c] * at.grown_C[i];
     if (in.state != nullptr) {
-      product<R, C>(n, d, e, other_Ce, e, 1, {turned_ed, d}, {part_Cd, d}, false);
+      Products::product({n, d, e, other_Ce, e, 1, {turned_ed, d}, {part_Cd, d}, false});
       for (std::int64_t i = 0; i < n; ++i) {
         const float* part = part_Cd + i * d;
         grad_sum_C[i] += dot(d, part, in.q.row(i));
         for (std::int64_t c = 0; c < d; ++c) to.q.row(i)[c] += part[c];
       }
     }
-    product<R, C>(d, e, n, in.q.data, 1, in.q.stride, {other_Ce, e}, {grad_state, e}, true);
+    Products::product({d, e, n, in.q.data, 1, in.q.stride, {other_Ce, e}, {grad_state, e}, true});
   }
   // The system, then its right side.
-  solve_chunk<R, C>(at.system_CC, n, e, true, grad_w_Ce);
-  product<R, C>(n, B, e, grad_w_Ce, e, 1, {w_eC, B}, {pairs_CC, B}, false);
+  solve_chunk<Products>(at.system_CC, n, e, true, grad_w_Ce);
+  Products::product({n, B, e, grad_w_Ce, e, 1, {w_eC, B}, {pairs_CC, B}, false});
   for (std::int64_t i = 0; i < n; ++i) {
     const float beta = *in.beta.row(i);
     float *pairs = pairs_CC + i * B, *sums = sums_CC + i * B, *grad_b = grad_w_Ce + i * e,
@@ -238,10 +238,10 @@ void delta_chunk_backward(const DeltaChunk& in, const Rows<const float>& grad_ou
     grad_sum_C[i] += dot(e, grad_seen, seen);
   }
   add_exponents();
-  product<R, C>(n, d, n, pairs_CC, B, 1, in.k, to.k, true);
-  product<R, C>(n, d, n, pairs_CC, 1, B, in.k, to.k, true);
-  if (in.state != nullptr) product<R, C>(n, d, e, other_Ce, e, 1, {turned_ed, d}, to.k, true);
-  product<R, C>(d, e, n, in.k.data, 1, in.k.stride, {other_Ce, e}, {grad_state, e}, true);
+  Products::product({n, d, n, pairs_CC, B, 1, in.k, to.k, true});
+  Products::product({n, d, n, pairs_CC, 1, B, in.k, to.k, true});
+  if (in.state != nullptr) Products::product({n, d, e, other_Ce, e, 1, {turned_ed, d}, to.k, true});
+  Products::product({d, e, n, in.k.data, 1, in.k.stride, {other_Ce, e}, {grad_state, e}, true});
   for (std::int64_t i = n - 1; i >= 0; --i) *to.decay.row(i) += grad_last += grad_sum_C[i];
 }
 inline std::int64_t delta_backward_scratch(std::int64_t d, std::int64_t e) {

@@ -112,7 +112,7 @@ struct DeltaScan : torch::autograd::Function<DeltaScan> {
         float* after = n + 1 < chunks ? in.state(in.between_PHde, plan.first_state[span] + n, head)
                                       : in.state(after_SHde, task / H, head);
         const auto to = DeltaNumbers::rows(out, v_NHe, plan.first_out[span] + n * attention_block, head);
-        run_for_registers([&]<int R, int C>() { delta_chunk_forward<R, C>(chunk, scratch, to, after); });
+        run_with_products([&]<class Products>() { delta_chunk_forward<Products>(chunk, scratch, to, after); });
       }
     });
     ctx->save_for_backward({in.q_NKd, in.k_NKd, in.v_NHe, in.decay_NH, in.beta_NH, in.state_SHde, in.between_PHde});
@@ -147,7 +147,7 @@ struct DeltaScan : torch::autograd::Function<DeltaScan> {
           const auto from = DeltaNumbers::rows(in.q_NKd.defined() ? DeltaNumbers::data(grad_out) : nullptr, grad_v,
                                                plan.first_out[span] + first, head);
           float* state = in.state(grad_state, static_cast<std::int64_t>(span), head);
-          run_for_registers([&]<int R, int C>() { delta_chunk_backward<R, C>(chunk, from, scratch, state, to); });
+          run_with_products([&]<class Products>() { delta_chunk_backward<Products>(chunk, from, scratch, state, to); });
         }
     };
     const auto num_spans = static_cast<std::int64_t>(plan.spans.size());

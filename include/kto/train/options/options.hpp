@@ -180,10 +180,13 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::data_seed, "data_seed", group::machine, "seed of the order of rows; None: seed",
                detail::seeds("None or ", 9007199254740992.0)),
         detail::with_trl_default(
-            option(&C::bf16, "bf16", group::machine, "matrix products in bfloat16, parameters as loaded"), "True"),
+            option(&C::bf16, "bf16", group::machine,
+                   "matrix products in bfloat16, parameters as loaded; on a CPU without instructions for them (AVX512 "
+                   "BF16 or AMX) from float32 products, with the memory of bfloat16 and about the time of float32"),
+            "True"),
         option(&C::fp16, "fp16", group::machine,
                "matrix products in float16, parameters in float32, dynamic loss scaling like torch's GradScaler; for "
-               "devices without bfloat16 (slower than float32 on the CPU)"),
+               "devices without bfloat16 (on the CPU from float32 products)"),
         detail::with_trl_default(option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
                                         "recompute activations in the backward pass: less memory, more time"),
                                  "True"),
