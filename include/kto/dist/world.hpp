@@ -26,6 +26,8 @@ namespace kto {
 /// Thrown on this rank because of another one, which failed, ended or cannot be reached.
 struct RankError : Error {
   using Error::Error;
+  bool reported = false;   ///< another rank prints what was wrong
+  bool may_retry = false;  ///< that rank would join again: see World::fail
 };
 
 enum class Reduction { sum, max, min };
@@ -55,14 +57,15 @@ class Group {
   virtual Pending all_gather(const Tensor& out, const Tensor& in) = 0;
   virtual Pending reduce_scatter(const Tensor& out, const Tensor& in) = 0;
   virtual Pending broadcast(const Tensor& tensor, int root) = 0;
+  virtual void fail(const std::string& text, bool may_retry) noexcept = 0;
 };
 
 struct World {
   int rank = 0;
   int size = 1;
-  int local_rank = 0;            ///< among the ranks on this machine
-  int local_size = 1;            ///< ranks on this machine
-  std::shared_ptr<Group> group;  ///< null: one process on its own
+  int local_rank = 0;                      ///< among the ranks on this machine
+  int local_size = 1;                      ///< ranks on this machine
+  std::shared_ptr<Group> group = nullptr;  ///< null: one process on its own
 
   bool alone() const { return !group; }
   bool is_first() const { return rank == 0; }
@@ -96,6 +99,12 @@ struct World {
     if (alone()) return {};
     check(tensor.is_contiguous(), "broadcast: the tensor is not contiguous");
     return group->broadcast(tensor, root);
+  }
+
+  /// Lets the other ranks know that this one ends with an error, which `text` describes: their calls then throw
+  /// RankError. No call is made after it. `may_retry`: it would join another group of the same job.
+  void fail(const std::string& text, bool may_retry = false) const noexcept {
+    if (!alone()) group->fail(text, may_retry);
   }
 
   /// Returns when all ranks have called it.
@@ -194,7 +203,9 @@ void together(const World& world, const Body& body) {
   if (first == 2 * world.size) return;
   if (thrown && (first >= world.size || outcome < world.size)) std::rethrow_exception(thrown);
   if (first >= world.size) throw Interrupted{};
-  throw RankError(concat("rank ", first, " failed"));
+  RankError error(concat("rank ", first, " failed"));
+  error.reported = true;
+  throw error;
 }
 
 /// The same for what rank 0 does while the others wait: writing files, printing.
