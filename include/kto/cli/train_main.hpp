@@ -20,6 +20,7 @@
 #include "kto/cli/load_run.hpp"
 #include "kto/cli/train_run.hpp"
 #include "kto/core/allocator.hpp"
+#include "kto/dist/join.hpp"
 #include "kto/train/callbacks/stop_signals.hpp"
 #include "kto/train/checkpoint/output_folder.hpp"
 #include "kto/train/contract.hpp"
@@ -83,7 +84,8 @@ inline int run_program(int argc, char** argv, const LossTable& losses, const std
     if (args->script.matmul != MatmulChoice::automatic)
       set_matmul_backend(args->script.matmul == MatmulChoice::onednn ? MatmulBackend::onednn : MatmulBackend::aten,
                          "matmul");
-    run_in_memory(*args, losses, note, train);
+    const World world = join_world();
+    run_in_memory(*args, losses, world.is_first() ? note : Note([](const std::string&) {}), world, train);
     return signals.exit_status();
   } catch (const Interrupted&) {
     note("stopped; there was nothing to save yet");
