@@ -41,6 +41,9 @@ inline constexpr std::array free_options{"output_dir",
                                          "dataloader_num_workers",
                                          "dataloader_prefetch_factor",
                                          "torch_empty_cache_steps",
+                                         "nproc",
+                                         "ddp_backend",
+                                         "ddp_timeout",
                                          "log_level"};
 
 /// Options that the learning rate of later updates depends on.
