@@ -42,16 +42,19 @@ inline void use_found_batch_size(TrainConfig& config, const Note& note) {
 
 /// load_run(), and with --auto_find_batch_size again from the start with half the rows a micro-batch while memory runs
 /// out.
-inline void run_in_memory(Arguments args, const LossTable& losses, const Note& note,
+inline void run_in_memory(Arguments args, const LossTable& losses, const Note& note, const World& world,
                           const std::function<void(const Run&)>& train) {
-  check_folders(args.script);
-  const OutputFolder folder(args.train.output_dir, /*may_hold_files=*/args.train.overwrite_output_dir ||
-                                                       args.train.resume_from_checkpoint.has_value());
-  if (args.script.do_train) (void)checkpoint_to_resume(args.train);  // throws now, not when all is read
+  std::optional<OutputFolder> folder;
+  on_first(world, [&] {
+    check_folders(args.script);
+    folder.emplace(args.train.output_dir, /*may_hold_files=*/args.train.overwrite_output_dir ||
+                                              args.train.resume_from_checkpoint.has_value());
+    if (args.script.do_train) (void)checkpoint_to_resume(args.train);  // throws now, not when all is read
+  });
   if (args.script.auto_find_batch_size) use_found_batch_size(args.train, note);
   for (;;) {
     try {
-      return load_run(args, losses, note, train);
+      return load_run(args, losses, note, world, train);
     } catch (const std::exception& error) {
       std::int64_t& rows = args.train.per_device_train_batch_size;
       if (!args.script.auto_find_batch_size || !is_memory_error(error) || rows == 1) throw;
