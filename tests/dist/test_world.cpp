@@ -25,7 +25,7 @@ struct StoreFile {
 };
 
 kto::Job job_of(const StoreFile& file, int rank, int size, int seconds) {
-  const kto::Place place{.rank = rank, .size = size, .address = "127.0.0.1"};
+  const kto::RankPlace place{.rank = rank, .size = size, .address = "127.0.0.1"};
   return kto::Job(place, {.timeout = std::chrono::seconds(seconds)},
                   [path = file.path.string()](bool) { return kto::detail::file_store(path); });
 }

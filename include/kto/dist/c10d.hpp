@@ -2,16 +2,23 @@
 // The one file that knows c10d, PyTorch's engine of collective calls: Gloo for tensors on the CPU, and on CUDA NCCL, or
 // Gloo through the host. Only programs that start or join a World include it (dist/join.hpp).
 //
-// KTO_HAS_C10D: this LibTorch has it. Only c10d's stores and c10d::Backend are used, which change least between versions.
+// KTO_HAS_C10D: this LibTorch has it. Only c10d's stores and c10d::Backend are used, which change least from one version
+// to the next.
 #pragma once
 
 #include "kto/dist/world.hpp"
 
 namespace kto::detail {
+#ifdef KTO_HAS_NCCL
+inline constexpr bool has_nccl = true;
+#else
+inline constexpr bool has_nccl = false;
+#endif
 inline constexpr const char* no_c10d =
-    "this LibTorch is built without c10d and Gloo, through which processes work together: start one process, or build with "
+    "this LibTorch is built without c10d and Gloo, through which processes work together: start one process, or build "
+    "with "
     "another LibTorch";
-}
+}  // namespace kto::detail
 
 #if defined(USE_DISTRIBUTED) && defined(USE_C10D_GLOO) && __has_include(<gloo/algorithm.h>) && \
     __has_include(<torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>)

@@ -4,11 +4,13 @@
 //   const kto::World world = kto::join_world();   // alone, unless torchrun, srun or mpirun started the program
 #pragma once
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,6 +22,9 @@
 #include "kto/dist/place.hpp"
 
 namespace kto {
+
+/// Whether this build carries tensors between CUDA devices through NCCL.
+inline constexpr bool has_nccl = detail::has_nccl;
 
 struct JoinOptions {
   std::chrono::seconds timeout = std::chrono::minutes(30);  ///< how long a rank waits for the others
@@ -33,8 +38,19 @@ inline std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
 }
 
+/// The cores that this process may use, as text.
+inline std::string cores_text() {
+  ::cpu_set_t cores;
+  CPU_ZERO(&cores);
+  std::string out;
+  if (::sched_getaffinity(0, sizeof cores, &cores) == 0)
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+      if (CPU_ISSET(core, &cores)) out += concat(core, ' ');
+  return out;
+}
+
 /// Fills in which ranks are on this machine, unless the launcher said so.
-inline void place_on_machine(World& world, const Place& place) {
+inline void place_on_machine(World& world, const RankPlace& place) {
   const auto hosts = world.gather(host_name());
   const std::string& here = hosts[static_cast<std::size_t>(world.rank)];
   world.local_size = static_cast<int>(std::ranges::count(hosts, here));
@@ -51,13 +67,13 @@ class Job {
  public:
   using Connect = std::function<detail::C10dStore(bool first)>;
 
-  Job(const Place& place, const JoinOptions& options)
+  Job(const RankPlace& place, const JoinOptions& options)
       : Job(place, options, [place, timeout = options.timeout](bool first) {
           int port = place.port;
           return detail::connect_store(place.address, port, first && place.rank == 0 && !place.store_is_held, timeout);
         }) {}
   /// In a store of one's own, to which `connect` opens connections.
-  Job(const Place& place, const JoinOptions& options, Connect connect)
+  Job(const RankPlace& place, const JoinOptions& options, Connect connect)
       : place_(place), options_(options), connect_(std::move(connect)) {
     if (place.size > 1) store_.emplace(below(connect_(/*first=*/true)));
   }
@@ -79,7 +95,8 @@ class Job {
                            .size = size,
                            .attempt = attempt,
                            .store_holder = place_.store_is_held ? "the program that started the ranks" : "rank 0",
-                           .reports_lost_store = rank == (place_.store_is_held ? 0 : 1)});
+                           .reports_lost_store = rank == (place_.store_is_held ? 0 : 1),
+                           .holds_store = rank == 0 && !place_.store_is_held});
     world.group = std::make_shared<detail::C10dGroup>(gloo, nccl, std::move(watch), rank, options_.timeout);
     detail::place_on_machine(world, place_);
     return world;
@@ -107,7 +124,7 @@ class Job {
     }
   }
 
-  Place place_;
+  RankPlace place_;
   JoinOptions options_;
   Connect connect_;
   std::optional<detail::C10dStore> store_;  ///< absent: one process on its own
@@ -118,7 +135,7 @@ class Job {
 
 class Job {
  public:
-  Job(const Place& place, const JoinOptions&) {
+  Job(const RankPlace& place, const JoinOptions&) {
     if (place.size > 1)
       throw UsageError(concat(place.size,
                               " processes are started, and this LibTorch is built without c10d and Gloo, on ",
@@ -128,6 +145,33 @@ class Job {
 };
 
 #endif
+
+/// Gives this rank its share of the threads that LibTorch would use on the same cores, unless OMP_NUM_THREADS says how
+/// many each is to use.
+inline void share_threads(const World& world) {
+  if (world.alone() || std::getenv("OMP_NUM_THREADS")) return;
+  const auto cores = world.gather(detail::host_name() + ' ' + detail::cores_text());
+  const auto sharers = std::ranges::count(cores, cores[static_cast<std::size_t>(world.rank)]);
+  at::set_num_threads(std::max(1, at::get_num_threads() / static_cast<int>(sharers)));
+}
+
+/// Lets the ranks that join know that this one will not, because of an error that `text` describes. Returns whether
+/// this rank is to print it: another may have had the same.
+inline bool report_absence([[maybe_unused]] const RankPlace& place, [[maybe_unused]] const std::string& text) {
+  if (place.rank == 0 && !place.store_is_held) return true;
+#ifdef KTO_HAS_C10D
+  try {
+    int port = place.port;
+    detail::C10dStore store = detail::connect_store(place.address, port, /*holds=*/false, std::chrono::seconds(10))
+                                  .below(detail::job_prefix(place.restarts));
+    return detail::post_failure(store, /*attempt=*/0, {.rank = place.rank, .text = text});
+  } catch (const std::exception&) {
+    return false;  // rank 0 has ended, too
+  }
+#else
+  return false;
+#endif
+}
 
 /// The World that the environment describes.
 inline World join_world(const JoinOptions& options = {}) { return Job(read_place(), options).join(); }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starts the ranks of a job on this machine: copies of this program, as torchrun starts them. What a program does first:
+// Starts the ranks of a job on this machine: copies of this program, as torchrun starts them. First in main():
 //
-//   if (const auto status = kto::launch(2, argv)) return *status;  // this process waited for two copies of itself
+//   if (const auto status = kto::launch(2, argv)) return *status;  // here two copies of it ran
 //   const kto::World world = kto::join_world();                    // in a copy
 #pragma once
 
@@ -222,10 +222,10 @@ class Copies {
 /// Whether launch() of another process started this one.
 inline bool is_launched() { return detail::variable(detail::launched_by).has_value(); }
 
-/// Runs `count` copies of this program, with its arguments `argv`, as the ranks of a job, and returns the exit status: 0,
-/// or that of the first that failed. When one fails the others end. Only rank 0 writes to stdout; the others' lines on
-/// stderr begin with their rank; `on_kill`(text) is to print which one a signal ended. In a copy, or when `count` is 1, returns nothing at once. Throws UsageError when the
-/// program is a rank of another launcher's job.
+/// Runs `count` copies of this program, with its arguments `argv`, as the ranks of a job, and returns the exit status:
+/// 0, or that of the first that failed. When one fails the others end. Only rank 0 writes to stdout; the others' lines
+/// on stderr begin with their rank; `on_kill`(text) is to print which one a signal ended. In a copy, or when `count` is
+/// 1, returns nothing at once. Throws UsageError when the program is a rank of another launcher's job.
 template <class OnKill>
 std::optional<int> launch(int count, char* const* argv, const OnKill& on_kill) {
   using namespace detail;
@@ -235,7 +235,7 @@ std::optional<int> launch(int count, char* const* argv, const OnKill& on_kill) {
     return std::nullopt;
   }
   if (count <= 1) return std::nullopt;
-  if (const Place place = read_place(); place.size > 1)
+  if (const RankPlace place = read_place(); place.size > 1)
     throw UsageError(concat("nproc ", count, " in rank ", place.rank, " of ", place.size,
                             " processes: leave it out, or start one process without torchrun, srun or mpirun"));
 #ifndef KTO_HAS_C10D

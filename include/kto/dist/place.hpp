@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which of a job's processes this one is, as the program that started it says in the environment: torchrun (or any other
-// that sets PyTorch's variables), srun, or mpirun. Free of LibTorch.
+// Which of a job's processes this one is, as the program that started it says in the environment: torchrun (or any
+// other that sets PyTorch's variables), srun, or mpirun. Free of LibTorch.
 #pragma once
 
 #include <charconv>
@@ -16,7 +16,7 @@
 namespace kto {
 
 /// This process among those of its job.
-struct Place {
+struct RankPlace {
   int rank = 0;
   int size = 1;
   std::optional<int> local_rank = std::nullopt;  ///< among those on this machine
@@ -99,7 +99,7 @@ inline std::string host_of_rank_0(const Launcher& launcher, int size) {
 
 /// Whether the environment names several processes; then they are joined to a World (dist/join.hpp). Throws UsageError
 /// when it names them in part or in contradiction.
-inline Place read_place() {
+inline RankPlace read_place() {
   using namespace detail;
   for (const Launcher& launcher : launchers) {
     const bool is_slurm = launcher.name == "srun";
@@ -118,7 +118,7 @@ inline Place read_place() {
     if (*size == 0 || *rank >= *size)
       throw UsageError(concat(launcher.rank, "=", *rank, " is no rank of ", launcher.size, "=", *size, " processes"));
     if (*size == 1) return {};
-    Place out{.rank = *rank, .size = *size, .local_rank = number_variable(launcher.local_rank)};
+    RankPlace out{.rank = *rank, .size = *size, .local_rank = number_variable(launcher.local_rank)};
     const auto address = variable("MASTER_ADDR");
     const auto port = number_variable("MASTER_PORT");
     const bool is_torchrun = launcher.job == nullptr;

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "kto/core/interrupt.hpp"
+#include "kto/core/memory.hpp"
 #include "kto/core/torch.hpp"
 
 namespace kto {
@@ -27,7 +28,7 @@ namespace kto {
 struct RankError : Error {
   using Error::Error;
   bool reported = false;   ///< another rank prints what was wrong
-  bool may_retry = false;  ///< that rank would join again: see World::fail
+  bool may_retry = false;  ///< that rank may join again, as its memory ran out: see World::fail
 };
 
 enum class Reduction { sum, max, min };
@@ -183,29 +184,32 @@ struct World {
   }
 };
 
-/// Runs `body` on this rank. When it threw on a rank, throws on all: there the same again, on the others RankError (or
-/// Interrupted, if nothing but that was thrown). `body` makes no collective call, for which other ranks would wait.
+/// Runs `body` on this rank. When it threw on a rank, throws on all: on the first such rank the same again, on the
+/// others RankError (on all Interrupted, if nothing but that was thrown). `body` makes no collective call, for which
+/// other ranks would wait.
 template <class Body>
 void together(const World& world, const Body& body) {
   if (world.alone()) return body();
+  enum { error, memory_error, interruption, nothing };
+  const auto outcome = [&](int kind) { return kind * world.size + world.rank; };  // the least of all ranks counts
+  int own = outcome(nothing);
   std::exception_ptr thrown;
-  int outcome = 2 * world.size;  // the ranks' least one counts: errors before interruptions, with their rank
   try {
     body();
   } catch (const Interrupted&) {
+    own = outcome(interruption);
+  } catch (const std::exception& what) {
     thrown = std::current_exception();
-    outcome = world.size + world.rank;
-  } catch (...) {
-    thrown = std::current_exception();
-    outcome = world.rank;
+    own = outcome(is_memory_error(what) ? memory_error : error);
   }
-  const int first = world.min(outcome);
-  if (first == 2 * world.size) return;
-  if (thrown && (first >= world.size || outcome < world.size)) std::rethrow_exception(thrown);
-  if (first >= world.size) throw Interrupted{};
-  RankError error(concat("rank ", first, " failed"));
-  error.reported = true;
-  throw error;
+  const int first = world.min(own), kind = first / world.size;
+  if (kind == nothing) return;
+  if (kind == interruption) throw Interrupted{};
+  if (first == own) std::rethrow_exception(thrown);
+  RankError of_first(concat("rank ", first % world.size, " failed"));
+  of_first.reported = true;
+  of_first.may_retry = kind == memory_error;
+  throw of_first;
 }
 
 /// The same for what rank 0 does while the others wait: writing files, printing.
@@ -214,6 +218,15 @@ void on_first(const World& world, const Body& body) {
   together(world, [&] {
     if (world.is_first()) body();
   });
+}
+
+/// A seed for what is random on each rank in another way, as dropout: rank 0's is `seed` itself (SplitMix64).
+inline std::uint64_t seed_of_rank(std::uint64_t seed, int rank) {
+  if (rank == 0) return seed;
+  std::uint64_t z = seed + 0x9E3779B97F4A7C15u * static_cast<std::uint64_t>(rank);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
 }
 
 }  // namespace kto

@@ -3,6 +3,7 @@
 // failures of others. Where a call failed and no rank says why, the rank without signs of life is at fault.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -49,6 +50,8 @@ inline std::string failure_key(int attempt, bool may_retry) {
   return may_retry ? concat("failed/", attempt) : std::string("failed");
 }
 
+inline std::string seen_key(int attempt, int rank) { return concat("seen/", attempt, '/', rank); }
+
 /// The first failure of an attempt counts. Returns whether this is it.
 inline bool post_failure(Store& store, int attempt, const Failure& failure) {
   const std::string key = failure_key(attempt, failure.may_retry);
@@ -72,13 +75,16 @@ class Watch {
     int attempt = 0;                  ///< how often the ranks had joined before
     std::string store_holder = "";    ///< who is out of reach when the store is
     bool reports_lost_store = false;  ///< whether it falls to this rank to say so
+    bool holds_store = false;
   };
 
   Watch(std::unique_ptr<Store> store, Job job) : job_(std::move(job)), shared_(std::make_shared<Shared>()) {
     shared_->store = std::move(store);
-    shared_->beat = [key = concat("alive/", job_.attempt, '/', job_.rank), attempt = job_.attempt](Shared& shared) {
+    shared_->beat = [key = concat("alive/", job_.attempt, '/', job_.rank), seen = seen_key(job_.attempt, job_.rank),
+                     attempt = job_.attempt](Shared& shared) {
       shared.store->set(key, concat(++shared.num_beats));
       shared.look(attempt);
+      if (shared.failed) shared.store->set(seen, "1");
     };
     thread_ = std::thread([shared = shared_] { shared->loop(); });
   }
@@ -99,12 +105,16 @@ class Watch {
 
   bool has_failed() const { return shared_->failed; }
 
-  /// Lets the other ranks know why this one ends. Returns whether it is the first.
-  bool post(const Failure& failure) {
-    return ask([failure, attempt = job_.attempt](Shared& shared) {
-             return post_failure(*shared.store, attempt, failure);
-           })
-        .value_or(false);
+  /// Lets the other ranks know why this one ends. Returns whether it is the first. Where the store ends with this
+  /// process, waits a while for the others, but those that are `lost`, to see it.
+  bool post(const Failure& failure, const std::vector<int>& lost = {}) {
+    const bool is_first = ask([failure, job = job_](Shared& shared) {
+                            shared.store->set(seen_key(job.attempt, job.rank), "1");
+                            return post_failure(*shared.store, job.attempt, failure);
+                          }).value_or(false);
+    for (int turns = job_.holds_store ? 30 : 0; turns > 0 && !have_seen(lost); --turns)
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    return is_first;
   }
 
   /// Why a call failed, `why` where nothing else is known. `is_first`: this rank is to report it.
@@ -118,12 +128,15 @@ class Watch {
       is_first = job_.reports_lost_store;
       return {.text = job_.store_holder + " has ended or cannot be reached"};
     }
-    std::string lost;
-    for (std::size_t r = 0; r < after->size(); ++r)
-      if (static_cast<int>(r) != job_.rank && (*before)[r] == (*after)[r])
-        lost += concat(lost.empty() ? "rank " : ", rank ", r);
-    const Failure failure{.text = lost.empty() ? why : lost + " has ended or cannot be reached"};
-    is_first = post(failure);
+    std::vector<int> lost;
+    std::string names;
+    for (int r = 0; r < job_.size; ++r)
+      if (const auto i = static_cast<std::size_t>(r); r != job_.rank && (*before)[i] == (*after)[i]) {
+        lost.push_back(r);
+        names += concat(names.empty() ? "rank " : ", rank ", r);
+      }
+    const Failure failure{.text = lost.empty() ? why : names + " has ended or cannot be reached"};
+    is_first = post(failure, lost);
     if (!is_first)
       if (auto other = look_for(Seconds(2))) return *other;
     return failure;
@@ -192,6 +205,16 @@ class Watch {
     } catch (...) {
       return std::nullopt;
     }
+  }
+
+  /// Whether all ranks but those that are `lost` know of a failure, or none is left to ask.
+  bool have_seen(const std::vector<int>& lost) {
+    return ask([job = job_, lost](Shared& shared) {
+             for (int rank = 0; rank < job.size; ++rank)
+               if (std::ranges::count(lost, rank) == 0 && !shared.store->get(seen_key(job.attempt, rank))) return false;
+             return true;
+           })
+        .value_or(true);
   }
 
   std::optional<Failure> look_for(Seconds limit) {
