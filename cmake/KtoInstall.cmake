@@ -16,5 +16,5 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.
 install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoPython.cmake cmake/KtoTorch.cmake cmake/KtoArrow.cmake
               cmake/KtoPrecompile.cmake ${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake
         DESTINATION ${KTO_CMAKE_DIR})
-install(DIRECTORY cmake/torch_cpu DESTINATION ${KTO_CMAKE_DIR})
+install(DIRECTORY cmake/torch_cpu cmake/gloo DESTINATION ${KTO_CMAKE_DIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

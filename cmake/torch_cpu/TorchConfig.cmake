@@ -25,7 +25,15 @@ if(TORCH_FOUND AND NOT TARGET torch)
   if(TORCH_CUDA_LIBRARIES) # no symbol of them is named, and their own needs are found at run time
     list(APPEND TORCH_LIBRARIES "-Wl,--no-as-needed,--allow-shlib-undefined" ${TORCH_CUDA_LIBRARIES} "-Wl,--as-needed")
   endif()
+  set(kto_torch_targets ${TORCH_INSTALL_PREFIX}/share/cmake/Caffe2/Caffe2Targets.cmake) # says what it is built with
+  set(kto_has_gloo "")
+  if(EXISTS ${kto_torch_targets})
+    file(STRINGS ${kto_torch_targets} kto_has_gloo REGEX "USE_DISTRIBUTED.*USE_C10D_GLOO")
+  endif()
   add_library(torch INTERFACE IMPORTED)
+  if(kto_has_gloo)
+    set_target_properties(torch PROPERTIES INTERFACE_COMPILE_DEFINITIONS "USE_DISTRIBUTED;USE_C10D_GLOO")
+  endif()
   set_target_properties(torch PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${TORCH_INCLUDE_DIRS}"
                                          INTERFACE_LINK_LIBRARIES "${TORCH_LIBRARIES}")
   set(TORCH_LIBRARIES torch)

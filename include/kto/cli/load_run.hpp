@@ -105,8 +105,17 @@ inline void note_products(const Decoder& model, const Note& note) {
                 ": they are float32's, of numbers rounded to it, and take a little longer than in float32"));
 }
 
+/// Runs `load` on rank 0, then on the others, which find what it has left in caches.
+inline void load_in_turn(const World& world, const std::function<void()>& load) {
+  on_first(world, load);
+  if (world.alone()) return;
+  together(world, [&] {
+    if (!world.is_first()) load();
+  });
+}
+
 /// Loads what `args` name and calls train(run).
-inline void load_run(const Arguments& given, const LossTable& losses, const Note& note,
+inline void load_run(const Arguments& given, const LossTable& losses, const Note& note, const World& world,
                      const std::function<void(const Run&)>& train) {
   (void)make_any_optimizer(given.script, given.train);  // throws for optim_args that do not belong
   const fs::path folder = model_folder(given.script);
@@ -120,28 +129,32 @@ inline void load_run(const Arguments& given, const LossTable& losses, const Note
           .loss = loss,
           .arguments = to_json(argument_options(losses), given),
           .note = note,
-          .rows = load_rows(args, loss, evaluates, tokenizer_folder(args), processor, note),
+          .rows = {},
           .policy = {},
           .collator = make_collator(args.script, tokens),
           .rows_files = {},
-          .tokenizer = &processor.tokenizer()};
+          .tokenizer = &processor.tokenizer(),
+          .world = world};
+  load_in_turn(world, [&] { run.rows = load_rows(args, loss, evaluates, tokenizer_folder(args), processor, note); });
   for (const EncoderSpec& encoder : spec.encoder)
     run.collator.of_encoder_decoder = EncoderDecoderCollator{.start_token_id = encoder.start_token_id};
-  if (const auto advice =
-          weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
-    note(*advice);
-  run.policy = load_policy(args);
-  note_products(run.policy.model, note);
-  run.policy.tokenizer_files = tokenizer_folder(args);
-  run.policy.tokens = tokens;
-  check_vocabulary(processor, run.policy.model);
-  check_positions(run, truncation_of(args.script, tokens), loss.needs.kl_pairs);
-  check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
-        ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
-  if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);
-  if (args.script.do_train && loss.needs.kl_pairs)  // its ranges are those of KTO
-    for (const std::string& advice : config_advice(args.train)) note(advice);
-  run.rows_files = hash_rows_files(run.rows);
+  together(world, [&] {
+    if (const auto advice =
+            weight_balance(run.rows.train, args.train.desirable_weight, args.train.undesirable_weight).advice())
+      note(*advice);
+    run.policy = load_policy(args);
+    note_products(run.policy.model, note);
+    run.policy.tokenizer_files = tokenizer_folder(args);
+    run.policy.tokens = tokens;
+    check_vocabulary(processor, run.policy.model);
+    check_positions(run, truncation_of(args.script, tokens), loss.needs.kl_pairs);
+    check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
+          ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
+    if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);
+    if (args.script.do_train && loss.needs.kl_pairs)  // its ranges are those of KTO
+      for (const std::string& advice : config_advice(of_all_ranks(args.train, world))) note(advice);
+    run.rows_files = hash_rows_files(run.rows);
+  });
   train(run);
 }
 

@@ -29,11 +29,13 @@ struct Run {
   RuntimeCollator collator;
   Json rows_files = Json::object();  ///< {path: hash}
   const Tokenizer* tokenizer = nullptr;
+  World world = {};  ///< rank 0 alone writes and shows something
 };
 
-/// The callbacks of --report_to, and the bar.
+/// The callbacks of --report_to, and the bar: rank 0's.
 inline Callbacks make_callbacks(const Run& run) {
   const Arguments& args = run.args;
+  if (!run.world.is_first()) return {};
   Callbacks out{show_progress(stdout, !args.script.disable_tqdm.value_or(false))};
   if (run.loss.needs.kl_pairs) out.push_back(watch_collapse(run.note));
   const fs::path folder = args.train.output_dir;

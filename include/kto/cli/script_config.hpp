@@ -17,6 +17,7 @@ enum class CollatorType { packed, padded };
 enum class MatmulChoice { automatic, aten, onednn };
 enum class ReferenceDtype { float32, bfloat16 };
 enum class Optim { adamw_torch_fused, adamw_torch, adamw_8bit, adamw_bf16, sgd, rmsprop, adagrad, adafactor };
+enum class DdpBackend { gloo, nccl };
 enum class ModelDtype { float32, bfloat16, as_stored };  ///< as_stored is spelled "auto"
 
 }  // namespace kto::cli
@@ -34,6 +35,8 @@ template <>
 inline constexpr std::array<std::string_view, 3> enum_names<cli::MatmulChoice>{"auto", "aten", "onednn"};
 template <>
 inline constexpr std::array<std::string_view, 2> enum_names<cli::ReferenceDtype>{"float32", "bfloat16"};
+template <>
+inline constexpr std::array<std::string_view, 2> enum_names<cli::DdpBackend>{"gloo", "nccl"};
 template <>
 inline constexpr std::array<std::string_view, 3> enum_names<cli::ModelDtype>{"float32", "bfloat16", "auto"};
 
@@ -105,8 +108,11 @@ struct ScriptConfig {
   std::optional<std::vector<std::string>> report_to = std::nullopt;  ///< jsonl, tensorboard
   std::optional<std::string> logging_dir = std::nullopt;             ///< of TensorBoard; output_dir/runs when absent
   std::optional<std::string> run_name = std::nullopt;
-  std::string device = "auto";                      ///< auto, cpu, cuda, cuda:N
-  std::optional<bool> disable_tqdm = std::nullopt;  ///< no progress bar; only on a terminal when absent
+  std::string device = "auto";                           ///< auto, cpu, cuda, cuda:N
+  std::int64_t nproc = 1;                                ///< copies of itself that the program starts as ranks
+  std::optional<DdpBackend> ddp_backend = std::nullopt;  ///< by device when absent
+  std::int64_t ddp_timeout = 1800;                       ///< seconds
+  std::optional<bool> disable_tqdm = std::nullopt;       ///< no progress bar; only on a terminal when absent
 };
 
 /// The loss of --loss_type, and those of its flags that are given.

@@ -216,6 +216,14 @@ inline const Options<ScriptConfig>& script_options() {
              "NAME"),
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
         device,
+        option(&C::nproc, "nproc", group::machine,
+               "processes that train together on this machine, which the program starts itself; for more machines, or "
+               "with torchrun, srun or mpirun, start the program with those alone",
+               {"an integer from 1 to 1024", [](double x) { return x >= 1 && x <= 1024; }}),
+        option(&C::ddp_backend, "ddp_backend", group::machine,
+               "what carries tensors between processes; None: nccl for CUDA devices, if this build has it, else gloo"),
+        option(&C::ddp_timeout, "ddp_timeout", group::machine,
+               "seconds that a process waits for the others before it ends", detail::count(1)),
         option(&C::trl_defaults, "trl_defaults", group::machine,
                "TRL's defaults where others are kept here; options that are given go before them"),
         option(

@@ -13,11 +13,14 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include "kto/cli/load_run.hpp"
+#include "kto/cli/start.hpp"
 #include "kto/cli/train_run.hpp"
 #include "kto/core/allocator.hpp"
 #include "kto/train/callbacks/stop_signals.hpp"
@@ -39,19 +42,24 @@ inline void use_found_batch_size(TrainConfig& config, const Note& note) {
 
 /// load_run(), and with --auto_find_batch_size again from the start with half the rows a micro-batch while memory runs
 /// out.
-inline void run_in_memory(Arguments args, const LossTable& losses, const Note& note,
+inline void run_in_memory(Arguments args, const LossTable& losses, const Note& note, const World& world,
                           const std::function<void(const Run&)>& train) {
-  check_folders(args.script);
-  const OutputFolder folder(args.train.output_dir, /*may_hold_files=*/args.train.overwrite_output_dir ||
-                                                       args.train.resume_from_checkpoint.has_value());
-  if (args.script.do_train) (void)checkpoint_to_resume(args.train);  // throws now, not when all is read
+  std::optional<OutputFolder> folder;
+  on_first(world, [&] {
+    check_folders(args.script);
+    folder.emplace(args.train.output_dir, /*may_hold_files=*/args.train.overwrite_output_dir ||
+                                              args.train.resume_from_checkpoint.has_value());
+    if (args.script.do_train) (void)checkpoint_to_resume(args.train);  // throws now, not when all is read
+  });
   if (args.script.auto_find_batch_size) use_found_batch_size(args.train, note);
   for (;;) {
     try {
-      return load_run(args, losses, note, train);
+      return load_run(args, losses, note, world, train);
     } catch (const std::exception& error) {
       std::int64_t& rows = args.train.per_device_train_batch_size;
-      if (!args.script.auto_find_batch_size || !is_memory_error(error) || rows == 1) throw;
+      const auto* of_other = dynamic_cast<const RankError*>(&error);
+      const bool ran_out = of_other ? of_other->may_retry : is_memory_error(error);
+      if (!args.script.auto_find_batch_size || !ran_out || rows == 1) throw;
       rows /= 2;
       if (losses.chosen(args.loss).needs.kl_pairs && !has_kl_partners(args.train)) throw;
       args.train.overwrite_output_dir = true;  // what is there is this run's own
@@ -61,18 +69,35 @@ inline void run_in_memory(Arguments args, const LossTable& losses, const Note& n
   }
 }
 
-/// What a program does with `train`, which trains a run with the loss that its arguments name. Returns the exit status.
-inline int run_program(int argc, char** argv, const LossTable& losses, const std::function<void(const Run&)>& train) {
-  const StopSignals signals;
+/// What a program does with `train`, which trains a run with the loss that its arguments name, as one process of its job.
+/// Returns the exit status.
+inline int run_at(const RankPlace& place, int argc, char** argv, const LossTable& losses,
+                  const std::function<void(const Run&)>& train) {
+  const StopSignals signals(/*says=*/place.rank == 0);
   const std::string name = argc > 0 ? fs::path(argv[0]).filename().string() : "train";
-  const Note note = [&](const std::string& text) { std::cerr << name << ": " << printable(text) << '\n'; };
+  const std::string shown = name_of_rank(name, place);
+  const Note note = [&](const std::string& text) {
+    if (place.rank == 0) std::cerr << name << ": " << printable(text) << '\n';
+  };
+  std::optional<Arguments> args;
+  std::vector<std::string> notes;  // for copies, if they are started, to print
   try {
     const Program program{.name = name,
                           .version = library_version,
                           .usage = "--model_name_or_path DIR --dataset_name PATH [--output_dir DIR] [options]",
                           .summary = "Trains a language model on preferences; --loss_type says with which loss."};
-    const auto args = parse_arguments(argc, argv, program, losses, std::cout, note);
+    std::ostream nowhere(nullptr);
+    args = parse_arguments(argc, argv, program, losses, place.rank == 0 ? std::cout : nowhere,
+                           [&](const std::string& text) { notes.push_back(text); });
     if (!args) return 0;
+    if (const auto status = launch_ranks(*args, argv, name)) return *status;
+    for (const std::string& text : notes) note(text);
+  } catch (const std::exception& error) {
+    if (place.size > 1 && !report_absence(place, error_text(error))) return exit_status(error);
+    return report_error(shown, error);
+  }
+  World world;
+  try {
     keep_freed_memory();
     std::signal(SIGXFSZ, SIG_IGN);                             // a file over the limit is then an error like any other
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
@@ -80,19 +105,34 @@ inline int run_program(int argc, char** argv, const LossTable& losses, const std
     if (args->script.matmul != MatmulChoice::automatic)
       set_matmul_backend(args->script.matmul == MatmulChoice::onednn ? MatmulBackend::onednn : MatmulBackend::aten,
                          "matmul");
-    run_in_memory(*args, losses, note, train);
+    Job job(place, join_options(args->script));
+    world = start_rank(job, *args, losses);
+    run_in_memory(*args, losses, note, world, train);
     return signals.exit_status();
   } catch (const Interrupted&) {
     note("stopped; there was nothing to save yet");
-    return signals.exit_status();
+    return end_rank(world, "stopped by a signal", signals.exit_status());
   } catch (const std::exception& error) {
-    const int status = report_error(name, error);
-    if (is_memory_error(error))
+    const auto* of_other = dynamic_cast<const RankError*>(&error);
+    if (of_other && of_other->reported) return end_rank(world, "", exit_status(error));
+    report_error(shown, error);
+    if (!of_other && is_memory_error(error))
       std::cerr
           << "memory ran out: lower --per_device_train_batch_size or --max_length, or add --gradient_checkpointing "
              "or --auto_find_batch_size\n";
-    return status;
+    return end_rank(world, error_text(error), exit_status(error));
   }
+}
+
+/// run_at() for the place that the environment names.
+inline int run_program(int argc, char** argv, const LossTable& losses, const std::function<void(const Run&)>& train) {
+  RankPlace place;
+  try {
+    place = read_place();
+  } catch (const std::exception& error) {
+    return report_error(argc > 0 ? fs::path(argv[0]).filename().string() : "train", error);
+  }
+  return run_at(place, argc, argv, losses, train);
 }
 
 /// Trains `run` with the one of `Losses` that its arguments name.

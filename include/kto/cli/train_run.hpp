@@ -35,7 +35,8 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
                   .checkpointing = {.save_model = [&](const fs::path& folder) { save_policy(run.policy, folder); },
                                     .arguments = run.arguments,
                                     .files = run.rows_files,
-                                    .model_card = model_card(args, run.loss, run.policy, library_version)}};
+                                    .model_card = model_card(args, run.loss, run.policy, library_version)},
+                  .world = run.world};
   Json eval_metrics = Json::object();
   const auto evaluate = [&](std::int64_t num_tokens) {
     if (!args.script.bf16_full_eval && !args.script.fp16_full_eval)
@@ -46,8 +47,10 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   };
   if (!args.script.do_train) {
     eval_metrics = evaluate(0);
-    print_evaluation(eval_metrics);
-    write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
+    on_first(run.world, [&] {
+      print_evaluation(eval_metrics);
+      write_file(fs::path(args.train.output_dir) / "eval_results.json", eval_metrics.dump(2) + "\n");
+    });
     return;
   }
   Plan plan;
@@ -67,12 +70,14 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   if (args.script.do_eval) try {
       eval_metrics = evaluate(state.num_tokens);
       eval_metrics["epoch"] = state.epoch;
-      print_evaluation(eval_metrics);
+      if (run.world.is_first()) print_evaluation(eval_metrics);
     } catch (const Interrupted&) {
       run.note("the evaluation after training is broken off; the trained model is saved without it");
     }
-  save_run(args, run.arguments, run.loss, run.policy, state, plan, eval_metrics, library_version);
-  std::cout << "Model saved to " << printable(args.train.output_dir) << '\n';
+  on_first(run.world, [&] {
+    save_run(args, run.arguments, run.loss, run.policy, state, plan, eval_metrics, library_version);
+    std::cout << "Model saved to " << printable(args.train.output_dir) << '\n';
+  });
 }
 
 /// The same with the reference that the arguments ask for.

@@ -20,9 +20,14 @@ inline thread_local int num_uninterrupted = 0;
 /// Asks the work of all threads to stop, or withdraws the request. A signal handler may call it.
 inline void ask_to_stop(bool asked = true) { detail::interrupt_asked.store(asked, std::memory_order_relaxed); }
 
+/// Whether the work of this thread was asked to stop.
+inline bool is_interrupted() {
+  return detail::interrupt_asked.load(std::memory_order_relaxed) && detail::num_uninterrupted == 0;
+}
+
 /// Throws Interrupted when work was asked to stop.
 inline void check_interrupt() {
-  if (detail::interrupt_asked.load(std::memory_order_relaxed) && detail::num_uninterrupted == 0) throw Interrupted{};
+  if (is_interrupted()) throw Interrupted{};
 }
 
 /// While an instance lives, work of this thread is not interrupted: an update, a save. Other threads may still stop;

@@ -55,11 +55,15 @@ inline std::string printable(std::string_view text, bool one_line = false) {
   return out;
 }
 
-/// Prints "PROGRAM: error: MESSAGE" for an error that reached main, and returns the exit status: 2 for a UsageError,
-/// else 1.
+/// The exit status of a program that ends with `error`: 2 for a UsageError, else 1.
+inline int exit_status(const std::exception& error) {
+  return dynamic_cast<const UsageError*>(&error) != nullptr ? 2 : 1;
+}
+
+/// Prints "PROGRAM: error: MESSAGE" for an error that reached main, and returns the exit status.
 inline int report_error(std::string_view program, const std::exception& error) {
   std::cerr << program << ": error: " << printable(error_text(error)) << '\n';
-  return dynamic_cast<const UsageError*>(&error) != nullptr ? 2 : 1;
+  return exit_status(error);
 }
 
 }  // namespace kto

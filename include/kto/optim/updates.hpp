@@ -8,16 +8,18 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "kto/io/state.hpp"
 #include "kto/optim/concept.hpp"
+#include "kto/optim/gradient_sum.hpp"
 
 namespace kto {
 
 /// The trained parameters of a model and their optimizer. For each update, the trainer calls:
-///   begin, backward once for each micro-batch, grad_norm, finish or not, end
+///   begin, backward once for each micro-batch, complete, grad_norm, finish or not, end
 /// These are a few calls per update, so the cost of virtual functions is negligible.
 class Updates {
  public:
@@ -28,9 +30,13 @@ class Updates {
 
   virtual void begin(double learning_rate) = 0;
 
-  /// The backward pass of a micro-batch's share of the loss. `is_finite` checks the losses so far, which waits for the
-  /// device. Updates that change weights during the pass call it first, and skip the pass if it returns false.
-  virtual void backward(const Tensor& share, const std::function<bool()>& is_finite) = 0;
+  /// The backward pass of a micro-batch's share of the loss; `is_last`: the update has no other after it. `is_finite`
+  /// checks the losses so far, which waits for the device. Updates that change weights during the pass call it first,
+  /// and skip the pass if it returns false.
+  virtual void backward(const Tensor& share, bool is_last, const std::function<bool()>& is_finite) = 0;
+
+  /// After the backward passes, or what there was of them on this rank: gradients become their sum over the ranks.
+  virtual void complete() = 0;
 
   /// The Euclidean norm of all gradients of the update, a float64 scalar tensor; 0 before its backward pass.
   virtual Tensor grad_norm() const = 0;
@@ -77,14 +83,21 @@ class HeldUpdates final : public Updates {
  public:
   /// Moves the model's parameters; see flatten_parameters. `optimizer` must outlive this.
   template <HasParameters Model>
-  HeldUpdates(const Model& model, Optimizer& optimizer)
+  HeldUpdates(const Model& model, Optimizer& optimizer, const World& world = {})
       : optimizer_(optimizer), parameters_(flatten_parameters(model)) {
     detail::prepare(optimizer_, parameters_);
+    if (!world.alone()) sum_.emplace(world, parameters_);
   }
   ~HeldUpdates() override { parameters_.zero_grad(); }
 
   void begin(double) override {}
-  void backward(const Tensor& share, const std::function<bool()>&) override { share.backward(); }
+  void backward(const Tensor& share, bool is_last, const std::function<bool()>&) override {
+    if (sum_ && is_last) sum_->listen();
+    share.backward();
+  }
+  void complete() override {
+    if (sum_) sum_->finish();
+  }
   Tensor grad_norm() const override { return parameters_.grad_norm(); }
   void finish(const Update& update) override { optimizer_.step(parameters_, update); }
   void end() override { parameters_.zero_grad(); }
@@ -95,6 +108,7 @@ class HeldUpdates final : public Updates {
  private:
   Optimizer& optimizer_;
   FlatParameters parameters_;
+  std::optional<GradientSum> sum_;  ///< with other ranks
 };
 
 /// Each parameter has its own copy of the optimizer, and an update is one backward pass.
@@ -117,9 +131,10 @@ class UpdatesInBackward final : public Updates {
     squares_.reset();
     for (Part& part : parts_) part.is_done = false;
   }
-  void backward(const Tensor& share, const std::function<bool()>& is_finite) override {
+  void backward(const Tensor& share, bool, const std::function<bool()>& is_finite) override {
     if (is_finite()) share.backward();
   }
+  void complete() override {}
   Tensor grad_norm() const override { return squares_.defined() ? squares_.sqrt() : at::zeros({}, at::kDouble); }
   void finish(const Update&) override {}
   void end() override { parameters_.zero_grad(); }
@@ -190,11 +205,16 @@ class UpdatesInBackward final : public Updates {
   Tensor squares_;
 };
 
-/// The updates of `model` by `optimizer`, which must outlive them.
+/// The updates of `model` by `optimizer`, which must outlive them. Throws UsageError for updates in the backward pass
+/// of several ranks.
 template <HasParameters Model, class Optimizer>
-std::unique_ptr<Updates> make_updates(const Model& model, Optimizer& optimizer, bool in_backward) {
-  if (in_backward) return std::make_unique<UpdatesInBackward<Optimizer>>(model, optimizer);
-  return std::make_unique<HeldUpdates<Optimizer>>(model, optimizer);
+std::unique_ptr<Updates> make_updates(const Model& model, Optimizer& optimizer, bool in_backward,
+                                      const World& world = {}) {
+  if (!in_backward) return std::make_unique<HeldUpdates<Optimizer>>(model, optimizer, world);
+  if (!world.alone())
+    throw UsageError(concat("optim_in_backward: a weight cannot be updated in the backward pass of one of ", world.size,
+                            " processes: its gradient is the sum of theirs; set it to False"));
+  return std::make_unique<UpdatesInBackward<Optimizer>>(model, optimizer);
 }
 
 }  // namespace kto

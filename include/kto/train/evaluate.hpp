@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "kto/core/interrupt.hpp"
+#include "kto/train/attempt.hpp"
 #include "kto/train/callbacks.hpp"
-#include "kto/train/feed/loader.hpp"
+#include "kto/train/feed/feed.hpp"
 #include "kto/train/feed/prefetch.hpp"
 #include "kto/train/step.hpp"
 
@@ -51,13 +52,18 @@ class Predictions {
     keep(reward_, seen.terms.reward_B);
     keep(label_, seen.batch.sign_B > 0);
     keep(target_, seen.batch.rows.target_C);
-    keep(row_, seen.batch.rows.row_C + num_rows_);
-    num_rows_ += seen.batch.rows.num_rows;
+    keep(row_, seen.batch.rows.row_C);
     if (hooks.preprocess_logits_for_metrics)
       keep(predictions_,
            hooks.preprocess_logits_for_metrics(completion_logits(model, seen.batch.rows), seen.batch.rows.target_C));
   }
-  EvalPrediction take() const {
+  /// What all ranks have added, in the order of the rows.
+  EvalPrediction take(const World& world) {
+    if (!world.alone())
+      for (auto* list : {&policy_, &reference_, &reward_, &label_, &target_, &row_, &predictions_})
+        *list = of_all_ranks(*list, world);
+    std::int64_t before = 0;  // rows of the batches before
+    for (std::size_t i = 0; i < row_.size(); before += policy_[i++].numel()) row_[i] += before;
     return {at::cat(policy_),
             at::cat(reference_),
             at::cat(reward_),
@@ -68,18 +74,65 @@ class Predictions {
   }
 
  private:
+  /// The batches' tensors of all ranks, in the order of the batches.
+  static std::vector<Tensor> of_all_ranks(const std::vector<Tensor>& own, const World& world) {
+    Json parts = Json::array();
+    for (const Tensor& tensor : own) {
+      const Tensor whole = tensor.contiguous();
+      const auto* bytes = static_cast<const std::uint8_t*>(whole.const_data_ptr());
+      parts.push_back({{"type", static_cast<int>(whole.scalar_type())},
+                       {"sizes", whole.sizes().vec()},
+                       {"values", Json::binary({bytes, bytes + whole.nbytes()})}});
+    }
+    const std::vector<std::uint8_t> text = Json::to_cbor(parts);
+    std::vector<Json> all;
+    for (const std::string& theirs : world.gather(std::string(text.begin(), text.end())))
+      all.push_back(Json::from_cbor(theirs));
+    std::vector<Tensor> out;
+    for (std::size_t i = 0; i < all.front().size(); ++i)
+      for (Json& theirs : all) {
+        if (i >= theirs.size()) continue;
+        auto& bytes = theirs[i]["values"].get_binary();
+        out.push_back(at::from_blob(bytes.data(), theirs[i]["sizes"].get<std::vector<std::int64_t>>(),
+                                    static_cast<at::ScalarType>(theirs[i]["type"].get<int>()))
+                          .clone());
+      }
+    return out;
+  }
+
   std::vector<Tensor> policy_, reference_, reward_, label_, predictions_, target_, row_;
-  std::int64_t num_rows_ = 0;
 };
 
-/// The mean of the batches' mean losses, weighted by rows. With `filter`, only over finite batches, if there are any.
-inline double mean_loss(const std::vector<Tensor>& mean_of_batch, const std::vector<Picks>& batches, bool filter) {
-  const Tensor means = at::stack(mean_of_batch).to(at::kCPU, at::kDouble);
+/// Whether work that the ranks share ends before its next micro-step: one of them has failed, or was asked to stop.
+inline bool ends_early(Attempt& attempt, const World& world) {
+  attempt([] { check_interrupt(); });
+  return world.any(attempt.has_failed());
+}
+
+/// The mean loss of each of `num_steps` micro-steps, from the ranks' shares of it.
+inline Tensor step_losses(const std::vector<Tensor>& own, std::size_t num_steps, const World& world) {
+  if (world.alone()) return at::stack(own);
+  const Tensor out = at::zeros({static_cast<std::int64_t>(num_steps)}, at::kDouble);
+  if (!own.empty()) out.narrow(0, 0, std::ssize(own)).copy_(at::stack(own));
+  world.all_reduce(out).wait();
+  return out;
+}
+
+/// Rank 0's `object`. Unlike text, it keeps NaN.
+inline Json of_first(const Json& object, const World& world) {
+  const std::vector<std::uint8_t> bytes = Json::to_cbor(object);
+  return Json::from_cbor(world.broadcast(std::string(bytes.begin(), bytes.end())));
+}
+
+/// The mean of the batches' mean losses, weighted by their `rows`. With `filter`, only over finite batches, if there are
+/// any.
+inline double mean_loss(const Tensor& mean_of_batch, std::span<const std::int64_t> rows_of_batch, bool filter) {
+  const Tensor means = mean_of_batch.to(at::kCPU, at::kDouble);
   const auto mean = means.accessor<double, 1>();
   const bool left_out = filter && at::isfinite(means).any().item<bool>();
   double sum = 0, num_rows = 0;
-  for (std::size_t i = 0; i < batches.size(); ++i) {
-    const double value = mean[static_cast<std::int64_t>(i)], rows = static_cast<double>(batches[i].size());
+  for (std::size_t i = 0; i < rows_of_batch.size(); ++i) {
+    const double value = mean[static_cast<std::int64_t>(i)], rows = static_cast<double>(rows_of_batch[i]);
     if (left_out && !std::isfinite(value)) continue;
     sum += value * rows;
     num_rows += rows;
@@ -90,48 +143,73 @@ inline double mean_loss(const std::vector<Tensor>& mean_of_batch, const std::vec
 }  // namespace detail
 
 /// Mean loss and metrics over `rows` under transformers' names: `prefix` + loss, runtime, ..., kl, rewards/chosen, ...
-/// `num_tokens` is the run's count so far. Throws Error when there are no rows, and Interrupted between batches.
+/// `num_tokens` is the run's count so far. The ranks of `world` share the rows as they share those of training; all
+/// return the same, and hooks and callbacks are rank 0's. Throws Error when there are no rows, and Interrupted between
+/// batches.
 template <class Model, class Collator, class Loss, class Reference>
 Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Reference& reference,
               const TrainConfig& config, std::span<const Example> rows, const std::string& prefix = "eval_",
-              std::int64_t num_tokens = 0, const EvaluationHooks& hooks = {}, const Callbacks& callbacks = {}) {
+              std::int64_t num_tokens = 0, const EvaluationHooks& hooks = {}, const Callbacks& callbacks = {},
+              const World& world = {}) {
   check(!rows.empty(), "no rows to evaluate on");
   const at::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<Picks> batches = eval_picks(rows, config, Loss::needs.chosen_rejected);
-  BatchSource source(collator, batches, Loss::needs.kl_pairs, config.dataloader_num_workers,
+  const Share share{world};
+  std::vector<Picks> batches =
+      eval_picks(rows, of_all_ranks(config, world), Loss::needs.chosen_rejected, share.step_size);
+  Window all;  // only the sizes
+  std::vector<Picks> own;
+  for (Picks& picks : batches) {
+    const bool is_own = share.is_own(all.num_batches);
+    all.count(picks.size(), share);
+    if (is_own) own.push_back(std::move(picks));
+  }
+  BatchSource source(collator, own, Loss::needs.kl_pairs, config.dataloader_num_workers,
                      config.dataloader_prefetch_factor.value_or(2));
   const at::Device device = device_of(model);
   const bool has_metrics = hooks.compute_metrics && !config.prediction_loss_only;
+  const std::size_t num_steps = all.step_rows.size();
   MetricWindow metrics;
   detail::Predictions predictions;
   std::vector<Tensor> losses;  // scalars, one per batch
-  for (std::size_t i = 0; i < batches.size(); ++i) {
-    check_interrupt();
-    std::vector<Batch> single;
-    single.push_back(to_device(source.next(), device));
-    const auto window = prepare_window<Loss>(model, reference, std::move(single), KlScope::micro_batch);
-    const auto observe = [&](const Observation& seen) {
-      if (has_metrics) predictions.add(model, hooks, seen);
-    };
-    losses.push_back(micro_batch_loss(model, loss, window[0], config, metrics, observe));
-    detail::call(callbacks, &Callback::on_evaluate_batch, static_cast<std::int64_t>(i + 1),
-                 static_cast<std::int64_t>(batches.size()));
+  Attempt attempt;
+  for (std::size_t i = 0; i < num_steps && !detail::ends_early(attempt, world); ++i) {
+    Turn turn(world, loss, all.step_rows[i], Loss::needs.kl_pairs);
+    attempt([&] {
+      if (i >= own.size()) return;
+      Window single{.batches = {}, .step_rows = {all.step_rows[i]}, .num_batches = share.step_size};
+      single.batches.push_back(to_device(source.next(), device));
+      const auto window = prepare_window<Loss>(model, reference, single, KlScope::micro_batch, share, false);
+      const auto observe = [&](const Observation& seen) {
+        if (has_metrics) predictions.add(model, hooks, seen);
+      };
+      losses.push_back(micro_batch_loss(model, loss, window[0], config, turn, metrics, observe));
+      if (world.is_first())
+        detail::call(callbacks, &Callback::on_evaluate_batch, static_cast<std::int64_t>(i + 1),
+                     static_cast<std::int64_t>(num_steps));
+    });
+    turn.leave(loss);
   }
+  together(world, [&] { attempt.check(); });
+  metrics.sum_steps(share, 0, num_steps);
   const auto num_rows = static_cast<double>(rows.size());
-  Json out = {{prefix + "loss", detail::mean_loss(losses, batches, config.logging_nan_inf_filter)}};
+  Json out = {{prefix + "loss", detail::mean_loss(detail::step_losses(losses, num_steps, world), all.step_rows,
+                                                  config.logging_nan_inf_filter)}};
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   out[prefix + "runtime"] = seconds;
   out[prefix + "samples_per_second"] = num_rows / seconds;
-  out[prefix + "steps_per_second"] = static_cast<double>(batches.size()) / seconds;
+  out[prefix + "steps_per_second"] = static_cast<double>(num_steps) / seconds;
   out.update(metrics.take(prefix, num_tokens));
-  if (has_metrics) {
-    const Json own = hooks.compute_metrics(predictions.take());
-    check(own.is_object(), "compute_metrics returned ", own.dump(), ", expected an object of names and values");
-    for (const auto& [name, value] : own.items()) out[prefix + name] = value;
-  }
-  if (hooks.samples && !config.prediction_loss_only) out[prefix + "samples"] = hooks.samples(rows);
-  return out;
+  const EvalPrediction prediction = has_metrics ? predictions.take(world) : EvalPrediction{};
+  on_first(world, [&] {
+    if (has_metrics) {
+      const Json named = hooks.compute_metrics(prediction);
+      check(named.is_object(), "compute_metrics returned ", named.dump(), ", expected an object of names and values");
+      for (const auto& [name, value] : named.items()) out[prefix + name] = value;
+    }
+    if (hooks.samples && !config.prediction_loss_only) out[prefix + "samples"] = hooks.samples(rows);
+  });
+  return world.alone() ? out : detail::of_first(out, world);
 }
 
 }  // namespace kto

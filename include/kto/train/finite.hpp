@@ -47,6 +47,15 @@ inline std::optional<NotFinite> not_finite(std::span<const BatchLoss> window, co
                           count > 10 ? concat(" and ", count - 10, " more") : "")};
 }
 
+/// What is not finite on any rank, the same on all: the first rank's loss, or else the gradient.
+inline std::optional<NotFinite> agreed(const std::optional<NotFinite>& own, const World& world) {
+  if (world.alone() || !world.any(own.has_value())) return own;
+  std::optional<NotFinite> out = own && !own->is_loss ? own : std::nullopt;
+  for (const std::string& what : world.gather(own && own->is_loss ? own->what : ""))
+    if (!what.empty() && (!out || !out->is_loss)) out = NotFinite{what};
+  return out;
+}
+
 /// Detects weights that an update made non-finite, before they overwrite a good save.
 class WeightWatch {
  public:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens between two updates: the log, evaluations, which model is the best so far, the callbacks, and whether a
-// checkpoint is due.
+// checkpoint is due. Callbacks are rank 0's; what they ask for holds for all ranks.
 #pragma once
 
 #include <functional>
@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/train/attempt.hpp"
 #include "kto/train/best.hpp"
 #include "kto/train/run.hpp"
 
@@ -18,13 +19,36 @@ class Journal {
   /// Evaluates the current model, and passes the metrics of each evaluation set to `take`.
   using Evaluate = std::function<void(const std::function<void(const Json& metrics)>& take)>;
 
-  Journal(const TrainConfig& config, const Callbacks& callbacks, Run& run, Evaluate evaluate)
-      : config_(config), callbacks_(callbacks), run_(run), evaluate_(std::move(evaluate)) {}
+  Journal(const TrainConfig& config, const Callbacks& callbacks, Run& run, Evaluate evaluate, World world = {})
+      : config_(config),
+        callbacks_(callbacks),
+        run_(run),
+        evaluate_(std::move(evaluate)),
+        world_(std::move(world)) {}
 
-  /// Calls `hook` of every callback that has it.
+  /// Calls `hook` of every callback that has it. With other ranks, an exception waits for the next agree().
   template <class Hook, class... Arguments>
   void call(Hook hook, Arguments&&... arguments) const {
-    detail::call(callbacks_, hook, arguments...);
+    if (world_.alone())
+      detail::call(callbacks_, hook, arguments...);
+    else if (world_.is_first())
+      calls_([&] { detail::call(callbacks_, hook, arguments...); });
+  }
+  /// What the callbacks and signals of one rank ask for holds for all of them.
+  void agree() {
+    if (world_.alone()) return;
+    Control& control = run_.control;
+    const auto asked = world_.sum(std::vector<double>{control.should_stop ? 1.0 : 0, control.should_save ? 1.0 : 0,
+                                                      control.interrupted ? 1.0 : 0, is_interrupted() ? 1.0 : 0,
+                                                      calls_.has_failed() ? 1.0 : 0});
+    control = {.should_stop = asked[0] > 0, .should_save = asked[1] > 0, .interrupted = asked[2] > 0};
+    is_interrupted_ = asked[3] > 0;
+    if (asked[4] > 0) together(world_, [&] { calls_.check(); });
+  }
+  /// Throws Interrupted when work was asked to stop; with other ranks, if that was so at the latest agree().
+  void check_interrupt() const {
+    if (world_.alone()) return kto::check_interrupt();
+    if (is_interrupted_) throw Interrupted{};
   }
   /// Reports `text` to the user, unless it is empty.
   void note(const std::string& text) const {
@@ -37,6 +61,7 @@ class Journal {
     call(&Callback::on_train_begin, run_.state, run_.plan);
     for (const std::string& text : notes) note(text);
     if (config_.eval_on_start && run_.state.global_step == 0) evaluate();
+    agree();
   }
 
   /// Logs and evaluates when due; returns whether a checkpoint is due. `epoch_ends`: the step was the epoch's last. If
@@ -57,6 +82,7 @@ class Journal {
     }
     if (!logs && is_due(config_.logging_strategy, run_.plan.logging_steps, epoch_ends))  // it ended the epoch
       append(run_.log.take(state));
+    agree();
     const bool asked = std::exchange(run_.control.should_save, false);
     return asked || (config_.save_strategy == SaveStrategy::best && is_best) ||
            (config_.save_strategy == SaveStrategy::epoch && epoch_is_over(epoch_ends)) ||
@@ -88,6 +114,7 @@ class Journal {
     Json entry = run_.log.finish(run_.state, num_samples(config_, run_.state, run_.plan, num_rows));
     entry.update(more);
     append(std::move(entry));
+    agree();
   }
 
  private:
@@ -129,6 +156,9 @@ class Journal {
   const Callbacks& callbacks_;
   Run& run_;
   Evaluate evaluate_;
+  World world_;
+  mutable Attempt calls_;
+  bool is_interrupted_ = false;
 };
 
 }  // namespace kto

@@ -10,6 +10,7 @@
 #include "kto/io/json.hpp"
 #include "kto/logprob/completion.hpp"
 #include "kto/loss/concept.hpp"
+#include "kto/train/share.hpp"
 
 namespace kto {
 
@@ -48,6 +49,37 @@ class MetricWindow {
   /// Adds the loss's own scalars.
   void add(const NamedScalars<Tensor>& named) {
     for (const auto& [name, value] : named) own_[name].push_back(value.detach().to(at::kDouble).reshape({}));
+  }
+
+  /// The last micro-batches, all but the first `begin`, are this rank's of `num_steps` micro-steps. They become one a
+  /// micro-step: sums over the rows of all ranks.
+  void sum_steps(const Share& share, std::size_t begin, std::size_t num_steps) {
+    const World& world = share.world;
+    if (world.alone() && share.step_size == 1) return;
+    constexpr std::int64_t num_columns = 13, kl = 10, counts = 11;
+    const auto steps = static_cast<std::int64_t>(num_steps);
+    const Tensor sums = at::zeros({steps + 1, num_columns}, at::kDouble);
+    std::vector<double> weights;
+    for (std::size_t i = begin; i < values_.size(); ++i) {
+      const std::size_t own = i - begin;
+      const Tensor row = sums[static_cast<std::int64_t>(share.step(own))];
+      row.narrow(0, 0, kl).add_(values_[i].narrow(0, 0, kl).cpu());
+      if (share.begins_step(own)) row[kl].fill_(values_[i][kl].item<double>());  // the same in all of a micro-step
+      row[counts] += num_chosen_[i];
+      row[counts + 1] += num_rejected_[i];
+      weights.push_back(static_cast<double>(num_chosen_[i] + num_rejected_[i]));
+    }
+    sums[steps][0].fill_(static_cast<std::int64_t>(own_.size()));
+    world.all_reduce(sums).wait();
+    values_.resize(begin);
+    num_chosen_.resize(begin);
+    num_rejected_.resize(begin);
+    for (std::int64_t i = 0; i < steps; ++i) {
+      values_.push_back(sums[i].narrow(0, 0, counts).clone());
+      num_chosen_.push_back(sums[i][counts].item<std::int64_t>());
+      num_rejected_.push_back(sums[i][counts + 1].item<std::int64_t>());
+    }
+    if (sums[steps][0].item<double>() > 0) average_own(world, begin, weights);
   }
 
   /// Returns means over the micro-batches added since the last call, under `prefix` + TRL's names, and resets. A mean
@@ -127,6 +159,38 @@ class MetricWindow {
   }
 
  private:
+  /// The same for the loss's own scalars from `begin` on, which become means over the ranks weighted by `weights`, the
+  /// rows of each micro-batch. A loss may leave a scalar out, and a rank have none.
+  void average_own(const World& world, std::size_t begin, const std::vector<double>& weights) {
+    Json mine = Json::object();
+    for (const auto& [name, values] : own_) {
+      Json& list = mine[name] = Json::array();
+      for (std::size_t i = begin; i < values.size(); ++i)
+        list.push_back({values[i].item<double>(), i - begin < weights.size() ? weights[i - begin] : 1.0});
+    }
+    struct Mean {
+      double sum = 0, weight = 0;
+    };
+    std::map<std::string, std::vector<Mean>> means;
+    const std::vector<std::uint8_t> bytes = Json::to_cbor(mine);  // unlike text, it has NaN
+    for (const std::string& part : world.gather(std::string(bytes.begin(), bytes.end()))) {
+      const Json theirs = Json::from_cbor(part);
+      for (const auto& [name, list] : theirs.items()) {
+        std::vector<Mean>& of_name = means[name];
+        if (of_name.size() < list.size()) of_name.resize(list.size());
+        for (std::size_t i = 0; i < list.size(); ++i) {
+          of_name[i].sum += list[i][0].get<double>() * list[i][1].get<double>();
+          of_name[i].weight += list[i][1].get<double>();
+        }
+      }
+    }
+    for (const auto& [name, of_name] : means) {
+      std::vector<Tensor>& values = own_[name];
+      values.resize(std::min(begin, values.size()));
+      for (const Mean& mean : of_name) values.push_back(at::scalar_tensor(mean.sum / mean.weight, at::kDouble));
+    }
+  }
+
   std::vector<Tensor> values_;  // float64 [11] each: five sums over chosen rows, five over rejected, kl
   std::vector<std::int64_t> num_chosen_, num_rejected_;
   std::map<std::string, std::vector<Tensor>> own_;

@@ -13,7 +13,7 @@
 namespace kto {
 
 struct Plan {
-  std::int64_t batches_per_epoch = 0;  ///< micro-batches
+  std::int64_t batches_per_epoch = 0;  ///< micro-batches, of all ranks
   std::int64_t steps_per_epoch = 0;    ///< optimizer updates
   std::int64_t num_steps = 0;
   std::int64_t num_epochs = 0;  ///< started; the last one may be incomplete
@@ -34,14 +34,17 @@ inline std::int64_t resolve_steps(double steps, std::int64_t num_steps) {
 
 /// Throws Error if `num_rows` rows do not make a batch. `num_batches` gives the number of micro-batches of an epoch if
 /// their sizes vary (max_tokens_per_batch); Plan then describes the first epoch.
+/// `step_size` micro-batches are a micro-step.
 inline Plan make_plan(const TrainConfig& config, std::int64_t num_rows,
-                      const std::function<std::int64_t(std::int64_t epoch)>& num_batches = {}) {
+                      const std::function<std::int64_t(std::int64_t epoch)>& num_batches = {},
+                      std::int64_t step_size = 1) {
   Plan plan;
   const std::int64_t batch = config.per_device_train_batch_size;
   plan.batches_per_epoch = num_batches                   ? num_batches(0)
-                           : config.dataloader_drop_last ? num_rows / batch
+                           : config.dataloader_drop_last ? num_rows / (batch * step_size) * step_size
                                                          : (num_rows + batch - 1) / batch;
   check(plan.batches_per_epoch > 0, "no batch to train on: ", num_rows, " rows, batches of ", batch,
+        step_size > 1 ? concat(" on each of ", step_size, " processes") : "",
         config.dataloader_drop_last ? ", and dataloader_drop_last drops a short one" : "");
   const std::int64_t accumulate = config.gradient_accumulation_steps;
   const auto steps_of = [&](std::int64_t batches) { return (batches + accumulate - 1) / accumulate; };

@@ -2,8 +2,11 @@
 // One run of Trainer::train: its plan, its changing state, and the one list of everything in a checkpoint.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "kto/loss/concept.hpp"
 #include "kto/optim/learning_rate.hpp"
@@ -29,14 +32,17 @@ struct Run {
   bool is_complete() const { return state.global_step >= plan.num_steps; }
   bool should_go_on() const { return !is_complete() && !control.should_stop; }
 
-  /// Advances past the window of `num_batches` micro-batches at `position`, in an epoch of `num_in_epoch`.
-  void advance(std::size_t num_batches, std::int64_t num_in_epoch) {
+  /// Advances past the window of `num_batches` micro-batches at `position`, in an epoch of `num_in_epoch`. The log counts
+  /// an epoch's micro-steps.
+  void advance(std::size_t num_batches, std::int64_t num_in_epoch, const Share& share) {
+    const auto steps = [&](std::int64_t batches) {
+      return static_cast<double>(share.num_steps(static_cast<std::size_t>(batches)));
+    };
     position.batch += static_cast<std::int64_t>(num_batches);
-    state.epoch =
-        static_cast<double>(position.epoch) + static_cast<double>(position.batch) / static_cast<double>(num_in_epoch);
+    state.epoch = static_cast<double>(position.epoch) + steps(position.batch) / steps(num_in_epoch);
   }
 
-  /// Counts a trained micro-batch of `flos` operations.
+  /// Counts a trained micro-batch of `flos` operations; see sum_counts.
   void count(const Sequences& rows, double flos, InputTokens which) {
     state.num_tokens += rows.num_tokens;
     state.total_flos += flos;
@@ -46,30 +52,64 @@ struct Run {
       for (const Sequences& prompts : rows.encoder) log.num_input_tokens += prompts.ids_N.size(0);
     state.num_input_tokens_seen = log.num_input_tokens;
   }
+
+  struct Counts {
+    std::int64_t num_tokens, num_input_tokens;
+    double flos;
+  };
+  Counts counts() const { return {state.num_tokens, log.num_input_tokens, state.total_flos}; }
+  /// What count() added on this rank since `before` becomes the sum over ranks.
+  void sum_counts(const World& world, const Counts& before) {
+    if (world.alone()) return;
+    const Counts now = counts();
+    const auto sums = world.sum(std::vector<double>{static_cast<double>(now.num_tokens - before.num_tokens),
+                                                    static_cast<double>(now.num_input_tokens - before.num_input_tokens),
+                                                    now.flos - before.flos});
+    state.num_tokens = before.num_tokens + std::llround(sums[0]);
+    state.total_flos = before.flos + sums[2];
+    log.num_input_tokens = before.num_input_tokens + std::llround(sums[1]);
+    if (log.num_input_tokens > 0) state.num_input_tokens_seen = log.num_input_tokens;
+  }
 };
 
 namespace detail {
 
-/// The random generators that a run uses: the CPU's, and that of the model's device.
+/// The random generators that a run uses: the CPU's, and that of the model's device, of every rank. All ranks visit
+/// them together.
 struct Generators {
   at::Device device;
+  const World& world;
 
   template <class Archive>
   void visit_state(Archive& archive) {
     visit(archive, "cpu", at::kCPU);
-    if (device.is_cpu()) return;
-    if constexpr (requires { archive.contains("device"); })
-      if (!archive.contains("device")) return;  // the checkpoint was written by a run on the CPU
-    visit(archive, "device", device);
+    if (!device.is_cpu()) visit(archive, "device", device);
   }
 
  private:
-  template <class Archive>
-  void visit(Archive& archive, const char* name, at::Device of) {
+  static std::string name_of(const char* name, int rank) { return rank == 0 ? name : concat("rank", rank, '.', name); }
+
+  void visit(StateWriter& archive, const char* name, at::Device of) {
+    const Tensor state = [&] {
+      const at::Generator generator = at::globalContext().defaultGenerator(of);
+      const std::lock_guard guard(generator.mutex());
+      return generator.get_state();
+    }();
+    const auto states = world.gather({static_cast<const char*>(state.const_data_ptr()), state.nbytes()});
+    for (int rank = 0; rank < world.size; ++rank) {
+      Tensor theirs = at::empty_like(state);
+      std::ranges::copy(states[static_cast<std::size_t>(rank)], static_cast<char*>(theirs.mutable_data_ptr()));
+      archive(name_of(name, rank), theirs);
+    }
+  }
+  /// A state that the checkpoint does not have stays: the run that wrote it had fewer ranks, or ran on the CPU.
+  void visit(StateReader& archive, const char* name, at::Device of) {
+    const std::string own = name_of(name, world.rank);
+    if ((world.rank > 0 || !of.is_cpu()) && !archive.contains(own)) return;
     at::Generator generator = at::globalContext().defaultGenerator(of);
     const std::lock_guard guard(generator.mutex());
     Tensor state = generator.get_state();
-    archive(name, state);
+    archive(own, state);
     generator.set_state(state);
   }
 };
@@ -92,6 +132,7 @@ struct RunParts {
   Loss& loss;
   Reference& reference;
   Run& run;
+  const World& world;
 
   /// Calls visit(part, object with visit_state) for everything in a checkpoint besides the model's parameters and the
   /// trainer's state. Throws Error for a policy that has state but does not list it.
@@ -112,7 +153,7 @@ struct RunParts {
             "this reference moves and cannot be saved: write `template <class Archive> void visit_state(Archive&, "
             "const Model& policy)` in it; see kto/reference/concept.hpp");
     }
-    detail::Generators generators{device_of(model)};
+    detail::Generators generators{device_of(model), world};
     visit("rng_state", generators);
     visit("scheduler", run.schedule);
     visit("log", run.log);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kto/core/memory.hpp"
+#include "kto/dist/world.hpp"
 #include "kto/io/json.hpp"
 #include "kto/optim/adamw.hpp"
 #include "kto/train/config.hpp"
@@ -23,11 +24,12 @@ Optimizer make_optimizer(const TrainConfig& config) {
 
 class RunSetup {
  public:
-  RunSetup(const TrainConfig& config, at::Device device)
+  RunSetup(const TrainConfig& config, at::Device device, const World& world = {})
       : measures_memory_(!config.skip_memory_metrics),
         device_(device),
         was_deterministic_(at::globalContext().deterministicAlgorithms()) {
-    at::manual_seed(static_cast<std::uint64_t>(config.seed));  // dropout; LibTorch's own seed differs from run to run
+    // Dropout and noise, on each rank others; LibTorch's own seed differs from run to run.
+    at::manual_seed(seed_of_rank(static_cast<std::uint64_t>(config.seed), world.rank));
     if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     if (!measures_memory_) return;
     reset_memory_peak();

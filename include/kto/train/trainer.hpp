@@ -4,6 +4,7 @@
 //   without gradient: the reference's log-probs and, if the loss needs it, z0 from mismatched pairs
 //   for each micro-batch: log-probs -> loss per row -> weights, mean over the window -> backward
 //   clip, optimizer, schedule; then log and evaluate when due
+// With several ranks, a window is that of all of them, each computes its micro-batches, and gradients are summed.
 #pragma once
 
 #include <functional>
@@ -48,6 +49,9 @@ struct Trainer {
   std::function<double(std::int64_t step)> learning_rate = {};
   /// How checkpoints are written; config says when.
   Checkpointing checkpointing = {};
+  /// The processes that train together; default: this one alone. All make the same calls with the same rows; callbacks,
+  /// hooks and files are rank 0's.
+  World world = {};
 
   /// Trains on `rows`, and evaluates on `eval_sets` (one set of rows, or several by name) as config.eval_strategy says.
   /// For a loss of pairs, rows alternate: chosen, rejected, chosen, rejected, ... Throws Error if the rows do not make
@@ -57,8 +61,9 @@ struct Trainer {
   TrainerState train(std::span<const Example> rows, const EvaluationSets& eval_sets = {}) {
     if constexpr (is_sound) {
       validate(config);
-      MemoryFeed<Collator> feed(rows, collator, config, {paired, FixesKlPairs<Reference>}, Loss::needs.kl_pairs);
-      return run(feed, static_cast<std::int64_t>(detail::num_units(rows, paired)), rows, eval_sets);
+      const TrainConfig whole = of_all_ranks(config, world);
+      MemoryFeed<Collator> feed(rows, collator, whole, {paired, FixesKlPairs<Reference>}, Loss::needs.kl_pairs, world);
+      return run(feed, whole, static_cast<std::int64_t>(detail::num_units(rows, paired)), rows, eval_sets);
     } else {
       return {};
     }
@@ -70,10 +75,11 @@ struct Trainer {
     if constexpr (is_sound) {
       validate(config);
       static_assert(!FixesKlPairs<Reference>, "kto: a precomputed reference needs its rows in memory");
-      StreamFeed<Collator> feed(rows, collator, config, paired, Loss::needs.kl_pairs);
+      const TrainConfig whole = of_all_ranks(config, world);
+      StreamFeed<Collator> feed(rows, collator, whole, paired, Loss::needs.kl_pairs, world);
       const std::int64_t num_rows =
-          config.max_steps * config.gradient_accumulation_steps * config.per_device_train_batch_size;
-      return run(feed, num_rows, {}, eval_sets);
+          whole.max_steps * whole.gradient_accumulation_steps * whole.per_device_train_batch_size;
+      return run(feed, whole, num_rows, {}, eval_sets);
     } else {
       return {};
     }
@@ -98,24 +104,27 @@ struct Trainer {
     return false;
   }();
 
-  /// The loop over the windows of `feed`. `rows` are its rows, if they are in memory.
-  TrainerState run(Feed& feed, std::int64_t num_units, std::span<const Example> rows,
+  /// The loop over the windows of `feed`. `rows` are its rows, if they are in memory; `whole` is config of_all_ranks().
+  TrainerState run(Feed& feed, const TrainConfig& whole, std::int64_t num_units, std::span<const Example> rows,
                    const EvaluationSets& eval_sets) try {
-    const Plan plan = plan_of(config, feed, num_units);
-    check_settings<Loss>(config, feed, eval_sets);
+    feed.share.step_size = step_size_of(config, world);
+    const Plan plan = plan_of(whole, feed, num_units);
+    check_settings<Loss>(whole, feed, eval_sets);
     Run run{plan, learning_rate_of(config, plan.num_warmup_steps, plan.num_steps), LossScale(config.fp16),
             RunLog(config.logging_nan_inf_filter)};
-    const RunSetup setup(config, device_of(model));
+    const RunSetup setup(config, device_of(model), world);
     set_noise(model, config);
     check_policies(model, reference, config);
     TrainerState& state = run.state;
-    Journal journal(config, callbacks, run,
-                    [&](const auto& take) { for_each_evaluation(eval_sets, "eval_", state.num_tokens, take); });
-    Checkpointer checkpointer(config, checkpointing, plan, [&](const std::string& text) { journal.note(text); });
-    if (checkpointer.is_on()) checkpointer.identify(*this, rows, eval_sets);
+    Journal journal(
+        whole, callbacks, run,
+        [&](const auto& take) { for_each_evaluation(eval_sets, "eval_", state.num_tokens, take); }, world);
+    Checkpointer checkpointer(config, checkpointing, plan, [&](const std::string& text) { journal.note(text); },
+                              feed.share);
+    if (checkpointer.is_on() || !world.alone()) checkpointer.identify(*this, rows, eval_sets);
     const WeightWatch watch(model);
-    run.updates = make_updates(model, optimizer, config.optim_in_backward);
-    RunParts<Model, Loss, Reference> parts{model, loss, reference, run};
+    run.updates = make_updates(model, optimizer, config.optim_in_backward, world);
+    RunParts<Model, Loss, Reference> parts{model, loss, reference, run, world};
     const auto save = [&] {
       watch.check_after(model, state.global_step);
       run.position.stream = feed.passed();
@@ -127,22 +136,22 @@ struct Trainer {
     };
 
     std::vector<std::string> notes = checkpointer.resume(parts);
-    if (config.ignore_data_skip) run.position = epoch_begun(config, feed, plan, run.position);
+    if (config.ignore_data_skip) run.position = epoch_begun(whole, feed, plan, run.position);
     if constexpr (Loss::needs.kl_pairs)
-      notes.push_back(lone_row_note(config, feed.batch_sizes(0), plan, state.global_step));
+      notes.push_back(lone_row_note(whole, feed.batch_sizes(0), plan, state.global_step));
     journal.begin(notes);
     try {
       for (; state.evaluation_due || run.should_go_on(); run.position = {run.position.epoch + 1, 0}) {
-        feed.begin(run.position);
+        together(world, [&] { feed.begin(run.position); });
         if (state.evaluation_due) end_step();
         while (run.should_go_on() && feed.has_next()) {
-          check_interrupt();
+          journal.check_interrupt();
           journal.call(&Callback::on_step_begin, state, run.control);
           run.log.learning_rate = learning_rate ? learning_rate(state.global_step) : run.schedule(state.global_step);
-          std::vector<Batch> window = feed.next(device_of(model));
-          const std::size_t num_batches = window.size();
-          step(run, std::move(window), journal);
-          run.advance(num_batches, feed.num_batches());
+          Window window;
+          together(world, [&] { window = feed.next(device_of(model)); });
+          step(run, window, feed.share, journal);
+          run.advance(window.num_batches, feed.num_batches(), feed.share);
           end_step();
         }
       }
@@ -157,23 +166,33 @@ struct Trainer {
     return {.interrupted = true};
   }
 
-  /// One update from one window of micro-batches.
-  void step(Run& run, std::vector<Batch> batches, const Journal& journal) {
-    WindowUpdate update(run, config, batches, [&](const std::string& text) { journal.note(text); });
-    const auto window = prepare_window<Loss>(model, reference, std::move(batches), config.kl_scope);
+  /// One update from one window of micro-batches, which it takes.
+  void step(Run& run, Window& window, const Share& share, const Journal& journal) {
+    WindowUpdate update(run, config, share, window, [&](const std::string& text) { journal.note(text); });
+    const KlScope scope = config.kl_scope;
+    const bool with_baseline = prepares_baselines<Loss>(window, scope, share);
     const Loss before = loss;
-    for (const PreparedBatch& prepared : window) {
-      const Tensor share = micro_batch_loss(model, loss, prepared, config, run.log.metrics, [&](const auto& seen) {
-        update.observe(seen);
-        if (run.state.global_step > 0) return;
-        if (num_updates == 0 && !config.neftune_noise_alpha) check_first_logps(seen.input, reference);
-        check_first_loss(seen.terms);
+    Attempt attempt;
+    std::vector<PreparedBatch> batches;
+    attempt([&] { batches = prepare_window<Loss>(model, reference, window, scope, share, with_baseline); });
+    if (with_baseline) share_baselines(batches, window, scope, share);
+    for (std::size_t i = 0; i < share.num_turns(window.num_batches); ++i) {
+      Turn turn(world, loss, window.step_rows[share.step_of_turn(i)], Loss::needs.kl_pairs && !with_baseline);
+      attempt([&] {
+        if (i >= batches.size()) return;
+        const auto observe = [&](const Observation& seen) {
+          update.observe(seen);
+          if (run.state.global_step > 0) return;
+          if (num_updates == 0 && !config.neftune_noise_alpha) check_first_logps(seen.input, reference);
+          check_first_loss(seen.terms);
+        };
+        update.backward(micro_batch_loss(model, loss, batches[i], config, turn, run.log.metrics, observe));
+        const Sequences& rows_N = batches[i].batch.rows;
+        run.count(rows_N, estimated_flos(model, rows_N), config.include_num_input_tokens_seen);
       });
-      update.backward(share);
-      const Sequences& rows_N = prepared.batch.rows;
-      run.count(rows_N, estimated_flos(model, rows_N), config.include_num_input_tokens_seen);
+      turn.leave(loss);
     }
-    update.finish(/*undo=*/[&] { loss = before; });  // clip, optimizer
+    update.finish(attempt, /*undo=*/[&] { loss = before; });  // clip, optimizer
     ++num_updates;
     const std::int64_t step = run.state.global_step;
     if (config.torch_empty_cache_steps && step % *config.torch_empty_cache_steps == 0)
@@ -191,6 +210,7 @@ struct Trainer {
     journal.close(num_rows, memory);
     checkpointer.finish(run.state);
     journal.call(&Callback::on_train_end, run.state);
+    journal.agree();
   }
 
   template <class Take>
@@ -199,7 +219,7 @@ struct Trainer {
     check(!sets.empty(), "no rows to evaluate on");
     for (const EvaluationSet& set : sets)
       take(kto::evaluate(model, collator, loss, reference, config, set.rows, prefix + set.prefix(), num_tokens,
-                         evaluation, callbacks));
+                         evaluation, callbacks, world));
   }
 };
 

@@ -15,7 +15,9 @@ namespace kto {
 
 class StopSignals {
  public:
-  StopSignals() {
+  /// Without `says`, a stop is not announced: another process does that.
+  explicit StopSignals(bool says = true) {
+    says_ = says;
     struct sigaction action{};
     action.sa_handler = receive;
     ::sigemptyset(&action.sa_mask);
@@ -39,11 +41,13 @@ class StopSignals {
   static void receive(int number) {
     if (signal_.exchange(number) != 0) ::_exit(128 + number);
     ask_to_stop();
+    if (!says_) return;
     constexpr char text[] = "\nstopping after saving the trained state; a second signal ends the program at once\n";
     [[maybe_unused]] const auto put = ::write(STDERR_FILENO, text, sizeof text - 1);
   }
 
   static inline std::atomic<int> signal_ = 0;
+  static inline std::atomic<bool> says_ = true;
   struct sigaction old_interrupt_{}, old_terminate_{};
 };
 

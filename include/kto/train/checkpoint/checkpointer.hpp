@@ -82,22 +82,29 @@ inline std::optional<fs::path> checkpoint_to_resume(const TrainConfig& config) {
   return checkpoints.rbegin()->second;
 }
 
-/// Saves and restores the runs of one Trainer::train call.
+/// The micro-batches of a micro-step: one on each rank, or as many as there were ranks when the run was begun.
+inline std::size_t step_size_of(const TrainConfig& config, const World& world) {
+  std::int64_t size = world.size;
+  on_first(world, [&] {
+    const auto from = checkpoint_to_resume(config);
+    if (!from || !fs::exists(*from / checkpoint_manifest)) return;
+    const Json manifest = read_json(*from / checkpoint_manifest);
+    const Json known = detail::part(detail::part(detail::part(manifest, "identity"), "ranks"), "step_size");
+    size = std::max<std::int64_t>(1, json_as<std::int64_t>(known).value_or(1));
+  });
+  return static_cast<std::size_t>(world.is_first() ? world.max(size) : world.max(std::int64_t{0}));
+}
+
+/// Saves and restores the runs of one Trainer::train call. All ranks call it together, and rank 0 writes.
 class Checkpointer {
  public:
   /// `note` receives messages for the user.
   Checkpointer(const TrainConfig& config, const Checkpointing& how, Plan plan,
-               std::function<void(const std::string&)> note)
-      : config_(config), how_(how), plan_(plan), note_(std::move(note)) {
+               std::function<void(const std::string&)> note, Share share = {})
+      : config_(config), how_(how), plan_(plan), note_(std::move(note)), share_(std::move(share)) {
     if (!is_on()) return;
-    folder_.emplace(config.output_dir, /*may_hold_files=*/true);
-    from_ = checkpoint_to_resume(config);
-    check(from_ || config.overwrite_output_dir || list_checkpoints(config.output_dir).empty(), config.output_dir,
-          ": has checkpoints of an earlier run; resume it (resume_from_checkpoint), choose another output_dir, or set "
-          "overwrite_output_dir");
-    const auto first = from_ ? detail::checkpoint_step(from_->filename().string()).value_or(0) + 1 : 1;
-    for (const auto& [step, path] : list_checkpoints(config.output_dir, /*own=*/false))
-      if (step >= first && will_save(step)) check_checkpoint_place(path);
+    on_first(world_, [&] { take_folder(); });
+    if (const std::string from = world_.broadcast(from_ ? from_->string() : ""); !from.empty()) from_ = from;
   }
 
   /// Whether the run can save checkpoints or resumes from one.
@@ -105,16 +112,23 @@ class Checkpointer {
     return config_.save_strategy != SaveStrategy::no || how_.save_model || config_.resume_from_checkpoint;
   }
 
-  /// Records the identity of `trainer`'s run, before its model is trained or restored.
+  /// Records the identity of `trainer`'s run, before its model is trained or restored. Throws Error on a rank whose run
+  /// is another one than rank 0's.
   template <class Trainer>
   void identify(const Trainer& trainer, std::span<const Example> rows, const EvaluationSets& eval_sets) {
     Json options = how_.arguments.is_object() ? how_.arguments : Json::object();
     const Json own = to_json(config_);
     for (const auto& [name, value] : own.items())
       if (!options.contains(name)) options[name] = value;
-    identity_ = run_identity(trainer.model, trainer.collator, trainer.loss, trainer.reference, trainer.optimizer, rows,
-                             eval_sets, options, how_.files);
+    together(world_, [&] {
+      identity_ = run_identity(trainer.model, trainer.collator, trainer.loss, trainer.reference, trainer.optimizer,
+                               rows, eval_sets, options, how_.files);
+    });
     identity_["learning_rate"] = static_cast<bool>(trainer.learning_rate);
+    const std::string first = world_.broadcast(identity_.dump());
+    together(world_, [&] { check_same_run(Json::parse(first), identity_, world_.rank); });
+    if (share_.step_size > 1 || !world_.alone())
+      identity_["ranks"] = {{"number", world_.size}, {"step_size", share_.step_size}};
   }
 
   /// The checkpoint in `folder`. Throws Error if it is damaged or belongs to another run.
@@ -129,24 +143,8 @@ class Checkpointer {
   template <class Model, class Loss, class Reference>
   std::vector<std::string> resume(RunParts<Model, Loss, Reference>& parts) {
     if (!from_) return {};
-    const CheckpointFolder saved = open_checkpoint(*from_);
-    RunChanges changes = changes_since(saved);
-    parts.run.state = saved_state_of(saved);
-    restore_parameters(parts.model, saved);
-    const at::Device device = device_of(parts.model);
-    parts.visit_state([&](const std::string& part, auto& holder) {
-      if (part == "scheduler" && changes.rate_state) return;
-      SavedState state = saved.state(part);
-      if (part == "sampler" && !state.values.contains("stream")) state.values["stream"] = nullptr;  // earlier versions
-      StateReader archive(std::move(state), device, (from_->string() + ": ") + part);
-      holder.visit_state(archive);
-    });
-    TrainerState& state = parts.run.state;
-    changes.best = changes.best && state.best_metric;
-    if (changes.best) state.forget_best();
-    if (!state.evaluation_due) saved_step_ = state.global_step;
-    std::vector<std::string> notes = change_notes(changes, identity_, state.global_step);
-    notes.push_back(forget_lost_best(state));
+    std::vector<std::string> notes;
+    together(world_, [&] { notes = read(parts); });
     return notes;
   }
 
@@ -169,9 +167,13 @@ class Checkpointer {
         holder.visit_state(archive);
         content.states[part] = archive.take();
       });
-    const fs::path folder = write_checkpoint_folder(config_.output_dir, state.global_step, std::move(content));
+    const fs::path folder =
+        fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, state.global_step);
+    on_first(world_, [&] {
+      write_checkpoint_folder(config_.output_dir, state.global_step, std::move(content));
+      remove_old(config_.output_dir, state);
+    });
     saved_step_ = state.global_step;
-    remove_old(config_.output_dir, state);
     return folder;
   }
 
@@ -191,6 +193,14 @@ class Checkpointer {
 
   /// At the end of a run: with a save_total_limit of 1, keeps only the best checkpoint, if there is one.
   void finish(const TrainerState& state) {
+    on_first(world_, [&] { keep_best_alone(state); });
+  }
+
+  /// Whether the current state is in a checkpoint.
+  bool has_saved(std::int64_t step) const { return saved_step_ == step; }
+
+ private:
+  void keep_best_alone(const TrainerState& state) {
     if (config_.save_total_limit != 1 || !state.best_model_checkpoint) return;
     const auto is_best = [&](const auto& found) { return fs::equivalent(found.second, *state.best_model_checkpoint); };
     const auto checkpoints = list_checkpoints(config_.output_dir);
@@ -199,10 +209,42 @@ class Checkpointer {
       if (!is_best(found)) remove(found.second);
   }
 
-  /// Whether the current state is in a checkpoint.
-  bool has_saved(std::int64_t step) const { return saved_step_ == step; }
+  /// Takes output_dir for this run, and finds the checkpoint to resume from.
+  void take_folder() {
+    folder_.emplace(config_.output_dir, /*may_hold_files=*/true);
+    from_ = checkpoint_to_resume(config_);
+    check(from_ || config_.overwrite_output_dir || list_checkpoints(config_.output_dir).empty(), config_.output_dir,
+          ": has checkpoints of an earlier run; resume it (resume_from_checkpoint), choose another output_dir, or set "
+          "overwrite_output_dir");
+    const auto first = from_ ? detail::checkpoint_step(from_->filename().string()).value_or(0) + 1 : 1;
+    for (const auto& [step, path] : list_checkpoints(config_.output_dir, /*own=*/false))
+      if (step >= first && will_save(step)) check_checkpoint_place(path);
+  }
 
- private:
+  /// resume() of this rank.
+  template <class Model, class Loss, class Reference>
+  std::vector<std::string> read(RunParts<Model, Loss, Reference>& parts) {
+    const CheckpointFolder saved = open_checkpoint(*from_);
+    RunChanges changes = changes_since(saved);
+    parts.run.state = saved_state_of(saved);
+    restore_parameters(parts.model, saved);
+    const at::Device device = device_of(parts.model);
+    parts.visit_state([&](const std::string& part, auto& holder) {
+      if (part == "scheduler" && changes.rate_state) return;
+      SavedState state = saved.state(part);
+      if (part == "sampler" && !state.values.contains("stream")) state.values["stream"] = nullptr;  // earlier versions
+      StateReader archive(std::move(state), device, (from_->string() + ": ") + part);
+      holder.visit_state(archive);
+    });
+    TrainerState& state = parts.run.state;
+    changes.best = changes.best && state.best_metric;
+    if (changes.best) state.forget_best();
+    if (!state.evaluation_due) saved_step_ = state.global_step;
+    std::vector<std::string> notes = change_notes(changes, identity_, state.global_step);
+    notes.push_back(forget_lost_best(state));
+    return notes;
+  }
+
   /// The differences of this run to the checkpoint's. Throws Error for those that are not allowed.
   RunChanges changes_since(const CheckpointFolder& saved) const {
     RunChanges changes = run_changes(saved.manifest.value("identity", Json()), identity_);
@@ -284,6 +326,8 @@ class Checkpointer {
   Plan plan_;
   std::optional<OutputFolder> folder_;
   std::function<void(const std::string&)> note_;
+  Share share_;
+  const World& world_ = share_.world;
   std::set<fs::path> not_removed_;
   std::optional<fs::path> from_;
   Json identity_;

@@ -41,6 +41,9 @@ inline constexpr std::array free_options{"output_dir",
                                          "dataloader_num_workers",
                                          "dataloader_prefetch_factor",
                                          "torch_empty_cache_steps",
+                                         "nproc",
+                                         "ddp_backend",
+                                         "ddp_timeout",
                                          "log_level"};
 
 /// Options that the learning rate of later updates depends on.
@@ -104,10 +107,34 @@ inline Json part(const Json& object, const std::string& key) {
   return object.is_object() && object.contains(key) ? object[key] : Json();
 }
 
-inline void compare_options(const Json& saved, const Json& now, RunChanges& out) {
+/// The number of ranks of a run.
+inline std::int64_t num_ranks(const Json& identity) {
+  return json_as<std::int64_t>(part(part(identity, "ranks"), "number")).value_or(1);
+}
+
+/// Compares how many micro-batches an update has, which the ranks share. Returns whether they do it in another number.
+inline bool compare_ranks(const Json& saved, const Json& now, RunChanges& out) {
+  const std::int64_t old_ranks = num_ranks(saved), ranks = num_ranks(now);
+  if (old_ranks == ranks) return false;
+  const auto steps = [](const Json& identity) {
+    return json_as<std::int64_t>(part(part(identity, "options"), "gradient_accumulation_steps")).value_or(1);
+  };
+  const std::int64_t old_steps = steps(saved), all = old_ranks * old_steps;
+  if (steps(now) * ranks == all)
+    out.taken.push_back(concat("the number of processes is ", ranks, " and was ", old_ranks));
+  else
+    out.refused.push_back(
+        concat("an update has the micro-batches of ", ranks, " processes with gradient_accumulation_steps ", steps(now),
+               ", and had those of ", old_ranks, " with ", old_steps,
+               all % ranks == 0 ? concat(": set it to ", all / ranks) : ""));
+  return true;
+}
+
+inline void compare_options(const Json& saved, const Json& now, bool other_ranks, RunChanges& out) {
   if (!saved.is_object()) return;
   for (const auto& [name, value] : now.items()) {
     const auto is_in = [&](const auto& list) { return std::ranges::find(list, std::string_view(name)) != list.end(); };
+    if (other_ranks && name == "gradient_accumulation_steps") continue;
     if (is_in(free_options) || !saved.contains(name) || saved[name] == value) continue;
     const bool schedule = is_in(schedule_options), best = is_in(best_options);
     (schedule || best || is_in(other_options) ? out.taken : out.refused)
@@ -199,11 +226,26 @@ inline void compare_policies(const Json& saved, const Json& now, RunChanges& out
 /// Compares the identity in a checkpoint with that of the resumed run.
 inline RunChanges run_changes(const Json& saved, const Json& now) {
   RunChanges out;
-  detail::compare_options(detail::part(saved, "options"), detail::part(now, "options"), out);
+  const bool other_ranks = detail::compare_ranks(saved, now, out);
+  detail::compare_options(detail::part(saved, "options"), detail::part(now, "options"), other_ranks, out);
   detail::compare_rows(saved, now, out);
   detail::compare_evaluation(saved, now, out);
   detail::compare_policies(saved, now, out);
   return out;
+}
+
+/// Throws Error naming what differs if the run of rank `rank` is another one than rank 0's.
+inline void check_same_run(const Json& first, const Json& own, int rank) {
+  const Json options = detail::part(own, "options");
+  for (const auto& [name, value] : options.items())
+    if (const Json theirs = detail::part(first["options"], name);
+        theirs != value && name != "device" && std::ranges::find(free_options, std::string_view(name)) == free_options.end())
+      fail("rank ", rank, ": ", name, " is ", detail::quoted(value), ", and rank 0 has ", detail::quoted(theirs),
+           "; start all processes with the same options");
+  for (const auto& [part, value] : own.items())
+    check(part == "options" || detail::part(first, part) == value, "rank ", rank, " has other ",
+          part == "rows" || part == "files" ? "rows" : concat("values of \"", part, '"'),
+          " than rank 0; start all processes on the same rows, model and reference");
 }
 
 /// Notes for the user about accepted changes, when a run resumes after `step`.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the trainer's windows of micro-batches come from: rows in memory, or a stream of rows that are made as they are
-// asked for.
+// asked for. Every rank knows the whole order of the rows, and makes the micro-batches that are its own.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,6 +19,7 @@
 #include "kto/train/feed/prefetch.hpp"
 #include "kto/train/feed/stream_rows.hpp"
 #include "kto/train/plan.hpp"
+#include "kto/train/share.hpp"
 
 namespace kto {
 
@@ -47,22 +49,38 @@ struct Position {
   }
 };
 
-/// Windows of micro-batches, epoch by epoch. Called once per window, so the cost of its virtual functions is
+/// The micro-batches of one update.
+struct Window {
+  std::vector<Batch> batches;           ///< of this rank
+  std::vector<std::int64_t> step_rows;  ///< for each micro-step: the rows of all ranks
+  std::size_t num_batches = 0;          ///< of all ranks
+
+  std::int64_t num_rows() const { return std::accumulate(step_rows.begin(), step_rows.end(), std::int64_t{0}); }
+
+  /// Counts the next micro-batch of all ranks, which has `rows` rows.
+  void count(std::size_t rows, const Share& share) {
+    if (num_batches++ % share.step_size == 0) step_rows.push_back(0);
+    step_rows.back() += static_cast<std::int64_t>(rows);
+  }
+};
+
+/// Windows of micro-batches, epoch by epoch. A feed's settings are those of_all_ranks(). Called once per window, so the cost of its virtual functions is
 /// negligible.
 struct Feed {
-  Feed() = default;
+  explicit Feed(Share whose) : share(std::move(whose)) {}
   Feed(const Feed&) = delete;
   Feed& operator=(const Feed&) = delete;
   virtual ~Feed() = default;
+  Share share;  ///< fixed when the first epoch begins
   /// Moves to `position`. Throws Error if skipped rows have changed.
   virtual void begin(const Position& position) = 0;
   /// Information to check the rows when a run resumes here; null if they are compared before it starts.
   virtual Json passed() const { return nullptr; }
   /// Whether the epoch has another window.
   virtual bool has_next() = 0;
-  /// The next window's micro-batches. The rows they refer to stay valid until the next call.
-  virtual std::vector<Batch> next(at::Device device) = 0;
-  /// The micro-batches in the current epoch, as the log counts them.
+  /// The next window. The rows that its batches refer to stay valid until the next call.
+  virtual Window next(at::Device device) = 0;
+  /// The micro-batches of all ranks in the current epoch, as the log counts them.
   virtual std::int64_t num_batches() const = 0;
   /// The number of rows (or pairs) of each micro-batch of `epoch`; for a stream, of one.
   virtual std::vector<std::size_t> batch_sizes(std::int64_t epoch) const = 0;
@@ -73,8 +91,13 @@ class MemoryFeed final : public Feed {
  public:
   /// Throws UsageError if max_tokens_per_batch is set but the collator does not count tokens.
   MemoryFeed(std::span<const Example> rows, const Collator& collator, const TrainConfig& config, PickRules rules,
-             bool with_kl)
-      : rows_(rows), collator_(collator), config_(config), rules_(std::move(rules)), with_kl_(with_kl) {
+             bool with_kl, const World& world = {})
+      : Feed(Share{world}),
+        rows_(rows),
+        collator_(collator),
+        config_(config),
+        rules_(std::move(rules)),
+        with_kl_(with_kl) {
     if (!config.max_tokens_per_batch) return;
     if constexpr (CountsTokens<Collator>)
       rules_.num_tokens = [this](const Example& row) { return collator_.num_tokens(row); };
@@ -86,41 +109,61 @@ class MemoryFeed final : public Feed {
 
   void begin(const Position& position) override {
     source_.reset();
-    picks_ = train_picks(rows_, config_, position.epoch, rules_);
-    at_ = std::min(static_cast<std::size_t>(position.batch), picks_.size());
-    source_.emplace(collator_, std::span(picks_).subspan(at_), with_kl_, config_.dataloader_num_workers,
+    std::vector<Picks> picks = train_picks(rows_, config_, position.epoch, rules());
+    at_ = std::min(static_cast<std::size_t>(position.batch), picks.size());
+    sizes_.clear();
+    for (const Picks& batch : picks) sizes_.push_back(batch.size());
+    own_picks_.clear();
+    for (std::size_t i = at_; i < picks.size(); ++i)
+      if (share.is_own(i - at_)) own_picks_.push_back(std::move(picks[i]));
+    source_.emplace(collator_, own_picks_, with_kl_, config_.dataloader_num_workers,
                     config_.dataloader_prefetch_factor.value_or(2));
   }
-  bool has_next() override { return at_ < picks_.size(); }
-  std::vector<Batch> next(at::Device device) override {
-    const std::size_t end =
-        std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), picks_.size());
-    std::vector<Batch> window;
-    for (; at_ < end; ++at_) window.push_back(to_device(source_->next(), device));
+  bool has_next() override { return at_ < sizes_.size(); }
+  Window next(at::Device device) override {
+    const std::size_t end = std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), sizes_.size());
+    Window window;
+    for (; at_ < end; ++at_) {
+      if (share.is_own(window.num_batches)) window.batches.push_back(to_device(source_->next(), device));
+      window.count(sizes_[at_], share);
+    }
     return window;
   }
-  std::int64_t num_batches() const override { return static_cast<std::int64_t>(picks_.size()); }
+  std::int64_t num_batches() const override { return static_cast<std::int64_t>(sizes_.size()); }
   std::vector<std::size_t> batch_sizes(std::int64_t epoch) const override {
-    return epoch_layout(rows_, config_, epoch, rules_).sizes;
+    return epoch_layout(rows_, config_, epoch, rules()).sizes;
   }
 
  private:
+  PickRules rules() const {
+    PickRules out = rules_;
+    out.step_size = share.step_size;
+    return out;
+  }
+
   std::span<const Example> rows_;
   const Collator& collator_;
   const TrainConfig& config_;
   PickRules rules_;
   bool with_kl_;
-  std::vector<Picks> picks_;
+  std::vector<std::size_t> sizes_;  ///< rows of each micro-batch of the epoch
+  std::vector<Picks> own_picks_;    ///< of this rank's micro-batches, from the beginning on
   std::optional<BatchSource<Collator>> source_;
-  std::size_t at_ = 0;
+  std::size_t at_ = 0;  ///< the next window's first micro-batch
 };
 
 template <class Collator>
 class StreamFeed final : public Feed {
  public:
   /// Throws UsageError naming an option that needs all rows at once.
-  StreamFeed(const RowStream& stream, const Collator& collator, const TrainConfig& config, bool paired, bool with_kl)
-      : stream_(stream), collator_(collator), config_(config), paired_(paired), with_kl_(with_kl) {
+  StreamFeed(const RowStream& stream, const Collator& collator, const TrainConfig& config, bool paired, bool with_kl,
+             const World& world = {})
+      : Feed(Share{world}),
+        stream_(stream),
+        collator_(collator),
+        config_(config),
+        paired_(paired),
+        with_kl_(with_kl) {
     const auto refuse = [](bool given, const char* name, const char* why) {
       if (given) throw UsageError(concat(name, ": a stream of rows ", why));
     };
@@ -162,23 +205,25 @@ class StreamFeed final : public Feed {
   Json passed() const override { return {{"visited", visited_.count()}, {"known", known().to_json()}}; }
   bool has_next() override {
     fill(batch_rows());
-    return rows_.size() >= (config_.dataloader_drop_last ? batch_rows() : paired_ ? 2 : 1);
+    return rows_.size() >= (config_.dataloader_drop_last ? step_rows() : paired_ ? 2 : 1);
   }
-  std::vector<Batch> next(at::Device device) override {
+  Window next(at::Device device) override {
     const auto accumulate = static_cast<std::size_t>(config_.gradient_accumulation_steps);
     fill(batch_rows() * (accumulate + 1));  // including the start of the next window, so that has_next() need not read
     std::size_t count = std::min(rows_.size(), batch_rows() * accumulate);
-    if (config_.dataloader_drop_last) count = count / batch_rows() * batch_rows();
+    if (config_.dataloader_drop_last) count = count / step_rows() * step_rows();
     const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);
     window_.assign(std::move_iterator(rows_.begin()), std::move_iterator(end));
     rows_.erase(rows_.begin(), end);
     for (const Example& row : window_) visited_.add(row);
     const auto order = sequential_order(detail::num_units(window_, paired_));
-    std::vector<Batch> out;
+    Window out;
     for (const Picks& picks : detail::make_picks(
              window_, order, even_groups(order.size(), static_cast<std::size_t>(config_.per_device_train_batch_size)),
-             kl_partners(order, detail::kl_group(config_)), paired_))
-      out.push_back(to_device(collator_(picks, with_kl_), device));
+             kl_partners(order, detail::kl_group(config_)), paired_)) {
+      if (share.is_own(out.num_batches)) out.batches.push_back(to_device(collator_(picks, with_kl_), device));
+      out.count(picks.size(), share);
+    }
     return out;
   }
   std::int64_t num_batches() const override { return config_.max_steps * config_.gradient_accumulation_steps; }
@@ -190,6 +235,8 @@ class StreamFeed final : public Feed {
   std::size_t batch_rows() const {
     return static_cast<std::size_t>(config_.per_device_train_batch_size) * (paired_ ? 2 : 1);
   }
+  /// Rows of a full micro-step.
+  std::size_t step_rows() const { return batch_rows() * share.step_size; }
   /// Reads until `count` rows are available, or the pass ends.
   void fill(std::size_t count) {
     while (num_usable() < count && !ended_) {
@@ -225,9 +272,10 @@ class StreamFeed final : public Feed {
   bool ended_ = false;
 };
 
-/// The number of steps of a run over `num_units` rows (or pairs).
+/// The number of steps of a run over `num_units` rows (or pairs), with settings of_all_ranks().
 inline Plan plan_of(const TrainConfig& config, const Feed& feed, std::int64_t num_units) {
-  if (!config.max_tokens_per_batch) return make_plan(config, num_units);
+  if (!config.max_tokens_per_batch)
+    return make_plan(config, num_units, {}, static_cast<std::int64_t>(feed.share.step_size));
   return make_plan(config, num_units,
                    [&](std::int64_t epoch) { return static_cast<std::int64_t>(feed.batch_sizes(epoch).size()); });
 }

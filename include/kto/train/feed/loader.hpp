@@ -67,6 +67,7 @@ inline std::size_t num_units(std::span<const Example> rows, bool paired) {
 struct PickRules {
   bool paired = false;    ///< for a loss of pairs
   bool fixed_kl = false;  ///< in any order, a row's KL partner is the one from sequential order
+  std::size_t step_size = 1;  ///< micro-batches of a micro-step: dataloader_drop_last also drops an incomplete one
   /// The tokens of a row in a batch; needed for max_tokens_per_batch.
   std::function<std::int64_t(const Example&)> num_tokens = {};
 };
@@ -110,6 +111,9 @@ inline EpochLayout epoch_layout(std::span<const Example> rows, const TrainConfig
   if (config.dataloader_drop_last) out.order.resize(out.order.size() / batch_size * batch_size);
   out.sizes = config.max_tokens_per_batch ? token_groups(out.order, lengths, *config.max_tokens_per_batch, batch_size)
                                           : even_groups(out.order.size(), batch_size);
+  if (config.dataloader_drop_last)
+    for (; out.sizes.size() % rules.step_size != 0; out.sizes.pop_back())
+      out.order.resize(out.order.size() - out.sizes.back());
   return out;
 }
 
@@ -170,16 +174,18 @@ inline std::vector<Picks> reference_picks(std::span<const Example> rows, const T
 
 /// The micro-batches of an evaluation, in the order of the rows. As in transformers, dataloader_drop_last drops an
 /// incomplete last one. KL pairs are drawn as in training, so eval_kl does not depend on the evaluation's batch size.
-/// Throws UsageError if no batch is left.
-inline std::vector<Picks> eval_picks(std::span<const Example> rows, const TrainConfig& config, bool paired = false) {
+/// It also drops the micro-batches of an incomplete micro-step, of which each rank of several has one. Throws UsageError if no batch is left.
+inline std::vector<Picks> eval_picks(std::span<const Example> rows, const TrainConfig& config, bool paired = false,
+                                     std::size_t step_size = 1) {
   auto out = reference_picks(rows, config, config.per_device_eval_batch_size, paired);
+  if (!config.dataloader_drop_last) return out;
   const auto size = static_cast<std::size_t>(config.per_device_eval_batch_size);
-  if (config.dataloader_drop_last && detail::num_units(rows, paired) % size != 0) {
-    if (out.size() == 1)
-      throw UsageError(concat("dataloader_drop_last: ", rows.size(), " rows to evaluate on do not fill a batch of ",
-                              size, "; lower per_device_eval_batch_size"));
-    out.pop_back();
-  }
+  if (detail::num_units(rows, paired) % size != 0) out.pop_back();
+  out.resize(out.size() / step_size * step_size);
+  if (out.empty())
+    throw UsageError(concat("dataloader_drop_last: ", rows.size(), " rows to evaluate on do not fill a batch of ", size,
+                            step_size > 1 ? concat(" on each of ", step_size, " processes") : "",
+                            "; lower per_device_eval_batch_size"));
   return out;
 }
 

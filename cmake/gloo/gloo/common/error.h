@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+// For LibTorch without gloo's own headers, as its wheels are: ProcessGroupGloo.hpp includes this file.
+#pragma once
