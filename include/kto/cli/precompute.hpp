@@ -26,7 +26,7 @@ inline PrecomputedReference<Decoder> precompute(const Run& run, BatchParts needs
     try {
       if (const auto cached = read_reference_cache(folder, key, rows->size())) {
         run.note(concat("reference log-probs of ", rows->size(), " rows read from ", cache_path(folder, key).string()));
-        out.fill(batches, *cached);
+        out.fill(*rows, batches, *cached);
         continue;
       }
     } catch (const std::exception& error) {  // damaged, or in a folder that may not be read
@@ -37,7 +37,7 @@ inline PrecomputedReference<Decoder> precompute(const Run& run, BatchParts needs
     const auto logps = out.compute(batches, run.collator, with_kl,
                                    [&](std::int64_t done, std::int64_t total) { bar.draw("reference", done, total); });
     bar.clear();
-    out.fill(batches, logps);
+    out.fill(*rows, batches, logps);
     try {
       write_reference_cache(folder, key, logps);
       run.note(concat("reference log-probs of ", rows->size(), " rows kept in ", cache_path(folder, key).string()));

@@ -66,6 +66,8 @@ struct Feed {
   virtual std::int64_t num_batches() const = 0;
   /// The number of rows (or pairs) of each micro-batch of `epoch`; for a stream, of one.
   virtual std::vector<std::size_t> batch_sizes(std::int64_t epoch) const = 0;
+  /// The picks of the micro-batches of `epoch`; none for a stream, which is not known ahead.
+  virtual std::optional<std::vector<Picks>> picks(std::int64_t) const { return std::nullopt; }
 };
 
 template <class Collator>
@@ -86,7 +88,7 @@ class MemoryFeed final : public Feed {
 
   void begin(const Position& position) override {
     source_.reset();
-    picks_ = train_picks(rows_, config_, position.epoch, rules_);
+    picks_ = *picks(position.epoch);
     at_ = std::min(static_cast<std::size_t>(position.batch), picks_.size());
     source_.emplace(collator_, std::span(picks_).subspan(at_), with_kl_, config_.dataloader_num_workers,
                     config_.dataloader_prefetch_factor.value_or(2));
@@ -102,6 +104,9 @@ class MemoryFeed final : public Feed {
   std::int64_t num_batches() const override { return static_cast<std::int64_t>(picks_.size()); }
   std::vector<std::size_t> batch_sizes(std::int64_t epoch) const override {
     return epoch_layout(rows_, config_, epoch, rules_).sizes;
+  }
+  std::optional<std::vector<Picks>> picks(std::int64_t epoch) const override {
+    return train_picks(rows_, config_, epoch, rules_);
   }
 
  private:
