@@ -25,6 +25,7 @@
 #include "kto/reference/cache.hpp"
 #include "kto/reference/live.hpp"
 #include "kto/reference/precomputed.hpp"
+#include "kto/reference/reused.hpp"
 #include "kto/reference/synced.hpp"
 // The losses.
 #include "kto/loss/apo_down.hpp"

@@ -108,6 +108,16 @@ with tempfile.TemporaryDirectory() as tmp:
         got = losses("--train_sampling_strategy", sampling)
         case(f"{sampling} sampling trains with KL", len(got) == 3 and got[0] == 0.5, got)
 
+    # What a reference that does not move said is reused, and its weights stay in their files
+    long = ["--max_steps", "9", "--dataset_test_split", "train", "--eval_strategy", "steps", "--eval_steps", "3"]
+    got, each_time = losses(*long), losses(*long, "--reuse_ref_log_probs", "False")
+    case("reused log-probs of the reference: the same losses to the last bit", len(got) == 9 and got == each_time, (got, each_time))
+    stored = at("stored")
+    assert run(*to(o=stored), "--dtype", "bfloat16").returncode == 0
+    wide = losses("--model_name_or_path", stored, "--ref_dtype", "float32")
+    got = losses("--model_name_or_path", stored)
+    case("a reference that stays in bfloat16 in its files: the same losses to the last bit", len(got) == 3 and got == wide, (got, wide))
+
     # Precomputed reference, cached
     cache = at("cache")
     pre = ["--precompute_ref_log_probs", "--ref_logps_cache", cache]

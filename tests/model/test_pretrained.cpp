@@ -6,7 +6,10 @@
 #include <set>
 
 #include "catch.hpp"
+#include "kto/logprob/completion.hpp"
+#include "kto/model/held_as_stored.hpp"
 #include "kto/model/pretrained.hpp"
+#include "kto/nn/cast_each_time.hpp"
 #include "tests/model/model_cases.hpp"
 
 namespace kto::test {
@@ -316,6 +319,37 @@ TEST_CASE("a saved folder has the weights, the config with its keys, and the fil
     CHECK_THROWS_AS(save_pretrained(decoder, target, scratch.path / "broken"), Error);
     CHECK(same(load_pretrained(target), weights));
   }
+}
+
+TEST_CASE("weights that stay in their files, half as wide, give the numbers of wide ones to the last bit") {
+  const Scratch scratch;
+  const fs::path source = scratch.path / "source";
+  const at::NoGradGuard no_grad;
+  const auto sequences = case_sequences({case_ids(0, 9, 60), case_ids(1, 5, 60)}, false);
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf})
+    for (const char* tied : {R"({"tie_word_embeddings": true})", "{}"}) {
+      make_source(source, tiny_config(tied), type);
+      const Decoder wide = load_pretrained(source), held = held_as_stored(wide, source);
+      for (const auto& [name, tensor] : held.named_parameters())
+        CHECK((tensor.scalar_type() == type) == (tensor.dim() > 1));
+      CHECK((!held.embed_tokens.weight_VD.requires_grad() && held.mapped && !wide.mapped));
+      const Tensor logp_B = score_completions(wide, sequences).logp_B;
+      CHECK(at::equal(score_completions(held, sequences).logp_B, logp_B));
+      const CastOnce once;
+      const CastEachTime each_time;
+      CHECK(at::equal(score_completions(frozen_copy(held), sequences).logp_B, logp_B));
+    }
+  const Decoder wide = load_pretrained(source);
+  wide.layers[1].down_proj.weight_OI.add_(1);
+  const Decoder held = held_as_stored(wide, source);
+  CHECK(held.layers[1].down_proj.weight_OI.is_same(wide.layers[1].down_proj.weight_OI));  // not that of the file
+  CHECK(held.layers[0].down_proj.weight_OI.scalar_type() == at::kHalf);
+  Decoder narrow = wide;
+  narrow.compute = at::kBFloat16;
+  CHECK_FALSE(held_as_stored(narrow, source).mapped);
+  CHECK_NOTHROW(held.mapped->check_unchanged());
+  fs::resize_file(source / "model.safetensors", 100);
+  CHECK_THROWS_WITH(held.mapped->check_unchanged(), KTO_CONTAINS("was changed while it was in use"));
 }
 
 TEST_CASE("a model is saved with the special tokens of its tokenizer") {

@@ -5,9 +5,12 @@
 
 #include "catch.hpp"
 #include "examples/toy.hpp"
+#include "kto/loss/apo_zero.hpp"
 #include "kto/loss/kto.hpp"
 #include "kto/reference/cache.hpp"
+#include "kto/reference/reused.hpp"
 #include "kto/reference/synced.hpp"
+#include "tests/data/temporary_folder.hpp"
 
 using kto::Tensor;
 namespace fs = std::filesystem;
@@ -37,7 +40,7 @@ kto::PrecomputedReference<Model> precomputed(const Model& model, const std::vect
                                              const kto::TrainConfig& config, std::int64_t batch_size) {
   const kto::PrecomputedReference<Model> out{[copy = frozen_copy(model)] { return kto::LiveReference<Model>{copy}; }};
   const auto batches = kto::reference_picks(rows, config, batch_size);
-  out.fill(batches, out.compute(batches, kto::PaddedCollator{}, true));
+  out.fill(rows, batches, out.compute(batches, kto::PaddedCollator{}, true));
   return out;
 }
 
@@ -93,6 +96,96 @@ TEST_CASE("rows that were not precomputed use a newly created reference: evaluat
                     .config = config};
   CHECK(trainer.evaluate(unseen)["eval_loss"].get<double>() ==
         Approx(live.evaluate(unseen)["eval_loss"].get<double>()).epsilon(1e-12));
+}
+
+/// A live reference that counts the sequences it is asked about.
+struct Counted {
+  Model model;
+  std::shared_ptr<std::int64_t> asked = std::make_shared<std::int64_t>(0);
+
+  static constexpr bool is_frozen() { return true; }
+  kto::ReferenceLogps log_probs(const Model& policy, const kto::Batch& batch) const {
+    *asked += batch.rows.num_rows + (batch.kl_rows ? batch.kl_rows->num_rows : 0);
+    return kto::LiveReference<Model>{model}.log_probs(policy, batch);
+  }
+};
+
+struct Reusing {
+  Tensor weights;
+  kto::Json log;
+  std::int64_t asked = 0;   ///< sequences, by the reference
+  bool holds_model = true;  ///< at the end
+  double unseen_loss = 0;   ///< of rows that were no part of the run
+};
+
+/// A run of 22 rows, evaluated on 10 others, with or without reuse of the reference's log-probs.
+template <class Loss>
+Reusing reusing(const Loss& loss, const kto::TrainConfig& config, bool reuses, bool streams = false) {
+  const auto rows = toy::rows(22), held_out = toy::rows(10), unseen = toy::rows(9);
+  const Model model = double_model();
+  const Counted counted{frozen_copy(model)};
+  auto reference = kto::reused<Counted>(counted, [counted] { return counted; });
+  reference.reuses = reuses;
+  kto::Trainer trainer{
+      .model = model, .collator = kto::PaddedCollator{}, .loss = loss, .reference = reference, .config = config};
+  const kto::RowStream stream([&rows] {
+    return [&rows, done = false]() mutable { return std::exchange(done, true) ? std::vector<kto::Example>() : rows; };
+  });
+  const auto state = streams ? trainer.train(stream, held_out) : trainer.train(rows, held_out);
+  Reusing out{
+      .weights = model.parameters[0].second.detach().clone(), .log = state.log_history, .asked = *counted.asked};
+  for (auto& entry : out.log)
+    for (const char* name : {"runtime", "samples_per_second", "steps_per_second"})
+      for (const char* prefix : {"train_", "eval_"}) entry.erase(std::string(prefix) + name);
+  out.holds_model = reference.held->has_value();
+  out.unseen_loss = trainer.evaluate(unseen)["eval_loss"].template get<double>();
+  return out;
+}
+
+TEST_CASE("a frozen reference is asked once about rows, pairs and evaluations, with the numbers of asking each time") {
+  kto::TrainConfig config{.per_device_train_batch_size = 4,
+                          .per_device_eval_batch_size = 3,
+                          .gradient_accumulation_steps = 2,
+                          .learning_rate = 0.05,
+                          .logging_steps = 1,
+                          .eval_strategy = kto::IntervalStrategy::epoch};
+  for (const auto scope : {kto::KlScope::micro_batch, kto::KlScope::window}) {
+    config.kl_scope = scope;
+    const Reusing without = reusing(kto::Kto{}, config, false), with = reusing(kto::Kto{}, config, true);
+    CHECK(at::equal(without.weights, with.weights));
+    CHECK(without.log == with.log);
+    CHECK((without.asked == 3 * (44 + 20) && with.asked == 44 + 20));
+    CHECK((without.holds_model && !with.holds_model));
+    CHECK(without.unseen_loss == with.unseen_loss);  // it is made again
+  }
+  config.kl_scope = kto::KlScope::micro_batch;
+  config.train_sampling_strategy = kto::SamplingStrategy::random;
+  const Reusing without = reusing(kto::Kto{}, config, false), with = reusing(kto::Kto{}, config, true);
+  CHECK((without.weights - with.weights).abs().max().item<double>() < 1e-12);
+  CHECK((with.asked == 44 + 2 * 22 + 20 && with.holds_model));  // pairs have new partners
+  const Reusing alone = reusing(kto::ApoZeroUnpaired{}, config, true);
+  CHECK((alone.asked == 22 + 10 && !alone.holds_model));
+  config.train_sampling_strategy = kto::SamplingStrategy::sequential;
+  config.max_steps = 9;
+  const Reusing streamed = reusing(kto::Kto{}, config, true, /*streams=*/true);
+  CHECK(streamed.log == reusing(kto::Kto{}, config, false, /*streams=*/true).log);
+  CHECK(streamed.holds_model);
+}
+
+TEST_CASE("a resumed run reuses the log-probs of its checkpoint, to the last bit") {
+  const kto_test::TemporaryFolder folder;
+  kto::TrainConfig config{.output_dir = (folder.path() / "whole").string(),
+                          .per_device_train_batch_size = 4,
+                          .train_sampling_strategy = kto::SamplingStrategy::random,
+                          .learning_rate = 0.05,
+                          .save_strategy = kto::SaveStrategy::steps,
+                          .save_steps = 8};
+  const Reusing whole = reusing(kto::Kto{}, config, true);
+  config.resume_from_checkpoint = config.output_dir + "/checkpoint-8";
+  config.output_dir += "_on";
+  const Reusing resumed = reusing(kto::Kto{}, config, true);
+  CHECK(at::equal(whole.weights, resumed.weights));
+  CHECK(resumed.asked == (22 - 8) + 22);  // pairs with new partners alone
 }
 
 TEST_CASE("TR-DPO: every few updates the reference moves by its share; alpha 1 makes it the policy") {

@@ -21,6 +21,7 @@
 #include "kto/optim/adamw.hpp"
 #include "kto/optim/schedule.hpp"
 #include "kto/reference/precomputed.hpp"
+#include "kto/reference/reused.hpp"
 #include "kto/reference/synced.hpp"
 
 namespace {
@@ -166,6 +167,11 @@ static_assert(kto::IdentifiesItself<Table> && !kto::IdentifiesItself<Live>);
 static_assert(kto::FixesKlPairs<Table> && !kto::FixesKlPairs<Live>);
 static_assert(kto::FollowsPolicy<kto::EmaReference<kto::Decoder>, kto::Decoder> &&
               !kto::FollowsPolicy<Live, kto::Decoder>);
+static_assert(kto::SaysFrozen<Live> && !kto::SaysFrozen<kto::EmaReference<kto::Decoder>> && !kto::SaysFrozen<Table>);
+using Reused = kto::ReusedReference<Live>;
+static_assert(kto::ReferencePolicy<Reused, kto::Decoder> && kto::KeepsLogps<Reused> && !kto::KeepsLogps<Live>);
+static_assert(kto::SaysStartsAsPolicy<Reused> && kto::ReferenceHasState<Reused, kto::Decoder> &&
+              !kto::FixesKlPairs<Reused>);
 struct Derived : Live {};
 static_assert(kto::ListsModels<Live> && kto::ListsModels<Derived> && kto::ShowsModels<Derived>);
 static_assert(!kto::ListsModels<Table> && kto::ShowsModels<Table> && !kto::NamesVisitModels<Table>);

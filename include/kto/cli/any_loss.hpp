@@ -9,6 +9,8 @@
 
 #include "kto/loss/concept.hpp"
 #include "kto/model/decoder.hpp"
+#include "kto/nn/cast_each_time.hpp"
+#include "kto/reference/reused.hpp"
 #include "kto/reference/synced.hpp"
 
 namespace kto::cli {
@@ -78,8 +80,15 @@ struct HeldReference {
   std::int64_t every = 1;
 
   ReferenceLogps log_probs(const Decoder& policy, const Batch& batch) const {
-    return LiveReference<Decoder>{model}.log_probs(policy, batch);
+    const LiveReference<Decoder> live{model};
+    if (!model.mapped) return live.log_probs(policy, batch);
+    model.mapped->check_unchanged();
+    const CastEachTime each_time;
+    ReferenceLogps out = live.log_probs(policy, batch);
+    model.mapped->release_pages();
+    return out;
   }
+  bool is_frozen() const { return share == 0; }
   void follow(const Decoder& policy, std::int64_t step) {
     if (share > 0) moving().follow(policy, step);
   }

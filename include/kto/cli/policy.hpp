@@ -11,6 +11,7 @@
 
 #include "kto/cli/arguments.hpp"
 #include "kto/kto.hpp"
+#include "kto/model/held_as_stored.hpp"
 
 namespace kto::cli {
 
@@ -148,10 +149,15 @@ struct ReferenceLoader {
   bool has(const fs::path& bare) const {
     return is_same_folder(bare, base_folder) && at::equal(smallest_parameter(base), untrained);
   }
-  /// `is_held`: past the first update; else it may be the untrained base itself.
-  Decoder operator()(const ReferenceFolders& folders, bool is_held) const {
+  /// `is_held`: past the first update; else it may be the untrained base itself. `is_fixed`: it will not move, so that
+  /// its weights may stay in their files; not where it has to write replies token by token, and widen all for each.
+  Decoder operator()(const ReferenceFolders& folders, bool is_held, bool is_fixed = false) const {
     const auto& [bare, adapter] = folders;
-    Decoder model = !has(bare) ? freeze(load_model(args, bare)) : is_held || adapter ? frozen_copy(base) : base;
+    const bool is_base = has(bare);
+    Decoder model = is_base ? base : freeze(load_model(args, bare));
+    if (is_fixed && (is_held || !is_base) && !adapter && !args.script.ref_dtype && !args.script.generate_during_eval)
+      model = held_as_stored(std::move(model), bare);
+    if (is_base && (is_held || adapter)) model = frozen_copy(model);
     check(model.spec.vocab_size == base.spec.vocab_size, bare.string(), ": has a vocabulary of ", model.spec.vocab_size,
           " tokens, and the policy one of ", base.spec.vocab_size, "; a reference must read the same tokens");
     const auto start = [](const ModelSpec& spec) {
@@ -213,11 +219,11 @@ inline Policy load_policy(const Arguments& args) {
     out.copy_reference = out.load_reference = [reference] { return reference; };
   } else {
     out.copy_reference = [load, base_folder] {
-      return LiveReference<Decoder>{.model = to_reference_dtype(load({base_folder}, /*is_held=*/true), load.args),
+      return LiveReference<Decoder>{.model = to_reference_dtype(load({base_folder}, /*is_held=*/true, true), load.args),
                                     .starts_as_policy = !load.args.script.ref_dtype};
     };
     out.load_reference = [load, base_folder] {
-      return LiveReference<Decoder>{to_reference_dtype(load({base_folder}, /*is_held=*/false), load.args)};
+      return LiveReference<Decoder>{to_reference_dtype(load({base_folder}, /*is_held=*/false, true), load.args)};
     };
   }
   out.moving_reference = [policy = out.model] { return frozen_copy(policy); };
@@ -228,8 +234,8 @@ inline Policy load_policy(const Arguments& args) {
                                 (!adapter || is_same_folder(*named->adapter, *adapter));
   if (!named || (is_policy_itself && !(adapts && script.ref_dtype))) return out;
   const auto reference = [load, named, adapts](bool is_held) {
-    Decoder model = load(*named, is_held);
     const bool is_shared = adapts && load.has(named->bare);  // a narrower copy would be one more
+    Decoder model = load(*named, is_held, /*is_fixed=*/!is_shared);
     return LiveReference<Decoder>{is_shared && !load.args.script.ref_dtype ? model
                                                                            : to_reference_dtype(model, load.args)};
   };

@@ -109,7 +109,7 @@ inline PrecomputedReference<Decoder> precompute(const Run& run, BatchParts needs
       known = compute_together(run, out, batches, with_kl);
       if (run.world.is_first()) keep(run, folder, key, *known);
     }
-    out.fill(batches, *known);
+    out.fill(*rows, batches, *known);
   }
   return out;
 }

@@ -72,7 +72,8 @@ struct ScriptConfig {
   Optim optim = Optim::adamw_torch_fused;
   std::optional<std::string> optim_args = std::nullopt;              ///< "momentum=0.9,nesterov=true"
   std::optional<std::string> ref_model_name_or_path = std::nullopt;  ///< another model as reference
-  std::optional<ReferenceDtype> ref_dtype = std::nullopt;  ///< type the reference is held in; the policy's when absent
+  std::optional<ReferenceDtype> ref_dtype = std::nullopt;  ///< the reference is held in; its files' or the policy's
+  bool reuse_ref_log_probs = true;
   bool precompute_ref_log_probs = false;
   std::optional<std::int64_t> precompute_ref_batch_size = std::nullopt;
   std::optional<std::string> ref_logps_cache = std::nullopt;  ///< folder; the user's cache folder when absent

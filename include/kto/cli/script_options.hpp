@@ -16,6 +16,8 @@ inline void add_unused_script_options(Options<ScriptConfig>& rows) {
                      [](const C& c) { return c.collator != CollatorType::padded; });
   detail::set_unused(rows, {"precompute_ref_batch_size"}, "there is no precompute_ref_log_probs",
                      [](const C& c) { return !c.precompute_ref_log_probs; });
+  detail::set_unused(rows, {"reuse_ref_log_probs"}, "precompute_ref_log_probs asks about each row before training",
+                     [](const C& c) { return c.precompute_ref_log_probs; });
   detail::set_unused(rows, {"ref_model_mixup_alpha", "ref_model_sync_steps"}, "there is no sync_ref_model",
                      [](const C& c) { return !c.sync_ref_model; });
   detail::set_unused(rows, {"bf16_full_eval", "fp16_full_eval"},
@@ -136,7 +138,14 @@ inline const Options<ScriptConfig>& script_options() {
                     "it starts"),
              "DIR"),
         option(&C::ref_dtype, "ref_dtype", group::reference,
-               "type that a reference with weights of its own is held in; None: the policy's"),
+               "type that a reference with weights of its own is held in; None: the policy's, but weights that its "
+               "files have "
+               "in a narrower type stay there (on the CPU), and are widened at each use to the same numbers"),
+        option(
+            &C::reuse_ref_log_probs, "reuse_ref_log_probs", group::reference,
+            "ask a reference that does not move once about each row and KL pair, on its first visit, and free it when "
+            "nothing else will be asked; the same numbers where batches repeat (sequential order, evaluations), else "
+            "to rounding; not for streamed rows"),
         option(&C::precompute_ref_log_probs, "precompute_ref_log_probs", group::reference,
                "ask the reference once, before training; results are cached on disk"),
         option(&C::precompute_ref_batch_size, "precompute_ref_batch_size", group::reference,

@@ -2,6 +2,9 @@
 // Trains, or evaluates, one run with its loss.
 #pragma once
 
+#include <algorithm>
+#include <limits>
+
 #include "kto/cli/any_loss.hpp"
 #include "kto/cli/optimizer.hpp"
 #include "kto/cli/precompute.hpp"
@@ -80,20 +83,39 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   });
 }
 
+/// Whether a row's log-probs do not depend on the others of its batch, but for rounding.
+inline bool rows_stand_alone(const ModelSpec& spec) {
+  return std::ranges::all_of(spec.ropes, [](const RopeConfig& rope) {
+    return have_same_angles(rope, 1, std::numeric_limits<std::int64_t>::max());
+  });
+}
+
+/// The reference of `run` that does not move.
+inline ReusedReference<HeldReference> fixed_reference(const Run& run) {
+  const Arguments& args = run.args;
+  const auto hold = [](const LiveReference<Decoder>& live) {
+    return HeldReference{.model = live.model, .starts_as_policy = live.starts_as_policy};
+  };
+  auto out = reused(hold(run.policy.copy_reference()));
+  out.reuses = args.script.reuse_ref_log_probs;
+  out.reuses_training_rows =
+      args.train.train_sampling_strategy == SamplingStrategy::sequential || rows_stand_alone((*out.held)->model.spec);
+  if (!args.script.generate_during_eval)  // which has the reference write
+    out.make_again = [hold, load = run.policy.load_reference] { return hold(load()); };
+  return out;
+}
+
 /// The same with the reference that the arguments ask for.
 template <class Loss>
 void train(const Run& run, const Loss& loss) {
   const ScriptConfig& script = run.args.script;
   if (script.precompute_ref_log_probs) return train(run, loss, precompute(run, Loss::needs));
-  if (!script.sync_ref_model && !script.ref_model_ema_decay) {
-    const LiveReference<Decoder> live = run.policy.copy_reference();
-    return train(run, loss, HeldReference{.model = live.model, .starts_as_policy = live.starts_as_policy});
-  }
+  if (!script.sync_ref_model && !script.ref_model_ema_decay) return train(run, loss, fixed_reference(run));
   HeldReference reference{.model = run.policy.moving_reference()};
   (void)followed_parameters(reference.model, run.policy.model);  // throws now and not at the first move
   reference.share = script.sync_ref_model ? script.ref_model_mixup_alpha : 1 - *script.ref_model_ema_decay;
   if (script.sync_ref_model) reference.every = script.ref_model_sync_steps;
-  train(run, loss, reference);
+  train(run, loss, reused(std::move(reference)));
 }
 
 }  // namespace kto::cli

@@ -18,7 +18,7 @@
 namespace kto::detail {
 
 /// Allocates from one reserved range of addresses: best fit, lowest address first among equals; freed neighbours are
-/// joined. A page becomes memory when it is first written, and stays.
+/// joined. A page becomes memory when it is first written, and stays until release_free().
 class BlockRange {
  public:
   static constexpr std::size_t page = 4096;
@@ -66,6 +66,11 @@ class BlockRange {
     insert_free(block, size);
   }
 
+  /// Gives the memory of all free blocks back to the system; their addresses stay reserved.
+  void release_free() {
+    for (const auto& [block, size] : free_) ::madvise(block, size, MADV_DONTNEED);
+  }
+
  private:
   using FreeBlocks = std::map<char*, std::size_t>;
 
@@ -109,6 +114,12 @@ class ArenaAllocator final : public c10::Allocator {
   }
   c10::DeleterFnPtr raw_deleter() const override { return &free_any; }
   void copy_data(void* to, const void* from, std::size_t count) const override { default_copy_data(to, from, count); }
+
+  /// Gives memory that no tensor holds back to the system.
+  void release_free() {
+    const std::lock_guard lock(mutex_);
+    range_.release_free();
+  }
 
   /// The process-wide instance. Never destroyed: tensors may outlive everything else.
   static ArenaAllocator& instance() {

@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 
+#include "kto/core/arena.hpp"
 #include "kto/core/torch.hpp"
 
 namespace kto {
@@ -54,6 +55,9 @@ inline void reset_device_memory_peak(at::Device device) {
 /// Returns unused memory that is cached for `device` to the system.
 inline void release_cached_memory(at::Device device) {
   if (!device.is_cpu()) return at::getDeviceAllocator(device.type())->emptyCache();
+#if defined(__linux__)
+  if (auto* arena = dynamic_cast<detail::ArenaAllocator*>(c10::GetCPUAllocator())) arena->release_free();
+#endif
 #if defined(__GLIBC__)
   ::malloc_trim(0);
 #endif

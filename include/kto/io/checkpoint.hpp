@@ -51,6 +51,25 @@ class Checkpoint {
     check(found != place_.end(), files_.front().path(), ": has no tensor \"", name, '"');
     return files_[found->second].tensor(name);
   }
+  /// The same as a view of the mapped file, which must not be written to; see MappedFile.
+  Tensor mapped(const std::string& name) const {
+    const auto found = place_.find(name);
+    check(found != place_.end(), files_.front().path(), ": has no tensor \"", name, '"');
+    maps_.resize(files_.size());
+    auto& whole = maps_[found->second];
+    if (!whole) whole = std::make_shared<const MappedFile>(files_[found->second].path());
+    return files_[found->second].view(name, whole);
+  }
+  /// Throws Error if a file that is mapped was written to since.
+  void check_unchanged() const {
+    for (const auto& whole : maps_)
+      if (whole) whole->check_unchanged();
+  }
+  /// Leaves what is mapped to the system's cache until it is read again.
+  void release_pages() const {
+    for (const auto& whole : maps_)
+      if (whole) whole->release_pages();
+  }
 
  private:
   void add(const fs::path& path) {
@@ -97,6 +116,7 @@ class Checkpoint {
   std::vector<SafetensorsFile> files_;
   std::vector<std::string> names_;
   std::unordered_map<std::string, std::size_t> place_;
+  mutable std::vector<std::shared_ptr<const MappedFile>> maps_;  ///< of files_, where mapped() was asked
 };
 
 namespace detail {

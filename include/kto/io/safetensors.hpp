@@ -21,6 +21,7 @@
 #include "kto/core/torch.hpp"
 #include "kto/io/atomic_file.hpp"
 #include "kto/io/json.hpp"
+#include "kto/io/mapped_file.hpp"
 
 namespace kto {
 
@@ -106,6 +107,16 @@ class SafetensorsFile {
     Tensor out = at::empty(shape, dtype);
     file_->read_at(data_begin_ + begin, static_cast<char*>(out.mutable_data_ptr()), end - begin);
     return out;
+  }
+  /// The same without reading it: a view of `whole`, this file mapped, which must not be written to.
+  Tensor view(const std::string& name, const std::shared_ptr<const MappedFile>& whole) const {
+    const auto found = infos_.find(name);
+    check(found != infos_.end(), path_, ": has no tensor \"", name, '"');
+    const auto& [dtype, shape, begin, end] = found->second;
+    check(data_begin_ + end <= whole->bytes().size(), path_, ": became shorter while it was read");
+    const char* data = whole->bytes().data() + data_begin_ + begin;
+    if (reinterpret_cast<std::uintptr_t>(data) % c10::elementSize(dtype) != 0) return tensor(name);
+    return at::from_blob(const_cast<char*>(data), shape, [whole](void*) {}, at::TensorOptions(dtype));
   }
 
  private:

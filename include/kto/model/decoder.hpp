@@ -40,6 +40,8 @@ struct Decoder {
 
   /// The files that it was loaded from, if they hold more: those of a multimodal model. The rest is saved with it.
   std::shared_ptr<const Checkpoint> origin = nullptr;
+  /// The files that some of its weights are mapped from (held_as_stored.hpp).
+  std::shared_ptr<const Checkpoint> mapped = nullptr;
 
   /// The type of matrix products and attention: float32, float64, bfloat16 or float16. The last two work like torch's
   /// autocast: parameters keep their type (float32 masters) and are cast for each product; the residual stream, norms,

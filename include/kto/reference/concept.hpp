@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "kto/core/fields.hpp"
 #include "kto/core/member_names.hpp"
@@ -50,6 +51,25 @@ concept ReferenceHasState =
 /// order.
 template <class Reference>
 concept FixesKlPairs = requires { requires Reference::fixes_kl_pairs; };
+
+/// Optional: `bool is_frozen() const` says that the log-probs of a row are the same at any time, so that they may be kept
+/// (kto/reference/reused.hpp).
+template <class Reference>
+concept SaysFrozen = requires(const Reference& reference) {
+  { reference.is_frozen() } -> std::same_as<bool>;
+};
+
+/// Optional: a reference that keeps the log-probs of rows. `begin_run(rows, sets)` names the rows of a run (none for a
+/// stream) and of its evaluation sets; they stay where they are. When `is_done_with(batches, with_kl)` holds for all
+/// micro-batches to come, the trainer calls `let_go()`.
+template <class Reference>
+concept KeepsLogps =
+    requires(Reference& reference, std::span<const Example> rows, const std::vector<std::span<const Example>>& sets,
+             std::span<const std::vector<Pick>> batches, bool with_kl) {
+      reference.begin_run(rows, sets);
+      { reference.is_done_with(batches, with_kl) } -> std::same_as<bool>;
+      reference.let_go();
+    };
 
 /// Optional: `bool starts_as_policy` says that the reference was made from the untrained policy. The trainer then
 /// checks that the first rows have the same log-probs under both.

@@ -20,6 +20,7 @@ struct LiveReference {
     const BatchScores scores = score_batch(model, batch, /*with_kl=*/true);
     return {.logp_B = scores.rows.logp_B, .kl_logp_B = scores.kl_logp_B};
   }
+  static constexpr bool is_frozen() { return true; }
   template <class Visit>
   void visit_models(const Visit& visit) const {
     visit(model);

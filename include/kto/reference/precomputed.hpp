@@ -10,7 +10,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -18,14 +17,9 @@
 #include "kto/core/interrupt.hpp"
 #include "kto/io/content_hash.hpp"
 #include "kto/reference/live.hpp"
+#include "kto/reference/logp_table.hpp"
 
 namespace kto {
-
-/// Log-probs of one row under the reference, in nats.
-struct RowLogps {
-  double logp = 0;
-  double kl_logp = 0;  ///< of its prompt with its partner's completion; 0 if the loss needs none
-};
 
 template <ModelPolicy Model>
 struct PrecomputedReference {
@@ -33,8 +27,7 @@ struct PrecomputedReference {
 
   /// Creates the reference, for rows without an entry; it is freed after the call that needed it.
   std::function<LiveReference<Model>()> make_reference;
-  std::shared_ptr<std::unordered_map<const Example*, RowLogps>> table =
-      std::make_shared<std::unordered_map<const Example*, RowLogps>>();
+  std::shared_ptr<LogpTable> table = std::make_shared<LogpTable>();
 
   /// The log-probs of `batches` of picks, in order. Calls `progress(done, total)` after each batch. Throws Interrupted
   /// between batches.
@@ -57,36 +50,33 @@ struct PrecomputedReference {
     return out;
   }
 
-  /// Adds the log-probs of `batches` from compute(). The rows must not move in memory.
-  void fill(std::span<const std::vector<Pick>> batches, std::span<const RowLogps> logps) const {
+  /// Adds the log-probs of `batches` of `rows` from compute(). The rows must not move in memory.
+  void fill(std::span<const Example> rows, std::span<const std::vector<Pick>> batches,
+            std::span<const RowLogps> logps) const {
+    table->add(rows);
     std::size_t at = 0;
     for (const auto& batch : batches)
-      for (const Pick& pick : batch) (*table)[pick.example] = logps[at++];
+      for (const Pick& pick : batch) {
+        const RowLogps& of = logps[at++];
+        table->put(pick, of.logp, of.kl_logp);
+      }
   }
 
   /// A hash of the log-probs of `rows` that are in the table.
   std::string identity(std::span<const Example> rows) const {
     ContentHash hash;
     for (const Example& row : rows)
-      if (const auto found = table->find(&row); found != table->end()) {
-        const std::array logps{found->second.logp, found->second.kl_logp};
+      if (const auto found = table->find(row)) {
+        const std::array logps{found->logp, found->kl_logp};
         hash.add(std::span<const double>(logps));
       }
     return hash.hex();
   }
 
   ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {
-    std::vector<double> logp, kl_logp;
-    for (const Pick& pick : batch.picks) {
-      const auto found = table->find(pick.example);
-      if (found == table->end()) return make_reference().log_probs(policy, batch);
-      logp.push_back(found->second.logp);
-      kl_logp.push_back(found->second.kl_logp);
-    }
-    const auto tensor = [&](const std::vector<double>& values) {
-      return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(batch.sign_B.device());
-    };
-    return {.logp_B = tensor(logp), .kl_logp_B = batch.kl_rows ? tensor(kl_logp) : Tensor()};
+    ReferenceLogps logps = table->find(batch);
+    const bool is_whole = logps.logp_B.defined() && (!batch.kl_rows || logps.kl_logp_B.defined());
+    return is_whole ? logps : make_reference().log_probs(policy, batch);
   }
 };
 

@@ -19,6 +19,7 @@
 #include "kto/train/finite.hpp"
 #include "kto/train/flos.hpp"
 #include "kto/train/journal.hpp"
+#include "kto/train/kept_logps.hpp"
 #include "kto/train/options/options.hpp"
 #include "kto/train/run_setup.hpp"
 #include "kto/train/window_update.hpp"
@@ -114,6 +115,7 @@ struct Trainer {
             RunLog(config.logging_nan_inf_filter)};
     const RunSetup setup(config, device_of(model), world);
     set_noise(model, config);
+    name_rows(reference, rows, eval_sets);
     check_policies(model, reference, config);
     TrainerState& state = run.state;
     Journal journal(
@@ -143,6 +145,7 @@ struct Trainer {
     try {
       for (; state.evaluation_due || run.should_go_on(); run.position = {run.position.epoch + 1, 0}) {
         together(world, [&] { feed.begin(run.position); });
+        let_go_if_done<Loss>(reference, feed, run.position.epoch, plan, config, eval_sets, device_of(model));
         if (state.evaluation_due) end_step();
         while (run.should_go_on() && feed.has_next()) {
           journal.check_interrupt();

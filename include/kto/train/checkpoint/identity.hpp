@@ -56,11 +56,30 @@ std::string reference_description(const Reference& reference) {
   return out;
 }
 
+/// Weights that are mapped from files count as they are computed with, so that a run may go on with or without that.
+template <HasParameters Model>
+std::string held_weights_hash(const Model& model) {
+  if constexpr (requires {
+                  model.mapped;
+                  model.compute;
+                })
+    if (model.mapped) {
+      ContentHash hash;
+      for (const auto& [name, tensor] : model.named_parameters()) {
+        check_interrupt();
+        const bool is_narrow = c10::elementSize(tensor.scalar_type()) < c10::elementSize(model.compute);
+        hash.add(is_narrow ? tensor.to(model.compute) : tensor);
+      }
+      return hash.hex();
+    }
+  return weights_hash(model);
+}
+
 /// A hash of the weights of all models in the reference and of its own identity; empty if it has neither.
 template <class Reference>
 std::string reference_hash(const Reference& reference, std::span<const Example> rows) {
   std::string out;
-  visit_models(reference, [&](const auto& model) { out += weights_hash(model); });
+  visit_models(reference, [&](const auto& model) { out += held_weights_hash(model); });
   if constexpr (IdentifiesItself<Reference>) out += reference.identity(rows);
   return out;
 }

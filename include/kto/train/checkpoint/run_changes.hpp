@@ -88,6 +88,7 @@ inline constexpr std::array other_options{"logging_strategy",
                                           "early_stopping_threshold",
                                           "full_determinism",
                                           "gradient_checkpointing",
+                                          "reuse_ref_log_probs",
                                           "device",
                                           "matmul"};
 

@@ -84,6 +84,8 @@ struct Feed {
   virtual std::int64_t num_batches() const = 0;
   /// The number of rows (or pairs) of each micro-batch of `epoch`; for a stream, of one.
   virtual std::vector<std::size_t> batch_sizes(std::int64_t epoch) const = 0;
+  /// The picks of the micro-batches of `epoch`; none for a stream, which is not known ahead.
+  virtual std::optional<std::vector<Picks>> picks(std::int64_t) const { return std::nullopt; }
 };
 
 template <class Collator>
@@ -113,9 +115,7 @@ class MemoryFeed final : public Feed {
     at_ = std::min(static_cast<std::size_t>(position.batch), picks.size());
     sizes_.clear();
     for (const Picks& batch : picks) sizes_.push_back(batch.size());
-    own_picks_.clear();
-    for (std::size_t i = at_; i < picks.size(); ++i)
-      if (share.is_own(i - at_)) own_picks_.push_back(std::move(picks[i]));
+    own_picks_ = own_picks(std::move(picks), at_);
     source_.emplace(collator_, own_picks_, with_kl_, config_.dataloader_num_workers,
                     config_.dataloader_prefetch_factor.value_or(2));
   }
@@ -133,8 +133,18 @@ class MemoryFeed final : public Feed {
   std::vector<std::size_t> batch_sizes(std::int64_t epoch) const override {
     return epoch_layout(rows_, config_, epoch, rules()).sizes;
   }
+  std::optional<std::vector<Picks>> picks(std::int64_t epoch) const override {
+    return own_picks(train_picks(rows_, config_, epoch, rules()), 0);
+  }
 
  private:
+  /// This rank's, of a pass that begins with micro-batch `first`.
+  std::vector<Picks> own_picks(std::vector<Picks> picks, std::size_t first) const {
+    std::vector<Picks> out;
+    for (std::size_t i = first; i < picks.size(); ++i)
+      if (share.is_own(i - first)) out.push_back(std::move(picks[i]));
+    return out;
+  }
   PickRules rules() const {
     PickRules out = rules_;
     out.step_size = share.step_size;
