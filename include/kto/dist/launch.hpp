@@ -227,7 +227,7 @@ inline bool is_launched() { return detail::variable(detail::launched_by).has_val
 /// on stderr begin with their rank; `on_kill`(text) is to print which one a signal ended. In a copy, or when `count` is
 /// 1, returns nothing at once. Throws UsageError when the program is a rank of another launcher's job.
 template <class OnKill>
-std::optional<int> launch(int count, char* const* argv, const OnKill& on_kill) {
+std::optional<int> launch(int count, [[maybe_unused]] char* const* argv, [[maybe_unused]] const OnKill& on_kill) {
   using namespace detail;
   if (const auto parent = number_variable(launched_by)) {
     ::prctl(PR_SET_PDEATHSIG, SIGTERM);

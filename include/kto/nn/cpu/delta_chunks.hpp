@@ -66,7 +66,8 @@ void solve_chunk(const float* system_CC, std::int64_t count, std::int64_t e, boo
     const std::int64_t begin = (transposed ? blocks - 1 - n : n) * step, end = std::min(begin + step, count);
     float* x = x_Ce + begin * e;
     if (transposed && end < count)
-      Products::product({end - begin, e, count - end, system_CC + end * B + begin, 1, B, {x_Ce + end * e, e}, {x, e}, true});
+      Products::product(
+          {end - begin, e, count - end, system_CC + end * B + begin, 1, B, {x_Ce + end * e, e}, {x, e}, true});
     if (!transposed && begin > 0)
       Products::product({end - begin, e, begin, system_CC + begin * B, B, 1, {x_Ce, e}, {x, e}, true});
     const auto subtract = [&](std::int64_t i, std::int64_t j, float factor) {
@@ -96,7 +97,8 @@ void prepare_chunk(const DeltaChunk& in, const DeltaScratch& at) {
   }
   transpose_block(in.k, n, d, at.k_dC);
   Products::product({n, B, d, in.k.data, in.k.stride, 1, {at.k_dC, B}, {at.kk_CC, B}, false});
-  if (in.q.data != nullptr) Products::product({n, B, d, in.q.data, in.q.stride, 1, {at.k_dC, B}, {at.mix_CC, B}, false});
+  if (in.q.data != nullptr)
+    Products::product({n, B, d, in.q.data, in.q.stride, 1, {at.k_dC, B}, {at.mix_CC, B}, false});
   for (std::int64_t i = 0; i < n; ++i) {
     float *decay = at.decay_CC + i * B, *kk = at.kk_CC + i * B, *mix = at.mix_CC + i * B,
           *system = at.system_CC + i * B;
