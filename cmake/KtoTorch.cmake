@@ -84,5 +84,6 @@ if(NOT TARGET kto::torch)
   add_library(kto::torch INTERFACE IMPORTED)
   set_property(TARGET kto::torch PROPERTY INTERFACE_LINK_LIBRARIES ${TORCH_LIBRARIES})
   # c10d's headers include gloo's, which LibTorch's packages leave out. Other copies of gloo do not fit its libraries.
+  set_property(TARGET kto::torch PROPERTY INTERFACE_INCLUDE_DIRECTORIES ${CMAKE_CURRENT_LIST_DIR}/gloo)
   set_property(TARGET kto::torch PROPERTY INTERFACE_SYSTEM_INCLUDE_DIRECTORIES ${TORCH_INCLUDE_DIRS} ${CMAKE_CURRENT_LIST_DIR}/gloo)
 endif()
