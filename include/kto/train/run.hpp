@@ -91,7 +91,7 @@ struct Generators {
 
   void visit(StateWriter& archive, const char* name, at::Device of) {
     const Tensor state = [&] {
-      const at::Generator generator = at::globalContext().defaultGenerator(of);
+      at::Generator generator = at::globalContext().defaultGenerator(of);
       const std::lock_guard guard(generator.mutex());
       return generator.get_state();
     }();
