@@ -75,7 +75,7 @@ class ThreadGroup final : public Group {
   Pending broadcast(const Tensor& tensor, int root) override {
     return meet(tensor, [&](const std::vector<Tensor>& all) { return all[static_cast<std::size_t>(root)].clone(); }, tensor);
   }
-  void fail(const std::string&, bool) noexcept { meeting_->leave(); }
+  void fail(const std::string&, bool) noexcept override { meeting_->leave(); }
 
  private:
   template <class Combine>

@@ -43,22 +43,20 @@ double distance(const Seen& a, const Seen& b) {
   return out;
 }
 
-/// The largest difference of two logs in entries that do not measure time. `ignored`: beside those, by name.
-double log_distance(const kto::Json& a, const kto::Json& b, const std::vector<std::string>& ignored = {}) {
-  double out = 0;
+/// The entries of two logs that are no means over micro-steps are equal.
+void check_logs(const kto::Json& a, const kto::Json& b) {
   REQUIRE(a.size() == b.size());
   for (std::size_t i = 0; i < a.size(); ++i)
     for (const auto& [key, value] : a[i].items()) {
-      if (key.find("runtime") != std::string::npos || key.find("per_second") != std::string::npos || !value.is_number() ||
-          std::ranges::find(ignored, key) != ignored.end())
+      const bool is_sum = key.ends_with("_sum") || key.find("count/") != std::string::npos;
+      if (!is_sum && key != "loss" && key != "eval_loss" && key != "grad_norm" && key != "learning_rate" && key != "kl" &&
+          !key.ends_with("num_tokens") && key != "total_flos" && key != "train_loss" && key != "step")
         continue;
       INFO(i << ' ' << key << ' ' << value << ' ' << b[i].value(key, kto::Json()));
       REQUIRE(b[i].contains(key));
       const double want = value.get<double>(), gap = std::abs(b[i][key].get<double>() - want);
       CHECK(gap <= 1e-6 * (1 + std::abs(want)));
-      out = std::max(out, gap);
     }
-  return out;
 }
 
 template <class Loss = kto::Kto>
@@ -120,11 +118,248 @@ TEST_CASE("kl_scope window: W ranks are one process with W times the accumulatio
       one.gradient_accumulation_steps *= size;
       const Seen ranks = train_on(size, config, num_rows), alone = train(one, {}, num_rows);
       CHECK(distance(ranks, alone) < 1e-12);
-      const bool even = num_rows == 48;
-      log_distance(alone.state.log_history, ranks.state.log_history,
-                   even ? std::vector<std::string>{} : std::vector<std::string>{"epoch"});
+      check_logs(alone.state.log_history, ranks.state.log_history);
       CHECK(ranks.state.num_tokens == alone.state.num_tokens);
       CHECK(distance(train_on(size, config, num_rows, kto::Kto{}, at::kFloat),
                      train(one, {}, num_rows, kto::Kto{}, at::kFloat)) < 1e-6);
     }
+}
+
+TEST_CASE("a loss without a baseline: W ranks with b rows each are one process with W * b rows") {
+  for (const int size : {2, 4})
+    for (const int num_rows : {48, 31}) {
+      kto::TrainConfig config = settings(), one = config;
+      config.kl_scope = one.kl_scope = KlScope::micro_batch;
+      one.per_device_train_batch_size *= size;
+      const Seen ranks = train_on(size, config, num_rows, kto::ApoZeroUnpaired{});
+      const Seen alone = train(one, {}, num_rows, kto::ApoZeroUnpaired{});
+      CHECK(distance(ranks, alone) < 1e-12);
+      for (std::size_t i = 0; i < ranks.state.log_history.size(); ++i)  // here micro-steps are the same, and so all means
+        for (const auto& [key, value] : alone.state.log_history[i].items()) {
+          if (key.find("runtime") != std::string::npos || key.find("per_second") != std::string::npos) continue;
+          INFO(i << ' ' << key);
+          CHECK(ranks.state.log_history[i].at(key).get<double>() == Approx(value.get<double>()).margin(1e-9));
+        }
+    }
+}
+
+TEST_CASE("a loss that observes rows sees those of all ranks") {
+  kto::TrainConfig config = settings(), one = config;
+  config.kl_scope = one.kl_scope = KlScope::micro_batch;
+  one.per_device_train_batch_size *= 2;
+  CHECK(distance(train_on(2, config, 31, kto::BcoUnpaired{}), train(one, {}, 31, kto::BcoUnpaired{})) < 1e-12);
+}
+
+TEST_CASE("ranks share the rows of an evaluation, each once, and hooks see all of them in order") {
+  kto::TrainConfig config = settings(), one = config;
+  config.eval_strategy = one.eval_strategy = kto::IntervalStrategy::epoch;
+  one.per_device_eval_batch_size *= 4;
+  one.gradient_accumulation_steps *= 4;
+  const kto::EvaluationHooks hooks{.compute_metrics = [](const kto::EvalPrediction& seen) {
+    const Tensor place = at::arange(1, seen.reward_B.numel() + 1, at::TensorOptions(at::kDouble));
+    return kto::Json{{"mine", (seen.reward_B * place).sum().item<double>()},
+                     {"rows", (seen.row_C.to(at::kDouble) * at::arange(seen.row_C.numel(), at::kDouble)).sum().item<double>()}};
+  }};
+  for (const int num_eval_rows : {16, 13, 3}) {
+    const Seen ranks = train_on(4, config, 24, kto::ApoZeroUnpaired{}, at::kDouble, hooks, num_eval_rows);
+    const Seen alone = train(one, {}, 24, kto::ApoZeroUnpaired{}, at::kDouble, hooks, num_eval_rows);
+    for (const char* name : {"eval_loss", "eval_mine", "eval_rows", "eval_rewards/margins", "eval_entropy"}) {
+      INFO(num_eval_rows << " rows, " << name);
+      CHECK(ranks.evaluation.at(name).get<double>() == Approx(alone.evaluation.at(name).get<double>()).margin(1e-12));
+    }
+    check_logs(alone.state.log_history, ranks.state.log_history);
+  }
+}
+
+TEST_CASE("a checkpoint resumes on any number of ranks: the same to the bit on as many, within rounding on others") {
+  for (const KlScope scope : {KlScope::micro_batch, KlScope::window}) {
+    const kto_test::TemporaryFolder folder;
+    const auto config_in = [&](const std::string& name, std::int64_t steps) {
+      kto::TrainConfig config = settings();
+      config.kl_scope = scope;
+      config.output_dir = (folder.path() / name).string();
+      config.gradient_accumulation_steps = steps;
+      config.logging_steps = 3;
+      config.save_strategy = kto::SaveStrategy::steps;
+      config.save_steps = 2;
+      return config;
+    };
+    const Seen whole = train_on(2, config_in("whole", 4), 55);  // 5 updates in two epochs of 19 micro-batches
+    const auto going_on = [&](const std::string& name, std::int64_t steps, const std::string& from, std::int64_t step) {
+      kto::TrainConfig config = config_in(name, steps);
+      config.resume_from_checkpoint = (folder.path() / from / kto::concat("checkpoint-", step)).string();
+      return config;
+    };
+    for (const std::int64_t step : {2, 4}) {
+      const Seen same = train_on(2, going_on(kto::concat("same", step), 4, "whole", step), 55);
+      CHECK(distance(whole, same) == 0);
+      check_logs(whole.state.log_history, same.state.log_history);
+    }
+    const Seen alone = train(going_on("alone", 8, "whole", 2), {}, 55);
+    CHECK(distance(whole, alone) < 1e-12);
+    check_logs(whole.state.log_history, alone.state.log_history);
+    const Seen four = train_on(4, going_on("four", 2, "alone", 4), 55);  // and from there on others again
+    CHECK(distance(whole, four) < 1e-12);
+    check_logs(whole.state.log_history, four.state.log_history);
+    CHECK(whole.state.epoch == four.state.epoch);
+    CHECK_THROWS_WITH(train(going_on("wrong", 4, "whole", 2), {}, 55),
+                      KTO_CONTAINS("those of 2 with 4: set it to 8"));
+  }
+}
+
+namespace {
+
+/// Calls `before` before each batch.
+struct Watched {
+  static constexpr kto::BatchParts provides = kto::PaddedCollator::provides;
+  std::function<void()> before;
+  kto::Batch operator()(std::span<const kto::Pick> picks, bool with_kl) const {
+    before();
+    return kto::PaddedCollator{}(picks, with_kl);
+  }
+};
+
+/// Calls `before` before each loss; the loss of a row of more than 3 tokens is not finite.
+struct Fragile {
+  static constexpr kto::BatchParts needs{.kl_pairs = true};
+  std::function<void()> before = [] {};
+  kto::LossTerms<Tensor> operator()(const kto::LossInput<Tensor>& in) const {
+    before();
+    const Tensor reward_B = in.policy_logp_B - in.reference_logp_B - in.baseline;
+    return {.loss_B = -in.sign_B * reward_B / in.length_B.lt(3.5).to(at::kDouble) - 1, .reward_B = reward_B};
+  }
+};
+
+std::vector<std::string> messages(const std::vector<std::exception_ptr>& thrown) {
+  std::vector<std::string> out;
+  for (const auto& each : thrown) try {
+      if (each) std::rethrow_exception(each);
+      out.emplace_back();
+    } catch (const std::exception& error) {
+      out.emplace_back(error.what());
+    } catch (const kto::Interrupted&) {
+      out.emplace_back("interrupted");
+    }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("one rank fails, in its batches or its passes: all end, and the one says why") {
+  const auto rows = toy::rows(48);
+  for (const bool in_loss : {false, true})
+    for (const KlScope scope : {KlScope::micro_batch, KlScope::window}) {
+      const auto thrown = kto::test::run_ranks(3, [&](const World& world) {
+        const auto policy = model();
+        int calls = 0;
+        const auto fail_once = [&] { kto::check(world.rank != 1 || ++calls != 3, "number 3 of rank 1 is bad"); };
+        kto::TrainConfig config = settings();
+        config.kl_scope = scope;
+        kto::Trainer trainer{.model = policy,
+                             .collator = Watched{in_loss ? std::function<void()>([] {}) : fail_once},
+                             .loss = Fragile{in_loss ? std::function<void()>(fail_once) : [] {}},
+                             .reference = kto::live_reference(policy),
+                             .config = config,
+                             .world = world};
+        trainer.train(rows);
+      });
+      CHECK(messages(thrown) ==
+            std::vector<std::string>{"rank 1 failed", "number 3 of rank 1 is bad", "rank 1 failed"});
+    }
+}
+
+TEST_CASE("an update that is not finite on one rank is skipped on all, or ends them") {
+  auto rows = toy::rows(48);
+  rows[14].completion_ids.push_back(1);  // in the third micro-batch of three rows, of the first update
+  const auto run = [&](const World& world, std::int64_t steps, kto::NonFiniteLoss what) {
+    const auto policy = model();
+    kto::TrainConfig config = settings();
+    config.train_sampling_strategy = kto::SamplingStrategy::sequential;
+    config.gradient_accumulation_steps = steps;
+    config.nonfinite_loss = what;
+    std::vector<std::string> notes;
+    kto::Trainer trainer{.model = policy,
+                         .collator = kto::PaddedCollator{},
+                         .loss = Fragile{},
+                         .reference = kto::live_reference(policy),
+                         .config = config,
+                         .callbacks = {{.on_note = [&](const std::string& note) { notes.push_back(note); }}},
+                         .world = world};
+    trainer.train(rows);
+    CHECK(notes.size() == (world.is_first() ? 1 : 0));
+    return policy.parameters[0].second.detach().clone();
+  };
+  const Tensor alone = run({}, 8, kto::NonFiniteLoss::skip);
+  const auto check_all = [](const std::vector<std::exception_ptr>& thrown) {
+    for (const auto& each : thrown)
+      if (each) std::rethrow_exception(each);
+  };
+  check_all(kto::test::run_ranks(4, [&](const World& world) {
+    CHECK((run(world, 2, kto::NonFiniteLoss::skip) - alone).abs().max().item<double>() < 1e-12);
+  }));
+  const auto texts = messages(
+      kto::test::run_ranks(2, [&](const World& world) { run(world, 4, kto::NonFiniteLoss::stop); }));
+  for (const std::string& text : texts) CHECK_THAT(text, KTO_CONTAINS("the loss is not finite for row 15"));
+}
+
+TEST_CASE("rows that come as a stream are shared as those in memory") {
+  kto::TrainConfig config = settings(), one = config;
+  config.train_sampling_strategy = one.train_sampling_strategy = kto::SamplingStrategy::sequential;
+  config.max_steps = one.max_steps = 6;
+  one.gradient_accumulation_steps *= 2;
+  const auto stream = [] {
+    return kto::RowStream{[] {
+      return std::function([left = toy::rows(31)]() mutable { return std::exchange(left, {}); });
+    }};
+  };
+  const auto weights = [&](const kto::TrainConfig& of, const World& world) {
+    const auto policy = model();
+    kto::Trainer trainer{.model = policy,
+                         .collator = kto::PaddedCollator{},
+                         .loss = kto::Kto{},
+                         .reference = kto::live_reference(policy),
+                         .config = of,
+                         .world = world};
+    trainer.train(stream());
+    return policy.parameters[0].second.detach().clone();
+  };
+  const Tensor alone = weights(one, {});
+  for (const auto& thrown : kto::test::run_ranks(2, [&](const World& world) {
+         CHECK((weights(config, world) - alone).abs().max().item<double>() < 1e-12);
+       }))
+    if (thrown) std::rethrow_exception(thrown);
+}
+
+TEST_CASE("what rank 0's callbacks ask for, a signal and a loss that is not finite end all ranks alike") {
+  const auto rows = toy::rows(48);
+  const auto run = [&](const std::function<void(const World&, const kto::TrainerState&, kto::Control&)>& at_end) {
+    std::vector<kto::TrainerState> states(2);
+    for (const auto& thrown : kto::test::run_ranks(2, [&](const World& world) {
+           const auto policy = model();
+           kto::Trainer trainer{.model = policy,
+                                .collator = kto::PaddedCollator{},
+                                .loss = kto::Kto{},
+                                .reference = kto::live_reference(policy),
+                                .config = settings(),
+                                .world = world};
+           trainer.callbacks = {{.on_step_end = [&](const kto::TrainerState& state, kto::Control& control) {
+             CHECK(world.is_first());
+             at_end(world, state, control);
+           }}};
+           states[static_cast<std::size_t>(world.rank)] = trainer.train(rows);
+         }))
+      if (thrown) std::rethrow_exception(thrown);
+    CHECK(states[0].global_step == states[1].global_step);
+    CHECK(states[0].interrupted == states[1].interrupted);
+    return states[0];
+  };
+  CHECK(run([](const World&, const kto::TrainerState& state, kto::Control& control) {
+          control.should_stop = state.global_step == 3;
+        }).global_step == 3);
+  const auto stopped = run([](const World&, const kto::TrainerState& state, kto::Control&) {
+    if (state.global_step == 2) kto::ask_to_stop();
+  });
+  kto::ask_to_stop(false);
+  CHECK(stopped.global_step == 2);
+  CHECK(stopped.interrupted);
 }

@@ -188,7 +188,7 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
         detail::call(callbacks, &Callback::on_evaluate_batch, static_cast<std::int64_t>(i + 1),
                      static_cast<std::int64_t>(num_steps));
     });
-    turn.leave();
+    turn.leave(loss);
   }
   together(world, [&] { attempt.check(); });
   metrics.sum_steps(share, 0, num_steps);

@@ -90,9 +90,11 @@ struct Generators {
   static std::string name_of(const char* name, int rank) { return rank == 0 ? name : concat("rank", rank, '.', name); }
 
   void visit(StateWriter& archive, const char* name, at::Device of) {
-    at::Generator generator = at::globalContext().defaultGenerator(of);
-    const std::lock_guard guard(generator.mutex());
-    const Tensor state = generator.get_state();
+    const Tensor state = [&] {
+      const at::Generator generator = at::globalContext().defaultGenerator(of);
+      const std::lock_guard guard(generator.mutex());
+      return generator.get_state();
+    }();
     const auto states = world.gather({static_cast<const char*>(state.const_data_ptr()), state.nbytes()});
     for (int rank = 0; rank < world.size; ++rank) {
       Tensor theirs = at::empty_like(state);

@@ -29,7 +29,7 @@ class RunSetup {
         device_(device),
         was_deterministic_(at::globalContext().deterministicAlgorithms()) {
     // Dropout and noise, on each rank others; LibTorch's own seed differs from run to run.
-    at::manual_seed(static_cast<std::uint64_t>(config.seed + world.rank));
+    at::manual_seed(seed_of_rank(static_cast<std::uint64_t>(config.seed), world.rank));
     if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     if (!measures_memory_) return;
     reset_memory_peak();

@@ -118,7 +118,7 @@ class Turn {
 
   Tensor baseline(const Tensor& log_ratio_B) {
     needs_baseline_ = false;
-    return kl_baseline(log_ratio_B, world_, num_rows_);
+    return baseline_ = kl_baseline(log_ratio_B, world_, num_rows_);
   }
 
   /// `input` with the rows of all ranks, without gradient.
@@ -128,20 +128,25 @@ class Turn {
                                      input.length_B})
                               .to(at::kCPU, at::kDouble)
                               .contiguous();
-    const Tensor all_4B = gather(own_4B).to(input.policy_logp_B.device());
-    return {.policy_logp_B = all_4B[0],
-            .reference_logp_B = all_4B[1],
-            .sign_B = all_4B[2],
-            .length_B = all_4B[3],
-            .baseline = input.baseline};
+    return input_of(gather(own_4B).to(input.policy_logp_B.device()), input.baseline);
   }
 
-  void leave() {
+  template <class Loss>
+  void leave(Loss& loss) {
     if (needs_baseline_) (void)baseline({});
-    if (std::exchange(gathers_, false)) (void)gather(at::empty({4, 0}, at::kDouble));
+    if constexpr (Observes<Loss, Tensor>)  // what the loss keeps is the same on all ranks
+      if (std::exchange(gathers_, false)) loss.observe(input_of(gather(at::empty({4, 0}, at::kDouble)),
+                              baseline_.defined() ? baseline_ : at::zeros({}, at::kDouble)));
   }
 
  private:
+  static LossInput<Tensor> input_of(const Tensor& rows_4B, const Tensor& baseline) {
+    return {.policy_logp_B = rows_4B[0],
+            .reference_logp_B = rows_4B[1],
+            .sign_B = rows_4B[2],
+            .length_B = rows_4B[3],
+            .baseline = baseline};
+  }
   Tensor gather(const Tensor& own_4B) const {
     std::vector<Tensor> parts;
     for (std::string& text : world_.gather({static_cast<const char*>(own_4B.const_data_ptr()), own_4B.nbytes()}))
@@ -153,6 +158,7 @@ class Turn {
   const World& world_;
   std::int64_t num_rows_;
   bool gathers_, needs_baseline_;
+  Tensor baseline_ = {};
 };
 
 /// The parts of one micro-batch's loss, for hooks.

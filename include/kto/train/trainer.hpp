@@ -190,7 +190,7 @@ struct Trainer {
         const Sequences& rows_N = batches[i].batch.rows;
         run.count(rows_N, estimated_flos(model, rows_N), config.include_num_input_tokens_seen);
       });
-      turn.leave();
+      turn.leave(loss);
     }
     update.finish(attempt, /*undo=*/[&] { loss = before; });  // clip, optimizer
     ++num_updates;

@@ -69,7 +69,7 @@ std::string reference_hash(const Reference& reference, std::span<const Example> 
 template <class Reference>
 PolicyText reference_text(const Reference& reference) {
   if constexpr (IdentifiesItself<Reference>) return {type_text<Reference>(), true};
-  std::vector<Place> models;
+  std::vector<ObjectPlace> models;
   visit_models(reference, [&](const auto& model) { models.push_back(place_of(model)); });
   return policy_text(reference, std::move(models));
 }

@@ -53,9 +53,9 @@ std::string weights_hash(const Model& model) {
 }
 
 /// The address and type of an object. The type matters because the first member of a struct has the struct's address.
-using Place = std::pair<const void*, const std::type_info*>;
+using ObjectPlace = std::pair<const void*, const std::type_info*>;
 template <class T>
-Place place_of(const T& x) {
+ObjectPlace place_of(const T& x) {
   return {std::addressof(x), &typeid(T)};
 }
 
@@ -72,7 +72,7 @@ class PolicyWriter {
   bool is_whole = true;
 
   /// Excludes these objects.
-  explicit PolicyWriter(std::vector<Place> left_out) : left_out_(std::move(left_out)) {}
+  explicit PolicyWriter(std::vector<ObjectPlace> left_out) : left_out_(std::move(left_out)) {}
 
   template <class T>
   void add(const T& x) {
@@ -131,7 +131,7 @@ class PolicyWriter {
 
   /// An archive that records the addresses of a holder's state.
   struct StateAddresses {
-    std::vector<Place>& out;
+    std::vector<ObjectPlace>& out;
     template <class T>
     void operator()(std::string_view, T& value) {
       out.push_back(place_of(value));
@@ -172,7 +172,7 @@ class PolicyWriter {
     is_whole = false;
   }
 
-  std::vector<Place> left_out_;
+  std::vector<ObjectPlace> left_out_;
 };
 
 }  // namespace detail
@@ -185,7 +185,7 @@ struct PolicyText {
 /// Describes `policy` without its parts `known`, which are compared separately. A policy chosen at run time (with
 /// visit_chosen(visit)) is described as the chosen one.
 template <class Policy>
-PolicyText policy_text(const Policy& policy, std::vector<detail::Place> known = {}) {
+PolicyText policy_text(const Policy& policy, std::vector<detail::ObjectPlace> known = {}) {
   if constexpr (requires { policy.visit_chosen([](const auto&) {}); })
     return policy.visit_chosen([&](const auto& chosen) { return policy_text(chosen, known); });
   constexpr std::size_t most = 400;

@@ -238,11 +238,12 @@ inline RunChanges run_changes(const Json& saved, const Json& now) {
 inline void check_same_run(const Json& first, const Json& own, int rank) {
   const Json options = detail::part(own, "options");
   for (const auto& [name, value] : options.items())
-    if (const Json theirs = detail::part(first["options"], name); theirs != value)
+    if (const Json theirs = detail::part(first["options"], name);
+        theirs != value && name != "device" && std::ranges::find(free_options, std::string_view(name)) == free_options.end())
       fail("rank ", rank, ": ", name, " is ", detail::quoted(value), ", and rank 0 has ", detail::quoted(theirs),
            "; start all processes with the same options");
   for (const auto& [part, value] : own.items())
-    check(detail::part(first, part) == value, "rank ", rank, " has other ",
+    check(part == "options" || detail::part(first, part) == value, "rank ", rank, " has other ",
           part == "rows" || part == "files" ? "rows" : concat("values of \"", part, '"'),
           " than rank 0; start all processes on the same rows, model and reference");
 }
