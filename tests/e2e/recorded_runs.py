@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """recorded_runs.py TRAIN_KTO SOURCE_ROOT [KIND ...]: replays runs that TRL recorded in tests/golden, of the kinds `runs`
-(KTOTrainer; the default), `dpo` (DPOTrainer) and `families` (KTOTrainer, a model of each family). Each takes the default
-path through the library and one of the others in turn; `families` take one or the other. Standard library only."""
+(KTOTrainer; the default), `dpo` (DPOTrainer), `families` (KTOTrainer, a model of each family) and `ranks` (KTOTrainer on several
+processes). Each takes the default path through the library and one of the others in turn; `families` and `ranks` take one or the
+other. Standard library only."""
 import json
 import math
 import os
@@ -56,6 +57,7 @@ with tempfile.TemporaryDirectory() as tmp:
         policy = fill_model(os.path.join(data, "model"), root, run["config"], run["shapes"]) if "shapes" in run else model
         flags = [word for name, value in run["flags"].items() for word in ("--" + name, value)]
         flags += ["--adapter_name_or_path", adapter] * ("adapter" in run)
+        flags += ["--nproc", str(run["ranks"])] if "ranks" in run else []
         flags += ["--ref_model_name_or_path", os.path.join(tmp, run["reference"])] if "reference" in run else []
         if run["flags"].get("include_num_input_tokens_seen") == "all":
             flags += ["--collator", "padded"]  # TRL's rows are
@@ -63,7 +65,7 @@ with tempfile.TemporaryDirectory() as tmp:
         rounding = 100 if "bf16" in run["flags"] else 100 / 8 if "fp16" in run["flags"] else 1
         other, more = list(PATHS.items())[number % len(PATHS)]
         paths = {"default": [], other: more}
-        if run["kind"] == "families":
+        if run["kind"] in ("families", "ranks"):
             paths.pop("default" if number % 2 else other)
         for path, path_flags in paths.items():
             if path_flags and path_flags[0] in flags:

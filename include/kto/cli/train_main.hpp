@@ -40,15 +40,15 @@ inline void use_found_batch_size(TrainConfig& config, const Note& note) {
   note(concat("going on with --per_device_train_batch_size ", rows, ", which the run had"));
 }
 
-/// load_run(), and with --auto_find_batch_size again from the start with half the rows a micro-batch while memory runs
-/// out.
-inline void run_in_memory(Arguments args, const LossTable& losses, const Note& note, const World& world,
+/// load_run() in `world`, and with --auto_find_batch_size again from the start with half the rows a micro-batch while
+/// memory runs out on a rank: all then join once more, since some may wait for others.
+inline void run_in_memory(Arguments args, const LossTable& losses, const Note& note, Job& job, World& world,
                           const std::function<void(const Run&)>& train) {
   std::optional<OutputFolder> folder;
   on_first(world, [&] {
     check_folders(args.script);
-    folder.emplace(args.train.output_dir, /*may_hold_files=*/args.train.overwrite_output_dir ||
-                                              args.train.resume_from_checkpoint.has_value());
+    folder.emplace(args.train.output_dir,
+                   /*may_hold_files=*/args.train.overwrite_output_dir || args.train.resume_from_checkpoint.has_value());
     if (args.script.do_train) (void)checkpoint_to_resume(args.train);  // throws now, not when all is read
   });
   if (args.script.auto_find_batch_size) use_found_batch_size(args.train, note);
@@ -58,14 +58,17 @@ inline void run_in_memory(Arguments args, const LossTable& losses, const Note& n
     } catch (const std::exception& error) {
       std::int64_t& rows = args.train.per_device_train_batch_size;
       const auto* of_other = dynamic_cast<const RankError*>(&error);
-      const bool ran_out = of_other ? of_other->may_retry : is_memory_error(error);
-      if (!args.script.auto_find_batch_size || !ran_out || rows == 1) throw;
+      const bool of_memory = of_other ? of_other->may_retry : is_memory_error(error);
+      if (!args.script.auto_find_batch_size || !of_memory || rows == 1) throw;
       rows /= 2;
       if (losses.chosen(args.loss).needs.kl_pairs && !has_kl_partners(args.train)) throw;
       args.train.overwrite_output_dir = true;  // what is there is this run's own
+      world.fail(error_text(error), /*may_retry=*/true);
+      world = {};
       release_freed_memory();
       note(concat("memory ran out; starting over with --per_device_train_batch_size ", rows));
     }
+    world = job.join();
   }
 }
 
@@ -107,7 +110,7 @@ inline int run_at(const RankPlace& place, int argc, char** argv, const LossTable
                          "matmul");
     Job job(place, join_options(args->script));
     world = start_rank(job, *args, losses);
-    run_in_memory(*args, losses, note, world, train);
+    run_in_memory(*args, losses, note, job, world, train);
     return signals.exit_status();
   } catch (const Interrupted&) {
     note("stopped; there was nothing to save yet");

@@ -102,7 +102,7 @@ inline c10::intrusive_ptr<c10d::Backend> make_nccl([[maybe_unused]] const C10dSt
   options->timeout = timeout;
   return c10::make_intrusive<c10d::ProcessGroupNCCL>(store.handle(), rank, size, options);
 #else
-  throw UsageError("this build has no NCCL, for want of nccl.h and CUDA's headers: use gloo");
+  throw UsageError("this build has no NCCL: use gloo, or build with KTO_NCCL=ON");
 #endif
 }
 

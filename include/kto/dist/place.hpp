@@ -110,7 +110,7 @@ inline RankPlace read_place() {
     if (is_slurm)
       if (const auto of_step = number_variable("SLURM_STEP_NUM_TASKS")) size = of_step;
     if ((!rank && !size) || (!rank && size == 1)) continue;
-    if (is_slurm && (!rank || !size)) continue;  // variables of an allocation
+    if (is_slurm && !rank) continue;  // variables of an allocation
     if (!rank || !size)
       throw UsageError(concat("the environment has ", rank ? launcher.rank : launcher.size, " and not ",
                               rank ? launcher.size : launcher.rank, ": start the processes with torchrun, srun or ",
