@@ -43,11 +43,6 @@ class MappedFile {
           now.st_size, "; to change a file that a run is reading, write a new one and rename it");
   }
 
-  /// Takes all pages out of this process's memory; they stay in the system's cache, and come back when they are read.
-  void release_pages() const {
-    if (begin_ != nullptr) ::madvise(const_cast<char*>(begin_), bytes().size(), MADV_DONTNEED);
-  }
-
  private:
   struct stat status() const {
     struct stat info{};
