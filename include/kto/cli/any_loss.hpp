@@ -84,9 +84,7 @@ struct HeldReference {
     if (!model.mapped) return live.log_probs(policy, batch);
     model.mapped->check_unchanged();
     const CastEachTime each_time;
-    ReferenceLogps out = live.log_probs(policy, batch);
-    model.mapped->release_pages();
-    return out;
+    return live.log_probs(policy, batch);
   }
   bool is_frozen() const { return share == 0; }
   void follow(const Decoder& policy, std::int64_t step) {

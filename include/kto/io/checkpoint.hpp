@@ -65,11 +65,6 @@ class Checkpoint {
     for (const auto& whole : maps_)
       if (whole) whole->check_unchanged();
   }
-  /// Leaves what is mapped to the system's cache until it is read again.
-  void release_pages() const {
-    for (const auto& whole : maps_)
-      if (whole) whole->release_pages();
-  }
 
  private:
   void add(const fs::path& path) {

@@ -39,13 +39,9 @@ class MappedFile {
     const struct stat now = status();
     const bool is_same = now.st_size == opened_.st_size && now.st_mtim.tv_sec == opened_.st_mtim.tv_sec &&
                          now.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec;
-    check(is_same, path_.string(), ": was changed while it was in use: it had ", opened_.st_size, " bytes and now has ",
-          now.st_size, "; to change a file that a run is reading, write a new one and rename it");
-  }
-
-  /// Takes all pages out of this process's memory; they stay in the system's cache, and come back when they are read.
-  void release_pages() const {
-    if (begin_ != nullptr) ::madvise(const_cast<char*>(begin_), bytes().size(), MADV_DONTNEED);
+    check(is_same, path_.string(),
+          ": was changed while it was in use; to change a file that a run is reading, write a ",
+          "new one and rename it");
   }
 
  private:

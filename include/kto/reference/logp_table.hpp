@@ -45,6 +45,7 @@ class LogpTable {
   }
   /// Keeps `logps` of the rows of `batch`. A row's pair takes the place of its last one.
   void keep(const Batch& batch, const ReferenceLogps& logps) {
+    if (!names_its_rows(batch)) return;
     const auto on_cpu = [](const Tensor& logp_B) { return logp_B.to(at::kCPU, at::kDouble).contiguous(); };
     const Tensor logp_B = on_cpu(logps.logp_B), kl_logp_B = batch.kl_rows ? on_cpu(logps.kl_logp_B) : Tensor();
     for (std::size_t b = 0; b < batch.picks.size(); ++b)
@@ -61,6 +62,7 @@ class LogpTable {
   }
   /// Either part is undefined unless it is known of all rows of `batch`.
   ReferenceLogps find(const Batch& batch) const {
+    if (!names_its_rows(batch)) return {};
     const auto column = [&](auto known) {
       std::vector<double> values;
       for (const Pick& pick : batch.picks)
@@ -106,6 +108,9 @@ class LogpTable {
     const Part* part = nullptr;
     std::int64_t row = -1;
   };
+
+  /// A collator need not fill Batch::picks.
+  static bool names_its_rows(const Batch& batch) { return std::ssize(batch.picks) == batch.rows.num_rows; }
 
   static Tensor unknown(std::size_t num_rows) {
     return at::full({static_cast<std::int64_t>(num_rows)}, std::numeric_limits<double>::quiet_NaN(), at::kDouble);
