@@ -149,8 +149,9 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK(run({"--optim", "paged_adamw_32bit"}).script.optim == Optim::adamw_torch);
   for (const char* name : {"adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit"})
     CHECK(run({"--optim", name}).script.optim == Optim::adamw_8bit);
-  CHECK_THAT(refusal({"--report_to", "wandb", "tensorboard"}), KTO_CONTAINS("got \"wandb tensorboard\""));
-  CHECK(run({"--report_to", "all"}).script.report_to == std::vector<std::string>{"jsonl", "tensorboard"});
+  CHECK_THAT(refusal({"--report_to", "tensorbord", "html"}), KTO_CONTAINS("got \"tensorbord html\""));
+  CHECK_THAT(refusal({"--report_to", "html", "comet_ml"}), KTO_CONTAINS("TensorBoard's event files"));
+  CHECK(run({"--report_to", "all"}).script.report_to == std::vector<std::string>{"html", "jsonl", "tensorboard"});
   CHECK_FALSE(run({"--report_to", "none"}).script.report_to);
   CHECK(noted({"--run_name", "x", "--logging_dir", "y"}) == "logging_dir run_name ");
   CHECK(noted({"--run_name", "x", "--logging_dir", "y", "--report_to", "tensorboard"}) == "");

@@ -14,6 +14,9 @@
 #include "kto/generate/sample_replies.hpp"
 #include "kto/train/callbacks/advice.hpp"
 #include "kto/train/callbacks/report.hpp"
+#include "kto/train/callbacks/report_html.hpp"
+#include "kto/train/callbacks/trackers/trackio.hpp"
+#include "kto/train/callbacks/trackers/wandb.hpp"
 #include "kto/train/evaluate.hpp"
 
 namespace kto::cli {
@@ -38,14 +41,31 @@ inline Callbacks make_callbacks(const Run& run) {
   if (!run.world.is_first()) return {};
   Callbacks out{show_progress(stdout, !args.script.disable_tqdm.value_or(false))};
   if (run.loss.needs.kl_pairs) out.push_back(watch_collapse(run.note));
-  const fs::path folder = args.train.output_dir;
+  const fs::path folder = args.train.output_dir, lines = folder / "metrics.jsonl", page = folder / "report.html";
   if (args.train.overwrite_output_dir && !args.train.resume_from_checkpoint)  // this run begins its own
-    out.push_back(
-        {.on_train_begin = [file = folder / "metrics.jsonl"](const TrainerState&, const Plan&) { fs::remove(file); }});
+    out.push_back({.on_train_begin = [lines, page](const TrainerState&, const Plan&) {
+      fs::remove(lines);
+      std::error_code none;
+      fs::remove(page, none);
+    }});
   const std::string run_name = args.script.run_name.value_or("");
-  for (const std::string& name : args.script.report_to.value_or(std::vector<std::string>{}))
-    out.push_back(name == "jsonl" ? report_jsonl(folder / "metrics.jsonl", run_name)
-                                  : report_tensorboard(event_folder(args), run.arguments));
+  const TrackedRun tracked{.folder = folder,
+                           .project = args.script.project,
+                           .name = run_name.empty() ? name_of(folder) : run_name,
+                           .config = run.arguments,
+                           .note = run.note};
+  for (const std::string& name : args.script.report_to.value_or(std::vector<std::string>{})) {
+    if (name == "html")
+      out.push_back(report_html({.path = page,
+                                 .title = tracked.name,
+                                 .settings = run.arguments,
+                                 .device = device_of(run.policy.model),
+                                 .warn = run.note}));
+    if (name == "jsonl") out.push_back(report_jsonl(lines, run_name));
+    if (name == "tensorboard") out.push_back(report_tensorboard(event_folder(args), run.arguments));
+    if (name == "trackio") out.push_back(report_trackio(tracked));
+    if (name == "wandb") out.push_back(report_wandb(tracked));
+  }
   return out;
 }
 

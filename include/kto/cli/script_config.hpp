@@ -106,9 +106,10 @@ struct ScriptConfig {
   bool auto_find_batch_size = false;  ///< halve per_device_train_batch_size when memory runs out
   Json model_init_kwargs = Json::object();
   Json ref_model_init_kwargs = Json::object();
-  std::optional<std::vector<std::string>> report_to = std::nullopt;  ///< jsonl, tensorboard
+  std::optional<std::vector<std::string>> report_to = std::nullopt;  ///< report_names
   std::optional<std::string> logging_dir = std::nullopt;             ///< of TensorBoard; output_dir/runs when absent
   std::optional<std::string> run_name = std::nullopt;
+  std::string project = "huggingface";                   ///< of the run, for trackers
   std::string device = "auto";                           ///< auto, cpu, cuda, cuda:N
   std::int64_t nproc = 1;                                ///< copies of itself that the program starts as ranks
   std::optional<DdpBackend> ddp_backend = std::nullopt;  ///< by device when absent

@@ -10,6 +10,8 @@ namespace kto::cli {
 inline void add_unused_script_options(Options<ScriptConfig>& rows) {
   using C = ScriptConfig;
   detail::set_unused(rows, {"run_name"}, "there is no report_to", [](const C& c) { return !c.report_to; });
+  detail::set_unused(rows, {"project"}, "report_to names no tracker",
+                     [](const C& c) { return !reports_to(c, "trackio") && !reports_to(c, "wandb"); });
   detail::set_unused(rows, {"logging_dir"}, "report_to does not name tensorboard",
                      [](const C& c) { return !reports_to(c, "tensorboard"); });
   detail::set_unused(rows, {"padding_value", "pad_to_multiple_of"}, "packed rows have no padding (see collator)",
@@ -221,8 +223,8 @@ inline const Options<ScriptConfig>& script_options() {
                     "folder of TensorBoard's event files; None: runs in output_dir, and in that run_name (with _ for "
                     "/), if there is one"),
              "DIR"),
-        text(option(&C::run_name, "run_name", group::output, "name of this run in metrics.jsonl and for TensorBoard"),
-             "NAME"),
+        text(option(&C::run_name, "run_name", group::output, "name of this run in the reports"), "NAME"),
+        text(option(&C::project, "project", group::output, "project of this run, for trackers"), "NAME"),
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
         device,
         option(&C::nproc, "nproc", group::machine,

@@ -35,13 +35,18 @@ inline Option<ScriptConfig> optim_option() {
                               "it needs a Python package or hardware that is not used here, and has no counterpart");
 }
 
+/// The writers of the log that report_to can name.
+inline constexpr std::array<std::string_view, 5> report_names{"html", "jsonl", "tensorboard", "trackio", "wandb"};
+
 /// report_to: the names of writers of metrics; "none" and "all" stand for no and every one.
 inline Option<ScriptConfig> report_option() {
-  Option<ScriptConfig> row =
-      option(&ScriptConfig::report_to, "report_to", group::output,
-             "also write the log while it grows: as metrics.jsonl, as TensorBoard's event files");
-  row.placeholder = "none|all|jsonl|tensorboard...";
-  row.expects = "none, all, or one or more of jsonl and tensorboard (nothing is sent to a tracker)";
+  Option<ScriptConfig> row = option(
+      &ScriptConfig::report_to, "report_to", group::output,
+      "also write the log while it grows: html: as charts in report.html; jsonl: as metrics.jsonl; tensorboard: as "
+      "event files; all: these three; trackio: into the inbox of its folder; wandb: as an offline run, to upload with "
+      "`wandb sync`");
+  row.placeholder = "none|all|html|jsonl|tensorboard|trackio|wandb...";
+  row.expects = "none, all, or one or more of html, jsonl, tensorboard, trackio and wandb";
   row.set = [](ScriptConfig& config, const Json& value) {
     if (is_none(value) || value == Json::array() || value == "[]" || value == Json::array({"none"})) {
       config.report_to.reset();
@@ -49,12 +54,15 @@ inline Option<ScriptConfig> report_option() {
     }
     std::optional<std::vector<std::string>> names;
     if (!decode(value, names)) return false;
-    if (*names == std::vector<std::string>{"all"}) names = {"jsonl", "tensorboard"};
+    if (*names == std::vector<std::string>{"all"}) names = {"html", "jsonl", "tensorboard"};
     for (const std::string& name : *names)
-      if (name != "jsonl" && name != "tensorboard") return false;
+      if (std::ranges::find(report_names, name) == report_names.end()) return false;
     config.report_to = std::move(names);
     return true;
   };
+  row.refused = "azure_ml|clearml|codecarbon|comet_ml|comet|dagshub|dvclive|flyte|kubeflow|neptune|swanlab";
+  row.reason =
+      "there is no writer for it: it can import TensorBoard's event files, which --report_to tensorboard writes";
   return row;
 }
 

@@ -5,70 +5,15 @@
 
 #include <unistd.h>
 
-#include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <string_view>
 
+#include "kto/io/detail/wire.hpp"
 #include "kto/io/folder.hpp"
 
 namespace kto {
-
-namespace detail {
-
-/// CRC-32C (Castagnoli), masked as TFRecord stores it.
-inline std::uint32_t masked_crc(std::string_view bytes) {
-  static const auto table = [] {
-    std::array<std::uint32_t, 256> out{};
-    for (std::uint32_t i = 0; i < 256; ++i) {
-      std::uint32_t value = i;
-      for (int bit = 0; bit < 8; ++bit) value = (value >> 1U) ^ ((value & 1U) != 0 ? 0x82F63B78U : 0U);
-      out[i] = value;
-    }
-    return out;
-  }();
-  std::uint32_t crc = 0xFFFFFFFFU;
-  for (const char c : bytes) crc = table[(crc ^ static_cast<unsigned char>(c)) & 0xFFU] ^ (crc >> 8U);
-  crc ^= 0xFFFFFFFFU;
-  return ((crc >> 15U) | (crc << 17U)) + 0xA282EAD8U;
-}
-
-template <class T>
-std::string little_endian(T value) {
-  std::string bytes(sizeof value, '\0');
-  std::memcpy(bytes.data(), &value, sizeof value);  // little-endian, as x86 and ARM are
-  return bytes;
-}
-
-/// Protobuf's wire format, field by field.
-class ProtoMessage {
- public:
-  ProtoMessage& number(unsigned field, double value) { return add(field, 1, little_endian(value)); }
-  ProtoMessage& number(unsigned field, float value) { return add(field, 5, little_endian(value)); }
-  ProtoMessage& integer(unsigned field, std::int64_t value) {
-    return add(field, 0, varint(static_cast<std::uint64_t>(value)));
-  }
-  ProtoMessage& text(unsigned field, std::string_view value) {
-    return add(field, 2, varint(value.size()).append(value));
-  }
-  const std::string& bytes() const { return bytes_; }
-
- private:
-  static std::string varint(std::uint64_t value) {
-    std::string out;
-    for (; value >= 0x80; value >>= 7U) out += static_cast<char>((value & 0x7FU) | 0x80U);
-    return out + static_cast<char>(value);
-  }
-  ProtoMessage& add(unsigned field, unsigned wire_type, std::string_view payload) {
-    bytes_.append(varint(field << 3U | wire_type)).append(payload);
-    return *this;
-  }
-  std::string bytes_;
-};
-
-}  // namespace detail
 
 class EventFile {
  public:

@@ -38,6 +38,12 @@ inline std::string folder_problem(const fs::path& folder) {
                 is_there ? " cannot be written to: " : ": no folder can be created in it: ", std::strerror(errno));
 }
 
+/// The last name in the path of `folder`, whether or not a slash follows it.
+inline std::string name_of(const fs::path& folder) {
+  const fs::path whole = fs::absolute(folder).lexically_normal();
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+}
+
 /// Throws Error if `folder` can be neither written to nor created. `name` says what the folder is for.
 inline void check_folder(const fs::path& folder, std::string_view name) {
   if (const std::string problem = folder_problem(folder); !problem.empty())

@@ -27,6 +27,11 @@ inline Callback report_jsonl(const fs::path& path, const std::string& run_name =
   return out;
 }
 
+/// The name of a log entry's number in TensorBoard and trackers, as in transformers: train/loss, eval/loss.
+inline std::string reported_name(const std::string& key) {
+  return key.starts_with("eval_") ? "eval/" + key.substr(5) : "train/" + key;
+}
+
 /// Writes each number of a log entry into an event file in `folder`, under transformers' names (train/loss, eval/loss),
 /// and `settings` as text.
 inline Callback report_tensorboard(const fs::path& folder, const Json& settings = Json::object()) {
@@ -36,8 +41,7 @@ inline Callback report_tensorboard(const fs::path& folder, const Json& settings 
   out.on_log = [file](const TrainerState& state, const Json& entry, Control&) {
     for (const auto& [key, value] : entry.items())
       if (value.is_number() && key != "step")
-        file->add_scalar(key.starts_with("eval_") ? "eval/" + key.substr(5) : "train/" + key, value.get<double>(),
-                         state.global_step);
+        file->add_scalar(reported_name(key), value.get<double>(), state.global_step);
   };
   return out;
 }

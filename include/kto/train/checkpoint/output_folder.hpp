@@ -23,7 +23,8 @@ namespace detail {
 inline bool is_output_file(std::string_view name) {
   static constexpr std::array others{"config.json",      "generation_config.json", "adapter_config.json",
                                      "README.md",        "train_results.json",     "eval_results.json",
-                                     "all_results.json", "training_args.json",     "trainer_state.json"};
+                                     "all_results.json", "training_args.json",     "trainer_state.json",
+                                     "report.html",      "trackio_run.json",       "wandb_run.json"};
   return std::ranges::find(others, name) != others.end() ||
          std::ranges::find(tokenizer_file_names, name) != tokenizer_file_names.end() || is_weights_file(name) ||
          is_weights_file(name, "adapter_model");
