@@ -60,7 +60,7 @@ inline DeltaProjections split_projections(const DeltaRuleSpec& spec, const std::
 inline Tensor with_length(double length, const Tensor& x) {
   const auto width = static_cast<double>(x.size(-1));
   const Tensor weight_d = at::full({x.size(-1)}, length / std::sqrt(width), x.options().requires_grad(false));
-  return normalized({.eps = 1e-6 / width}, {.weight_D = weight_d, .bias_D = {}}, x, x.scalar_type());
+  return normalized({.eps = 1e-6 / width}, {weight_d, {}}, x, x.scalar_type());
 }
 
 inline Tensor delta_rule_output(const DeltaRuleSpec& spec, const MixerPass& pass,
