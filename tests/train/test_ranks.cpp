@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several ranks train as one process that has all their micro-batches; here each rank is a thread.
+// Several ranks train as one process that has all their micro-batches; here each rank is a thread, in which Catch checks
+// nothing: it throws.
 #include "catch.hpp"
 #include "examples/toy.hpp"
 #include "kto/loss/apo_zero.hpp"
@@ -286,7 +287,7 @@ TEST_CASE("an update that is not finite on one rank is skipped on all, or ends t
                          .callbacks = {{.on_note = [&](const std::string& note) { notes.push_back(note); }}},
                          .world = world};
     trainer.train(rows);
-    CHECK(notes.size() == (world.is_first() ? 1 : 0));
+    kto::check(notes.size() == (world.is_first() ? 1 : 0), "rank ", world.rank, " has ", notes.size(), " notes");
     return policy.parameters[0].second.detach().clone();
   };
   const Tensor alone = run({}, 8, kto::NonFiniteLoss::skip);
@@ -295,7 +296,8 @@ TEST_CASE("an update that is not finite on one rank is skipped on all, or ends t
       if (each) std::rethrow_exception(each);
   };
   check_all(kto::test::run_ranks(4, [&](const World& world) {
-    CHECK((run(world, 2, kto::NonFiniteLoss::skip) - alone).abs().max().item<double>() < 1e-12);
+    const double gap = (run(world, 2, kto::NonFiniteLoss::skip) - alone).abs().max().item<double>();
+    kto::check(gap < 1e-12, "other weights than alone: ", gap);
   }));
   const auto texts = messages(
       kto::test::run_ranks(2, [&](const World& world) { run(world, 4, kto::NonFiniteLoss::stop); }));
@@ -325,7 +327,8 @@ TEST_CASE("rows that come as a stream are shared as those in memory") {
   };
   const Tensor alone = weights(one, {});
   for (const auto& thrown : kto::test::run_ranks(2, [&](const World& world) {
-         CHECK((weights(config, world) - alone).abs().max().item<double>() < 1e-12);
+         const double gap = (weights(config, world) - alone).abs().max().item<double>();
+         kto::check(gap < 1e-12, "other weights than alone: ", gap);
        }))
     if (thrown) std::rethrow_exception(thrown);
 }
@@ -343,7 +346,7 @@ TEST_CASE("what rank 0's callbacks ask for, a signal and a loss that is not fini
                                 .config = settings(),
                                 .world = world};
            trainer.callbacks = {{.on_step_end = [&](const kto::TrainerState& state, kto::Control& control) {
-             CHECK(world.is_first());
+             kto::check(world.is_first(), "a callback on rank ", world.rank);
              at_end(world, state, control);
            }}};
            states[static_cast<std::size_t>(world.rank)] = trainer.train(rows);

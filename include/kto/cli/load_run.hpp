@@ -120,7 +120,8 @@ inline void load_run(const Arguments& given, const LossTable& losses, const Note
   (void)make_any_optimizer(given.script, given.train);  // throws for optim_args that do not belong
   const fs::path folder = model_folder(given.script);
   const ModelSpec spec = read_model_config(folder);
-  const Arguments args = for_model(given, spec, folder);
+  Arguments args = for_model(given, spec, folder);
+  if (!world.is_first()) args.script.disable_tqdm = true;
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != IntervalStrategy::no;
   const Processor processor(tokenizer_folder(args));
   const NamedTokens tokens = processor.named_tokens();
