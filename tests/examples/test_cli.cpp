@@ -151,6 +151,7 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
     CHECK(run({"--optim", name}).script.optim == Optim::adamw_8bit);
   CHECK_THAT(refusal({"--report_to", "tensorbord", "html"}), KTO_CONTAINS("got \"tensorbord html\""));
   CHECK_THAT(refusal({"--report_to", "html", "comet_ml"}), KTO_CONTAINS("TensorBoard's event files"));
+  CHECK_THAT(refusal({"--report_to", "html", "mlflow"}), KTO_CONTAINS("report_to mlflow"));
   CHECK(run({"--report_to", "all"}).script.report_to == std::vector<std::string>{"html", "jsonl", "tensorboard"});
   CHECK_FALSE(run({"--report_to", "none"}).script.report_to);
   CHECK(noted({"--run_name", "x", "--logging_dir", "y"}) == "logging_dir run_name ");

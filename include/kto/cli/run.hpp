@@ -15,6 +15,7 @@
 #include "kto/train/callbacks/advice.hpp"
 #include "kto/train/callbacks/report.hpp"
 #include "kto/train/callbacks/report_html.hpp"
+#include "kto/train/callbacks/trackers/mlflow.hpp"
 #include "kto/train/callbacks/trackers/trackio.hpp"
 #include "kto/train/callbacks/trackers/wandb.hpp"
 #include "kto/train/evaluate.hpp"
@@ -63,6 +64,9 @@ inline Callbacks make_callbacks(const Run& run) {
                                  .warn = run.note}));
     if (name == "jsonl") out.push_back(report_jsonl(lines, run_name));
     if (name == "tensorboard") out.push_back(report_tensorboard(event_folder(args), run.arguments));
+#if defined(KTO_HAS_HUB)
+    if (name == "mlflow") out.push_back(report_mlflow(tracked));
+#endif
     if (name == "trackio") out.push_back(report_trackio(tracked));
     if (name == "wandb") out.push_back(report_wandb(tracked));
   }

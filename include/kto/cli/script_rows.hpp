@@ -36,7 +36,8 @@ inline Option<ScriptConfig> optim_option() {
 }
 
 /// The writers of the log that report_to can name.
-inline constexpr std::array<std::string_view, 5> report_names{"html", "jsonl", "tensorboard", "trackio", "wandb"};
+inline constexpr std::array<std::string_view, 6> report_names{"html",        "jsonl",   "mlflow",
+                                                              "tensorboard", "trackio", "wandb"};
 
 /// report_to: the names of writers of metrics; "none" and "all" stand for no and every one.
 inline Option<ScriptConfig> report_option() {
@@ -44,9 +45,9 @@ inline Option<ScriptConfig> report_option() {
       &ScriptConfig::report_to, "report_to", group::output,
       "also write the log while it grows: html: as charts in report.html; jsonl: as metrics.jsonl; tensorboard: as "
       "event files; all: these three; trackio: into the inbox of its folder; wandb: as an offline run, to upload with "
-      "`wandb sync`");
-  row.placeholder = "none|all|html|jsonl|tensorboard|trackio|wandb...";
-  row.expects = "none, all, or one or more of html, jsonl, tensorboard, trackio and wandb";
+      "`wandb sync`; mlflow: to the server at the environment's MLFLOW_TRACKING_URI");
+  row.placeholder = "none|all|html|jsonl|mlflow|tensorboard|trackio|wandb...";
+  row.expects = "none, all, or one or more of html, jsonl, mlflow, tensorboard, trackio and wandb";
   row.set = [](ScriptConfig& config, const Json& value) {
     if (is_none(value) || value == Json::array() || value == "[]" || value == Json::array({"none"})) {
       config.report_to.reset();

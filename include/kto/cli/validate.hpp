@@ -5,14 +5,28 @@
 #include "kto/cli/losses.hpp"
 #include "kto/cli/mixture.hpp"
 #include "kto/cli/script_options.hpp"
+#include "kto/train/callbacks/trackers/mlflow.hpp"
 #include "kto/train/kl_group.hpp"
 
 namespace kto::cli {
+
+/// Throws UsageError if the log is to be sent to MLflow and cannot be.
+inline void check_mlflow(const ScriptConfig& script) {
+  if (!reports_to(script, "mlflow")) return;
+#if defined(KTO_HAS_HUB)
+  (void)mlflow_address();
+#else
+  throw UsageError(
+      "report_to mlflow needs libcurl, which this program was built without: install libcurl's development files and "
+      "configure again, or use another of report_to");
+#endif
+}
 
 /// Throws UsageError when two arguments contradict each other.
 inline void validate(const Arguments& arguments, const LossTable& losses) {
   validate(arguments.train);
   losses.check(arguments.loss);
+  check_mlflow(arguments.script);
   const LossEntry& loss = losses.chosen(arguments.loss);
   if (loss.needs.chosen_rejected && (arguments.train.desirable_weight != 1 || arguments.train.undesirable_weight != 1))
     throw UsageError(concat("desirable_weight and undesirable_weight weigh rows one by one, and ", loss.name,

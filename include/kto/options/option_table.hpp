@@ -114,7 +114,9 @@ void assign(const Options<Config>& options, const Option<Config>& row, Config& c
     if (note) note(concat(where, " is taken without effect: ", row.without_effect));
     return;
   }
-  if (!row.refused.empty() && detail::is_any_of(value, row.refused)) detail::refuse(row, value, where);
+  const auto is_refused = [&](const Json& one) { return !row.refused.empty() && detail::is_any_of(one, row.refused); };
+  if (is_refused(value) || (value.is_array() && std::any_of(value.begin(), value.end(), is_refused)))
+    detail::refuse(row, value, where);
   if (!row.set(config, value))
     throw UsageError(concat(where, ": expected ", row.expects, ", got ", detail::quoted(value)));
 }

@@ -21,10 +21,10 @@ namespace detail {
 
 /// Whether this program atomically writes a file of this name into an output folder.
 inline bool is_output_file(std::string_view name) {
-  static constexpr std::array others{"config.json",      "generation_config.json", "adapter_config.json",
-                                     "README.md",        "train_results.json",     "eval_results.json",
-                                     "all_results.json", "training_args.json",     "trainer_state.json",
-                                     "report.html",      "trackio_run.json",       "wandb_run.json"};
+  static constexpr std::array others{
+      "config.json",       "generation_config.json", "adapter_config.json", "README.md",          "train_results.json",
+      "eval_results.json", "all_results.json",       "training_args.json",  "trainer_state.json", "report.html",
+      "mlflow_run.json",   "trackio_run.json",       "wandb_run.json"};
   return std::ranges::find(others, name) != others.end() ||
          std::ranges::find(tokenizer_file_names, name) != tokenizer_file_names.end() || is_weights_file(name) ||
          is_weights_file(name, "adapter_model");
