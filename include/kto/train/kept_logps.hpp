@@ -34,7 +34,7 @@ void let_go_if_done(Reference& reference, const Feed& feed, std::int64_t epoch, 
     for (std::int64_t e = epoch; e < (same_order ? epoch + 1 : plan.num_epochs); ++e)
       if (const auto picks = feed.picks(e); !picks || !knows(*picks)) return;
     for (const EvaluationSet& set : eval_sets)
-      if (!knows(eval_picks(set.rows, config, Loss::needs.chosen_rejected))) return;
+      if (!knows(feed.share.own(eval_picks(set.rows, config, Loss::needs.chosen_rejected)))) return;
     reference.let_go();
     release_cached_memory(device);
   }

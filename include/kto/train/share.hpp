@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <utility>
+#include <vector>
 
 #include "kto/dist/world.hpp"
 #include "kto/train/config.hpp"
@@ -20,6 +21,14 @@ struct Share {
   std::size_t size() const { return static_cast<std::size_t>(world.size); }
   /// Whether micro-batch `i` is this rank's.
   bool is_own(std::size_t i) const { return i % size() == static_cast<std::size_t>(world.rank); }
+  /// Those of `batches` that are this rank's.
+  template <class Batch>
+  std::vector<Batch> own(std::vector<Batch> batches) const {
+    std::vector<Batch> out;
+    for (std::size_t i = 0; i < batches.size(); ++i)
+      if (is_own(i)) out.push_back(std::move(batches[i]));
+    return out;
+  }
   /// Number `own` of this rank's among all.
   std::size_t index(std::size_t own) const { return own * size() + static_cast<std::size_t>(world.rank); }
   /// The micro-step of number `own` of this rank's.

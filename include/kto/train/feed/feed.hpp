@@ -115,7 +115,8 @@ class MemoryFeed final : public Feed {
     at_ = std::min(static_cast<std::size_t>(position.batch), picks.size());
     sizes_.clear();
     for (const Picks& batch : picks) sizes_.push_back(batch.size());
-    own_picks_ = own_picks(std::move(picks), at_);
+    picks.erase(picks.begin(), picks.begin() + static_cast<std::ptrdiff_t>(at_));
+    own_picks_ = share.own(std::move(picks));
     source_.emplace(collator_, own_picks_, with_kl_, config_.dataloader_num_workers,
                     config_.dataloader_prefetch_factor.value_or(2));
   }
@@ -135,17 +136,10 @@ class MemoryFeed final : public Feed {
     return epoch_layout(rows_, config_, epoch, rules()).sizes;
   }
   std::optional<std::vector<Picks>> picks(std::int64_t epoch) const override {
-    return own_picks(train_picks(rows_, config_, epoch, rules()), 0);
+    return share.own(train_picks(rows_, config_, epoch, rules()));
   }
 
  private:
-  /// This rank's, of a pass that begins with micro-batch `first`.
-  std::vector<Picks> own_picks(std::vector<Picks> picks, std::size_t first) const {
-    std::vector<Picks> out;
-    for (std::size_t i = first; i < picks.size(); ++i)
-      if (share.is_own(i - first)) out.push_back(std::move(picks[i]));
-    return out;
-  }
   PickRules rules() const {
     PickRules out = rules_;
     out.step_size = share.step_size;
