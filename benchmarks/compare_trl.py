@@ -4,7 +4,8 @@
 
 Without --suite, runs the one setting given by the flags. With it, runs many for one report: precision, loss, full weights,
 precomputed reference and LoRA, batch, length, long prompts, TRL with tcmalloc. With --families, runs random models of other
-families, with real widths, few layers and the tokenizer of --model. The two programs alternate, each in its own process.
+families, with real widths, few layers and the tokenizer of --model; an encoder-decoder's peer is a plain loop with transformers'
+forward, for TRL trains none. The two programs alternate, each in its own process.
 Time is `train_runtime` over the number of steps: it excludes start-up, loading, a precomputed reference and saving.
 The time until the end of the first step, as the user sees it, is reported separately. Memory is the process's peak resident
 size, from start to end. Exits with 1 if losses that must agree do not.
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from harness import (add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, train_kto, trl_versions,
+from harness import (ROOT, add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, train_kto, trl_versions,
                      write_report)
 
 TCMALLOC = "libtcmalloc_minimal.so.4"
@@ -60,7 +61,17 @@ FAMILIES = {
     "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "attn_pdrop": 0, "resid_pdrop": 0, "embd_pdrop": 0},
     "phi3": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 1, "num_attention_heads": 32,
              "num_key_value_heads": 32, "tie_word_embeddings": True},
+    "qwen3": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 1, "num_attention_heads": 32,
+              "num_key_value_heads": 4, "head_dim": 128, "tie_word_embeddings": True},
+    "qwen3_moe": {"hidden_size": 2048, "moe_intermediate_size": 768, "num_experts": 16, "num_experts_per_tok": 8, "num_hidden_layers": 1,
+                  "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "norm_topk_prob": True, "tie_word_embeddings": True},
+    "qwen3_5_text": {"hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 4, "num_attention_heads": 8,
+                     "num_key_value_heads": 2, "head_dim": 256, "linear_num_key_heads": 16, "linear_num_value_heads": 16,
+                     "linear_key_head_dim": 128, "linear_value_head_dim": 128, "tie_word_embeddings": True},
+    "t5": {"d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 12, "feed_forward_proj": "gated-gelu",
+           "tie_word_embeddings": False, "dropout_rate": 0, "initializer_factor": 0.05},
 }
+ENCODER_DECODERS = ("t5",)
 SUITE = [
     Setting(), Setting(bf16=True),
     Setting(method="precomputed"), Setting(bf16=True, method="precomputed"),
@@ -120,16 +131,43 @@ def run_trl(model, data, output, flags, lora):
     trainer.save_state()
 
 
+def run_loop(model, data, output, flags, lora):
+    """The side of encoder-decoders; runs in its own process, under --trl_python. Rows in order, at a constant rate."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.path.insert(0, os.path.join(ROOT, "tests/e2e"))
+    from encoder_decoder_formula import encode, train
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    with open(data, encoding="utf-8") as file:
+        rows = [(encode(tokenizer, row, flags["max_prompt_length"], flags["max_completion_length"]), row["label"])
+                for row in map(json.loads, file)]
+    size = flags["per_device_train_batch_size"]
+    batches = [rows[i * size : (i + 1) * size] for i in range(flags["max_steps"])]
+    policy = AutoModelForSeq2SeqLM.from_pretrained(model).eval()
+    log, start = [], time.perf_counter()
+    for entry in train(policy, batches, learning_rate=flags["learning_rate"], bf16=flags["bf16"]):
+        log.append({**entry, "step": len(log) + 1})
+        print(log[-1], flush=True)
+    os.makedirs(output, exist_ok=True)
+    for name, content in (("trainer_state.json", {"global_step": len(log), "log_history": log}),
+                          ("train_results.json", {"train_runtime": time.perf_counter() - start})):
+        with open(os.path.join(output, name), "w", encoding="utf-8") as file:
+            json.dump(content, file)
+
+
 def make_model(family, tokenizer, folder):
     """Writes a random model of the family; runs in its own process, under --trl_python."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
     words = AutoTokenizer.from_pretrained(tokenizer)
     special = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if family in ENCODER_DECODERS:
+        special["decoder_start_token_id"] = special["pad_token_id"]
     torch.manual_seed(1)
     config = AutoConfig.for_model(family, vocab_size=len(words), **special, **FAMILIES[family])
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    (AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM).from_config(config).save_pretrained(folder)
     words.save_pretrained(folder)
 
 
@@ -144,7 +182,8 @@ def layer_weights(model):
 
 def train_trl(args, model, data, output, flags, lora=False):
     """The command that runs run_trl."""
-    return [args.trl_python, os.path.abspath(__file__), "--run_trl", json.dumps([model, data, output, flags, lora])]
+    side = "--run_loop" if "max_prompt_length" in flags else "--run_trl"
+    return [args.trl_python, os.path.abspath(__file__), side, json.dumps([model, data, output, flags, lora])]
 
 
 def measure_products():
@@ -185,6 +224,10 @@ def run_both(args, setting, scratch):
         "save_strategy": "no", "report_to": "none", "seed": 42, "loss_type": setting.loss,
         "precompute_ref_log_probs": setting.method == "precomputed",
     }
+    if setting.family in ENCODER_DECODERS:
+        del flags["max_length"]
+        flags |= {"max_prompt_length": setting.max_length * 3 // 4, "max_completion_length": setting.max_length // 4,
+                  "truncation_mode": "keep_start", "lr_scheduler_type": "constant", "train_sampling_strategy": "sequential"}
     lora = setting.method == "lora"
     runs = {"TRL": [], "train_kto": []}
     for turn in range(args.rounds):
@@ -328,6 +371,8 @@ def draw(path, results):
 def main():
     if sys.argv[1:2] == ["--run_trl"]:
         return run_trl(*json.loads(sys.argv[2]))
+    if sys.argv[1:2] == ["--run_loop"]:
+        return run_loop(*json.loads(sys.argv[2]))
     if sys.argv[1:2] == ["--measure_products"]:
         return measure_products()
     if sys.argv[1:2] == ["--make_model"]:

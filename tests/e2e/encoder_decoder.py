@@ -3,7 +3,6 @@
 a run is that of a loop here, with transformers' forward, KTO's formula and torch's AdamW; saved models and adapters load in
 transformers and peft with the log-probs that train_kto evaluated; chat writes what generate() does. Skipped where torch,
 transformers or peft are missing."""
-import copy
 import json
 import os
 import re
@@ -21,6 +20,7 @@ except ImportError as error:
     print("skipped:", error)
     sys.exit(77)
 from cases import Cases
+from encoder_decoder_formula import encode, logps, train
 from tiny_model import make_rows
 
 train_kto, chat, root = sys.argv[1:4]
@@ -57,56 +57,6 @@ def make_model(folder, family):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     model.save_pretrained(folder)
-
-
-def padded(sequences):
-    longest = max(map(len, sequences))
-    return torch.tensor([s + [0] * (longest - len(s)) for s in sequences]), \
-        torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
-
-
-def logps(model, pairs):
-    """Sums of the log-probs of completions, [B]."""
-    input_ids, mask = padded([prompt for prompt, _ in pairs])
-    targets, real = padded([completion for _, completion in pairs])
-    start = AutoConfig.from_pretrained(model.config.name_or_path).decoder_start_token_id
-    inputs, _ = padded([[start] + completion[:-1] for _, completion in pairs])
-    logits = model(input_ids=input_ids, attention_mask=mask, decoder_input_ids=inputs, use_cache=False).logits
-    return (logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0] * real).sum(-1)
-
-
-def encode(tokenizer, row, max_prompt_length=None, max_completion_length=None):
-    ids = lambda text, limit: tokenizer(text, truncation=limit is not None, max_length=limit)["input_ids"]
-    prompt, completion = row["prompt"], row["completion"]
-    if not isinstance(prompt, str):
-        whole = tokenizer.apply_chat_template(prompt + completion, tokenize=False)
-        prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        completion = whole[len(prompt):]
-    return ids(prompt, max_prompt_length), ids(completion, max_completion_length)
-
-
-def train(model, batches, beta=0.1, learning_rate=1e-2):
-    """The log of KTO with transformers' forward: the KL pairs of a batch are its prompts and the completions moved on by one."""
-    reference = copy.deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
-    log = []
-    for batch in batches:
-        pairs, chosen = [pair for pair, _ in batch], torch.tensor([label for _, label in batch])
-        mismatched = [(prompt, pairs[i - 1][1]) for i, (prompt, _) in enumerate(pairs)]
-        with torch.no_grad():
-            kl = (logps(model, mismatched) - logps(reference, mismatched)).mean().clamp(min=0)
-            expected = logps(reference, pairs)
-        got = logps(model, pairs)
-        reward = beta * (got - expected)
-        loss = (1 - torch.where(chosen, reward - beta * kl, beta * kl - reward).sigmoid()).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        log.append({"loss": loss.item(), "kl": kl.item(), "grad_norm": norm.item(),
-                    "rewards/chosen": reward[chosen].mean().item(), "rewards/rejected": reward[~chosen].mean().item(),
-                    "logps/chosen": got[chosen].mean().item(), "logps/rejected": got[~chosen].mean().item()})  # fmt: skip
-    return log
 
 
 def embedding_size(tensors):

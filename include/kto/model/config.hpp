@@ -155,8 +155,9 @@ inline ModelSpec parse_decoder_config(Json json, const std::string& where) {
     if (given == json.end()) continue;
     const std::string common = common_name.get<std::string>();
     const Json value = *given;
-    check(common != "num_experts" || !json.contains(common) || json[common] == value, where, ": ", name, " is ", value,
-          ", and ", common, " is ", json.value(common, Json()));
+    const bool may_differ = common != "num_experts" && common != "head_dim";
+    check(may_differ || !json.contains(common) || json[common] == value, where, ": ", name, " is ", value, ", and ",
+          common, " is ", json.value(common, Json()));
     json[common] = value;
   }
   for (const char* text : {family.defaults, common_defaults}) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Writes fields/fields.json for tests/model/test_decoder.cpp: every field of each family's config class in transformers
-5.24, changed in tiny configs (the first cases of make_model_cases.py), with what transformers then computes and what kto
+5.24, and every other key that the class writes, changed in tiny configs (the first cases of make_model_cases.py and
+make_encoder_decoder_cases.py), with what transformers then computes and what kto
 makes of it:
 
   used            the result changes, and kto gives the new one
@@ -29,11 +30,14 @@ import warnings
 import torch
 import transformers
 
+import make_encoder_decoder_cases as pair_cases
 import make_model_cases as cases
 
 FOLDER = pathlib.Path(__file__).parent
 LENGTH = 12
 MOST_BASES = 3
+ENCODER_DECODERS = {config["model_type"] for config, _ in pair_cases.CASES.values()}
+CONFIGS = [config for config, _ in [*cases.CASES.values(), *pair_cases.CASES.values()]]
 # Without a part in the numbers, whatever they are: names, ids, outputs, initialisation, caches, and dropouts, which are
 # never applied.
 LEFT_OUT = re.compile(r"architectures|dtype|id2label|label2id|problem_type|return_dict|transformers_version|use_cache|"
@@ -109,22 +113,35 @@ def fields_of(config):
         except Exception:  # differs by layer
             return field.default
 
-    return {field.name: (value_of(field), field.type)
-            for field in dataclasses.fields(type(read)) if not LEFT_OUT.fullmatch(field.name)}  # fmt: skip
+    out = {key: (value, type(value)) for key, value in read.to_dict().items()}
+    out |= {field.name: (value_of(field), field.type) for field in dataclasses.fields(type(read))}
+    return {name: found for name, found in out.items() if not LEFT_OUT.fullmatch(name)}
+
+
+def logits_of(model, is_pair):
+    """[T, V], and the tokens they score: of one sequence, or of a completion behind a prompt for the encoder."""
+    size = model.config.vocab_size
+    first, second = (torch.tensor([cases.token_ids(i, LENGTH, size)]) for i in (0, 1))
+    if not is_pair:
+        return model(input_ids=first).logits[0, :-1], first[0, 1:]
+    start = torch.tensor([[model.config.decoder_start_token_id]])
+    inputs = torch.cat([start, second[:, :-1]], dim=1)
+    return model(input_ids=first, decoder_input_ids=inputs, use_cache=False).logits[0], second[0]
 
 
 def numbers(config):
-    """The loss of one sequence and the norm of its gradient; None where transformers fails."""
+    """The loss of one sequence or pair and the norm of its gradient; None where transformers fails."""
+    is_pair = config["model_type"] in ENCODER_DECODERS
     try:
         with cases.no_casts_to_float32():
-            model = cases.load(config).double()
+            model = (pair_cases if is_pair else cases).load(config).double()
             for module in model.modules():
                 for name, buffer in module.named_buffers(recurse=False):
                     if "inv_freq" in name:
                         setattr(module, name, torch.empty_like(buffer, dtype=torch.float32).copy_(buffer))
-            ids = torch.tensor([cases.token_ids(0, LENGTH, model.config.vocab_size)])
-            logp = model(input_ids=ids).logits[:, :-1].double().log_softmax(-1).gather(-1, ids[:, 1:, None])[0, :, 0]
-            loss = (logp * cases.noise_tensor("loss", (LENGTH - 1,))).mean()
+            logits, tokens = logits_of(model, is_pair)
+            logp = logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+            loss = (logp * cases.noise_tensor("loss", logp.shape)).mean()
             loss.backward()
             squares = sum(p.grad.double().square().sum().item() for p in model.parameters() if p.grad is not None)
         return [loss.item(), math.sqrt(squares)] if math.isfinite(loss.item()) else None
@@ -159,7 +176,7 @@ def outcome_of(row, before, want, got):
 
 
 def family_rows(tests, family):
-    bases = [config for config, _ in cases.CASES.values() if config["model_type"] == family][:MOST_BASES]
+    bases = [config for config in CONFIGS if config["model_type"] == family][:MOST_BASES]
     rows, configs = [], []
     for number, base in enumerate(bases):
         fields = fields_of(base)
@@ -203,7 +220,7 @@ def main():
     path = FOLDER / "fields" / "fields.json"
     table = json.loads(path.read_text()) if path.exists() else {}
     failed = False
-    for family in chosen or sorted({config["model_type"] for config, _ in cases.CASES.values()}):
+    for family in chosen or sorted({config["model_type"] for config in CONFIGS}):
         found, defects = family_rows(tests, family)
         counts = collections.Counter(row[3] for row in found["rows"])
         print(family, dict(counts), *("\n  " + defect for defect in defects), flush=True)

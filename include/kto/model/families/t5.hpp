@@ -28,10 +28,11 @@ inline ModuleNames t5_names(const std::string& stack, bool is_decoder, bool is_g
 
 inline ModelSpec read_t5_stack(const ConfigReader& config, bool is_decoder) {
   const std::string projection = config.text("feed_forward_proj");
-  const bool is_gated = projection.starts_with("gated-");
-  const std::string activation = is_gated ? projection.substr(6) : projection;
+  const bool names_gate = projection.starts_with("gated-"), is_gated = config.flag("is_gated_act", names_gate);
+  const std::string named = names_gate ? projection.substr(6) : projection,
+                    derived = projection == "gated-gelu" ? "gelu_new" : named;
   Json json = without_keys(config.json, {"num_key_value_heads", "pad_token_id"});
-  json["hidden_act"] = projection == "gated-gelu" ? "gelu_new" : activation;
+  json["hidden_act"] = config.has("dense_act_fn") ? config.text("dense_act_fn") : derived;
   json["attention_dropout"] = config.number("dropout_rate");
   if (is_decoder && config.has("num_decoder_layers")) json["num_hidden_layers"] = config.positive("num_decoder_layers");
   const NormSpec norm = root_mean_square(config);
@@ -60,9 +61,10 @@ inline ModelSpec read_t5(const ConfigReader& config) {
   ModelSpec out = read_t5_stack(config, /*is_decoder=*/true);
   out.encoder = {{.stack = read_t5_stack(config, /*is_decoder=*/false),
                   .start_token_id = read_token_id(config, out, "decoder_start_token_id")}};
-  // In these families the key says whether logits are scaled. They are tied whenever the checkpoint has one weight.
-  const bool is_scaled = config.text("model_type") != "mt5" && config.flag("tie_word_embeddings", true);
-  if (is_scaled) out.head.scale = 1 / std::sqrt(static_cast<double>(out.hidden_size));
+  // Files of transformers 4 say by tie_word_embeddings whether logits are scaled. They are tied whenever the checkpoint
+  // has one weight.
+  const bool is_scaled = config.flag("scale_decoder_outputs", config.flag("tie_word_embeddings", true));
+  if (is_scaled && config.text("model_type") != "mt5") out.head.scale = 1 / std::sqrt(static_cast<double>(out.hidden_size));
   out.tie_word_embeddings = true;
   return out;
 }
