@@ -462,7 +462,7 @@ TEST_CASE("every option of TRL is in the table, and its default is taken") {
     if (row.works() && !is_trls) ++ours;
   }
   CHECK(ours == 26);  // kl_scope, collator, device, of references and adapters nine, of bad days three, of samples
-                      // three, dataset_cache, eval_datasets, optim_in_backward, max_tokens_per_batch, trl_defaults, nproc
+      // three, dataset_cache, eval_datasets, optim_in_backward, max_tokens_per_batch, trl_defaults, nproc
 }
 
 TEST_CASE("training_args.json is read back") {

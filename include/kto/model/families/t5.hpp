@@ -64,7 +64,8 @@ inline ModelSpec read_t5(const ConfigReader& config) {
   // Files of transformers 4 say by tie_word_embeddings whether logits are scaled. They are tied whenever the checkpoint
   // has one weight.
   const bool is_scaled = config.flag("scale_decoder_outputs", config.flag("tie_word_embeddings", true));
-  if (is_scaled && config.text("model_type") != "mt5") out.head.scale = 1 / std::sqrt(static_cast<double>(out.hidden_size));
+  if (is_scaled && config.text("model_type") != "mt5")
+    out.head.scale = 1 / std::sqrt(static_cast<double>(out.hidden_size));
   out.tie_word_embeddings = true;
   return out;
 }
