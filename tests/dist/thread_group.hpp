@@ -46,34 +46,45 @@ class Meeting {
 
 class ThreadGroup final : public Group {
  public:
-  ThreadGroup(int rank, std::shared_ptr<Meeting> meeting) : rank_(static_cast<std::size_t>(rank)), meeting_(std::move(meeting)) {}
+  ThreadGroup(int rank, std::shared_ptr<Meeting> meeting)
+      : rank_(static_cast<std::size_t>(rank)), meeting_(std::move(meeting)) {}
 
   Pending all_reduce(const Tensor& tensor, Reduction reduction) override {
-    return meet(tensor, [&](const std::vector<Tensor>& all) {
-      Tensor out = all[0].clone();
-      for (std::size_t i = 1; i < all.size(); ++i)
-        out = reduction == Reduction::sum   ? out + all[i]
-              : reduction == Reduction::max ? out.maximum(all[i])
-                                            : out.minimum(all[i]);
-      return out;
-    }, tensor);
+    return meet(
+        tensor,
+        [&](const std::vector<Tensor>& all) {
+          Tensor out = all[0].clone();
+          for (std::size_t i = 1; i < all.size(); ++i)
+            out = reduction == Reduction::sum   ? out + all[i]
+                  : reduction == Reduction::max ? out.maximum(all[i])
+                                                : out.minimum(all[i]);
+          return out;
+        },
+        tensor);
   }
   Pending all_gather(const Tensor& out, const Tensor& in) override {
-    return meet(in.clone(), [](const std::vector<Tensor>& all) {
-      std::vector<Tensor> flat;
-      for (const Tensor& each : all) flat.push_back(each.reshape(-1));
-      return at::cat(flat);
-    }, out);
+    return meet(
+        in.clone(),
+        [](const std::vector<Tensor>& all) {
+          std::vector<Tensor> flat;
+          for (const Tensor& each : all) flat.push_back(each.reshape(-1));
+          return at::cat(flat);
+        },
+        out);
   }
   Pending reduce_scatter(const Tensor& out, const Tensor& in) override {
-    return meet(in.clone(), [&](const std::vector<Tensor>& all) {
-      Tensor sum = all[0].reshape(-1).clone();
-      for (std::size_t i = 1; i < all.size(); ++i) sum += all[i].reshape(-1);
-      return sum.narrow(0, static_cast<std::int64_t>(rank_) * out.numel(), out.numel()).clone();
-    }, out);
+    return meet(
+        in.clone(),
+        [&](const std::vector<Tensor>& all) {
+          Tensor sum = all[0].reshape(-1).clone();
+          for (std::size_t i = 1; i < all.size(); ++i) sum += all[i].reshape(-1);
+          return sum.narrow(0, static_cast<std::int64_t>(rank_) * out.numel(), out.numel()).clone();
+        },
+        out);
   }
   Pending broadcast(const Tensor& tensor, int root) override {
-    return meet(tensor, [&](const std::vector<Tensor>& all) { return all[static_cast<std::size_t>(root)].clone(); }, tensor);
+    return meet(
+        tensor, [&](const std::vector<Tensor>& all) { return all[static_cast<std::size_t>(root)].clone(); }, tensor);
   }
   void fail(const std::string&, bool) noexcept override { meeting_->leave(); }
 
@@ -103,7 +114,10 @@ inline std::vector<std::exception_ptr> run_ranks(int size, const std::function<v
   for (int rank = 0; rank < size; ++rank)
     threads.emplace_back([&, rank] {
       try {
-        body({.rank = rank, .size = size, .local_rank = rank, .local_size = size,
+        body({.rank = rank,
+              .size = size,
+              .local_rank = rank,
+              .local_size = size,
               .group = std::make_shared<ThreadGroup>(rank, meeting)});
       } catch (...) {
         thrown[static_cast<std::size_t>(rank)] = std::current_exception();

@@ -50,8 +50,8 @@ void check_logs(const kto::Json& a, const kto::Json& b) {
   for (std::size_t i = 0; i < a.size(); ++i)
     for (const auto& [key, value] : a[i].items()) {
       const bool is_sum = key.ends_with("_sum") || key.find("count/") != std::string::npos;
-      if (!is_sum && key != "loss" && key != "eval_loss" && key != "grad_norm" && key != "learning_rate" && key != "kl" &&
-          !key.ends_with("num_tokens") && key != "total_flos" && key != "train_loss" && key != "step")
+      if (!is_sum && key != "loss" && key != "eval_loss" && key != "grad_norm" && key != "learning_rate" &&
+          key != "kl" && !key.ends_with("num_tokens") && key != "total_flos" && key != "train_loss" && key != "step")
         continue;
       INFO(i << ' ' << key << ' ' << value << ' ' << b[i].value(key, kto::Json()));
       REQUIRE(b[i].contains(key));
@@ -135,7 +135,8 @@ TEST_CASE("a loss without a baseline: W ranks with b rows each are one process w
       const Seen ranks = train_on(size, config, num_rows, kto::ApoZeroUnpaired{});
       const Seen alone = train(one, {}, num_rows, kto::ApoZeroUnpaired{});
       CHECK(distance(ranks, alone) < 1e-12);
-      for (std::size_t i = 0; i < ranks.state.log_history.size(); ++i)  // here micro-steps are the same, and so all means
+      for (std::size_t i = 0; i < ranks.state.log_history.size();
+           ++i)  // here micro-steps are the same, and so all means
         for (const auto& [key, value] : alone.state.log_history[i].items()) {
           if (key.find("runtime") != std::string::npos || key.find("per_second") != std::string::npos) continue;
           INFO(i << ' ' << key);
@@ -158,8 +159,9 @@ TEST_CASE("ranks share the rows of an evaluation, each once, and hooks see all o
   one.gradient_accumulation_steps *= 4;
   const kto::EvaluationHooks hooks{.compute_metrics = [](const kto::EvalPrediction& seen) {
     const Tensor place = at::arange(1, seen.reward_B.numel() + 1, at::TensorOptions(at::kDouble));
-    return kto::Json{{"mine", (seen.reward_B * place).sum().item<double>()},
-                     {"rows", (seen.row_C.to(at::kDouble) * at::arange(seen.row_C.numel(), at::kDouble)).sum().item<double>()}};
+    return kto::Json{
+        {"mine", (seen.reward_B * place).sum().item<double>()},
+        {"rows", (seen.row_C.to(at::kDouble) * at::arange(seen.row_C.numel(), at::kDouble)).sum().item<double>()}};
   }};
   for (const int num_eval_rows : {16, 13, 3}) {
     const Seen ranks = train_on(4, config, 24, kto::ApoZeroUnpaired{}, at::kDouble, hooks, num_eval_rows);
@@ -203,8 +205,7 @@ TEST_CASE("a checkpoint resumes on any number of ranks: the same to the bit on a
     CHECK(distance(whole, four) < 1e-12);
     check_logs(whole.state.log_history, four.state.log_history);
     CHECK(whole.state.epoch == four.state.epoch);
-    CHECK_THROWS_WITH(train(going_on("wrong", 4, "whole", 2), {}, 55),
-                      KTO_CONTAINS("those of 2 with 4: set it to 8"));
+    CHECK_THROWS_WITH(train(going_on("wrong", 4, "whole", 2), {}, 55), KTO_CONTAINS("those of 2 with 4: set it to 8"));
   }
 }
 
@@ -299,8 +300,8 @@ TEST_CASE("an update that is not finite on one rank is skipped on all, or ends t
     const double gap = (run(world, 2, kto::NonFiniteLoss::skip) - alone).abs().max().item<double>();
     kto::check(gap < 1e-12, "other weights than alone: ", gap);
   }));
-  const auto texts = messages(
-      kto::test::run_ranks(2, [&](const World& world) { run(world, 4, kto::NonFiniteLoss::stop); }));
+  const auto texts =
+      messages(kto::test::run_ranks(2, [&](const World& world) { run(world, 4, kto::NonFiniteLoss::stop); }));
   for (const std::string& text : texts) CHECK_THAT(text, KTO_CONTAINS("the loss is not finite for row 15"));
 }
 
@@ -310,9 +311,8 @@ TEST_CASE("rows that come as a stream are shared as those in memory") {
   config.max_steps = one.max_steps = 6;
   one.gradient_accumulation_steps *= 2;
   const auto stream = [] {
-    return kto::RowStream{[] {
-      return std::function([left = toy::rows(31)]() mutable { return std::exchange(left, {}); });
-    }};
+    return kto::RowStream{
+        [] { return std::function([left = toy::rows(31)]() mutable { return std::exchange(left, {}); }); }};
   };
   const auto weights = [&](const kto::TrainConfig& of, const World& world) {
     const auto policy = model();

@@ -142,7 +142,8 @@ inline void load_run(const Arguments& given, const LossTable& losses, const Note
     check_positions(run, truncation_of(args.script, tokens), loss.needs.kl_pairs);
     check(run.collator.pad_id < run.policy.model.spec.vocab_size, "padding_value is ", run.collator.pad_id,
           ", and the model's vocabulary has ", run.policy.model.spec.vocab_size, " tokens");
-    if (args.script.do_train) note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);
+    if (args.script.do_train)
+      note_special_tokens(run.policy, run.policy.adapter && !args.script.merge_and_unload, note);
     if (args.script.do_train && loss.needs.kl_pairs)  // its ranges are those of KTO
       for (const std::string& advice : config_advice(of_all_ranks(args.train, world))) note(advice);
     run.rows_files = hash_rows_files(run.rows);

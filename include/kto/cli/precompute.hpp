@@ -95,8 +95,7 @@ inline PrecomputedReference<Decoder> precompute(const Run& run, BatchParts needs
     const auto batch_size = args.script.precompute_ref_batch_size.value_or(
         rows == &run.rows.train && !args.train.max_tokens_per_batch ? args.train.per_device_train_batch_size
                                                                     : args.train.per_device_eval_batch_size);
-    const auto batches =
-        reference_picks(*rows, of_all_ranks(args.train, run.world), batch_size, needs.chosen_rejected);
+    const auto batches = reference_picks(*rows, of_all_ranks(args.train, run.world), batch_size, needs.chosen_rejected);
     std::string key;
     std::optional<std::vector<RowLogps>> known;
     together(run.world, [&] {

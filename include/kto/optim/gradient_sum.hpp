@@ -117,7 +117,8 @@ class GradientSum {
   void add(Bucket& bucket, const FlatSlice& slice) {
     Place& place = bucket.places.emplace_back(Place{.slice = slice});
     place.slice.begin = bucket.numel;
-    bucket.numel += (slice.numel + FlatParameters::alignment - 1) / FlatParameters::alignment * FlatParameters::alignment;
+    bucket.numel +=
+        (slice.numel + FlatParameters::alignment - 1) / FlatParameters::alignment * FlatParameters::alignment;
     place.accumulator = torch::autograd::impl::grad_accumulator(slice.parameter);
     place.hook = place.accumulator->add_post_hook(std::make_unique<Hook>(*this, bucket, place));
   }

@@ -20,11 +20,7 @@ class Journal {
   using Evaluate = std::function<void(const std::function<void(const Json& metrics)>& take)>;
 
   Journal(const TrainConfig& config, const Callbacks& callbacks, Run& run, Evaluate evaluate, World world = {})
-      : config_(config),
-        callbacks_(callbacks),
-        run_(run),
-        evaluate_(std::move(evaluate)),
-        world_(std::move(world)) {}
+      : config_(config), callbacks_(callbacks), run_(run), evaluate_(std::move(evaluate)), world_(std::move(world)) {}
 
   /// Calls `hook` of every callback that has it. With other ranks, an exception waits for the next agree().
   template <class Hook, class... Arguments>

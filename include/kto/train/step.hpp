@@ -36,8 +36,7 @@ struct PreparedBatch {
 /// each micro-step, of which this rank has several micro-batches. Otherwise they come with the forward passes.
 template <class Loss>
 bool prepares_baselines(const Window& window, KlScope scope, const Share& share) {
-  return Loss::needs.kl_pairs &&
-         (scope == KlScope::window ? window.num_batches > 1 : !share.is_side_by_side());
+  return Loss::needs.kl_pairs && (scope == KlScope::window ? window.num_batches > 1 : !share.is_side_by_side());
 }
 
 /// z0 = max(0, mean(log pi(y'|x) - log pi_ref(y'|x))) over the mismatched pairs of `num_rows` rows on all ranks, those
@@ -59,7 +58,8 @@ template <class Loss, class Model, class Reference>
 std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& reference, Window& window, KlScope scope,
                                           const Share& share, bool with_baseline) {
   const at::NoGradGuard no_grad;
-  const auto num_rows = static_cast<double>(window.num_rows()), num_steps = static_cast<double>(window.step_rows.size());
+  const auto num_rows = static_cast<double>(window.num_rows()),
+             num_steps = static_cast<double>(window.step_rows.size());
   std::vector<PreparedBatch> out;
   for (Batch& batch : window.batches) {
     const auto step_rows = static_cast<double>(window.step_rows[share.step(out.size())]);
@@ -71,8 +71,8 @@ std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& r
                            .baseline = {},
                            .row_share = scope == KlScope::window ? 1.0 / num_rows : 1.0 / step_rows / num_steps};
     if (with_baseline)
-      prepared.kl_log_ratio_B = score_completions(model, *prepared.batch.kl_rows).logp_B -
-                                std::exchange(prepared.reference_kl_logp_B, {});
+      prepared.kl_log_ratio_B =
+          score_completions(model, *prepared.batch.kl_rows).logp_B - std::exchange(prepared.reference_kl_logp_B, {});
     if (!Loss::needs.kl_pairs) prepared.baseline = at::zeros({}, prepared.reference_logp_B.options());
     out.push_back(std::move(prepared));
   }
@@ -124,10 +124,10 @@ class Turn {
   /// `input` with the rows of all ranks, without gradient.
   LossInput<Tensor> all_rows(const LossInput<Tensor>& input) {
     if (!std::exchange(gathers_, false)) return input;
-    const Tensor own_4B = at::stack({input.policy_logp_B.detach(), input.reference_logp_B, input.sign_B,
-                                     input.length_B})
-                              .to(at::kCPU, at::kDouble)
-                              .contiguous();
+    const Tensor own_4B =
+        at::stack({input.policy_logp_B.detach(), input.reference_logp_B, input.sign_B, input.length_B})
+            .to(at::kCPU, at::kDouble)
+            .contiguous();
     return input_of(gather(own_4B).to(input.policy_logp_B.device()), input.baseline);
   }
 
@@ -135,7 +135,8 @@ class Turn {
   void leave(Loss& loss) {
     if (needs_baseline_) (void)baseline({});
     if constexpr (Observes<Loss, Tensor>)  // what the loss keeps is the same on all ranks
-      if (std::exchange(gathers_, false)) loss.observe(input_of(gather(at::empty({4, 0}, at::kDouble)),
+      if (std::exchange(gathers_, false))
+        loss.observe(input_of(gather(at::empty({4, 0}, at::kDouble)),
                               baseline_.defined() ? baseline_ : at::zeros({}, at::kDouble)));
   }
 
@@ -150,8 +151,7 @@ class Turn {
   Tensor gather(const Tensor& own_4B) const {
     std::vector<Tensor> parts;
     for (std::string& text : world_.gather({static_cast<const char*>(own_4B.const_data_ptr()), own_4B.nbytes()}))
-      parts.push_back(
-          at::from_blob(text.data(), {4, std::ssize(text) / 32}, at::kDouble).clone());
+      parts.push_back(at::from_blob(text.data(), {4, std::ssize(text) / 32}, at::kDouble).clone());
     return at::cat(parts, 1);
   }
 
@@ -202,8 +202,7 @@ Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& pre
   Trace trace;
   const auto [scores, kl_logp_B] =
       score_batch(model, batch, makes_baseline, /*statistics=*/true, coef != 0 ? &trace : nullptr);
-  const Tensor baseline =
-      makes_baseline ? turn.baseline(kl_logp_B - prepared.reference_kl_logp_B) : prepared.baseline;
+  const Tensor baseline = makes_baseline ? turn.baseline(kl_logp_B - prepared.reference_kl_logp_B) : prepared.baseline;
   const LossInput<Tensor> input{.policy_logp_B = scores.logp_B,
                                 .reference_logp_B = prepared.reference_logp_B,
                                 .sign_B = batch.sign_B,

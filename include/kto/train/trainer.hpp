@@ -119,8 +119,8 @@ struct Trainer {
     Journal journal(
         whole, callbacks, run,
         [&](const auto& take) { for_each_evaluation(eval_sets, "eval_", state.num_tokens, take); }, world);
-    Checkpointer checkpointer(config, checkpointing, plan, [&](const std::string& text) { journal.note(text); },
-                              feed.share);
+    Checkpointer checkpointer(
+        config, checkpointing, plan, [&](const std::string& text) { journal.note(text); }, feed.share);
     if (checkpointer.is_on() || !world.alone()) checkpointer.identify(*this, rows, eval_sets);
     const WeightWatch watch(model);
     run.updates = make_updates(model, optimizer, config.optim_in_backward, world);

@@ -167,8 +167,7 @@ class Checkpointer {
         holder.visit_state(archive);
         content.states[part] = archive.take();
       });
-    const fs::path folder =
-        fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, state.global_step);
+    const fs::path folder = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, state.global_step);
     on_first(world_, [&] {
       write_checkpoint_folder(config_.output_dir, state.global_step, std::move(content));
       remove_old(config_.output_dir, state);

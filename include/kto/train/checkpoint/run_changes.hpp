@@ -123,10 +123,10 @@ inline bool compare_ranks(const Json& saved, const Json& now, RunChanges& out) {
   if (steps(now) * ranks == all)
     out.taken.push_back(concat("the number of processes is ", ranks, " and was ", old_ranks));
   else
-    out.refused.push_back(
-        concat("an update has the micro-batches of ", ranks, " processes with gradient_accumulation_steps ", steps(now),
-               ", and had those of ", old_ranks, " with ", old_steps,
-               all % ranks == 0 ? concat(": set it to ", all / ranks) : ""));
+    out.refused.push_back(concat("an update has the micro-batches of ", ranks,
+                                 " processes with gradient_accumulation_steps ", steps(now), ", and had those of ",
+                                 old_ranks, " with ", old_steps,
+                                 all % ranks == 0 ? concat(": set it to ", all / ranks) : ""));
   return true;
 }
 
@@ -239,7 +239,8 @@ inline void check_same_run(const Json& first, const Json& own, int rank) {
   const Json options = detail::part(own, "options");
   for (const auto& [name, value] : options.items())
     if (const Json theirs = detail::part(first["options"], name);
-        theirs != value && name != "device" && std::ranges::find(free_options, std::string_view(name)) == free_options.end())
+        theirs != value && name != "device" &&
+        std::ranges::find(free_options, std::string_view(name)) == free_options.end())
       fail("rank ", rank, ": ", name, " is ", detail::quoted(value), ", and rank 0 has ", detail::quoted(theirs),
            "; start all processes with the same options");
   for (const auto& [part, value] : own.items())

@@ -121,7 +121,8 @@ class MemoryFeed final : public Feed {
   }
   bool has_next() override { return at_ < sizes_.size(); }
   Window next(at::Device device) override {
-    const std::size_t end = std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), sizes_.size());
+    const std::size_t end =
+        std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), sizes_.size());
     Window window;
     for (; at_ < end; ++at_) {
       if (share.is_own(window.num_batches)) window.batches.push_back(to_device(source_->next(), device));
@@ -158,12 +159,7 @@ class StreamFeed final : public Feed {
   /// Throws UsageError naming an option that needs all rows at once.
   StreamFeed(const RowStream& stream, const Collator& collator, const TrainConfig& config, bool paired, bool with_kl,
              const World& world = {})
-      : Feed(Share{world}),
-        stream_(stream),
-        collator_(collator),
-        config_(config),
-        paired_(paired),
-        with_kl_(with_kl) {
+      : Feed(Share{world}), stream_(stream), collator_(collator), config_(config), paired_(paired), with_kl_(with_kl) {
     const auto refuse = [](bool given, const char* name, const char* why) {
       if (given) throw UsageError(concat(name, ": a stream of rows ", why));
     };

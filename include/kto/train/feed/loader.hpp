@@ -65,8 +65,8 @@ inline std::size_t num_units(std::span<const Example> rows, bool paired) {
 
 /// How picks are made, as required by the loss and the reference.
 struct PickRules {
-  bool paired = false;    ///< for a loss of pairs
-  bool fixed_kl = false;  ///< in any order, a row's KL partner is the one from sequential order
+  bool paired = false;        ///< for a loss of pairs
+  bool fixed_kl = false;      ///< in any order, a row's KL partner is the one from sequential order
   std::size_t step_size = 1;  ///< micro-batches of a micro-step: dataloader_drop_last also drops an incomplete one
   /// The tokens of a row in a batch; needed for max_tokens_per_batch.
   std::function<std::int64_t(const Example&)> num_tokens = {};
