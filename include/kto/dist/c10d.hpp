@@ -31,6 +31,7 @@ inline constexpr const char* no_c10d =
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 
@@ -61,8 +62,14 @@ class C10dStore final : public Store {
   c10::intrusive_ptr<c10d::Store> store_;
 };
 
+/// c10d warns, with a backtrace, of each connection that ends; what that means for a run is said in one line elsewhere.
+inline void quieten_c10d() {
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 2);
+}
+
 /// Connects to the store at a host's port, which this process `holds`, at any free port if `port` is 0, or another.
 inline C10dStore connect_store(const std::string& host, int& port, bool holds, std::chrono::seconds timeout) {
+  quieten_c10d();
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(port);
   options.isServer = holds;
