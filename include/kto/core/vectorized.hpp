@@ -88,25 +88,21 @@ inline float select(bool condition, float yes, float no) {
   return std::bit_cast<float>(select(condition, std::bit_cast<std::uint32_t>(yes), std::bit_cast<std::uint32_t>(no)));
 }
 
-/// Numbers are read as float32, and rounded to nearest even when written.
-inline float load(const float& x) { return x; }
-inline float load(const at::BFloat16& x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.x) << 16); }
-inline void store(float& to, float value) { to = value; }
-inline void store(at::BFloat16& to, float value) {
+/// bfloat16 rounded to nearest even, and float16 (IEEE 754 binary16), which is read and rounded in whole-number
+/// arithmetic, so that loops are vectors without instructions for it. Bits stay in 32 bits, as vectors of float32 do.
+inline std::uint32_t bfloat16_bits(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-  to.x = static_cast<std::uint16_t>(value == value ? rounded : 0x7FC0);
+  return value == value ? rounded : 0x7FC0;
 }
-/// float16 (IEEE 754 binary16) in whole-number arithmetic, so that loops are vectors without instructions for it.
-inline float load(const at::Half& x) {
-  const std::uint32_t size = static_cast<std::uint32_t>(x.x & 0x7FFF) << 13;  // float32's fields, exponent 112 too low
+inline float float16_number(std::uint32_t half) {
+  const std::uint32_t size = (half & 0x7FFF) << 13;  // float32's fields, with an exponent 112 too low
   const float subnormal = std::bit_cast<float>(size + 0x38800000U) - 0x1p-14F;
   const std::uint32_t normal = size + 0x38000000U, special = size | 0x7F800000U;
   const std::uint32_t finite = select(size < 0x00800000U, std::bit_cast<std::uint32_t>(subnormal), normal);
-  const std::uint32_t sign = static_cast<std::uint32_t>(x.x & 0x8000) << 16;
-  return std::bit_cast<float>(sign | select(size >= 0x0F800000U, special, finite));
+  return std::bit_cast<float>((half & 0x8000) << 16 | select(size >= 0x0F800000U, special, finite));
 }
-inline void store(at::Half& to, float value) {
+inline std::uint32_t float16_bits(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t size = bits & 0x7FFFFFFFU, sign = (bits >> 16) & 0x8000U;
   // Below 2^-14 an addition rounds at float16's smallest step, 2^-24; above, whole numbers do, as for bfloat16.
@@ -114,14 +110,22 @@ inline void store(at::Half& to, float value) {
   const std::uint32_t large = (size - 0x38000000U + 0x0FFFU + ((size >> 13) & 1)) >> 13;
   const std::uint32_t rounded = select(size < 0x38800000U, small, large);
   const std::uint32_t special = size > 0x7F800000U ? 0x7E00U : 0x7C00U;  // not a number; too large, or infinite
-  to.x = static_cast<std::uint16_t>(sign | select(size >= 0x477FF000U, special, rounded));
+  return sign | select(size >= 0x477FF000U, special, rounded);
 }
+
+/// Numbers are read as float32, and rounded when written.
+inline float load(const float& x) { return x; }
+inline float load(const at::BFloat16& x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.x) << 16); }
+inline float load(const at::Half& x) { return float16_number(x.x); }
+inline void store(float& to, float value) { to = value; }
+inline void store(at::BFloat16& to, float value) { to.x = static_cast<std::uint16_t>(bfloat16_bits(value)); }
+inline void store(at::Half& to, float value) { to.x = static_cast<std::uint16_t>(float16_bits(value)); }
 /// `value` rounded to T.
 template <class T>
 float rounded_to(float value) {
-  T held;
-  store(held, value);
-  return load(held);
+  if constexpr (std::is_same_v<T, at::BFloat16>) return std::bit_cast<float>(bfloat16_bits(value) << 16);
+  if constexpr (std::is_same_v<T, at::Half>) return float16_number(float16_bits(value));
+  return value;
 }
 
 /// exp(x) to 2 units in the last place; x is clamped to [-87.3, 88].
