@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # find_package(kto) provides kto::kto and kto::light. find_package(kto COMPONENTS ...) provides the named ones: kto, light,
-# and arrow, which is kto::light and kto::arrow (Parquet, through the pyarrow of KTO_PYTHON or the active python3).
+# arrow, which is kto::light and kto::arrow (Parquet, through the pyarrow of KTO_PYTHON or the active python3), and hub,
+# which is kto::light and kto::hub (downloads from the model hub, through libcurl).
 # LibTorch is only searched for the component kto (see KtoTorch.cmake). All provide kto_precompile().
 set(kto_components ${kto_FIND_COMPONENTS})
 if(NOT kto_components)
   set(kto_components kto)
 endif()
 foreach(kto_component IN LISTS kto_components)
-  if(NOT kto_component MATCHES "^(kto|light|arrow)$")
+  if(NOT kto_component MATCHES "^(kto|light|arrow|hub)$")
     set(kto_FOUND FALSE)
-    set(kto_NOT_FOUND_MESSAGE "kto has no component \"${kto_component}\"; it has kto (all but arrow, the default), light and arrow")
+    set(kto_NOT_FOUND_MESSAGE "kto has no component \"${kto_component}\"; it has kto (all but arrow and hub, the default), light, arrow and hub")
     return()
   endif()
 endforeach()
@@ -30,6 +31,18 @@ if("arrow" IN_LIST kto_components)
   elseif(kto_FIND_REQUIRED_arrow)
     set(kto_FOUND FALSE)
     set(kto_NOT_FOUND_MESSAGE "${kto_arrow_problem}")
+    return()
+  endif()
+endif()
+
+if("hub" IN_LIST kto_components)
+  include(${CMAKE_CURRENT_LIST_DIR}/KtoHub.cmake)
+  kto_find_hub(kto_hub_problem)
+  if(NOT kto_hub_problem)
+    set(kto_hub_FOUND TRUE)
+  elseif(kto_FIND_REQUIRED_hub)
+    set(kto_FOUND FALSE)
+    set(kto_NOT_FOUND_MESSAGE "${kto_hub_problem}")
     return()
   endif()
 endif()

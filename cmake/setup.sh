@@ -30,7 +30,8 @@ missing_packages() {
   local package
   command -v dpkg-query >/dev/null || return 0 # not Debian: CMake names the library that is missing
   for package in libeigen3-dev librange-v3-dev catch2 libbenchmark-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev \
-      libcli11-dev libyaml-cpp-dev zlib1g-dev libzstd-dev libbz2-dev liblzma-dev; do # the last four: compressed rows; kto builds without
+      libcli11-dev libyaml-cpp-dev zlib1g-dev libzstd-dev libbz2-dev liblzma-dev libcurl4-openssl-dev libssl-dev; do
+    # the last six: compressed rows and the model hub; kto builds without
     has_package "$package" || echo "$package"
   done
 }

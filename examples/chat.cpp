@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Talks to a model: a folder, or a base with an adapter.
+// Talks to a model: a folder or a name on the hub, alone or with an adapter.
 //   chat --model_name_or_path out             on a terminal; /new begins a new conversation, /exit or end of input ends
 //   echo "Who are you?" | chat --model_name_or_path out --temperature 0
 // Each line of the input is a message. The output gets the replies and nothing else, as they are generated: unchanged
@@ -24,7 +24,7 @@
 namespace {
 
 struct Options {
-  std::string model, adapter, system, dtype = "float32", device = "auto";
+  std::string model, revision = "main", adapter, system, dtype = "float32", device = "auto";
   std::optional<double> temperature, top_p, repetition_penalty;
   std::optional<std::int64_t> top_k;
   std::int64_t max_new_tokens = 512;
@@ -32,8 +32,11 @@ struct Options {
 };
 
 void add_options(CLI::App& app, Options& options) {
-  app.add_option("--model_name_or_path", options.model, "folder of the model, or of an adapter")->required();
-  app.add_option("--adapter_name_or_path", options.adapter, "folder of a PEFT adapter for the model");
+  app.add_option("--model_name_or_path", options.model, "folder of the model, or of an adapter, or its name on the hub")
+      ->required();
+  app.add_option("--model_revision", options.revision, "which branch, tag or commit of a model on the hub");
+  app.add_option("--adapter_name_or_path", options.adapter,
+                 "folder of a PEFT adapter for the model, or its name on the hub");
   app.add_option("--system", options.system, "the conversation's system message");
   app.add_option("--temperature", options.temperature,
                  "0: always the most likely token; default: the model's own, or 0");
@@ -190,7 +193,19 @@ class Chat {
   at::Generator generator_;
 };
 
-void run(const Options& options) {
+/// The options with folders in place of names on the hub.
+Options on_disk(Options options) {
+  const kto::Note note = [](const std::string& text) { std::cerr << "chat: " << kto::printable(text) << '\n'; };
+  kto::cli::ScriptConfig script{.model_name_or_path = options.model, .model_revision = options.revision};
+  if (!options.adapter.empty()) script.adapter_name_or_path = options.adapter;
+  script = kto::cli::with_folders(script, note);
+  options.model = script.model_name_or_path;
+  options.adapter = script.adapter_name_or_path.value_or("");
+  return options;
+}
+
+void run(const Options& named) {
+  const Options options = on_disk(named);
   const auto [model, base] = load(options);
   const kto::Processor processor(tokenizer_folder(options));
   Chat chat(model, processor, generation_config(options, base, processor.named_tokens()), options.system);

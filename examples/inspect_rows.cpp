@@ -17,13 +17,14 @@
 #include "kto/data/parquet.hpp"
 #include "kto/data/processor.hpp"
 #include "kto/data/rows.hpp"
+#include "kto/hub/locate.hpp"
 
 namespace {
 
 using kto::Json;
 
 struct Options {
-  std::string model, data, config, split = "train";
+  std::string model, revision = "main", data, config, split = "train";
   std::optional<std::int64_t> max_length;
   std::optional<std::int64_t> num_rows;
   std::int64_t num_threads = 0;
@@ -135,10 +136,14 @@ auto row_encoder(const kto::Processor& processor, const Options& options) {
   return out;
 }
 
-void run(const Options& options) {
+void run(Options options) {
   kto::enable_parquet();
+  namespace hub = kto::hub;
+  const kto::Note note = [](const std::string& text) { std::cerr << "inspect_rows: " << kto::printable(text) << '\n'; };
+  options.model = hub::locate({.kind = hub::Kind::model, .id = options.model, .revision = options.revision},
+                              hub::tokenizer_only(), note);
   const kto::RowSet set =
-      kto::read_rows(kto::DataSource{.path = options.data, .split = options.split, .config = options.config});
+      kto::read_rows(hub::on_disk({.path = options.data, .split = options.split, .config = options.config}, note));
   const kto::Processor processor(options.model);
   const auto encoder = row_encoder(processor, options);
   const kto::Encoded encoded = kto::encode_rows(
@@ -173,10 +178,14 @@ bool parse_options(int argc, char** argv, Options& options) {
       "Shows a data set as the trainer will see it: rendered text, token ids and pieces of each row.\n"
       "Exit status: 0; 1 when files are missing or data is malformed; 2 when the command line is wrong."};
   app.allow_extras();
-  app.add_option("--model_name_or_path", options.model, "folder with tokenizer.json, its config and chat template");
+  app.add_option("--model_name_or_path", options.model,
+                 "folder with tokenizer.json, its config and chat template, or\n"
+                 "the name of a model on the hub");
+  app.add_option("--model_revision", options.revision, "which branch, tag or commit of a model on the hub");
   app.add_option("--dataset_name", options.data,
                  "a .jsonl, .json, .csv or .parquet file, or a folder: with\n"
-                 "SPLIT*.jsonl, or a README.md that names its files");
+                 "SPLIT*.jsonl, or a README.md that names its files; or the\n"
+                 "name of a data set on the hub");
   app.add_option("--dataset_config", options.config, "a configuration named in README.md");
   app.add_option("--split,--dataset_train_split", options.split,
                  "which split of a folder, or rows of it: train[:100], train+test")

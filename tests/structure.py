@@ -9,8 +9,8 @@ import sys
 
 root = os.path.join(sys.argv[1], "include")
 FOUNDATIONS = ["core", "dist", "io", "options"]
-FLOW = ["text", "data", "collate", "nn", "model", "logprob", "reference", "loss", "optim", "train", "generate", "cli"]
-WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "options/", "dist/place.hpp", "dist/store.hpp", "dist/detail/", "collate/parts.hpp", "nn/activation.hpp", "nn/rope_spec.hpp", "model/config.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options/options.hpp")
+FLOW = ["text", "data", "collate", "nn", "model", "logprob", "reference", "loss", "optim", "train", "generate", "hub", "cli"]
+WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "options/", "hub/", "dist/place.hpp", "dist/store.hpp", "dist/detail/", "collate/parts.hpp", "nn/activation.hpp", "nn/rope_spec.hpp", "model/config.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options/options.hpp")
 problems = []
 includes = {}
 for folder, _, names in os.walk(os.path.join(root, "kto")):

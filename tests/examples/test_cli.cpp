@@ -168,6 +168,11 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK(run({"--fp16"}).train.fp16);
   CHECK(run({"--model_init_kwargs", R"({"dtype": "bfloat16", "revision": "main"})"}).script.dtype ==
         ModelDtype::bfloat16);
+  CHECK(run({"--model_revision", "v1"}).script.model_revision == "v1");
+  CHECK(run({"--model_init_kwargs", R"({"revision": "v1"})"}).script.model_revision == "v1");
+  CHECK_THAT(refusal({"--model_revision", "v2", "--model_init_kwargs", R"({"revision": "v1"})"}),
+             KTO_CONTAINS("name two revisions"));
+  CHECK(run({"--ref_model_init_kwargs", R"({"revision": "v1"})"}).script.model_revision == "main");
   CHECK(run({"--ref_model_init_kwargs", R"({"torch_dtype": "torch.bfloat16"})"}).script.ref_dtype ==
         ReferenceDtype::bfloat16);
   CHECK(noted({"--model_init_kwargs", R"({"use_cache": false})"}) == "use_cache ");
@@ -246,7 +251,7 @@ TEST_CASE("a YAML file gives defaults that the command line overrides") {
   const std::string home = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
   if (!home.empty()) CHECK(from_file.train.output_dir == home + "/runs");
   ::setenv("HOME", "", 1);
-  CHECK(expand_home("~/runs") != "/runs");
+  CHECK(kto::expand_home("~/runs") != "/runs");
   ::setenv("HOME", home.c_str(), 1);
 }
 

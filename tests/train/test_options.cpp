@@ -177,7 +177,9 @@ TEST_CASE("refused options take their default only") {
   CHECK(refusal_of("push_to_hub", "no") == "");
   CHECK(refusal_of("push_to_hub", nullptr) == "");
   CHECK(refusal_of("push_to_hub", true) ==
-        "run.json: push_to_hub: \"True\" is refused: nothing is sent to a hub (expected only the default, False)");
+        "run.json: push_to_hub: \"True\" is refused: a run sends nothing to a hub; after it, push_to_hub uploads "
+        "output_dir "
+        "(examples/push_to_hub.cpp) (expected only the default, False)");
   CHECK(refusal_of("save_steps", 500) == "");
   CHECK(refusal_of("save_steps", "500.0") == "");
   CHECK(refusal_of("fsdp", "") == "");

@@ -20,10 +20,15 @@ inline void apply_init_kwargs(ScriptConfig& script, const Json& kwargs, const st
       assign(script_options(), *find_option(script_options(), target), script, text, where);
     } else if (detail::among(key, idle_init_kwargs)) {
       if (note) note(where + " is taken without effect: models are read, and layers computed, in one way here");
-    } else if (!(key == "revision" && (value == "main" || value.is_null()))) {
+    } else if (key == "revision" && (value.is_string() || value.is_null())) {
+      if (value.is_null() || target != "dtype") continue;  // a reference's is read where its model is
+      const auto revision = value.get<std::string>();
+      if (script.model_revision != "main" && script.model_revision != revision)
+        throw UsageError(concat(where, " and --model_revision name two revisions: give one of them"));
+      script.model_revision = revision;
+    } else {
       throw UsageError(
-          concat(where, ": expected \"dtype\", or \"revision\" main: models are read from a folder, which has no ",
-                 "revisions, and nothing else of from_pretrained has a counterpart"));
+          concat(where, ": expected \"dtype\" or \"revision\": nothing else of from_pretrained has a ", "counterpart"));
     }
   }
 }

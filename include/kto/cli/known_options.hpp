@@ -38,7 +38,6 @@ inline const std::vector<detail::RefusedOptions>& refused_script_options() {
   static const std::vector<detail::RefusedOptions> list{
       {"adapters of parameters that are no linear layer are not supported", {{"lora_target_parameters", "None"}}},
       {"quantized models are not supported yet", {{"load_in_4bit", "False"}, {"load_in_8bit", "False"}}},
-      {"models are read from a folder, which has no revisions", {{"model_revision", "main"}}},
       {"all rows are trained on; test_split_size and max_steps make a run smaller", {{"sanity_check", "False"}}},
   };
   return list;

@@ -44,9 +44,10 @@ inline std::vector<RowFiles> for_run(const ScriptConfig& script, std::string_vie
 }
 
 /// The files of `split`; of a mixture, whose only one is train, all.
-inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::string& split) {
-  if (!script.datasets.empty()) return mixture_files(parse_mixture(script.datasets, script.dataset_streaming));
-  return kto::row_files({.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")});
+inline std::vector<RowFiles> row_files(const ScriptConfig& script, const std::string& split, const Note& note) {
+  if (!script.datasets.empty()) return mixture_files(parse_mixture(script.datasets, script.dataset_streaming), note);
+  return kto::row_files(
+      hub::on_disk({.path = script.dataset_name, .split = split, .config = script.dataset_config.value_or("")}, note));
 }
 
 /// What rows are called in messages.
@@ -173,17 +174,19 @@ inline Json hash_rows_files(const LoadedRows& rows) {
 }
 
 /// The files of a set of eval_datasets: at a path, or of a split of dataset_name.
-inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const std::string& name, const Json& where) {
+inline std::vector<RowFiles> evaluation_files(const ScriptConfig& script, const std::string& name, const Json& where,
+                                              const Note& note) {
   const auto text = (where.is_string() ? where : where["split"]).get<std::string>();
   const fs::path path = where.is_string() ? text : "";
   const bool is_path = fs::exists(path) || path.native().find_first_of("*?") != std::string::npos ||  // [ is of slices
                        path.has_parent_path() || detail::is_data_file(path) ||
                        (where.is_string() && script.dataset_name.empty());
   try {
-    if (!is_path)
-      return kto::row_files({.path = script.dataset_name, .split = text, .config = script.dataset_config.value_or("")});
-    return fs::is_directory(path) ? kto::row_files({.path = path, .split = script.dataset_test_split})
-                                  : kto::row_files({.path = path});
+    if (!is_path) return row_files(script, text, note);
+    const bool is_name = !fs::exists(path) && !detail::is_data_file(path) && hub::is_full_id(text);  // on the hub
+    const bool has_splits = fs::is_directory(path) || is_name;
+    return kto::row_files(
+        hub::on_disk({.path = path, .split = has_splits ? script.dataset_test_split : "train"}, note));
   } catch (const std::exception& error) {
     fail("eval_datasets: ", name, ": ",
          where.is_string() && !is_path ? concat(text, " is no file or folder, and as a split: ") : "",
@@ -230,7 +233,7 @@ inline LoadedRows load_rows(const Arguments& args, const LossEntry& loss, bool e
         "end completions; name it in tokenizer_config.json, or leave these options out");
   const std::string& train = script.dataset_train_split;
   LoadedRows out;
-  const auto parts = for_run(script, pairs_for, row_files(script, train));
+  const auto parts = for_run(script, pairs_for, row_files(script, train, note));
   for (const RowFiles& part : parts)
     for (const fs::path& file : part.files) out.files[file.string()] = script.dataset_streaming;
   if (script.dataset_streaming) {
@@ -266,9 +269,10 @@ inline LoadedRows load_rows(const Arguments& args, const LossEntry& loss, bool e
       out.evaluation.emplace_back(
           name, load_split(script, called, for_run(script, pairs_for, files), model_folder, processor, note));
     };
-    if (script.eval_datasets.empty()) load("", script.dataset_test_split, row_files(script, script.dataset_test_split));
+    if (script.eval_datasets.empty())
+      load("", script.dataset_test_split, row_files(script, script.dataset_test_split, note));
     for (const auto& [name, where] : script.eval_datasets.items())
-      load(name, name, evaluation_files(script, name, where));
+      load(name, name, evaluation_files(script, name, where, note));
   }
   return out;
 }

@@ -118,9 +118,11 @@ inline void load_in_turn(const World& world, const std::function<void()>& load) 
 inline void load_run(const Arguments& given, const LossTable& losses, const Note& note, const World& world,
                      const std::function<void(const Run&)>& train) {
   (void)make_any_optimizer(given.script, given.train);  // throws for optim_args that do not belong
-  const fs::path folder = model_folder(given.script);
+  Arguments on_disk = given;
+  on_disk.script = with_folders(given.script, note);
+  const fs::path folder = model_folder(on_disk.script);
   const ModelSpec spec = read_model_config(folder);
-  Arguments args = for_model(given, spec, folder);
+  Arguments args = for_model(on_disk, spec, folder);
   if (!world.is_first()) args.script.disable_tqdm = true;
   const bool evaluates = args.script.do_eval || args.train.eval_strategy != IntervalStrategy::no;
   const Processor processor(tokenizer_folder(args));

@@ -2,29 +2,17 @@
 // Which rows a run takes: one data set, or a mixture of several as TRL's DatasetMixtureConfig has it.
 #pragma once
 
-#include <pwd.h>
-#include <unistd.h>
-
 #include <cmath>
-#include <cstdlib>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "kto/cli/hub_names.hpp"
 #include "kto/data/rows.hpp"
+#include "kto/io/home.hpp"
 #include "kto/options/option.hpp"
 
 namespace kto::cli {
-
-/// "~/x" below the home folder, HOME or, where that is empty, that of the user's entry, as Python's expanduser has it;
-/// other paths, and those of a user without a home, as they are.
-inline std::string expand_home(const std::string& path) {
-  if (path != "~" && !path.starts_with("~/")) return path;
-  const char* home = std::getenv("HOME");
-  if (home == nullptr || *home == '\0')
-    if (const passwd* user = ::getpwuid(::getuid()); user != nullptr) home = user->pw_dir;
-  return home != nullptr ? home + path.substr(1) : path;
-}
 
 /// One set of a mixture: TRL's DatasetConfig.
 struct MixturePart {
@@ -105,11 +93,11 @@ inline std::vector<MixturePart> parse_mixture(const Json& datasets, bool streami
 
 /// The sets of a mixture as files. Where they have fractions, each gives its first rows, as many as make the largest
 /// mixture with those shares: TRL's rule.
-inline std::vector<RowFiles> mixture_files(const std::vector<MixturePart>& mixture) {
+inline std::vector<RowFiles> mixture_files(const std::vector<MixturePart>& mixture, const Note& note = {}) {
   std::vector<std::vector<RowFiles>> sets;
   double sum = 0, total = INFINITY;
   for (const MixturePart& part : mixture) {
-    sets.push_back(row_files(part.source));
+    sets.push_back(row_files(hub::on_disk(part.source, note)));
     for (RowFiles& files : sets.back()) files.columns = part.columns;
     sum += part.fraction.value_or(0);
   }

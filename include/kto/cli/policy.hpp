@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kto/cli/arguments.hpp"
+#include "kto/cli/hub_names.hpp"
 #include "kto/kto.hpp"
 #include "kto/model/held_as_stored.hpp"
 
@@ -103,16 +104,29 @@ inline LoraConfig lora_config(const ScriptConfig& script) {
   return out;
 }
 
-/// The folder of the base model that an adapter folder names, which may be relative to the adapter or to here.
+/// What an adapter calls its base: the name on the hub where the folder is a snapshot of it, else the folder.
+inline std::string base_name(const fs::path& base) {
+  const auto repository = hub::repository_of(base);
+  return repository ? repository->id : base.string();
+}
+
+/// The folder of the base model that an adapter folder names, which may be relative to the adapter or to here, or a name
+/// on the hub.
 inline fs::path base_of_adapter(const fs::path& adapter) {
   const fs::path file = adapter / "adapter_config.json";
-  const fs::path named = parse_lora_config(read_json(file), file.string()).base_model_name_or_path;
+  const LoraConfig config = parse_lora_config(read_json(file), file.string());
+  const fs::path named = config.base_model_name_or_path;
   constexpr const char* advice =
       "; write the base's folder there, or give the base as --model_name_or_path and this folder as "
       "--adapter_name_or_path";
   check(!named.empty(), file.string(), ": base_model_name_or_path is missing", advice);
   for (const fs::path& candidate : {named, adapter / named})
     if (fs::is_directory(candidate)) return candidate;
+  if (hub::is_id(named.string())) try {
+      return model_on_disk(named.string(), config.revision);
+    } catch (const Error& error) {
+      fail(file.string(), ": base_model_name_or_path: ", error.what(), advice);
+    }
   fail(file.string(), ": base_model_name_or_path \"", named.string(), "\" is no folder here", advice);
 }
 
@@ -210,7 +224,8 @@ inline Policy load_policy(const Arguments& args) {
                                  ? load_adapter(base, *adapter)
                                  : with_adapter(base, lora_config(script), static_cast<std::uint64_t>(args.train.seed));
     if (script.merge_and_unload) check_mergeable(adapted.policy);
-    adapted.config.base_model_name_or_path = base_folder.string();
+    adapted.config.base_model_name_or_path = base_name(base_folder);
+    if (const auto repository = hub::repository_of(base_folder)) adapted.config.revision = repository->revision;
     auto reference = adapter ? live_reference(adapted.policy) : live_reference(base);
     reference.starts_as_policy = script.disable_dropout || adapted.config.lora_dropout == 0;
     if (script.disable_dropout) disable_dropout(adapted.policy);

@@ -35,15 +35,21 @@ inline void save_policy(const Policy& policy, const fs::path& folder) {
   }
 }
 
-/// README.md of the trained model. Its base is named as config.json says that the hub has it, else by its folder.
+/// README.md of the trained model. Base and rows are named as the hub has them; a base that it has not, by its folder.
 inline std::string model_card(const Arguments& args, const LossEntry& loss, const Policy& policy,
                               std::string_view version) {
-  const std::string base = policy.base_files.object("config.json").value("_name_or_path", "");
+  const auto on_hub = hub::repository_of(policy.base);
+  const std::string stored = policy.base_files.object("config.json").value("_name_or_path", "");
+  const bool is_named = on_hub || hub::is_full_id(stored);
+  std::error_code none;
+  const std::string& rows = args.script.dataset_name;
   const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
   return to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
-                      .base_model = is_hub_name(base) ? base : policy.base.string(),
-                      .base_is_folder = !is_hub_name(base),
-                      .dataset = "",
+                      .base_model = on_hub     ? on_hub->id
+                                    : is_named ? stored
+                                               : policy.base.string(),
+                      .base_is_folder = !is_named,
+                      .dataset = hub::is_full_id(rows) && !fs::exists(rows, none) ? rows : "",
                       .library_name = policy.adapter && !args.script.merge_and_unload ? "peft" : "transformers",
                       .tags = {"trl", std::string(loss.name)},
                       .method = std::string(loss.paper.method),

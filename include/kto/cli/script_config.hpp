@@ -46,6 +46,7 @@ namespace kto::cli {
 
 struct ScriptConfig {
   std::string model_name_or_path = "";
+  std::string model_revision = "main";  ///< on the hub: a branch, a tag or a commit
   ModelDtype dtype = ModelDtype::float32;
   bool disable_dropout = true;
   std::optional<bool> is_encoder_decoder = std::nullopt;     ///< what the model is (see for_model)

@@ -47,9 +47,14 @@ inline const Options<ScriptConfig>& script_options() {
       return value.is_string() && is_device(value.get<std::string>()) && set(config, value);
     };
     Options<C> rows{
-        text(
-            option(&C::model_name_or_path, "model_name_or_path", group::model, "folder of the model and its tokenizer"),
-            "DIR", true),
+        text(option(
+                 &C::model_name_or_path, "model_name_or_path", group::model,
+                 "folder of the model and its tokenizer, or its name on the hub, as in Qwen/Qwen2-0.5B-Instruct: read "
+                 "from the hub's cache, and downloaded if it is not there"),
+             "DIR", true),
+        text(option(&C::model_revision, "model_revision", group::model,
+                    "which branch, tag or commit of a model on the hub"),
+             "NAME"),
         detail::with_refused(
             option(&C::dtype, "dtype", group::model, "type of the parameters; auto: the type they are stored in"),
             "float16", "float16 has too few bits for parameters that are trained; --fp16 multiplies in it"),
@@ -59,11 +64,11 @@ inline const Options<ScriptConfig>& script_options() {
                "whether the model is an encoder-decoder; None: as its config says, which another value contradicts"),
         text(option(&C::dataset_name, "dataset_name", group::data,
                     "a .jsonl, .json, .csv or .parquet file, a pattern of files, or a folder: with train* and test*, "
-                    "or with a README.md that names its files, or as save_to_disk writes it; required unless datasets "
-                    "is given"),
+                    "or with a README.md that names its files, or as save_to_disk writes it; or the name of a data set "
+                    "on the hub, as in trl-lib/kto-mix-14k; required unless datasets is given"),
              "PATH"),
         text(option(&C::dataset_config, "dataset_config", group::data,
-                    "which of the configurations that the README.md of the data set's folder names; None: its default"),
+                    "which of the configurations that the README.md of the data set names; None: its default"),
              "NAME"),
         detail::with_synonyms(datasets_option(), "dataset_mixer|dataset_mixture"),
         option(
@@ -136,8 +141,8 @@ inline const Options<ScriptConfig>& script_options() {
              "NAME=X,..."),
         {.name = "adafactor", .is_flag = true, .alias_of = "optim", .alias_value = "adafactor"},
         text(option(&C::ref_model_name_or_path, "ref_model_name_or_path", group::reference,
-                    "folder of the reference: a model, or an adapter, which is put on its base; None: the policy as "
-                    "it starts"),
+                    "folder or name on the hub of the reference: a model, or an adapter, which is put on its base; "
+                    "None: the policy as it starts"),
              "DIR"),
         option(&C::ref_dtype, "ref_dtype", group::reference,
                "type that a reference with weights of its own is held in; None: the policy's, but weights that its "
@@ -168,7 +173,8 @@ inline const Options<ScriptConfig>& script_options() {
                "in place of sync_ref_model: the reference is a moving average of the policy with this decay",
                {"None or a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; }}),
         text(option(&C::adapter_name_or_path, "adapter_name_or_path", group::adapter,
-                    "folder of a PEFT LoRA adapter to train on from; it is also the reference, as it was"),
+                    "folder or name on the hub of a PEFT LoRA adapter to train on from; it is also the reference, as "
+                    "it was"),
              "DIR"),
         text(option(&C::model_adapter_name, "model_adapter_name", group::adapter,
                     "which adapter of that folder to train: a folder in it, or default for itself"),
@@ -215,9 +221,9 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::auto_find_batch_size, "auto_find_batch_size", group::length,
                "when memory runs out, start over with half of per_device_train_batch_size"),
         option(&C::model_init_kwargs, "model_init_kwargs", group::model,
-               "\"dtype\" in place of --dtype; revision main"),
+               "\"dtype\" in place of --dtype, \"revision\" in place of --model_revision"),
         option(&C::ref_model_init_kwargs, "ref_model_init_kwargs", group::reference,
-               "\"dtype\" in place of --ref_dtype"),
+               "\"dtype\" in place of --ref_dtype; \"revision\" of a reference on the hub"),
         detail::with_synonyms(report_option(), "wandb_project|wandb_entity|logger"),
         text(option(&C::logging_dir, "logging_dir", group::output,
                     "folder of TensorBoard's event files; None: runs in output_dir, and in that run_name (with _ for "

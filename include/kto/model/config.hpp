@@ -194,7 +194,8 @@ inline ModelSpec parse_model_config(Json json, const std::string& where) {
 /// Reads a model folder's config.json.
 inline ModelSpec read_model_config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
-  check(fs::is_directory(folder), folder.string(), ": is not a folder; expected a model folder on this machine");
+  check(fs::is_directory(folder), folder.string(),
+        ": is not a folder; expected a model's folder, or its name on the hub (owner/name)");
   check(fs::exists(path) || !fs::exists(folder / "adapter_config.json"), folder.string(),
         ": is an adapter, not a whole model: it has adapter_config.json and no config.json");
   return parse_model_config(read_json(path), path.string());

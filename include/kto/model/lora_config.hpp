@@ -48,7 +48,8 @@ struct LoraConfig {
   std::string init_lora_weights = "true";
   bool fan_in_fan_out = false;  ///< whether it is on weights stored as [inputs, outputs]: set by the model
   std::string task_type = "CAUSAL_LM";
-  std::string base_model_name_or_path = "";
+  std::string base_model_name_or_path = "";  ///< folder, or name on the hub
+  std::string revision = "main";             ///< of the base on the hub
 
   std::int64_t rank_of(const std::string& module) const { return pattern_value(rank_pattern, module, r); }
   /// The factor on B A.

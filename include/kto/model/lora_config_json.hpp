@@ -155,6 +155,7 @@ inline LoraConfig parse_lora_config(const Json& json, const std::string& where) 
   out.init_lora_weights = detail::read_init(file);
   out.task_type = file.value<std::string>("task_type", "CAUSAL_LM");
   out.base_model_name_or_path = file.value<std::string>("base_model_name_or_path", "");
+  out.revision = file.value<std::string>("revision", "main");
   detail::check_lora_config(out, where);
   return out;
 }
@@ -192,6 +193,7 @@ inline Json to_json(const LoraConfig& config) {
       {"peft_type", "LORA"},
       {"r", config.r},
       {"rank_pattern", object(config.rank_pattern)},
+      {"revision", config.revision == "main" ? Json() : Json(config.revision)},
       {"target_modules", names(config.target_modules, config.target_pattern)},
       {"task_type", config.task_type},
       {"trainable_token_indices", tokens.empty() ? Json()

@@ -24,13 +24,6 @@ struct ModelCard {
   std::string version;                  ///< of this library
 };
 
-/// Whether `name` has the form of a hub name: "owner/name".
-inline bool is_hub_name(std::string_view name) {
-  const auto slash = name.find('/');
-  return slash != std::string_view::npos && slash > 0 && slash + 1 < name.size() &&
-         name.find('/', slash + 1) == std::string_view::npos && name.front() != '.' && name.front() != '~';
-}
-
 namespace detail {
 
 /// A YAML scalar in single quotes.

@@ -51,7 +51,7 @@ inline constexpr std::array lora_fields{
     LoraField{"qalora_group_size", LoraUse::without_effect, nullptr, "it belongs to use_qalora"},
     LoraField{"r", LoraUse::read, "8", ""},
     LoraField{"rank_pattern", LoraUse::read, "{}", ""},
-    LoraField{"revision", LoraUse::without_effect, "null", "models are read from folders"},
+    LoraField{"revision", LoraUse::read, "null", ""},
     LoraField{"runtime_config", LoraUse::without_effect, nullptr, "it is for PEFT's loader, which does not save it"},
     LoraField{"target_modules", LoraUse::read, "null", ""},
     LoraField{"target_parameters", LoraUse::refused, nullptr, "adapters are on linear layers and the embedding"},
