@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# From a clone to a trained model: installs dependencies, builds, fetches SmolLM2-135M-Instruct, trains it with KTO on
+# From a clone to a trained model: installs dependencies, builds train_kto, fetches SmolLM2-135M-Instruct, trains it with KTO on
 # examples/data/train.jsonl, and shows the change on the held-out rows of test.jsonl. A second run reuses everything.
 #
 # usage: examples/quickstart.sh [more flags of train_kto]      (environment: see cmake/setup.sh)
@@ -39,8 +39,9 @@ PYTHON
 ensure_packages
 find_torch
 configure -DKTO_BUILD_EXAMPLES=ON
-build --target train_kto inspect_rows chat
-fetch_model
+fetch_model & # while the compiler runs
+build --target train_kto
+wait $!
 say "training on examples/data/train.jsonl"
 build/examples/train_kto --model_name_or_path "$model" --dataset_name examples/data --output_dir "$output" \
   --overwrite_output_dir --per_device_train_batch_size 4 --per_device_eval_batch_size 8 --num_train_epochs 1 \
@@ -51,6 +52,8 @@ cat <<END
 
 The trained model, its tokenizer and the logs are in $output
 (a Hugging Face folder for AutoModelForCausalLM.from_pretrained). Done in $((SECONDS / 60)) min $((SECONDS % 60)) s.
-Talk to it: build/examples/chat --model_name_or_path $output
-See the rows as the trainer does: build/examples/inspect_rows --model_name_or_path $model --dataset_name examples/data
+Talk to it, or see the rows as the trainer does:
+  cmake --build build --target chat inspect_rows
+  build/examples/chat --model_name_or_path $output
+  build/examples/inspect_rows --model_name_or_path $model --dataset_name examples/data
 END
