@@ -54,7 +54,7 @@ int main(int argc, char** argv) try {
                                   .learning_rate = 3e-2},
                        .world = world};
   trainer.train(toy::rows(96));
-  const kto::Json metrics = trainer.evaluate(toy::rows(24));
+  const kto::Json metrics = trainer.evaluate(toy::rows(32));
   if (world.is_first())
     std::printf("%d processes: margin %.3f\n", world.size, metrics["eval_rewards/margins"].get<double>());
 } catch (const std::exception& error) {

@@ -270,8 +270,7 @@ TEST_CASE("YAML files after the kinds of TRL's repository and of others are take
        "use_cache attn_implementation warmup_ratio metric_for_best_model logging_dir "},
       {"old", "gradient_checkpointing_use_reentrant remove_unused_columns padding_value "},
       {"launcher",
-       "accelerate_config accelerator_config average_tokens_across_devices ddp_backend ddp_timeout fsdp_config "
-       "local_rank num_processes "},
+       "accelerate_config accelerator_config average_tokens_across_devices fsdp_config local_rank num_processes "},
       {"merged", ""},
       {"everything_else",
        "activation_offloading batch_eval_metrics dataloader_in_order do_predict enable_jit_checkpoint "

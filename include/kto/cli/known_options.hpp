@@ -8,7 +8,7 @@
 namespace kto::cli {
 
 inline const std::vector<detail::TakenOptions>& taken_script_options() {
-  constexpr std::string_view one_process = "training on several devices is not supported yet";
+  constexpr std::string_view starts = "nproc, torchrun, srun or mpirun starts the processes";
   static const std::vector<detail::TakenOptions> list{
       {"the library chooses how to compute attention, and all ways differ by rounding alone",
        {{"attn_implementation", "None", "TEXT"},
@@ -18,13 +18,13 @@ inline const std::vector<detail::TakenOptions>& taken_script_options() {
        {{"bnb_4bit_quant_storage", "None", "TEXT"},
         {"bnb_4bit_quant_type", "nf4", "fp4"},
         {"use_bnb_nested_quant", "False", "True"}}},
-      {"the run is one process",
-       {{"accelerate_config", "None", "single_gpu", one_process},
+      {"the launcher starts the processes",
+       {{"accelerate_config", "None", "single_gpu", starts},
         {"ignore_bias_buffers", "False", "True"},
-        {"nnodes", "None", "1", one_process},
-        {"nproc_per_node", "None", "1", one_process},
-        {"num_machines", "None", "1", one_process},
-        {"num_processes", "None", "1", one_process}}},
+        {"nnodes", "None", "1", starts},
+        {"nproc_per_node", "None", "1", starts},
+        {"num_machines", "None", "1", starts},
+        {"num_processes", "None", "1", starts}}},
   };
   return list;
 }

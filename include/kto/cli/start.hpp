@@ -29,8 +29,9 @@ inline std::optional<int> launch_ranks(const Arguments& args, char* const* argv,
                 [&](const std::string& text) { report_error(name, Error(text)); });
 }
 
-/// Throws UsageError when the device and --ddp_backend do not go together.
-inline JoinOptions join_options(const ScriptConfig& script) {
+/// Throws UsageError when the device of several processes and --ddp_backend do not go together.
+inline JoinOptions join_options(const ScriptConfig& script, const RankPlace& place) {
+  if (place.size == 1) return {};
   const bool on_cuda = choose_device(script.device).is_cuda();
   const bool nccl = script.ddp_backend ? *script.ddp_backend == DdpBackend::nccl : on_cuda && has_nccl;
   if (nccl && !on_cuda) throw UsageError("ddp_backend nccl carries tensors between CUDA devices: use gloo on the CPU");
@@ -42,10 +43,11 @@ inline void check_same_start(const World& world, const Json& options) {
   if (world.alone()) return;
   const Json first = Json::parse(world.broadcast(Json{{"version", library_version}, {"options", options}}.dump()));
   together(world, [&] {
+    const auto text = [](const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); };
     const auto differ = [&](const auto& name, const Json& own, const Json& theirs, const char* advice) {
       if (own != theirs)
-        throw UsageError(concat("rank ", world.rank, ": ", name, " is ", kto::detail::quoted(own), ", and rank 0 has ",
-                                kto::detail::quoted(theirs), "; ", advice));
+        throw UsageError(concat("rank ", world.rank, ": ", name, " is ", text(own), ", and rank 0 has ", text(theirs),
+                                "; ", advice));
     };
     differ("the version", Json(library_version), first["version"], "start one program on all ranks");
     for (const auto& [name, value] : options.items())

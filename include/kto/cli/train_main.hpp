@@ -108,7 +108,7 @@ inline int run_at(const RankPlace& place, int argc, char** argv, const LossTable
     if (args->script.matmul != MatmulChoice::automatic)
       set_matmul_backend(args->script.matmul == MatmulChoice::onednn ? MatmulBackend::onednn : MatmulBackend::aten,
                          "matmul");
-    Job job(place, join_options(args->script));
+    Job job(place, join_options(args->script, place));
     world = start_rank(job, *args, losses);
     run_in_memory(*args, losses, note, job, world, train);
     return signals.exit_status();

@@ -13,9 +13,12 @@ namespace kto::detail {
 inline const std::vector<RefusedOptions>& refused_train_options() {
   static const std::vector<RefusedOptions> list{
       {"KTO's loss has no labels to smooth", {{"label_smoothing_factor", "0"}}},
-      {"training on several devices is not supported yet", {{"parallelism_config", "None"}}},
-      {"it shards a model over devices, which is not supported yet",
-       {{"deepspeed", "None"}, {"fsdp", "None||[]|False"}, {"sharded_ddp", "|[]|None"}}},
+      {"weights are not sharded over devices yet; several processes share the rows (nproc, torchrun, srun, mpirun)",
+       {{"deepspeed", "None"},
+        {"fsdp", "None||[]|False"},
+        {"parallelism_config", "None"},
+        {"sharded_ddp", "|[]|None"}}},
+      {"per_device_train_batch_size is the rows of each process", {{"split_batches", "None|False"}}},
       {"there is no such device here", {{"use_mps_device", "False"}}},
       {"a run sends nothing to a hub; after it, push_to_hub uploads output_dir (examples/push_to_hub.cpp)",
        {{"push_to_hub", "False"}}},

@@ -13,7 +13,6 @@ namespace kto::detail {
 
 inline const std::vector<TakenOptions>& taken_train_options() {
   constexpr std::string_view checkpointing = "{use_reentrant,determinism_check,every_n_layers,offload}";
-  constexpr std::string_view one_process = "training on several devices is not supported yet";
   static const std::vector<TakenOptions> list{
       {"layers are recomputed in one way here, with the same numbers as in all others",
        {{"activation_checkpointing_kwargs", "None|{}", checkpointing, "other keys may change what is computed"},
@@ -25,7 +24,7 @@ inline const std::vector<TakenOptions>& taken_train_options() {
        {{"log_level", "passive", "debug|info|warning|error|critical"},
         {"log_level_replica", "warning", "debug|info|error|critical|passive"},
         {"log_on_each_node", "True", "False"}}},
-      {"the run is one process",
+      {"processes share rows, gradients and files in one way",
        {{"average_tokens_across_devices", "True", "False"},
         {"accelerator_config", "None|{}", "{split_batches,dispatch_batches,even_batches,non_blocking}",
          "other keys may change batches or their order"},
@@ -35,11 +34,10 @@ inline const std::vector<TakenOptions>& taken_train_options() {
         {"ddp_static_graph", "None|False", "True"},
         {"dispatch_batches", "None|False", "True"},
         {"eval_use_gather_object", "False", "True"},
-        {"local_rank", "-1", "0", one_process},
+        {"local_rank", "-1", "0", "launchers set it in the environment"},
         {"ray_scope", "last", "TEXT"},
         {"save_on_each_node", "False", "True"},
-        {"split_batches", "None|False", "True"},
-        {"tp_size", "0", "1", one_process},
+        {"tp_size", "0", "1", "weights are not sharded over devices yet"},
         {"mp_parameters", "|None", "TEXT"}}},
       {"it only applies with fsdp",
        {{"fsdp_config", "None", "TEXT|JSON"},
