@@ -109,7 +109,7 @@ with tempfile.TemporaryDirectory() as tmp:
         time.sleep(2)
         ranks[1].kill()
         statuses, _, texts = end(ranks)
-        case("a killed rank is named by one of the others", statuses == [1, -9, 1] and len(errors(*texts)) == 1 and
+        case("a killed rank is named by the others", statuses == [1, -9, 1] and  # by one, or where they are slow by both
              "rank 1 has ended or cannot be reached" in texts[0] + texts[2], (statuses, texts))
     ranks = start_ranks("first", 2, *endless)
     if wait_for(lambda: os.path.exists(at("first"))):

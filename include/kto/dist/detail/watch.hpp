@@ -52,11 +52,14 @@ inline std::string failure_key(int attempt, bool may_retry) {
 
 inline std::string seen_key(int attempt, int rank) { return concat("seen/", attempt, '/', rank); }
 
-/// The first failure of an attempt counts. Returns whether this is it.
+/// The first failure of an attempt counts. Returns whether this is it, even where the store is lost meanwhile.
 inline bool post_failure(Store& store, int attempt, const Failure& failure) {
   const std::string key = failure_key(attempt, failure.may_retry);
   if (store.add(key + "/count", 1) != 1) return false;
-  store.set(key, to_text(failure));
+  try {
+    store.set(key, to_text(failure));
+  } catch (...) {
+  }
   return true;
 }
 
@@ -105,13 +108,15 @@ class Watch {
 
   bool has_failed() const { return shared_->failed; }
 
-  /// Lets the other ranks know why this one ends. Returns whether it is the first. Where the store ends with this
-  /// process, waits a while for the others, but those that are `lost`, to see it.
+  /// Lets the other ranks know why this one ends. Returns whether it is the first, or cannot know: two ranks that say
+  /// so are better than none. Where the store ends with this process, waits a while for the others, but those that are
+  /// `lost`, to see it.
   bool post(const Failure& failure, const std::vector<int>& lost = {}) {
     const bool is_first = ask([failure, job = job_](Shared& shared) {
+                            const bool out = post_failure(*shared.store, job.attempt, failure);
                             shared.store->set(seen_key(job.attempt, job.rank), "1");
-                            return post_failure(*shared.store, job.attempt, failure);
-                          }).value_or(false);
+                            return out;
+                          }).value_or(true);
     for (int turns = job_.holds_store ? 30 : 0; turns > 0 && !have_seen(lost); --turns)
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     return is_first;
