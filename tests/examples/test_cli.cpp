@@ -181,7 +181,7 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK(refusal({"--max_seq_length", "x"}) == "unknown option --max_seq_length; did you mean --max_length?");
   CHECK(refusal({"--dataset_mixer", "x"}) == "unknown option --dataset_mixer; did you mean --datasets?");
   CHECK(refusal({"--wandb_project", "x"}) == "unknown option --wandb_project; did you mean --report_to?");
-  CHECK_THAT(refusal({"--num_processes", "2"}), KTO_CONTAINS("several devices is not supported yet"));
+  CHECK_THAT(refusal({"--num_processes", "2"}), KTO_CONTAINS("srun or mpirun starts the processes"));
   CHECK_THAT(refusal({"--load_in_4bit"}), KTO_CONTAINS("quantized models"));
   CHECK_THAT(refusal({"--model_init_kwargs", R"({"device_map": "auto"})"}),
              KTO_CONTAINS("model_init_kwargs: device_map: expected \"dtype\""));
