@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The processes that train one model together (ranks), as a value. Without a group a World is one process on its own:
-// every call returns at once. dist/start.hpp makes the World that torchrun, srun, mpirun or train_kto --nproc started.
+// every call returns at once. dist/join.hpp makes the World that torchrun, srun, mpirun or train_kto --nproc started.
 //
 // Collective calls are made by all ranks, in the same order, with equal shapes and types. Tensors are contiguous;
 // float64, float32, bfloat16, float16, int64 and uint8 are carried.

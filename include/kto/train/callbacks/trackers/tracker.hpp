@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What experiment trackers are told of a run, as transformers' callbacks tell it: names, identity, sample replies as
+// What experiment trackers receive about a run, as from transformers' callbacks: names, identity, sample replies as
 // tables. A tracker that fails is dropped with one note; the run goes on.
 #pragma once
 
@@ -88,8 +88,8 @@ void visit_samples(const Json& entry, const Visit& visit) {
     if (key.ends_with("samples") && value.is_array() && !value.empty()) visit(reported_name(key), value);
 }
 
-/// Tells `tracker` of a run. It has begin(state), log(entry, its number in the log) and end(); they may throw. A resumed
-/// run's earlier entries are told again, for trackers that did not get them.
+/// Reports a run to `tracker`, which has begin(state), log(entry, its number in the log) and end(); they may throw. A
+/// resumed run reports its earlier entries again, for trackers that did not get them.
 template <class Tracker>
 Callback tracked(std::string name, std::shared_ptr<Tracker> tracker, std::function<void(const std::string&)> note) {
   const auto safely = [name = std::move(name), note = std::move(note),
