@@ -15,7 +15,7 @@ const std::string commit(40, 'c');
 /// A variable of the environment, as it was when the test ends.
 class Variable {
  public:
-  Variable(const char* name, const char* value) : name_(name), before_(hub::environment(name)) { set(value); }
+  Variable(const char* name, const char* value) : name_(name), before_(environment(name)) { set(value); }
   Variable(const Variable&) = delete;
   Variable& operator=(const Variable&) = delete;
   ~Variable() { set(before_ ? before_->c_str() : nullptr); }

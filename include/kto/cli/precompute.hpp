@@ -61,10 +61,7 @@ inline void keep(const Run& run, const fs::path& folder, const std::string& key,
 inline std::vector<RowLogps> compute_together(const Run& run, const PrecomputedReference<Decoder>& reference,
                                               std::span<const Picks> batches, bool with_kl) {
   const World& world = run.world;
-  const Share share{world};
-  std::vector<Picks> own;
-  for (std::size_t i = 0; i < batches.size(); ++i)
-    if (share.is_own(i)) own.push_back(batches[i]);
+  const auto own = Share{world}.own(std::vector<Picks>(batches.begin(), batches.end()));
   kto::detail::ProgressBar bar(stdout, world.is_first() && !run.args.script.disable_tqdm.value_or(false));
   const auto show = [&](std::int64_t done, std::int64_t total) { bar.draw("reference", done, total); };
   std::vector<RowLogps> mine;

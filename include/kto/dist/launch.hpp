@@ -220,7 +220,7 @@ class Copies {
 }  // namespace detail
 
 /// Whether launch() of another process started this one.
-inline bool is_launched() { return detail::variable(detail::launched_by).has_value(); }
+inline bool is_launched() { return environment(detail::launched_by).has_value(); }
 
 /// Runs `count` copies of this program, with its arguments `argv`, as the ranks of a job, and returns the exit status:
 /// 0, or that of the first that failed. When one fails the others end. Only rank 0 writes to stdout; the others' lines

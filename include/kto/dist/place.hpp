@@ -5,12 +5,12 @@
 
 #include <charconv>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "kto/core/environment.hpp"
 #include "kto/core/error.hpp"
 
 namespace kto {
@@ -28,13 +28,8 @@ struct RankPlace {
 
 namespace detail {
 
-inline std::optional<std::string> variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value && *value ? std::optional<std::string>(value) : std::nullopt;
-}
-
 inline std::optional<int> number_variable(const char* name) {
-  const auto text = variable(name);
+  const auto text = environment(name);
   if (!text) return std::nullopt;
   int value = 0;
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
@@ -87,8 +82,8 @@ inline constexpr Launcher launchers[] = {
 inline std::string host_of_rank_0(const Launcher& launcher, int size) {
   if (launcher.name == "srun") {
     for (const char* list : {"SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST"})
-      if (const auto hosts = variable(list)) return first_host(*hosts);
-    if (const auto address = variable("SLURM_LAUNCH_NODE_IPADDR")) return *address;
+      if (const auto hosts = environment(list)) return first_host(*hosts);
+    if (const auto address = environment("SLURM_LAUNCH_NODE_IPADDR")) return *address;
   }
   if (number_variable(launcher.local_size) == size) return "127.0.0.1";
   throw UsageError(concat(launcher.name, " started ", size, " processes (", launcher.size,
@@ -104,7 +99,7 @@ inline RankPlace read_place() {
   for (const Launcher& launcher : launchers) {
     const bool is_slurm = launcher.name == "srun";
     // A batch script is no step of its job, and has variables of all of it.
-    if (is_slurm && variable("SLURM_JOB_ID") && !variable("SLURM_STEP_ID")) continue;
+    if (is_slurm && environment("SLURM_JOB_ID") && !environment("SLURM_STEP_ID")) continue;
     const auto rank = number_variable(launcher.rank);
     auto size = number_variable(launcher.size);
     if (is_slurm)
@@ -119,7 +114,7 @@ inline RankPlace read_place() {
       throw UsageError(concat(launcher.rank, "=", *rank, " is no rank of ", launcher.size, "=", *size, " processes"));
     if (*size == 1) return {};
     RankPlace out{.rank = *rank, .size = *size, .local_rank = number_variable(launcher.local_rank)};
-    const auto address = variable("MASTER_ADDR");
+    const auto address = environment("MASTER_ADDR");
     const auto port = number_variable("MASTER_PORT");
     const bool is_torchrun = launcher.job == nullptr;
     if (is_torchrun && (!address || !port))
@@ -128,9 +123,9 @@ inline RankPlace read_place() {
                               address || port ? " is" : " are", " missing: they say where rank 0 is"));
     out.address = address ? *address : host_of_rank_0(launcher, *size);
     if (port == 0 || port > 65535) throw UsageError(concat("MASTER_PORT is ", *port, "; expected 1 to 65535"));
-    out.port = port ? *port : port_of_job(is_torchrun ? "" : variable(launcher.job).value_or(""));
+    out.port = port ? *port : port_of_job(is_torchrun ? "" : environment(launcher.job).value_or(""));
     if (is_torchrun) {
-      out.store_is_held = variable("TORCHELASTIC_USE_AGENT_STORE") == "True";
+      out.store_is_held = environment("TORCHELASTIC_USE_AGENT_STORE") == "True";
       out.restarts = number_variable("TORCHELASTIC_RESTART_COUNT").value_or(0);
     }
     return out;

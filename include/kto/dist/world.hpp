@@ -175,6 +175,17 @@ struct World {
     return out;
   }
 
+  /// The numbers of all ranks' tensors, in their order, flat and on the CPU. The ranks' types are equal, their sizes not.
+  std::vector<Tensor> gather(const Tensor& own) const {
+    const Tensor host = own.detach().cpu().contiguous();
+    std::vector<Tensor> out;
+    for (const std::string& bytes : gather({static_cast<const char*>(host.const_data_ptr()), host.nbytes()})) {
+      out.push_back(at::empty({std::ssize(bytes) / static_cast<std::int64_t>(host.itemsize())}, host.options()));
+      std::ranges::copy(bytes, static_cast<char*>(out.back().mutable_data_ptr()));
+    }
+    return out;
+  }
+
  private:
   void check_parts(const char* call, const Tensor& whole, const Tensor& part) const {
     check(whole.is_contiguous() && part.is_contiguous(), call, ": the tensors are not contiguous");

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "kto/core/environment.hpp"
 #include "kto/io/file.hpp"
 #include "kto/io/home.hpp"
 
@@ -18,14 +19,6 @@ namespace kto::hub {
 
 /// The public hub, where HF_ENDPOINT names no other.
 inline constexpr std::string_view public_endpoint = "https://huggingface.co";
-
-/// The text of the first of these environment variables that is set and not empty.
-template <class... Names>
-std::optional<std::string> environment(const Names*... names) {
-  for (const char* name : {names...})
-    if (const char* value = std::getenv(name); value != nullptr && *value != '\0') return value;
-  return std::nullopt;
-}
 
 /// Whether one of these environment variables says 1, on, yes or true.
 template <class... Names>
@@ -48,9 +41,7 @@ struct Settings {
 /// The settings that the environment names. Throws Error for a number that is none.
 inline Settings settings_of_environment() {
   const auto path = [](const std::string& text) { return fs::path(expand_home(text)); };
-  const fs::path cache_home = path(environment("XDG_CACHE_HOME").value_or("~/.cache"));
-  const auto given_home = environment("HF_HOME");
-  const fs::path home = given_home ? path(*given_home) : cache_home / "huggingface";
+  const fs::path home = hugging_face_home();
   const auto cache = environment("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE");
   const auto token_file = environment("HF_TOKEN_PATH");
   Settings out{.cache = cache ? path(*cache) : home / "hub",

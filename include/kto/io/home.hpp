@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The user's home folder in paths that begin with ~.
+// The user's home folder in paths that begin with ~, and that of Hugging Face's programs.
 #pragma once
 
 #include <pwd.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <string>
+
+#include "kto/core/environment.hpp"
 
 namespace kto {
 
@@ -18,6 +21,12 @@ inline std::string expand_home(const std::string& path) {
   if (home == nullptr || *home == '\0')
     if (const passwd* user = ::getpwuid(::getuid()); user != nullptr) home = user->pw_dir;
   return home != nullptr ? home + path.substr(1) : path;
+}
+
+/// HF_HOME, else huggingface/ in XDG_CACHE_HOME or ~/.cache.
+inline std::filesystem::path hugging_face_home() {
+  if (const auto given = environment("HF_HOME")) return expand_home(*given);
+  return std::filesystem::path(expand_home(environment("XDG_CACHE_HOME").value_or("~/.cache"))) / "huggingface";
 }
 
 }  // namespace kto

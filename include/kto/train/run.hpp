@@ -95,12 +95,8 @@ struct Generators {
       const std::lock_guard guard(generator.mutex());
       return generator.get_state();
     }();
-    const auto states = world.gather({static_cast<const char*>(state.const_data_ptr()), state.nbytes()});
-    for (int rank = 0; rank < world.size; ++rank) {
-      Tensor theirs = at::empty_like(state);
-      std::ranges::copy(states[static_cast<std::size_t>(rank)], static_cast<char*>(theirs.mutable_data_ptr()));
-      archive(name_of(name, rank), theirs);
-    }
+    std::vector<Tensor> states = world.gather(state);
+    for (int rank = 0; rank < world.size; ++rank) archive(name_of(name, rank), states[static_cast<std::size_t>(rank)]);
   }
   /// A state that the checkpoint does not have stays: the run that wrote it had fewer ranks, or ran on the CPU.
   void visit(StateReader& archive, const char* name, at::Device of) {

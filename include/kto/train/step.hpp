@@ -126,8 +126,7 @@ class Turn {
     if (!std::exchange(gathers_, false)) return input;
     const Tensor own_4B =
         at::stack({input.policy_logp_B.detach(), input.reference_logp_B, input.sign_B, input.length_B})
-            .to(at::kCPU, at::kDouble)
-            .contiguous();
+            .to(at::kCPU, at::kDouble);
     return input_of(gather(own_4B).to(input.policy_logp_B.device()), input.baseline);
   }
 
@@ -150,8 +149,7 @@ class Turn {
   }
   Tensor gather(const Tensor& own_4B) const {
     std::vector<Tensor> parts;
-    for (std::string& text : world_.gather({static_cast<const char*>(own_4B.const_data_ptr()), own_4B.nbytes()}))
-      parts.push_back(at::from_blob(text.data(), {4, std::ssize(text) / 32}, at::kDouble).clone());
+    for (const Tensor& rows : world_.gather(own_4B)) parts.push_back(rows.view({4, rows.numel() / 4}));
     return at::cat(parts, 1);
   }
 

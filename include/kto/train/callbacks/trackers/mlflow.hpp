@@ -27,7 +27,7 @@ namespace kto {
 
 /// MLFLOW_TRACKING_URI, without a slash at its end. Throws UsageError unless it is the address of a server.
 inline std::string mlflow_address() {
-  std::string address = detail::environment("MLFLOW_TRACKING_URI");
+  std::string address = environment("MLFLOW_TRACKING_URI").value_or("");
   if (!address.starts_with("http://") && !address.starts_with("https://"))
     throw UsageError(
         concat("report_to mlflow sends to a server: set MLFLOW_TRACKING_URI to its address, such as "
@@ -79,8 +79,9 @@ class MlflowServer {
     const auto set = [curl](CURLoption option, auto value) { ::curl_easy_setopt(curl, option, value); };
     using Headers = std::unique_ptr<curl_slist, decltype(&::curl_slist_free_all)>;
     Headers headers(::curl_slist_append(nullptr, "Content-Type: application/json"), &::curl_slist_free_all);
-    const std::string token = environment("MLFLOW_TRACKING_TOKEN"), user = environment("MLFLOW_TRACKING_USERNAME"),
-                      password = environment("MLFLOW_TRACKING_PASSWORD"), url = address_ + path;
+    const std::string token = environment("MLFLOW_TRACKING_TOKEN").value_or(""),
+                      user = environment("MLFLOW_TRACKING_USERNAME").value_or(""),
+                      password = environment("MLFLOW_TRACKING_PASSWORD").value_or(""), url = address_ + path;
     if (!token.empty()) ::curl_slist_append(headers.get(), ("Authorization: Bearer " + token).c_str());
     if (token.empty() && !user.empty()) {
       set(CURLOPT_USERNAME, user.c_str());
@@ -190,7 +191,7 @@ class MlflowTracker {
     is_running_ = true;
     num_earlier_ = 0;
     const fs::path file = run_.folder / "mlflow_run.json";
-    std::string id = environment("MLFLOW_RUN_ID");
+    std::string id = environment("MLFLOW_RUN_ID").value_or("");
     std::error_code none;
     if (id.empty() && state.global_step > 0 && fs::is_regular_file(file, none))
       id = json_value<std::string>(read_json(file), "id", "", file.string());
@@ -254,8 +255,8 @@ class MlflowTracker {
 
   /// Creates the run, in an experiment that is created if it is missing, with its settings as parameters.
   void create(const fs::path& file) {
-    std::string experiment = environment("MLFLOW_EXPERIMENT_ID");
-    if (const std::string name = environment("MLFLOW_EXPERIMENT_NAME"); experiment.empty() && name.empty())
+    std::string experiment = environment("MLFLOW_EXPERIMENT_ID").value_or("");
+    if (const std::string name = environment("MLFLOW_EXPERIMENT_NAME").value_or(""); experiment.empty() && name.empty())
       experiment = "0";
     else if (experiment.empty())
       experiment = experiment_named(name);

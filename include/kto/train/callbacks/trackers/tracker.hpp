@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "kto/core/environment.hpp"
 #include "kto/io/atomic_file.hpp"
 #include "kto/train/callbacks/report.hpp"
 
@@ -57,12 +58,6 @@ inline TrackerIdentity tracker_identity(const fs::path& file, bool resumes) {
   const TrackerIdentity out{.id = random_id(), .created = std::time(nullptr)};
   write_file(file, Json{{"id", out.id}, {"created", out.created}}.dump() + "\n");
   return out;
-}
-
-/// The environment variable, or `otherwise` if it is unset or empty.
-inline std::string environment(const char* name, std::string otherwise = "") {
-  const char* value = std::getenv(name);
-  return value != nullptr && *value != '\0' ? value : std::move(otherwise);
 }
 
 /// Numbers that transformers' callbacks report once for the run and not as a curve.

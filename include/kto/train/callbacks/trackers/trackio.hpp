@@ -10,17 +10,17 @@
 #include <utility>
 
 #include "kto/io/folder.hpp"
+#include "kto/io/home.hpp"
 #include "kto/train/callbacks/trackers/tracker.hpp"
 
 namespace kto {
 
 namespace detail {
 
-/// TRACKIO_DIR, else trackio/ in HF_HOME, else huggingface/trackio/ in the user's cache folder.
+/// TRACKIO_DIR, else trackio/ in Hugging Face's folder.
 inline fs::path trackio_folder() {
-  if (const std::string folder = environment("TRACKIO_DIR"); !folder.empty()) return folder;
-  const std::string cache = environment("XDG_CACHE_HOME", environment("HOME") + "/.cache");
-  return fs::path(environment("HF_HOME", cache + "/huggingface")) / "trackio";
+  if (const auto folder = environment("TRACKIO_DIR")) return *folder;
+  return hugging_face_home() / "trackio";
 }
 
 /// "2026-01-02T03:04:05.678901+00:00".

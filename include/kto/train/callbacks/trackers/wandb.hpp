@@ -32,24 +32,24 @@ class WandbTracker {
   void begin(const TrainerState& state) {
     const auto [id, created] = tracker_identity(run_.folder / "wandb_run.json", state.global_step > 0);
     start_ = created;
-    WandbRun run{.id = environment("WANDB_RUN_ID", id),
-                 .project = environment("WANDB_PROJECT", run_.project),
-                 .name = environment("WANDB_NAME", run_.name),
-                 .entity = environment("WANDB_ENTITY"),
-                 .group = environment("WANDB_RUN_GROUP"),
-                 .job_type = environment("WANDB_JOB_TYPE"),
-                 .notes = environment("WANDB_NOTES"),
+    WandbRun run{.id = environment("WANDB_RUN_ID").value_or(id),
+                 .project = environment("WANDB_PROJECT").value_or(run_.project),
+                 .name = environment("WANDB_NAME").value_or(run_.name),
+                 .entity = environment("WANDB_ENTITY").value_or(""),
+                 .group = environment("WANDB_RUN_GROUP").value_or(""),
+                 .job_type = environment("WANDB_JOB_TYPE").value_or(""),
+                 .notes = environment("WANDB_NOTES").value_or(""),
                  .config = run_.config,
                  .start = created};
-    std::istringstream tags(environment("WANDB_TAGS"));
+    std::istringstream tags(environment("WANDB_TAGS").value_or(""));
     for (std::string tag; std::getline(tags, tag, ',');) run.tags.push_back(tag);
     char time[32] = "";
     const std::time_t when = created;
     std::tm parts{};
     ::localtime_r(&when, &parts);
     (void)std::strftime(time, sizeof time, "%Y%m%d_%H%M%S", &parts);
-    folder_ =
-        fs::path(environment("WANDB_DIR", run_.folder.string())) / "wandb" / concat("offline-run-", time, '-', run.id);
+    folder_ = fs::path(environment("WANDB_DIR").value_or(run_.folder.string())) / "wandb" /
+              concat("offline-run-", time, '-', run.id);
     make_folder(folder_ / "files");
     const fs::path path = folder_ / concat("run-", run.id, ".wandb");
     std::error_code none;
