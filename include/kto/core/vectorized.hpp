@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "kto/core/compiled_once.hpp"
 #include "kto/core/parallel.hpp"
 
 namespace kto {

@@ -18,7 +18,8 @@ inline bool takes_bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) 
 }
 
 /// hidden_cD weight_vD^T in float32, with the weights rounded to bfloat16.
-inline Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
+template <class = void>
+Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
   constexpr std::int64_t B = 64, R = 32;  // columns computed together; rows of one product
   const std::int64_t tokens = hidden_cD.size(0), columns = weight_vD.size(0), width = hidden_cD.size(1),
                      whole = tokens / R * R;
@@ -55,5 +56,6 @@ inline Tensor bf16_logits(const Tensor& hidden_cD, const Tensor& weight_vD) {
   });
   return out_cv;
 }
+KTO_COMPILED_ONCE(Tensor bf16_logits<>(const Tensor&, const Tensor&));
 
 }  // namespace kto::detail

@@ -41,7 +41,8 @@ struct TargetsInSlice {
 
 /// The logits of the targets, before scale and soft cap, in float32 or wider. The weights are first rounded to the type
 /// of the states.
-inline Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, const Tensor& target_c) {
+template <class = void>
+Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, const Tensor& target_c) {
   const auto type = hidden_cD.scalar_type(), weight_type = weight_VD.scalar_type();
   if (!takes_vectorized(hidden_cD) || (weight_type != type && weight_type != at::kFloat))
     return (hidden_cD.to(wide(hidden_cD)) * weight_VD.index_select(0, target_c).to(type).to(wide(hidden_cD))).sum(-1);
@@ -63,6 +64,7 @@ inline Tensor target_logits(const Tensor& hidden_cD, const Tensor& weight_VD, co
   });
   return out_c;
 }
+KTO_COMPILED_ONCE(Tensor target_logits<>(const Tensor&, const Tensor&, const Tensor&));
 
 /// Writes `logit_c` to the targets' columns of a slice of logits.
 inline void set_targets(const Tensor& logits_cv, const Tensor& logit_c, const Tensor& target_c, std::int64_t first) {
@@ -90,7 +92,8 @@ inline void add_tile_composed(RunningScores& scores, const Tensor& logits_cv, co
 }
 
 /// Adds the slice [first, first + v) of a block's logits to its scores.
-inline void add_tile(RunningScores& scores, const Tensor& logits_cv, const Tensor& target_c, std::int64_t first) {
+template <class = void>
+void add_tile(RunningScores& scores, const Tensor& logits_cv, const Tensor& target_c, std::int64_t first) {
   if (!logits_cv.is_cpu() || logits_cv.scalar_type() != at::kFloat)
     return add_tile_composed(scores, logits_cv, target_c, first);
   const Tensor held_cv = logits_cv.contiguous(), ids_c = target_c.contiguous();
@@ -118,6 +121,7 @@ inline void add_tile(RunningScores& scores, const Tensor& logits_cv, const Tenso
     }
   });
 }
+KTO_COMPILED_ONCE(void add_tile<>(RunningScores&, const Tensor&, const Tensor&, std::int64_t));
 
 inline void tile_gradient_composed(const Tensor& logits_cv, const Tensor& log_sum_c, const Tensor& target_c,
                                    const Tensor& grad_c, std::int64_t first) {
@@ -128,8 +132,9 @@ inline void tile_gradient_composed(const Tensor& logits_cv, const Tensor& log_su
 }
 
 /// Overwrites a tile of logits with grad_c times the gradient of each token's log-prob: 1[v = target] - softmax(z).
-inline void tile_gradient(const Tensor& logits_cv, const Tensor& log_sum_c, const Tensor& target_c,
-                          const Tensor& grad_c, std::int64_t first) {
+template <class = void>
+void tile_gradient(const Tensor& logits_cv, const Tensor& log_sum_c, const Tensor& target_c, const Tensor& grad_c,
+                   std::int64_t first) {
   if (!logits_cv.is_cpu() || logits_cv.scalar_type() != at::kFloat || !logits_cv.is_contiguous())
     return tile_gradient_composed(logits_cv, log_sum_c, target_c, grad_c, first);
   const Tensor ids_c = target_c.contiguous(), sums_c = log_sum_c.contiguous(), grads_c = grad_c.contiguous();
@@ -145,5 +150,6 @@ inline void tile_gradient(const Tensor& logits_cv, const Tensor& log_sum_c, cons
     }
   });
 }
+KTO_COMPILED_ONCE(void tile_gradient<>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t));
 
 }  // namespace kto::detail

@@ -21,7 +21,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 /// hidden + added in float32; `hidden` is float32, both contiguous.
-inline Tensor sum_of(const Tensor& hidden, const Tensor& added) {
+template <class = void>
+Tensor sum_of(const Tensor& hidden, const Tensor& added) {
   const Tensor sum = at::empty_like(hidden);
   const float* left = hidden.const_data_ptr<float>();
   float* out = sum.mutable_data_ptr<float>();
@@ -33,6 +34,7 @@ inline Tensor sum_of(const Tensor& hidden, const Tensor& added) {
   });
   return sum;
 }
+KTO_COMPILED_ONCE(Tensor sum_of<>(const Tensor&, const Tensor&));
 
 /// What NormedLinears computes: linear(norm(hidden)), or of hidden + added where it `adds`, with products in `type`.
 struct NormedPlan {

@@ -36,7 +36,8 @@ struct ExpertRows : torch::CustomClassHolder {
 };
 
 /// to_ND[token_n] += scale_n rows_nD; without scale where that is undefined. No token occurs twice.
-inline void add_rows(const Tensor& to_ND, const Tensor& token_n, const Tensor& rows_nD, const Tensor& scale_n = {}) {
+template <class = void>
+void add_rows(const Tensor& to_ND, const Tensor& token_n, const Tensor& rows_nD, const Tensor& scale_n = {}) {
   if (!takes_vectorized(rows_nD) || to_ND.scalar_type() != at::kFloat) {
     const Tensor wide = rows_nD.to(to_ND.scalar_type());
     to_ND.index_add_(0, token_n, scale_n.defined() ? wide * scale_n.unsqueeze(1) : wide);
@@ -59,6 +60,7 @@ inline void add_rows(const Tensor& to_ND, const Tensor& token_n, const Tensor& r
     });
   });
 }
+KTO_COMPILED_ONCE(void add_rows<>(const Tensor&, const Tensor&, const Tensor&, const Tensor&));
 
 inline c10::intrusive_ptr<ExpertRows> sorted_by_expert(const Tensor& expert_NK, std::int64_t num_experts) {
   const at::NoGradGuard no_grad;

@@ -73,7 +73,8 @@ std::pair<const T*, const T*> gate_data(const Gates& gates, const GateRuns& runs
 }
 
 /// gated() of contiguous tensors of one type. LibTorch's own GELU is the faster one where there is nothing else to do.
-inline Tensor gated_rows(Activation activation, const Gates& gates) {
+template <class = void>
+Tensor gated_rows(Activation activation, const Gates& gates) {
   if (activation == Activation::gelu && !gates.side_by_side && !gates.up.defined()) return at::gelu(gates.gate);
   const GateRuns runs(gates);
   auto shape = gates.gate.sizes().vec();
@@ -94,14 +95,15 @@ inline Tensor gated_rows(Activation activation, const Gates& gates) {
   });
   return out_NM;
 }
+KTO_COMPILED_ONCE(Tensor gated_rows<>(Activation, const Gates&));
 
 struct GatedGrads {
   Tensor gate, up;  ///< as Gates has them
   Tensor out_NM;    ///< gated() once more, where it was asked for
 };
 
-inline GatedGrads gated_rows_backward(Activation activation, const Tensor& grad_NM, const Gates& gates,
-                                      bool output_wanted) {
+template <class = void>
+GatedGrads gated_rows_backward(Activation activation, const Tensor& grad_NM, const Gates& gates, bool output_wanted) {
   const GateRuns runs(gates);
   GatedGrads grads{at::empty_like(gates.gate), gates.up.defined() ? at::empty_like(gates.up) : Tensor(),
                    output_wanted ? at::empty_like(grad_NM) : Tensor()};
@@ -136,6 +138,7 @@ inline GatedGrads gated_rows_backward(Activation activation, const Tensor& grad_
   });
   return grads;
 }
+KTO_COMPILED_ONCE(GatedGrads gated_rows_backward<>(Activation, const Tensor&, const Gates&, bool));
 
 struct Gated : torch::autograd::Function<Gated> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& gate, const std::optional<Tensor>& up_NM,

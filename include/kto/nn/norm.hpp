@@ -68,8 +68,9 @@ inline Tensor empty_statistics(const NormNumbers& norm, const Tensor& x) {
 
 /// Writes factor * ((x - mean) * scale) + bias to `out`, and the statistics, which it reads where it `has_statistics`.
 /// The normalised x of an RMSNorm is rounded to x's type. All contiguous.
-inline void norm_rows(const Tensor& x, const NormNumbers& norm, bool has_statistics, const Tensor& statistics_SR,
-                      const Tensor& out) {
+template <class = void>
+void norm_rows(const Tensor& x, const NormNumbers& norm, bool has_statistics, const Tensor& statistics_SR,
+               const Tensor& out) {
   const std::int64_t width = x.size(-1), rows = statistics_SR.size(1), num_factors = norm.num_factors();
   const float *factors = norm.factor_HD.const_data_ptr<float>(), *bias = norm.bias();
   float* scales = statistics_SR.mutable_data_ptr<float>();
@@ -106,6 +107,7 @@ inline void norm_rows(const Tensor& x, const NormNumbers& norm, bool has_statist
     });
   });
 }
+KTO_COMPILED_ONCE(void norm_rows<>(const Tensor&, const NormNumbers&, bool, const Tensor&, const Tensor&));
 
 struct NormGrads {
   Tensor x, weight_HD, bias_D;
@@ -113,9 +115,9 @@ struct NormGrads {
 
 /// The gradients of a norm, that of x plus `added` where that is defined (a residual's). Those of weight and bias are
 /// summed by blocks of rows, in float32 and in an order that does not depend on the number of threads.
-inline NormGrads norm_backward(const Tensor& grad, const Tensor& x, const NormNumbers& norm,
-                               const Tensor& statistics_SR, bool weight_wanted, bool bias_wanted,
-                               const Tensor& added = {}) {
+template <class = void>
+NormGrads norm_backward(const Tensor& grad, const Tensor& x, const NormNumbers& norm, const Tensor& statistics_SR,
+                        bool weight_wanted, bool bias_wanted, const Tensor& added = {}) {
   const std::int64_t width = x.size(-1), rows = statistics_SR.size(1), num_factors = norm.num_factors(),
                      block = std::max<std::int64_t>(16, 16384 / width), blocks = (rows + block - 1) / block;
   const Tensor grad_x = at::empty_like(x, at::MemoryFormat::Contiguous);
@@ -170,6 +172,8 @@ inline NormGrads norm_backward(const Tensor& grad, const Tensor& x, const NormNu
   return {grad_x, weight_wanted ? weight_parts.sum(0).view(norm.factor_HD.sizes()) : Tensor(),
           bias_wanted ? bias_parts.sum(0) : Tensor()};
 }
+KTO_COMPILED_ONCE(NormGrads norm_backward<>(const Tensor&, const Tensor&, const NormNumbers&, const Tensor&, bool, bool,
+                                            const Tensor&));
 
 struct Normalized : torch::autograd::Function<Normalized> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>& weight_HD,

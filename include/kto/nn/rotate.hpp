@@ -41,7 +41,8 @@ inline Tensor rotate_by_halves(const Tensor& x_NHd, const RopeTables& tables, bo
 }
 
 /// The same in one kernel on the CPU. Rows of x may lie apart.
-inline Tensor rotate(const Tensor& x_NHd, const RopeTables& tables, bool inverse, at::ScalarType out_type) {
+template <class = void>
+Tensor rotate(const Tensor& x_NHd, const RopeTables& tables, bool inverse, at::ScalarType out_type) {
   if (!x_NHd.is_cpu()) return rotate_by_halves(x_NHd, tables, inverse, out_type);
   const Tensor held = x_NHd.stride(-1) == 1 ? x_NHd : x_NHd.contiguous(),
                out = at::empty(x_NHd.sizes(), x_NHd.options().dtype(out_type));
@@ -80,6 +81,7 @@ inline Tensor rotate(const Tensor& x_NHd, const RopeTables& tables, bool inverse
   });
   return out;
 }
+KTO_COMPILED_ONCE(Tensor rotate<>(const Tensor&, const RopeTables&, bool, at::ScalarType));
 
 struct Rotate : torch::autograd::Function<Rotate> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x_NHd, const Tensor& cos_Nd,

@@ -61,7 +61,8 @@ inline bool takes_few_rows_product(const Tensor& x_NI, const Tensor& weight_OI) 
 }
 
 /// x_NI w_OI^T in float32 for a few rows: dot products of weights where they lie.
-inline Tensor few_rows_product(const Tensor& x_NI, const Tensor& weight_OI) {
+template <class = void>
+Tensor few_rows_product(const Tensor& x_NI, const Tensor& weight_OI) {
   const Tensor wide_NI = x_NI.to(at::kFloat).contiguous(),
                out_NO = at::empty({x_NI.size(0), weight_OI.size(0)}, wide_NI.options());
   const std::int64_t rows = x_NI.size(0), depth = x_NI.size(1), columns = weight_OI.size(0),
@@ -79,6 +80,7 @@ inline Tensor few_rows_product(const Tensor& x_NI, const Tensor& weight_OI) {
   });
   return out_NO;
 }
+KTO_COMPILED_ONCE(Tensor few_rows_product<>(const Tensor&, const Tensor&));
 
 /// x_NI w_OI^T + b_O in `out_type`, of operands rounded to x's type, with sums in float32.
 template <class Product>

@@ -35,14 +35,8 @@ struct Moments8Bit {
     archive("second_scale_b", second_scale_b);
   }
 
-  void step(const AdamWStep& one, const Tensor& values_n, const Tensor& grads_n, std::uint32_t salt) {
-    detail::visit_parameter_type(values_n.scalar_type(), [&]<class T>(T*) {
-      if (first_scale_b.defined())
-        step_codes(one, values_n.mutable_data_ptr<T>(), grads_n.const_data_ptr<T>(), salt);
-      else
-        step_floats(one, values_n.mutable_data_ptr<T>(), grads_n.const_data_ptr<T>());
-    });
-  }
+  template <class = void>
+  void step(const AdamWStep& one, const Tensor& values_n, const Tensor& grads_n, std::uint32_t salt);
 
  private:
   /// The largest magnitude of a block, or 0 if its inverse would overflow.
@@ -94,6 +88,17 @@ struct Moments8Bit {
     });
   }
 };
+
+template <class>
+void Moments8Bit::step(const AdamWStep& one, const Tensor& values_n, const Tensor& grads_n, std::uint32_t salt) {
+  detail::visit_parameter_type(values_n.scalar_type(), [&]<class T>(T*) {
+    if (first_scale_b.defined())
+      step_codes(one, values_n.mutable_data_ptr<T>(), grads_n.const_data_ptr<T>(), salt);
+    else
+      step_floats(one, values_n.mutable_data_ptr<T>(), grads_n.const_data_ptr<T>());
+  });
+}
+KTO_COMPILED_ONCE(void Moments8Bit::step<>(const AdamWStep&, const Tensor&, const Tensor&, std::uint32_t));
 
 using AdamW8Bit = CompactAdamW<Moments8Bit>;
 

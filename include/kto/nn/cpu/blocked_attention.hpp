@@ -159,125 +159,136 @@ inline Tensor sinks_grad(const Tensor& sinks_H, const Tensor& log_sum_NH, const 
   return (share_NH * delta_NH).sum(0).neg().to(sinks_H.scalar_type());
 }
 
-struct BlockedAttention : torch::autograd::Function<BlockedAttention> {
+template <class = void>
+struct BlockedAttention : torch::autograd::Function<BlockedAttention<>> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
                         const Tensor& v_NKd, const std::optional<Tensor>& sinks_H, const std::optional<Tensor>& bias_BH,
-                        const KeysValues& prefix, AttentionPlan plan) {
-    const auto& segments = plan.segments;
-    plan.form.sinks_H = sinks_H.value_or(Tensor());
-    plan.form.bias_BH = bias_BH.value_or(Tensor());
-    const bool own = !prefix.k_NKd.defined();
-    const at::ScalarType type = q_NHd.scalar_type();
-    const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
-    const ScoreNumbers scores(plan.form, plan.is_causal, q.size(1), segments);
-    const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
-    const Tensor out_NHd = at::empty({q.size(0), q.size(1), v.size(2)}, q.options()),
-                 log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
-    std::vector<AttentionTask> tasks;
-    for (std::size_t s = 0; s < segments.size(); ++s)
-      for (std::int64_t first = 0; first < segments[s].length; first += attention_block)
-        for (std::int64_t head = 0; head < q.size(1); ++head)
-          tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
-    auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
-    if (takes_bf16_attention(q, v)) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
-      const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
-      auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
+                        const KeysValues& prefix, AttentionPlan plan);
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads);
+};
+
+template <class Unused>
+Tensor BlockedAttention<Unused>::forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd,
+                                         const Tensor& k_NKd, const Tensor& v_NKd, const std::optional<Tensor>& sinks_H,
+                                         const std::optional<Tensor>& bias_BH, const KeysValues& prefix,
+                                         AttentionPlan plan) {
+  const auto& segments = plan.segments;
+  plan.form.sinks_H = sinks_H.value_or(Tensor());
+  plan.form.bias_BH = bias_BH.value_or(Tensor());
+  const bool own = !prefix.k_NKd.defined();
+  const at::ScalarType type = q_NHd.scalar_type();
+  const Tensor q = plain(q_NHd, type), k = plain(k_NKd, type), v = plain(v_NKd, type);
+  const ScoreNumbers scores(plan.form, plan.is_causal, q.size(1), segments);
+  const KeysValues before = own ? KeysValues{k, v} : KeysValues{plain(prefix.k_NKd, type), plain(prefix.v_NKd, type)};
+  const Tensor out_NHd = at::empty({q.size(0), q.size(1), v.size(2)}, q.options()),
+               log_sum_NH = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
+  std::vector<AttentionTask> tasks;
+  for (std::size_t s = 0; s < segments.size(); ++s)
+    for (std::int64_t first = 0; first < segments[s].length; first += attention_block)
+      for (std::int64_t head = 0; head < q.size(1); ++head)
+        tasks.push_back({s, head, first, std::min(attention_block, segments[s].length - first)});
+  auto* log_sum = log_sum_NH.mutable_data_ptr<float>();
+  if (takes_bf16_attention(q, v)) {
+    const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
+    const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/false);
+    auto* out = out_NHd.mutable_data_ptr<at::BFloat16>();
+    parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
+      const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
+      run_bf16([&] {
+        bf16_forward_block(in, keys, task.segment, segments[task.segment], task.head, task.first, task.count, out,
+                           log_sum);
+      });
+    });
+  } else {
+    visit_type(type, [&]<class Number>(Number*) {
+      const auto in = attention_input<Number>(q, k, v, before, scores);
+      auto* out = out_NHd.mutable_data_ptr<Number>();
       parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
         const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
-        run_bf16([&] {
-          bf16_forward_block(in, keys, task.segment, segments[task.segment], task.head, task.first, task.count, out,
-                             log_sum);
+        float* scratch = thread_scratch(forward_scratch(in.width, in.value_width));
+        run_with_products([&]<class Products>() {
+          attention_forward_block<Products>(in, segments[task.segment], task.head, task.first, task.count, out, log_sum,
+                                            scratch);
         });
       });
-    } else {
-      visit_type(type, [&]<class Number>(Number*) {
-        const auto in = attention_input<Number>(q, k, v, before, scores);
-        auto* out = out_NHd.mutable_data_ptr<Number>();
-        parallel_tasks(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t n) {
-          const AttentionTask& task = tasks[static_cast<std::size_t>(n)];
-          float* scratch = thread_scratch(forward_scratch(in.width, in.value_width));
-          run_with_products([&]<class Products>() {
-            attention_forward_block<Products>(in, segments[task.segment], task.head, task.first, task.count, out,
-                                              log_sum, scratch);
-          });
-        });
-      });
-    }
-    ctx->save_for_backward(
-        {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, out_NHd, log_sum_NH, plan.form.sinks_H, plan.form.bias_BH});
-    plan.form.sinks_H = plan.form.bias_BH = Tensor();
-    keep(ctx, "plan", std::move(plan));
-    return out_NHd;
+    });
   }
+  ctx->save_for_backward(
+      {q_NHd, k_NKd, v_NKd, prefix.k_NKd, prefix.v_NKd, out_NHd, log_sum_NH, plan.form.sinks_H, plan.form.bias_BH});
+  plan.form.sinks_H = plan.form.bias_BH = Tensor();
+  keep(ctx, "plan", std::move(plan));
+  return out_NHd;
+}
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 const torch::autograd::variable_list& grads) {
-    check(!at::GradMode::is_enabled(), "attention has no second derivatives on the CPU: use attention_composed");
-    const auto saved = ctx->get_saved_variables();
-    const at::ScalarType type = saved[0].scalar_type();
-    const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
-    const KeysValues before =
-        saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
-    const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q),
-                 grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)),
-                 grad_v = at::zeros(v.sizes(), grad_k.options());
-    const auto& plan = *kept<AttentionPlan>(ctx, "plan");
-    AttentionForm form = plan.form;
-    form.bias_BH = saved[8];
-    const ScoreNumbers scores(form, plan.is_causal, q.size(1), plan.segments);
-    // A group of segments and a key head add to gradients that no other task touches.
-    const auto groups = groups_by_keys(plan.segments, /*prefix_in_row=*/!saved[3].defined());
-    const std::int64_t num_buckets = form.bias_BH.defined() ? form.bias_BH.size(0) : 0;
-    const Tensor grad_bias_GHB =
-        at::zeros({static_cast<std::int64_t>(groups.size()), q.size(1), num_buckets}, grad_k.options());
-    const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
-    const auto* log_sum = saved[6].const_data_ptr<float>();
-    auto *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>(),
-         *to_bias = grad_bias_GHB.mutable_data_ptr<float>();
-    // visit(segment's number, head, first query, number of queries, the head's gradients of buckets)
-    const auto for_blocks = [&](const auto& visit) {
-      parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
-        const std::int64_t first_head = n % kv_heads * per_key_head;
-        for (const std::size_t s : groups[static_cast<std::size_t>(n / kv_heads)])
-          for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
-            for (std::int64_t first = 0; first < plan.segments[s].length; first += attention_block)
-              visit(s, head, first, std::min(attention_block, plan.segments[s].length - first),
-                    to_bias + (n / kv_heads * q.size(1) + head) * num_buckets);
+template <class Unused>
+torch::autograd::variable_list BlockedAttention<Unused>::backward(torch::autograd::AutogradContext* ctx,
+                                                                  const torch::autograd::variable_list& grads) {
+  check(!at::GradMode::is_enabled(), "attention has no second derivatives on the CPU: use attention_composed");
+  const auto saved = ctx->get_saved_variables();
+  const at::ScalarType type = saved[0].scalar_type();
+  const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
+  const KeysValues before =
+      saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
+  const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q),
+               grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)),
+               grad_v = at::zeros(v.sizes(), grad_k.options());
+  const auto& plan = *kept<AttentionPlan>(ctx, "plan");
+  AttentionForm form = plan.form;
+  form.bias_BH = saved[8];
+  const ScoreNumbers scores(form, plan.is_causal, q.size(1), plan.segments);
+  // A group of segments and a key head add to gradients that no other task touches.
+  const auto groups = groups_by_keys(plan.segments, /*prefix_in_row=*/!saved[3].defined());
+  const std::int64_t num_buckets = form.bias_BH.defined() ? form.bias_BH.size(0) : 0;
+  const Tensor grad_bias_GHB =
+      at::zeros({static_cast<std::int64_t>(groups.size()), q.size(1), num_buckets}, grad_k.options());
+  const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
+  const auto* log_sum = saved[6].const_data_ptr<float>();
+  auto *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>(),
+       *to_bias = grad_bias_GHB.mutable_data_ptr<float>();
+  // visit(segment's number, head, first query, number of queries, the head's gradients of buckets)
+  const auto for_blocks = [&](const auto& visit) {
+    parallel_tasks(static_cast<std::int64_t>(groups.size()) * kv_heads, [&](std::int64_t n) {
+      const std::int64_t first_head = n % kv_heads * per_key_head;
+      for (const std::size_t s : groups[static_cast<std::size_t>(n / kv_heads)])
+        for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
+          for (std::int64_t first = 0; first < plan.segments[s].length; first += attention_block)
+            visit(s, head, first, std::min(attention_block, plan.segments[s].length - first),
+                  to_bias + (n / kv_heads * q.size(1) + head) * num_buckets);
+    });
+  };
+  if (takes_bf16_attention(q, v)) {
+    const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
+    const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
+    const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
+    auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
+    for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
+      run_bf16([&] {
+        bf16_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
+                            to_buckets);
       });
-    };
-    if (takes_bf16_attention(q, v)) {
-      const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
-      const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
-      const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
-      auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
+    });
+  } else {
+    visit_type(type, [&]<class Number>(Number*) {
+      const auto in = attention_input<Number>(q, k, v, before, scores);
+      const auto *out = out_NHd.const_data_ptr<Number>(), *grad = grad_NHd.const_data_ptr<Number>();
+      auto* to_q = grad_q.mutable_data_ptr<Number>();
       for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
-        run_bf16([&] {
-          bf16_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
-                              to_buckets);
+        float* scratch = thread_scratch(backward_scratch(in.width, in.value_width));
+        run_with_products([&]<class Products>() {
+          attention_backward_block<Products>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k,
+                                             to_v, to_buckets, scratch);
         });
       });
-    } else {
-      visit_type(type, [&]<class Number>(Number*) {
-        const auto in = attention_input<Number>(q, k, v, before, scores);
-        const auto *out = out_NHd.const_data_ptr<Number>(), *grad = grad_NHd.const_data_ptr<Number>();
-        auto* to_q = grad_q.mutable_data_ptr<Number>();
-        for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
-          float* scratch = thread_scratch(backward_scratch(in.width, in.value_width));
-          run_with_products([&]<class Products>() {
-            attention_backward_block<Products>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k,
-                                               to_v, to_buckets, scratch);
-          });
-        });
-      });
-    }
-    const Tensor grad_sinks = saved[7].defined() ? sinks_grad(saved[7], saved[6], out_NHd, grad_NHd) : Tensor();
-    // Scores are scaled before they get biases.
-    const Tensor grad_bias =
-        num_buckets > 0 ? (grad_bias_GHB.sum(0).t() / form.scale).to(form.bias_BH.scalar_type()) : Tensor();
-    return {grad_q, grad_k.to(type), grad_v.to(type), grad_sinks, grad_bias, {}, {}};
+    });
   }
-};
+  const Tensor grad_sinks = saved[7].defined() ? sinks_grad(saved[7], saved[6], out_NHd, grad_NHd) : Tensor();
+  // Scores are scaled before they get biases.
+  const Tensor grad_bias =
+      num_buckets > 0 ? (grad_bias_GHB.sum(0).t() / form.scale).to(form.bias_BH.scalar_type()) : Tensor();
+  return {grad_q, grad_k.to(type), grad_v.to(type), grad_sinks, grad_bias, {}, {}};
+}
+KTO_COMPILED_ONCE(struct BlockedAttention<>);
 
 /// Whether it is one token without gradient, after those of another row or to other keys, as in generation.
 inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segments, const KeysValues& prefix,
@@ -286,8 +297,9 @@ inline bool is_next_token(const Tensor& q_NHd, const std::vector<Segment>& segme
          (!keys.empty() || (segments[0].prefix_length > 0 && prefix.k_NKd.defined()));
 }
 
-inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_MKd, const Tensor& v_MKd, const KeysValues& prefix,
-                                const Segment& segment, const std::vector<KeyRange>& keys, const AttentionForm& form) {
+template <class = void>
+Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_MKd, const Tensor& v_MKd, const KeysValues& prefix,
+                         const Segment& segment, const std::vector<KeyRange>& keys, const AttentionForm& form) {
   const bool is_causal = keys.empty();
   const at::ScalarType type = q_1Hd.scalar_type();
   const KeyRange range = is_causal ? KeyRange{segment.prefix_begin, segment.prefix_length} : keys[0];
@@ -302,6 +314,8 @@ inline Tensor attend_next_token(const Tensor& q_1Hd, const Tensor& k_MKd, const 
   });
   return out_1Hd;
 }
+KTO_COMPILED_ONCE(Tensor attend_next_token<>(const Tensor&, const Tensor&, const Tensor&, const KeysValues&,
+                                             const Segment&, const std::vector<KeyRange>&, const AttentionForm&));
 
 /// attention() by these kernels.
 inline Tensor blocked_attention(const Tensor& q_NHd, const Tensor& k_MKd, const Tensor& v_MKd, const KeysValues& prefix,
@@ -310,8 +324,8 @@ inline Tensor blocked_attention(const Tensor& q_NHd, const Tensor& k_MKd, const 
   const auto given = [](const Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
   const auto sinks_H = given(form.sinks_H), bias_BH = given(form.bias_BH);
   form.sinks_H = form.bias_BH = Tensor();
-  return BlockedAttention::apply(q_NHd, k_MKd, v_MKd, sinks_H, bias_BH, prefix,
-                                 AttentionPlan{with_keys(segments, keys), keys.empty(), std::move(form)});
+  return BlockedAttention<>::apply(q_NHd, k_MKd, v_MKd, sinks_H, bias_BH, prefix,
+                                   AttentionPlan{with_keys(segments, keys), keys.empty(), std::move(form)});
 }
 
 /// Whether the kernels take it: floating types up to float32 on the CPU. Those for bfloat16 on processors with tile
