@@ -63,6 +63,7 @@ struct TrainConfig {
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
   double max_grad_norm = 1;        ///< 0: no clipping
+  std::int64_t zero_stage = 0;     ///< what ranks share out: 1: the optimizer's state, 2: also gradients
   bool optim_in_backward = false;  ///< update weights in the backward pass, without holding all gradients
 
   // Log and evaluation

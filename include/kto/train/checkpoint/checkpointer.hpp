@@ -168,7 +168,7 @@ class Checkpointer {
         content.states[part] = archive.take();
       });
     const fs::path folder = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, state.global_step);
-    on_first(world_, [&] {
+    parts.run.updates->write_state(world_, [&] {
       write_checkpoint_folder(config_.output_dir, state.global_step, std::move(content));
       remove_old(config_.output_dir, state);
     });

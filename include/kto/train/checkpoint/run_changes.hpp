@@ -91,6 +91,7 @@ inline constexpr std::array other_options{"logging_strategy",
                                           "full_determinism",
                                           "gradient_checkpointing",
                                           "reuse_ref_log_probs",
+                                          "zero_stage",
                                           "device",
                                           "matmul"};
 
