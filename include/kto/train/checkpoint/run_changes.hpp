@@ -45,6 +45,9 @@ inline constexpr std::array free_options{"output_dir",
                                          "nproc",
                                          "ddp_backend",
                                          "ddp_timeout",
+                                         "deepspeed",
+                                         "fsdp",
+                                         "fsdp_config",
                                          "log_level"};
 
 /// Options that the learning rate of later updates depends on.

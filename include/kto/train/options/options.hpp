@@ -12,6 +12,7 @@
 #include "kto/train/config.hpp"
 #include "kto/train/options/groups.hpp"
 #include "kto/train/options/refused.hpp"
+#include "kto/train/options/sharding.hpp"
 #include "kto/train/options/taken.hpp"
 
 namespace kto {
@@ -211,6 +212,7 @@ inline const Options<TrainConfig>& train_options() {
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
     };
     detail::add_unused_train_options(rows);
+    detail::add_sharding_options(rows);
     detail::add_taken(rows, detail::taken_train_options());
     detail::add_refused(rows, detail::refused_train_options());
     return rows;
@@ -269,6 +271,9 @@ inline void validate(const TrainConfig& config) {
   require(!config.bf16 || !config.fp16, "bf16 and fp16 both set the type of products: use one of them");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there is nothing to learn");
+  detail::check_sharding(config);
+  require(!config.optim_in_backward || config.zero_stage == 0,
+          "optim_in_backward holds no gradients that could be shared out: set zero_stage to 0");
   require(!config.optim_in_backward || config.max_grad_norm == 0,
           "optim_in_backward changes weights before the norm of all gradients is known: set max_grad_norm to 0");
   require(!config.optim_in_backward || !config.fp16,
