@@ -408,6 +408,8 @@ TEST_CASE("the sums of gradients in many buckets are the same whole and in shard
              const Tensor grad = (sharded ? part : whole).parameter.grad();
              kto::check(grad.defined() == (i != 4), i, " has ", grad.defined() ? "a" : "no", " gradient");
              if (!grad.defined()) continue;
+             kto::check(!sharded || part.numel > 0 || grad.storage().nbytes() == 0, i,
+                        " holds another rank's gradient");
              kto::check(!sharded || !whole.parameter.grad().defined(), i, " has a whole gradient");
              grads[sharded].push_back(sharded ? grad : grad.narrow(0, part.offset, part.numel));
            }

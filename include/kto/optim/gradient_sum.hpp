@@ -212,7 +212,7 @@ class GradientSum {
       Tensor sum = place.slice.view(sums_n);
       if (is_sharded_) {
         sum = sum.view(-1).narrow(0, place.own.offset, place.own.numel).view(place.own.sizes);
-        if (bucket.owners.size() > 1) sum = sum.clone();  // and the rest is freed
+        if (bucket.owners.size() > 1 || place.own.numel == 0) sum = sum.clone();  // and the rest is freed
       }
       place.sum = place.sum.defined() ? place.sum.add_(sum) : sum;
     }
