@@ -86,6 +86,17 @@ class ThreadGroup final : public Group {
     return meet(
         tensor, [&](const std::vector<Tensor>& all) { return all[static_cast<std::size_t>(root)].clone(); }, tensor);
   }
+  Pending reduce(const Tensor& tensor, int root) override {
+    return meet(
+        tensor,
+        [&](const std::vector<Tensor>& all) {
+          if (rank_ != static_cast<std::size_t>(root)) return Tensor(at::zeros_like(tensor).fill_(99));
+          Tensor sum = all[0].clone();
+          for (std::size_t i = 1; i < all.size(); ++i) sum += all[i];
+          return sum;
+        },
+        tensor);
+  }
   void fail(const std::string&, bool) noexcept override { meeting_->leave(); }
 
  private:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_kill.py TRAIN_KTO SOURCE_ROOT [KILLS]: kills runs of all kinds with SIGKILL at random moments, in the middle of a save, and
-at random writing calls (the last needs a C compiler). Resumed, or started again if there was no checkpoint yet, they give the
-weights and the log of the uninterrupted run. 22 kills, or the number in KILLS or the environment variable KTO_KILLS.
+at random writing calls (the last needs a C compiler); of several processes, a random one. Resumed, or started again if there was
+no checkpoint yet, they give the weights and the log of the uninterrupted run. 24 kills, or the number in KILLS or the environment variable KTO_KILLS.
 Standard library only."""
 import collections
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ import time
 from runs import Runs
 
 train_kto, root = sys.argv[1:3]
-kills = int(sys.argv[3] if len(sys.argv) > 3 else os.environ.get("KTO_KILLS", 22))
+kills = int(sys.argv[3] if len(sys.argv) > 3 else os.environ.get("KTO_KILLS", 24))
 rng = random.Random(int(os.environ.get("KTO_SEED", 1)))
 KILL = -9  # of write_faults.c
 evaluated = ["--eval_strategy", "steps", "--eval_steps", "2"]
@@ -31,7 +32,11 @@ KINDS = {
     "TR-DPO": ["--sync_ref_model", "True", "--ref_model_sync_steps", "2", "--ref_model_mixup_alpha", "0.5"],
     "accumulation": ["--gradient_accumulation_steps", "2", "--num_train_epochs", "3"],
     "best model": [*evaluated, "--load_best_model_at_end", "True", "--metric_for_best_model", "loss", "--save_steps", "2", "--save_total_limit", "1"],
+    "processes": ["--nproc", "2", "--zero_stage", "2", "--train_sampling_strategy", "random", *evaluated, "--load_best_model_at_end", "True",
+                  "--sync_ref_model", "True", "--ref_model_sync_steps", "2"],
+    "processes, LoRA": ["--nproc", "2", "--zero_stage", "1", *lora, "--optim", "adamw_8bit", "--gradient_accumulation_steps", "2"],
 }
+only = os.environ.get("KTO_KINDS", "")  # those whose name begins so
 with tempfile.TemporaryDirectory() as tmp:
     runs = Runs(train_kto, root, tmp)
     at, killed_at_calls = runs.at, runs.compile_faults()
@@ -53,10 +58,15 @@ with tempfile.TemporaryDirectory() as tmp:
         until = time.monotonic() + rng.uniform(0.05, 0.95) * length
         while process.poll() is None and (time.monotonic() < until or (how == "save" and not saving())):
             time.sleep(0.0005)
-        process.kill()
+        try:  # one of the processes that it started, or itself
+            started = open(f"/proc/{process.pid}/task/{process.pid}/children").read().split()
+            os.kill(int(rng.choice(started or [process.pid])), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended
         return process.wait() != 0
 
     ways = ["call", "save", "moment"] if killed_at_calls else ["save", "moment"]
+    KINDS = {kind: flags for kind, flags in KINDS.items() if kind.startswith(only)}
     for index, (kind, flags) in enumerate(KINDS.items()):
         flags = [at("disk", "cache") if flag == "CACHE" else flag for flag in ["--max_steps", "6", *flags]]
         begin = time.monotonic()

@@ -182,8 +182,64 @@ TEST_CASE("refused options take their default only") {
         "(examples/push_to_hub.cpp) (expected only the default, False)");
   CHECK(refusal_of("save_steps", 500) == "");
   CHECK(refusal_of("save_steps", "500.0") == "");
-  CHECK(refusal_of("fsdp", "") == "");
-  CHECK_THAT(refusal_of("fsdp", "full_shard"), KTO_CONTAINS("weights are not sharded over devices yet"));
+}
+
+TEST_CASE("settings of DeepSpeed and FSDP set zero_stage; what has no counterpart is refused by name") {
+  const auto config_of = [](const Json& given) {
+    kto::TrainConfig config = train_config_from_json(given, "run.json");
+    kto::validate(config);
+    return config;
+  };
+  const auto stage_of = [&](const Json& given) { return config_of(given).zero_stage; };
+  const auto refusal = [&](const Json& given) -> std::string {
+    try {
+      (void)config_of(given);
+    } catch (const kto::UsageError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const Json& off : {Json(""), Json(nullptr), Json("None"), Json(false), Json::array()})
+    CHECK(stage_of({{"fsdp", off}}) == 0);
+  CHECK(stage_of({{"fsdp", "shard_grad_op auto_wrap"}}) == 2);
+  CHECK(stage_of({{"fsdp", {"shard_grad_op"}}, {"fsdp_config", {{"min_num_params", 1}, {"xla", false}}}}) == 2);
+  CHECK(stage_of({{"fsdp", "no_shard"}}) == 0);
+  CHECK(stage_of({{"fsdp_config", {{"reshard_after_forward", false}, {"version", 2}}}, {"fsdp", true}}) == 2);
+  CHECK(stage_of({{"fsdp", true}, {"fsdp_config", {{"fsdp_sharding_strategy", "SHARD_GRAD_OP"}}}}) == 2);
+  CHECK_THAT(refusal({{"fsdp", "full_shard"}}), KTO_CONTAINS("the weights are not sharded over processes yet"));
+  CHECK_THAT(refusal({{"fsdp", true}}), KTO_CONTAINS("fsdp: \"full_shard\" is refused"));
+  CHECK_THAT(refusal({{"fsdp", "hybrid_shard"}}), KTO_CONTAINS("all processes share one set of shards"));
+  CHECK_THAT(refusal({{"fsdp", "shard_grad_op offload"}}), KTO_CONTAINS("nothing is moved off the device"));
+  CHECK_THAT(refusal({{"fsdp", "shard_all"}}), KTO_CONTAINS("expected shard_grad_op or no_shard"));
+  CHECK_THAT(refusal({{"fsdp", "shard_grad_op"}, {"fsdp_config", {{"xla", true}}}}), KTO_CONTAINS("fsdp_config: xla"));
+  CHECK_THAT(refusal({{"zero_stage", 1}, {"fsdp", "shard_grad_op"}}), KTO_CONTAINS("zero_stage is 1"));
+  CHECK_THAT(refusal({{"zero_stage", 3}}), KTO_CONTAINS("the weights themselves are not sharded"));
+
+  const auto deepspeed = [](Json more, const Json& zero = {{"stage", 2}, {"overlap_comm", true}}) {
+    more["zero_optimization"] = zero;
+    return Json{{"deepspeed", more}, {"bf16", true}, {"max_grad_norm", 0.5}};
+  };
+  const Json usual{{"bf16", {{"enabled", "auto"}}},
+                   {"fp16", {{"enabled", false}, {"loss_scale_window", 1000}}},
+                   {"gradient_clipping", 0.5},
+                   {"train_batch_size", "auto"},
+                   {"train_micro_batch_size_per_gpu", "auto"},
+                   {"steps_per_print", 2000}};
+  CHECK(stage_of(deepspeed(usual)) == 2);
+  CHECK(stage_of({{"deepspeed", usual.dump()}, {"max_grad_norm", 0.5}}) == 0);
+  CHECK(stage_of(deepspeed(usual, {{"stage", 1}, {"offload_optimizer", {{"device", "none"}}}})) == 1);
+  CHECK_THAT(refusal(deepspeed(usual, {{"stage", 3}})), KTO_CONTAINS("zero_optimization.stage: \"3\" is refused"));
+  CHECK_THAT(refusal(deepspeed(usual, {{"stage", 2}, {"offload_optimizer", {{"device", "cpu"}}}})),
+             KTO_CONTAINS("zero_optimization.offload_optimizer"));
+  CHECK_THAT(refusal(deepspeed({{"gradient_clipping", 2}})),
+             KTO_CONTAINS("gradient_clipping is \"2\" and max_grad_norm is \"0.5\""));
+  CHECK_THAT(refusal(deepspeed({{"bf16", {{"enabled", false}}}})), KTO_CONTAINS("deepspeed: bf16.enabled"));
+  CHECK_THAT(refusal(deepspeed({{"optimizer", {{"type", "AdamW"}}}})), KTO_CONTAINS("deepspeed: optimizer: \"AdamW\""));
+  CHECK_THAT(refusal(deepspeed({{"sparse_attention", {{"mode", "fixed"}}}})), KTO_CONTAINS("sparse_attention"));
+  CHECK_THAT(refusal({{"optim_in_backward", true}, {"max_grad_norm", 0}, {"zero_stage", 2}}),
+             KTO_CONTAINS("set zero_stage to 0"));
+  CHECK_THROWS_WITH(config_of({{"deepspeed", "/no/such/file.json"}}), KTO_CONTAINS("/no/such/file.json"));
+  CHECK_THAT(refusal({{"accelerator_config", {{"split_batches", true}}}}), KTO_CONTAINS("accelerator_config"));
 }
 
 TEST_CASE("options that cannot change a number are taken with a note, and their defaults without") {

@@ -6,6 +6,8 @@
 #include "kto/loss/apo_zero.hpp"
 #include "kto/loss/bco.hpp"
 #include "kto/loss/kto.hpp"
+#include "kto/optim/any.hpp"
+#include "kto/reference/synced.hpp"
 #include "tests/data/temporary_folder.hpp"
 #include "tests/dist/thread_group.hpp"
 
@@ -16,13 +18,13 @@ using kto::World;
 namespace {
 
 /// Two matrices, a vector without weight decay, and a parameter that is never used.
-auto model(at::ScalarType type = at::kDouble) {
+auto model(at::ScalarType type = at::kDouble, std::int64_t width = 6) {
   const auto options = at::TensorOptions(at::kDouble);
   const auto wave = [&](at::IntArrayRef sizes, double by) {
     return at::arange(c10::multiply_integers(sizes), options).mul_(by).sin_().mul_(0.3).view(sizes).to(type).clone();
   };
-  kto::NamedTensors parameters{{"embedding", wave({toy::vocabulary, 6}, 0.7)},
-                               {"head", wave({toy::vocabulary, 6}, 1.3)},
+  kto::NamedTensors parameters{{"embedding", wave({toy::vocabulary, width}, 0.7)},
+                               {"head", wave({toy::vocabulary, width}, 1.3)},
                                {"bias", wave({toy::vocabulary}, 0.9)},
                                {"unused", wave({3}, 1)}};
   for (auto& [name, tensor] : parameters) tensor.requires_grad_(true);
@@ -303,6 +305,219 @@ TEST_CASE("an update that is not finite on one rank is skipped on all, or ends t
   const auto texts =
       messages(kto::test::run_ranks(2, [&](const World& world) { run(world, 4, kto::NonFiniteLoss::stop); }));
   for (const std::string& text : texts) CHECK_THAT(text, KTO_CONTAINS("the loss is not finite for row 15"));
+}
+
+namespace {
+
+/// Wide enough for matrices that are cut, in the middle of blocks of 8-bit moments' parameters.
+constexpr std::int64_t wide = 1000;
+
+Seen train_wide(const kto::TrainConfig& config, const World& world, const kto::AnyOptimizer& optimizer,
+                at::ScalarType type) {
+  const auto rows = toy::rows(25);
+  const auto policy = model(type, wide);
+  policy.parameters[2].second.requires_grad_(type == at::kFloat);  // or frozen
+  kto::Trainer trainer{.model = policy,
+                       .collator = kto::PaddedCollator{},
+                       .loss = kto::Kto{},
+                       .reference = kto::live_reference(policy),
+                       .config = config,
+                       .optimizer = optimizer,
+                       .world = world};
+  Seen out;
+  out.state = trainer.train(rows);
+  for (const auto& [name, tensor] : policy.parameters) out.weights.push_back(tensor.detach().clone());
+  return out;
+}
+
+Seen train_wide_on(int size, kto::TrainConfig config, std::int64_t stage, const kto::AnyOptimizer& optimizer,
+                   at::ScalarType type) {
+  config.zero_stage = stage;
+  std::vector<Seen> seen(static_cast<std::size_t>(size));
+  for (const auto& thrown : kto::test::run_ranks(size, [&](const World& world) {
+         seen[static_cast<std::size_t>(world.rank)] = train_wide(config, world, optimizer, type);
+       }))
+    if (thrown) std::rethrow_exception(thrown);
+  for (const Seen& other : seen) CHECK(distance(seen[0], other) == 0);
+  return seen[0];
+}
+
+kto::TrainConfig wide_settings() {
+  kto::TrainConfig config = settings();
+  config.learning_rate = 1e-3;
+  config.num_train_epochs = 1;
+  config.max_grad_norm = 0.5;
+  return config;
+}
+
+void check_stages(const kto::AnyOptimizer& optimizer, at::ScalarType type, double margin) {
+  for (const int size : {2, 4}) {
+    INFO(size << " ranks, " << "optimizer " << optimizer.chosen.index());
+    kto::TrainConfig config = wide_settings();
+    config.gradient_accumulation_steps = 4 / size;
+    const Seen none = train_wide_on(size, config, 0, optimizer, type);
+    CHECK(distance(none, train_wide_on(size, config, 1, optimizer, type)) == 0);
+    const Seen two = train_wide_on(size, config, 2, optimizer, type);
+    CHECK(distance(none, two) <= margin);
+    check_logs(none.state.log_history, two.state.log_history);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("zero_stage: shards of the optimizer's state, and of gradients, change no update of any optimizer") {
+  check_stages({kto::AdamW{.weight_decay = 0.1}}, at::kDouble, 1e-12);
+  check_stages({kto::Sgd{.momentum = 0.9, .dampening = 0.5, .weight_decay = 0.1}}, at::kDouble, 1e-12);
+  check_stages({kto::RmsProp{.momentum = 0.9, .centered = true}}, at::kDouble, 1e-12);
+  check_stages({kto::Adagrad{.weight_decay = 0.1}}, at::kDouble, 1e-12);
+  check_stages({kto::Adafactor{.weight_decay = 0.1}}, at::kDouble, 1e-12);
+  check_stages({kto::AdamWBf16{}}, at::kFloat, 1e-5);
+  check_stages({kto::AdamW8Bit{}}, at::kFloat, 1e-5);
+  check_stages({kto::AdamW8Bit{}}, at::kBFloat16, 1e-2);
+}
+
+TEST_CASE("the sums of gradients in many buckets are the same whole and in shards, with weights that are used twice") {
+  for (const auto& thrown : kto::test::run_ranks(3, [&](const World& world) {
+         std::vector<Tensor> grads[2];
+         for (const bool sharded : {false, true}) {
+           kto::NamedTensors parameters;
+           for (int i = 0; i < 9; ++i)
+             parameters.emplace_back(kto::concat("w", i),
+                                     at::full({i % 3 == 0 ? 5 : 9000}, i, at::kDouble).requires_grad_());
+           const kto::FunctionModel policy{
+               parameters, [](const kto::NamedTensors&, const Tensor& ids_BT, const Tensor&) { return ids_BT; }};
+           const kto::FlatParameters flat = kto::flatten_parameters(policy);
+           const kto::Shards shards(flat, world.size, /*inside=*/true);
+           const kto::FlatParameters own = shards.shard(flat, world.rank);
+           kto::GradientSum sum(world, flat, sharded ? &shards : nullptr, &own, /*most_bytes=*/40000);
+           for (int update = 0; update < 3; ++update) {
+             flat.groups[0].slices[0].parameter.mutable_grad() = Tensor();
+             for (kto::FlatParameters each : {flat, own}) each.zero_grad();
+             if (world.rank < 2) {  // the last rank has no pass
+               Tensor loss = at::zeros({}, at::kDouble);
+               for (int i = 0; i < 9; ++i)
+                 if (i != 4)
+                   loss = loss + (parameters[static_cast<std::size_t>(i)].second * (world.rank + 1)).square().sum();
+               sum.listen();
+               (loss + parameters[1].second.sum()).backward();
+             }
+             sum.finish();
+           }
+           for (std::size_t i = 0; i < 9; ++i) {
+             const kto::FlatSlice &whole = flat.groups[0].slices[i], &part = own.groups[0].slices[i];
+             const Tensor grad = (sharded ? part : whole).parameter.grad();
+             kto::check(grad.defined() == (i != 4), i, " has ", grad.defined() ? "a" : "no", " gradient");
+             if (!grad.defined()) continue;
+             kto::check(!sharded || part.numel > 0 || grad.storage().nbytes() == 0, i,
+                        " holds another rank's gradient");
+             kto::check(!sharded || !whole.parameter.grad().defined(), i, " has a whole gradient");
+             grads[sharded].push_back(sharded ? grad : grad.narrow(0, part.offset, part.numel));
+           }
+         }
+         for (std::size_t i = 0; i < 8; ++i)
+           kto::check(at::equal(grads[0][i], grads[1][i]), "gradient ", i, " differs");
+       }))
+    if (thrown) std::rethrow_exception(thrown);
+}
+
+TEST_CASE("zero_stage: checkpoints are whole, and resume on any number of ranks and in any stage") {
+  for (const kto::AnyOptimizer& optimizer :
+       {kto::AnyOptimizer{kto::AdamW{}}, kto::AnyOptimizer{kto::AdamW8Bit{}}, kto::AnyOptimizer{kto::Adafactor{}}}) {
+    const kto_test::TemporaryFolder folder;
+    const bool codes = std::holds_alternative<kto::AdamW8Bit>(optimizer.chosen);
+    const at::ScalarType type = codes ? at::kFloat : at::kDouble;
+    const auto config_in = [&](const std::string& name, int size, const std::string& from = "") {
+      kto::TrainConfig config = wide_settings();
+      config.output_dir = (folder.path() / name).string();
+      config.gradient_accumulation_steps = 4 / size;
+      config.num_train_epochs = 2;
+      config.save_strategy = kto::SaveStrategy::steps;
+      config.save_steps = 2;
+      if (!from.empty()) config.resume_from_checkpoint = (folder.path() / from).string();
+      return config;
+    };
+    const auto run = [&](const std::string& name, int size, std::int64_t stage, const std::string& from = "") {
+      INFO("optimizer " << optimizer.chosen.index() << ": " << name);
+      return train_wide_on(size, config_in(name, size, from), stage, optimizer, type);
+    };
+    const auto check_same = [&](const Seen& a, const Seen& b) {
+      CHECK(distance(a, b) <= (codes ? 1e-5 : 1e-12));
+      check_logs(a.state.log_history, b.state.log_history);
+    };
+    const Seen none = run("none", 2, 0), one = run("one", 2, 1), two = run("two", 2, 2);
+    CHECK(distance(none, run("one more", 2, 1, "one/checkpoint-2")) == 0);
+    CHECK(distance(two, run("two more", 2, 2, "two/checkpoint-4")) == 0);
+    CHECK(distance(none, run("none to one", 2, 1, "none/checkpoint-2")) == 0);
+    CHECK(distance(none, run("one to none", 2, 0, "one/checkpoint-2")) == 0);
+    check_same(none, run("two to one", 2, 1, "two/checkpoint-4"));
+    check_same(none, run("two to four", 4, 2, "two/checkpoint-2"));
+    check_same(none, train_wide(config_in("alone", 1, "one/checkpoint-2"), {}, optimizer, type));
+    check_same(none, run("alone to two", 2, 2, "alone/checkpoint-4"));
+    const kto::SafetensorsFile whole(folder.path() / "none/checkpoint-2/optimizer.safetensors");
+    const kto::SafetensorsFile merged(folder.path() / "one/checkpoint-2/optimizer.safetensors");
+    for (const std::string& name : whole.names())
+      CHECK(at::equal(whole.tensor(name).reshape(-1), merged.tensor(name).reshape(-1)));
+    CHECK(whole.names().size() == merged.names().size());
+  }
+}
+
+TEST_CASE("a reference that follows the policy, the best model and early stopping are on ranks as on one process") {
+  const kto_test::TemporaryFolder folder;
+  const auto run = [&](const World& world, std::int64_t stage, bool loads_best, const std::string& resumed = "") {
+    const auto rows = toy::rows(25), eval_rows = toy::rows(7);
+    const auto policy = model(), start = model();
+    for (const auto& [name, tensor] : start.parameters) tensor.requires_grad_(false);
+    kto::TrainConfig config = settings();
+    config.zero_stage = stage;
+    config.gradient_accumulation_steps = 4 / world.size;
+    config.per_device_eval_batch_size = world.alone() ? 4 : 2;
+    config.eval_strategy = kto::IntervalStrategy::steps;
+    config.eval_steps = 1;
+    config.save_strategy = kto::SaveStrategy::steps;
+    config.save_steps = 1;
+    config.num_train_epochs = 3;
+    if (loads_best) {  // the worst, which comes first
+      config.greater_is_better = true;
+      config.load_best_model_at_end = true;
+      config.early_stopping_patience = 5;
+    }
+    config.output_dir = (folder.path() / kto::concat("out", world.size, stage, loads_best, resumed.empty())).string();
+    if (!resumed.empty()) config.resume_from_checkpoint = (folder.path() / resumed / "checkpoint-3").string();
+    kto::Trainer trainer{.model = policy,
+                         .collator = kto::PaddedCollator{},
+                         .loss = kto::Kto{},
+                         .reference = kto::SyncedReference{.model = start, .alpha = 0.5, .every = 2},
+                         .config = config,
+                         .world = world};
+    Seen out;
+    out.state = trainer.train(rows, eval_rows);
+    for (const kto::NamedTensors& parameters : {policy.parameters, trainer.reference.model.parameters})
+      for (const auto& [name, tensor] : parameters) out.weights.push_back(tensor.detach().clone());
+    return out;
+  };
+  const auto on_ranks = [&](auto... how) {
+    std::vector<Seen> seen(2);
+    for (const auto& thrown : kto::test::run_ranks(
+             2, [&](const World& world) { seen[static_cast<std::size_t>(world.rank)] = run(world, how...); }))
+      if (thrown) std::rethrow_exception(thrown);
+    CHECK(distance(seen[0], seen[1]) == 0);
+    CHECK(seen[0].state.best_global_step == seen[1].state.best_global_step);
+    return seen[0];
+  };
+  for (const bool loads_best : {false, true}) {
+    const Seen alone = run({}, 0, loads_best);
+    for (const std::int64_t stage : {0, 1, 2}) {
+      INFO("stage " << stage << ", best model " << loads_best);
+      const Seen ranks = on_ranks(stage, loads_best);
+      CHECK(distance(alone, ranks) < 1e-12);
+      check_logs(alone.state.log_history, ranks.state.log_history);
+      CHECK(ranks.state.global_step == alone.state.global_step);
+      CHECK(ranks.state.best_global_step == alone.state.best_global_step);
+      CHECK(ranks.state.best_model_checkpoint.has_value() == loads_best);
+      if (!loads_best) CHECK(distance(ranks, on_ranks(stage, loads_best, kto::concat("out2", stage, "01"))) == 0);
+    }
+    if (loads_best) CHECK(alone.state.best_global_step < alone.state.global_step);
+  }
 }
 
 TEST_CASE("rows that come as a stream are shared as those in memory") {

@@ -159,6 +159,14 @@ class C10dGroup final : public Group {
       return backend.broadcast(tensors, options);
     });
   }
+  Pending reduce(const Tensor& tensor, int root) override {
+    return run(tensor, tensor, [&](c10d::Backend& backend, Tensor&, Tensor& on) {
+      c10d::ReduceOptions options;
+      options.rootRank = root;
+      std::vector<Tensor> tensors{on};
+      return backend.reduce(tensors, options);
+    });
+  }
   void fail(const std::string& text, bool may_retry) noexcept override {
     broken_ = true;
     watch_->post({.rank = rank_, .may_retry = may_retry, .text = text});

@@ -58,6 +58,7 @@ class Group {
   virtual Pending all_gather(const Tensor& out, const Tensor& in) = 0;
   virtual Pending reduce_scatter(const Tensor& out, const Tensor& in) = 0;
   virtual Pending broadcast(const Tensor& tensor, int root) = 0;
+  virtual Pending reduce(const Tensor& tensor, int root) = 0;
   virtual void fail(const std::string& text, bool may_retry) noexcept = 0;
 };
 
@@ -100,6 +101,13 @@ struct World {
     if (alone()) return {};
     check(tensor.is_contiguous(), "broadcast: the tensor is not contiguous");
     return group->broadcast(tensor, root);
+  }
+
+  /// Rank `root`'s `tensor` becomes the sum over ranks; those of others are left with values of no meaning.
+  Pending reduce_to(int root, const Tensor& tensor) const {
+    if (alone()) return {};
+    check(tensor.is_contiguous(), "reduce_to: the tensor is not contiguous");
+    return group->reduce(tensor, root);
   }
 
   /// Lets the other ranks know that this one ends with an error, which `text` describes: their calls then throw

@@ -60,9 +60,10 @@ inline std::vector<std::pair<std::string, Tensor>> without_shared(
   std::vector<std::pair<std::string, Tensor>> kept;
   std::set<std::string> seen;
   for (const auto& [name, tensor] : tensors)
-    if (tensor.nbytes() == 0 || seen.insert(concat(tensor.const_data_ptr(), ' ', tensor.scalar_type(), ' ',
-                                                   tensor.sizes(), ' ', tensor.strides()))
-                                    .second)
+    if (tensor.nbytes() == 0 || tensor.is_meta() ||
+        seen.insert(
+                concat(tensor.const_data_ptr(), ' ', tensor.scalar_type(), ' ', tensor.sizes(), ' ', tensor.strides()))
+            .second)
       kept.emplace_back(name, tensor.detach());
   return kept;
 }
@@ -200,9 +201,11 @@ class SafetensorsFile {
 };
 
 /// Writes named tensors into `file` one by one, without a second copy in memory. Like transformers, it skips names that
-/// share the memory of an earlier one (tied weights). Does not commit.
+/// share the memory of an earlier one (tied weights). `fetch` gives the tensors that are on the device meta, and so
+/// without memory, when their turn comes. Does not commit.
 inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors,
-                              const TensorMetadata& metadata = {{"format", "pt"}}) {
+                              const TensorMetadata& metadata = {{"format", "pt"}},
+                              const std::function<Tensor(const std::string&)>& fetch = {}) {
   auto kept = detail::without_shared(tensors);
   // Widest elements first, so that every tensor is aligned.
   std::ranges::stable_sort(kept, std::greater{}, [](const auto& item) { return item.second.itemsize(); });
@@ -225,17 +228,18 @@ inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std:
   const std::uint64_t header_size = text.size();
   file.write({reinterpret_cast<const char*>(&header_size), sizeof header_size});
   file.write(text);
-  for (const auto& item : kept) {
-    const Tensor plain = item.second.cpu().contiguous();
+  for (const auto& [name, tensor] : kept) {
+    const Tensor plain = (tensor.is_meta() ? fetch(name) : tensor).cpu().contiguous();
     file.write({static_cast<const char*>(plain.const_data_ptr()), plain.nbytes()});
   }
 }
 
 /// Writes a safetensors file atomically.
 inline void save_safetensors(const fs::path& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
-                             const TensorMetadata& metadata = {{"format", "pt"}}) {
+                             const TensorMetadata& metadata = {{"format", "pt"}},
+                             const std::function<Tensor(const std::string&)>& fetch = {}) {
   AtomicFile file(path);
-  write_safetensors(file, tensors, metadata);
+  write_safetensors(file, tensors, metadata, fetch);
   file.commit();
 }
 

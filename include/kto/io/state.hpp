@@ -7,6 +7,7 @@
 #include <cmath>
 #include <concepts>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -27,6 +28,8 @@ struct SavedState {
   std::vector<std::pair<std::string, Tensor>> tensors;
   Json values = Json::object();
   std::optional<SafetensorsFile> file = std::nullopt;  ///< more tensors, read one at a time on demand
+  /// Gives the tensors that are listed without memory (on the device meta), one at a time.
+  std::function<Tensor(const std::string& name)> fetch = {};
 };
 
 namespace detail {
@@ -75,6 +78,8 @@ class StateWriter {
     }
   }
 
+  /// The whole state, collected elsewhere.
+  void put(SavedState state) { state_ = std::move(state); }
   SavedState take() { return std::move(state_); }
 
  private:
@@ -115,6 +120,12 @@ class StateReader {
     }
   }
 
+  /// Restores, of each stored tensor, what `part_of` gives: tensors of any shape with as many elements; of an undefined
+  /// one nothing.
+  void restore_parts(std::function<Tensor(const std::string& name, const Tensor& stored)> part_of) {
+    part_of_ = std::move(part_of);
+  }
+
   /// Whether the state has a tensor of that name.
   bool contains(std::string_view name) const {
     const std::string path = detail::joined_name(prefix_, name);
@@ -150,24 +161,29 @@ class StateReader {
     const auto found = tensors_.find(path);
     const bool is_in_file = file_ && file_->contains(path);
     if (found == tensors_.end() && !is_in_file) {
-      check(!value.defined(), where_, ": has no tensor ", path, ": it was saved by a run with other policies");
+      check(!value.defined() || value.numel() == 0, where_, ": has no tensor ", path,
+            ": it was saved by a run with other policies");
       return;
     }
-    const Tensor stored = is_in_file ? file_->tensor(path) : found->second;
+    Tensor stored = is_in_file ? file_->tensor(path) : found->second;
+    if (part_of_) stored = part_of_(path, stored);
+    if (!stored.defined()) return;
     if (!value.defined()) {
       value = stored.to(device_, stored.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
       return;
     }
-    check(value.sizes() == stored.sizes() && value.scalar_type() == stored.scalar_type(), where_, ": ", path, " is ",
-          stored.scalar_type(), ' ', shape_text(stored.sizes()), ", expected ", value.scalar_type(), ' ',
+    const bool is_flat = stored.dim() == 1 && stored.numel() == value.numel();  // it was in parts
+    check((is_flat || value.sizes() == stored.sizes()) && value.scalar_type() == stored.scalar_type(), where_, ": ",
+          path, " is ", stored.scalar_type(), ' ', shape_text(stored.sizes()), ", expected ", value.scalar_type(), ' ',
           shape_text(value.sizes()));
-    value.copy_(stored);
+    value.copy_(stored.view(value.sizes()));
   }
 
   std::string prefix_;
   Json values_;
   std::map<std::string, Tensor> tensors_;
   std::optional<SafetensorsFile> file_;
+  std::function<Tensor(const std::string&, const Tensor&)> part_of_ = {};
   at::Device device_;
   std::string where_;
 };

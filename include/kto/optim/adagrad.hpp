@@ -16,6 +16,7 @@ struct Adagrad {
   std::vector<Tensor> square_sums = {};  ///< one per parameter
   std::int64_t num_steps = 0;
 
+  static constexpr bool is_elementwise() { return true; }
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("square_sums", square_sums);

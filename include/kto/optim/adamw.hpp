@@ -27,6 +27,7 @@ struct AdamW {
   };
   std::vector<Moments> moments = {};  ///< one per parameter
 
+  static constexpr bool is_elementwise() { return true; }
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("moments", moments);

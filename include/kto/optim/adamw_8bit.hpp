@@ -20,8 +20,9 @@ struct Moments8Bit {
   Tensor first_n, second_n;              ///< uint8 codes; float32 for a small parameter
   Tensor first_scale_b, second_scale_b;  ///< float32; undefined for a small parameter
 
-  static Moments8Bit zeros(std::int64_t numel) {
-    if (numel < smallest) return {at::zeros({numel}, at::kFloat), at::zeros({numel}, at::kFloat), {}, {}};
+  /// For `numel` elements, whole blocks but the last, of a parameter with `num_whole`.
+  static Moments8Bit zeros(std::int64_t numel, std::int64_t num_whole) {
+    if (num_whole < smallest) return {at::zeros({numel}, at::kFloat), at::zeros({numel}, at::kFloat), {}, {}};
     const std::int64_t blocks = (numel + block - 1) / block;
     return {at::full({numel}, detail::SignedCode::zero, at::kByte), at::zeros({numel}, at::kByte),
             at::zeros({blocks}, at::kFloat), at::zeros({blocks}, at::kFloat)};

@@ -13,7 +13,7 @@ struct MomentsBf16 {
   static constexpr std::string_view name = "adamw_bf16";
   Tensor first_n, second_n;  ///< bfloat16
 
-  static MomentsBf16 zeros(std::int64_t numel) {
+  static MomentsBf16 zeros(std::int64_t numel, std::int64_t) {
     return {at::zeros({numel}, at::kBFloat16), at::zeros({numel}, at::kBFloat16)};
   }
 

@@ -17,6 +17,9 @@ namespace kto {
 struct AnyOptimizer {
   std::variant<AdamW, AdamW8Bit, AdamWBf16, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};
 
+  bool is_elementwise() const {
+    return std::visit([](const auto& optimizer) { return detail::is_elementwise(optimizer); }, chosen);
+  }
   template <class Archive>
   void visit_state(Archive& archive) {
     std::visit([&](auto& optimizer) { optimizer.visit_state(archive); }, chosen);

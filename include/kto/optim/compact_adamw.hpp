@@ -49,6 +49,7 @@ struct CompactAdamW {
   std::vector<Moments> moments = {};  ///< one per parameter
   std::int64_t num_steps = 0;
 
+  static constexpr bool is_elementwise() { return true; }
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("moments", moments);
@@ -63,7 +64,7 @@ struct CompactAdamW {
         check(takes_vectorized(group.values) && group.values.scalar_type() != at::kHalf, Moments::name, ": ",
               slice.name, " is ", group.values.scalar_type(), " on ", group.values.device(),
               "; expected float32 or bfloat16 on the CPU: use AdamW");
-        moments.push_back(Moments::zeros(slice.numel));
+        moments.push_back(Moments::zeros(slice.numel, slice.num_whole()));
       }
   }
 
@@ -77,11 +78,12 @@ struct CompactAdamW {
     one.root_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, steps)));
     one.epsilon = static_cast<float>(epsilon);
     if (update.grad_divisor.defined()) one.grad_factor = 1 / update.grad_divisor.template item<float>();
-    visit_gradients(
-        parameters, [&](std::size_t i, const FlatGroup& group, const FlatSlice& slice, const Tensor& value) {
-          one.kept = static_cast<float>(group.decay ? 1 - update.learning_rate * weight_decay : 1.0);
-          moments[i].step(one, value.view(-1), slice.parameter.grad().contiguous().view(-1), salt(slice.name));
-        });
+    visit_gradients(parameters,
+                    [&](std::size_t i, const FlatGroup& group, const FlatSlice& slice, const Tensor& value) {
+                      one.kept = static_cast<float>(group.decay ? 1 - update.learning_rate * weight_decay : 1.0);
+                      moments[i].step(one, value.view(-1), slice.parameter.grad().contiguous().view(-1),
+                                      salt(slice.name) + static_cast<std::uint32_t>(slice.offset));
+                    });
   }
 
  private:

@@ -50,6 +50,16 @@ concept PreparesState = requires(Optimizer& optimizer, const FlatParameters& par
 };
 
 namespace detail {
+
+/// Optional: `optimizer.is_elementwise()`, whether the new value of an element depends on its own gradients alone (and
+/// on those of its block of 256, counted from the parameter's first). Then a parameter may be cut over ranks, at
+/// multiples of FlatParameters::run; otherwise one rank has it whole.
+template <class Optimizer>
+bool is_elementwise(const Optimizer& optimizer) {
+  if constexpr (requires { optimizer.is_elementwise(); }) return optimizer.is_elementwise();
+  return false;
+}
+
 struct OptimizerHooks {
   int prepare;
 };

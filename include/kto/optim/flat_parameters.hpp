@@ -21,7 +21,11 @@ struct FlatSlice {
   std::vector<std::int64_t> sizes;
   std::int64_t numel = 0;
   std::string name = "";  ///< in the model
-  Tensor parameter = {};  ///< the model's tensor, a view of `values`
+  Tensor parameter = {};  ///< the model's tensor, a view of `values`; in a shard, a view without autograd
+  /// A shard has a part of the parameter: where it begins, and how many elements are not in it.
+  std::int64_t offset = 0, num_elsewhere = 0;
+
+  std::int64_t num_whole() const { return numel + num_elsewhere; }
 
   /// This parameter's part of `flat_n`, in its shape.
   Tensor view(const Tensor& flat_n) const { return flat_n.narrow(0, begin, numel).view(sizes); }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The gradients of several ranks become their sum: bucket by bucket, each on its way as soon as the backward pass has
-// made the last gradient in it, while the pass goes on with the layers before.
+// made the last gradient in it, while the pass goes on with the layers before. With Shards, only the owner of a gradient
+// gets its sum, and the others free it.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,7 @@
 #include <vector>
 
 #include "kto/dist/world.hpp"
-#include "kto/optim/flat_parameters.hpp"
+#include "kto/optim/shards.hpp"
 
 namespace kto {
 
@@ -22,17 +23,27 @@ namespace kto {
 class GradientSum {
  public:
   static constexpr std::int64_t bucket_bytes = 25 << 20;
+  static constexpr std::size_t most_on_their_way = 3;  ///< buckets, with Shards
 
-  GradientSum(World world, const FlatParameters& parameters) : world_(std::move(world)) {
-    for (const FlatGroup& group : parameters.groups)
+  /// With `shards`, the sums become the gradients of `own`, this rank's shard.
+  GradientSum(World world, const FlatParameters& parameters, const Shards* shards = nullptr,
+              const FlatParameters* own = nullptr, std::int64_t most_bytes = bucket_bytes)
+      : world_(std::move(world)), is_sharded_(shards != nullptr) {
+    for (std::size_t g = 0; g < parameters.groups.size(); ++g) {
+      const FlatGroup& group = parameters.groups[g];
       for (auto slice = group.slices.rbegin(); slice != group.slices.rend(); ++slice) {  // as the backward pass goes
         const std::int64_t size = group.values.element_size();
         const bool fits = !buckets_.empty() && buckets_.back().options.dtype() == group.values.dtype() &&
                           buckets_.back().options.device() == group.values.device() &&
-                          (buckets_.back().numel + slice->numel) * size <= bucket_bytes;
+                          (buckets_.back().numel + slice->numel) * size <= most_bytes;
         if (!fits) buckets_.emplace_back(Bucket{.options = group.values.options()});
-        add(buckets_.back(), *slice);
+        Place& place = add(buckets_.back(), *slice);
+        if (!is_sharded_) continue;
+        place.own =
+            own->groups[g].slices[group.slices.size() - 1 - static_cast<std::size_t>(slice - group.slices.rbegin())];
+        add_owners(buckets_.back(), place, *slice, *shards, g);
       }
+    }
   }
   GradientSum(const GradientSum&) = delete;
   GradientSum& operator=(const GradientSum&) = delete;
@@ -55,22 +66,18 @@ class GradientSum {
   void finish() {
     const at::NoGradGuard no_grad;
     const std::lock_guard lock(mutex_);
-    while (num_sent_ < buckets_.size()) send(buckets_[num_sent_++]);
-    for (Bucket& bucket : buckets_) bucket.pending.wait();
-    std::vector<Tensor> sums;
-    for (Bucket& bucket : buckets_) sums.push_back(std::exchange(bucket.values_n, {}));
+    send_all();
     if (world_.any(has_gradients())) {  // parts that came after the bucket was sent
-      for (Bucket& bucket : buckets_) send(bucket);
-      for (std::size_t i = 0; i < buckets_.size(); ++i) {
-        buckets_[i].pending.wait();
-        sums[i].add_(std::exchange(buckets_[i].values_n, {}));
-      }
+      num_sent_ = num_received_ = 0;
+      send_all();
     }
-    for (std::size_t i = 0; i < buckets_.size(); ++i) take(buckets_[i], sums[i]);
+    for (Bucket& bucket : buckets_)
+      for (Place& place : bucket.places)
+        (is_sharded_ ? place.own : place.slice).parameter.mutable_grad() = std::exchange(place.sum, {});
     if (std::exchange(listens_, false))
       for (Bucket& bucket : buckets_)
         for (Place& place : bucket.places) place.num_expected = place.num_parts > 0 ? place.num_parts : unknown;
-    num_sent_ = 0;
+    num_sent_ = num_received_ = 0;
   }
 
   /// Bytes that each update sends to the sum.
@@ -90,6 +97,13 @@ class GradientSum {
     std::uintptr_t hook = 0;
     int num_parts = 0;  ///< that the pass has made of the gradient: a weight that is used twice has two
     int num_expected = unknown;
+    FlatSlice own = {};  ///< with Shards, this rank's part of the parameter
+    Tensor sum = {};     ///< once it is there: of the slice, or of the own part
+  };
+  /// A run of a bucket's values that belongs to one rank.
+  struct Owned {
+    int rank;
+    std::int64_t begin, numel;
   };
   struct Bucket {
     at::TensorOptions options;
@@ -98,7 +112,8 @@ class GradientSum {
     std::int64_t num_missing = 0;
     /// While on its way: the gradients, then for each place the number of ranks that have it.
     Tensor values_n = {};
-    Pending pending = {};
+    std::vector<Owned> owners = {};  ///< with Shards, in order
+    std::vector<Pending> pending = {};
   };
 
   /// Runs when a part of a gradient is there.
@@ -114,13 +129,28 @@ class GradientSum {
     Place& place;
   };
 
-  void add(Bucket& bucket, const FlatSlice& slice) {
+  Place& add(Bucket& bucket, const FlatSlice& slice) {
     Place& place = bucket.places.emplace_back(Place{.slice = slice});
     place.slice.begin = bucket.numel;
     bucket.numel +=
         (slice.numel + FlatParameters::alignment - 1) / FlatParameters::alignment * FlatParameters::alignment;
     place.accumulator = torch::autograd::impl::grad_accumulator(slice.parameter);
     place.hook = place.accumulator->add_post_hook(std::make_unique<Hook>(*this, bucket, place));
+    return place;
+  }
+
+  /// `slice` as it lies in group number `group`, and in the bucket at `place`.
+  static void add_owners(Bucket& bucket, const Place& place, const FlatSlice& slice, const Shards& shards,
+                         std::size_t group) {
+    for (int rank = 0; rank < shards.num_ranks(); ++rank) {
+      const std::int64_t begin = std::max(slice.begin, shards.begin(group, rank)),
+                         end = std::min(slice.begin + slice.numel, shards.begin(group, rank + 1));
+      if (begin >= end) continue;
+      const std::int64_t from = place.slice.begin + begin - slice.begin;
+      if (bucket.owners.empty() || bucket.owners.back().rank != rank)
+        bucket.owners.push_back({.rank = rank, .begin = from, .numel = 0});
+      bucket.owners.back().numel = from + end - begin - bucket.owners.back().begin;
+    }
   }
 
   void receive(Bucket& bucket, Place& place) {
@@ -129,7 +159,17 @@ class GradientSum {
     --bucket.num_missing;
     const at::NoGradGuard no_grad;
     while (num_sent_ < buckets_.size() && buckets_[num_sent_].num_missing == 0)  // in the same order on all ranks
-      send(buckets_[num_sent_++]);
+      send_next();
+  }
+
+  void send_all() {
+    while (num_sent_ < buckets_.size()) send_next();
+    while (num_received_ < buckets_.size()) take(buckets_[num_received_++]);
+  }
+
+  void send_next() {
+    send(buckets_[num_sent_++]);
+    if (is_sharded_ && num_sent_ - num_received_ > most_on_their_way) take(buckets_[num_received_++]);
   }
 
   /// Takes the gradients out of the parameters.
@@ -144,7 +184,13 @@ class GradientSum {
       grad = Tensor();
       counts[i].fill_(1);
     }
-    bucket.pending = world_.all_reduce(bucket.values_n);
+    if (!is_sharded_) {
+      bucket.pending.push_back(world_.all_reduce(bucket.values_n));
+      return;
+    }
+    for (const auto& [rank, begin, numel] : bucket.owners)
+      bucket.pending.push_back(world_.reduce_to(rank, bucket.values_n.narrow(0, begin, numel)));
+    bucket.pending.push_back(world_.all_reduce(counts));
   }
 
   bool has_gradients() const {
@@ -154,18 +200,30 @@ class GradientSum {
     });
   }
 
-  static void take(const Bucket& bucket, const Tensor& sums_n) {
+  /// Receives the sums of a bucket.
+  void take(Bucket& bucket) {
+    for (Pending& each : bucket.pending) each.wait();
+    bucket.pending.clear();
+    const Tensor sums_n = std::exchange(bucket.values_n, {});
     const Tensor counts = sums_n.narrow(0, bucket.numel, std::ssize(bucket.places)).to(at::kCPU, at::kFloat);
-    for (std::int64_t i = 0; i < std::ssize(bucket.places); ++i)
-      if (const FlatSlice& slice = bucket.places[static_cast<std::size_t>(i)].slice; counts[i].item<float>() > 0)
-        slice.parameter.mutable_grad() = slice.view(sums_n);
+    for (std::int64_t i = 0; i < std::ssize(bucket.places); ++i) {
+      Place& place = bucket.places[static_cast<std::size_t>(i)];
+      if (counts[i].item<float>() == 0) continue;
+      Tensor sum = place.slice.view(sums_n);
+      if (is_sharded_) {
+        sum = sum.view(-1).narrow(0, place.own.offset, place.own.numel).view(place.own.sizes);
+        if (bucket.owners.size() > 1 || place.own.numel == 0) sum = sum.clone();  // and the rest is freed
+      }
+      place.sum = place.sum.defined() ? place.sum.add_(sum) : sum;
+    }
   }
 
   World world_;
+  bool is_sharded_;
   std::deque<Bucket> buckets_;  ///< in the order of sending; hooks point to them
   std::mutex mutex_;
   bool listens_ = false;
-  std::size_t num_sent_ = 0;
+  std::size_t num_sent_ = 0, num_received_ = 0;
 };
 
 }  // namespace kto

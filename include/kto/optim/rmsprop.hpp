@@ -27,6 +27,7 @@ struct RmsProp {
   };
   std::vector<Averages> averages = {};  ///< one per parameter
 
+  static constexpr bool is_elementwise() { return true; }
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("averages", averages);

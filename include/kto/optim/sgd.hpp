@@ -26,6 +26,7 @@ struct Sgd {
   };
   std::vector<Motion> motions = {};  ///< one per parameter, if momentum is used
 
+  static constexpr bool is_elementwise() { return true; }
   template <class Archive>
   void visit_state(Archive& archive) {
     archive("motions", motions);

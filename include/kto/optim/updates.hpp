@@ -15,6 +15,7 @@
 #include "kto/io/state.hpp"
 #include "kto/optim/concept.hpp"
 #include "kto/optim/gradient_sum.hpp"
+#include "kto/optim/sharded_state.hpp"
 
 namespace kto {
 
@@ -52,6 +53,8 @@ class Updates {
   virtual bool has_state() const = 0;
   virtual void visit_state(StateWriter& archive) = 0;
   virtual void visit_state(StateReader& archive) = 0;
+  /// Runs `write` on rank 0, to write what visit_state has listed. All ranks call it; throws on all if it throws.
+  virtual void write_state(const World& world, const std::function<void()>& write) { on_first(world, write); }
 };
 
 namespace detail {
@@ -205,11 +208,102 @@ class UpdatesInBackward final : public Updates {
   Tensor squares_;
 };
 
-/// The updates of `model` by `optimizer`, which must outlive them. Throws UsageError for updates in the backward pass
-/// of several ranks.
+/// HeldUpdates of a shard (ZeRO stages 1 and 2). Each rank has the optimizer's state of its shard; in stage 2 also,
+/// of the gradients' sum, its shard alone. Until the last backward pass of an update, its own gradients are whole.
+template <class Optimizer>
+class ShardedUpdates final : public Updates {
+ public:
+  /// Moves the model's parameters; see flatten_parameters. `optimizer` must outlive this. Throws UsageError if its state
+  /// cannot be sharded.
+  template <HasParameters Model>
+  ShardedUpdates(const Model& model, Optimizer& optimizer, const World& world, std::int64_t stage)
+      : world_(world),
+        optimizer_(optimizer),
+        parameters_(flatten_parameters(model)),
+        shards_(parameters_, world.size, detail::is_elementwise(optimizer)),
+        own_(shards_.shard(parameters_, world.rank)),
+        has_whole_sums_(stage < 2) {
+    if (HasState<Optimizer> && !PreparesState<Optimizer>)
+      throw UsageError(
+          "zero_stage: this optimizer makes its state as it goes, which cannot be sharded: write `void prepare(const "
+          "FlatParameters&)` in it (kto/optim/concept.hpp), or set zero_stage to 0");
+    detail::prepare(optimizer_, own_);
+    state_.emplace(world_, own_state());
+    if (has_whole_sums_)
+      sum_.emplace(world_, parameters_);
+    else
+      sum_.emplace(world_, parameters_, &shards_, &own_);
+  }
+  ~ShardedUpdates() override { parameters_.zero_grad(); }
+
+  void begin(double) override {}
+  void backward(const Tensor& share, bool is_last, const std::function<bool()>&) override {
+    if (is_last) sum_->listen();
+    share.backward();
+  }
+  void complete() override {
+    sum_->finish();
+    if (has_whole_sums_) {
+      norm_ = parameters_.grad_norm();
+      return;
+    }
+    const double own = own_.grad_norm().template item<double>();
+    norm_ = at::scalar_tensor(std::sqrt(world_.sum(own * own)), at::kDouble);
+  }
+  Tensor grad_norm() const override { return norm_.defined() ? norm_ : at::zeros({}, at::kDouble); }
+  void finish(const Update& update) override {
+    if (has_whole_sums_) take_own_gradients();
+    optimizer_.step(own_, update);
+    shards_.gather_values(parameters_, world_);
+  }
+  void end() override {
+    parameters_.zero_grad();
+    own_.zero_grad();
+    norm_.reset();
+  }
+  bool has_state() const override { return detail::keeps_state<Optimizer>(); }
+  void visit_state(StateWriter& archive) override { archive.put(state_->whole(own_state())); }
+  void visit_state(StateReader& archive) override {
+    archive.restore_parts(
+        [this](const std::string& name, const Tensor& stored) { return state_->own_part(name, stored); });
+    detail::visit_optimizer(optimizer_, archive);
+  }
+  void write_state(const World&, const std::function<void()>& write) override { state_->write_on_first(write); }
+
+ private:
+  SavedState own_state() {
+    StateWriter archive;
+    detail::visit_optimizer(optimizer_, archive);
+    return archive.take();
+  }
+
+  void take_own_gradients() {
+    for (std::size_t g = 0; g < own_.groups.size(); ++g)
+      for (std::size_t i = 0; i < own_.groups[g].slices.size(); ++i) {
+        const FlatSlice& own = own_.groups[g].slices[i];
+        const Tensor& sum = parameters_.groups[g].slices[i].parameter.grad();
+        if (sum.defined()) own.parameter.mutable_grad() = sum.view(-1).narrow(0, own.offset, own.numel).view(own.sizes);
+      }
+  }
+
+  World world_;
+  Optimizer& optimizer_;
+  FlatParameters parameters_;
+  Shards shards_;
+  FlatParameters own_;
+  bool has_whole_sums_;
+  std::optional<ShardedState> state_;
+  std::optional<GradientSum> sum_;
+  Tensor norm_ = {};
+};
+
+/// The updates of `model` by `optimizer`, which must outlive them, sharded over ranks if `zero_stage` is above 0. Throws
+/// UsageError for updates in the backward pass of several ranks, and for state that cannot be sharded.
 template <HasParameters Model, class Optimizer>
 std::unique_ptr<Updates> make_updates(const Model& model, Optimizer& optimizer, bool in_backward,
-                                      const World& world = {}) {
+                                      const World& world = {}, std::int64_t zero_stage = 0) {
+  if (!in_backward && zero_stage > 0 && !world.alone())
+    return std::make_unique<ShardedUpdates<Optimizer>>(model, optimizer, world, zero_stage);
   if (!in_backward) return std::make_unique<HeldUpdates<Optimizer>>(model, optimizer, world);
   if (!world.alone())
     throw UsageError(concat("optim_in_backward: a weight cannot be updated in the backward pass of one of ", world.size,

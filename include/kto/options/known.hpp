@@ -36,7 +36,7 @@ void add_refused(Options<Config>& rows, const std::vector<RefusedOptions>& by_re
 struct TakenOption {
   std::string_view name;
   std::string_view defaults;  ///< as text; accepted without a note
-  std::string_view takes;     ///< other values: "a|b", TEXT, TEXT... (also a list), N, JSON, {key,key} (an object)
+  std::string_view takes;     ///< other values: "a|b", TEXT, TEXT... (also a list), N, JSON, {key,key=True} (an object)
   std::string_view refused_because = {};  ///< why all others are refused
 };
 
@@ -68,8 +68,10 @@ inline bool takes_value(std::string_view takes, const Json& value) {
     Json object;
     if (!decode(value, object) || piece == "JSON") return object.is_object();
     const std::string keys = "," + std::string(piece.substr(1, piece.size() - 2)) + ",";
-    for (const auto& [key, unused] : object.items())
-      if (keys.find("," + key + ",") == std::string::npos) return false;
+    for (const auto& [key, given] : object.items())
+      if (keys.find("," + key + ",") == std::string::npos &&
+          keys.find(concat(',', key, '=', value_text(given), ',')) == std::string::npos)
+        return false;
     return true;
   };
   const auto pieces = split_bars(takes);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kto/io/json.hpp"
 #include "kto/optim/schedule.hpp"
@@ -62,7 +63,12 @@ struct TrainConfig {
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
-  double max_grad_norm = 1;        ///< 0: no clipping
+  double max_grad_norm = 1;     ///< 0: no clipping
+  std::int64_t zero_stage = 0;  ///< what ranks share out: 1: the optimizer's state, 2: also gradients
+  /// Settings of DeepSpeed and FSDP in place of zero_stage, which they set; see train/options/sharding.hpp.
+  Json deepspeed = Json::object();
+  std::optional<std::vector<std::string>> fsdp = std::nullopt;
+  Json fsdp_config = Json::object();
   bool optim_in_backward = false;  ///< update weights in the backward pass, without holding all gradients
 
   // Log and evaluation

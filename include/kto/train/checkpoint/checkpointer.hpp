@@ -168,7 +168,7 @@ class Checkpointer {
         content.states[part] = archive.take();
       });
     const fs::path folder = fs::path(config_.output_dir) / concat(detail::checkpoint_prefix, state.global_step);
-    on_first(world_, [&] {
+    parts.run.updates->write_state(world_, [&] {
       write_checkpoint_folder(config_.output_dir, state.global_step, std::move(content));
       remove_old(config_.output_dir, state);
     });
@@ -177,12 +177,14 @@ class Checkpointer {
   }
 
   /// Loads the weights of the best checkpoint into the model, if config says so. If they cannot be read, returns a
-  /// message and keeps the last weights, so that the training is not lost.
+  /// message and keeps the last weights, so that the training is not lost. All ranks call it, and all do the same.
   template <HasParameters Model>
   std::string restore_best(const Model& model, TrainerState& state) const {
-    if (!config_.load_best_model_at_end || !state.best_model_checkpoint) return "";
+    if (!config_.load_best_model_at_end || !world_.all(state.best_model_checkpoint.has_value())) return "";
     try {
-      restore_parameters(model, own_checkpoint(*state.best_model_checkpoint));
+      std::optional<CheckpointFolder> best;
+      together(world_, [&] { best = own_checkpoint(*state.best_model_checkpoint); });
+      together(world_, [&] { restore_parameters(model, *best); });
       return "";
     } catch (const Error& error) {
       state.best_model_checkpoint.reset();

@@ -202,7 +202,8 @@ inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t
     content.save_model(unfinished);
     Json values = Json::object();
     for (auto& [part, state] : content.states) {
-      if (!state.tensors.empty()) save_safetensors(unfinished / (part + ".safetensors"), state.tensors);
+      if (!state.tensors.empty())
+        save_safetensors(unfinished / (part + ".safetensors"), state.tensors, {{"format", "pt"}}, state.fetch);
       values[part] = state.values;
     }
     for (const auto& [name, text] : content.texts) write_file(unfinished / name, text);

@@ -45,6 +45,9 @@ inline constexpr std::array free_options{"output_dir",
                                          "nproc",
                                          "ddp_backend",
                                          "ddp_timeout",
+                                         "deepspeed",
+                                         "fsdp",
+                                         "fsdp_config",
                                          "log_level"};
 
 /// Options that the learning rate of later updates depends on.
@@ -91,6 +94,7 @@ inline constexpr std::array other_options{"logging_strategy",
                                           "full_determinism",
                                           "gradient_checkpointing",
                                           "reuse_ref_log_probs",
+                                          "zero_stage",
                                           "device",
                                           "matmul"};
 

@@ -12,6 +12,7 @@
 #include "kto/train/config.hpp"
 #include "kto/train/options/groups.hpp"
 #include "kto/train/options/refused.hpp"
+#include "kto/train/options/sharding.hpp"
 #include "kto/train/options/taken.hpp"
 
 namespace kto {
@@ -106,6 +107,12 @@ inline const Options<TrainConfig>& train_options() {
         option(&C::adam_epsilon, "adam_epsilon", group::optimization, "AdamW's epsilon", detail::above_zero()),
         option(&C::max_grad_norm, "max_grad_norm", group::optimization, "clip gradients to this norm; 0: never",
                detail::at_least_zero()),
+        option(
+            &C::zero_stage, "zero_stage", group::optimization,
+            "what several processes share out instead of each having it whole: 1: the optimizer's state, 2: also the "
+            "sum of the gradients; 0: nothing",
+            {"0, 1 or 2: the weights themselves are not sharded over processes yet",
+             [](double x) { return x == 0 || x == 1 || x == 2; }}),
         option(
             &C::optim_in_backward, "optim_in_backward", group::optimization,
             "update each weight in the backward pass, as soon as its gradient is complete: all gradients never exist "
@@ -205,6 +212,7 @@ inline const Options<TrainConfig>& train_options() {
         {.name = "activation_checkpointing", .is_flag = true, .alias_of = "gradient_checkpointing"},
     };
     detail::add_unused_train_options(rows);
+    detail::add_sharding_options(rows);
     detail::add_taken(rows, detail::taken_train_options());
     detail::add_refused(rows, detail::refused_train_options());
     return rows;
@@ -263,6 +271,9 @@ inline void validate(const TrainConfig& config) {
   require(!config.bf16 || !config.fp16, "bf16 and fp16 both set the type of products: use one of them");
   require(config.desirable_weight > 0 || config.undesirable_weight > 0,
           "desirable_weight and undesirable_weight are both 0: there is nothing to learn");
+  detail::check_sharding(config);
+  require(!config.optim_in_backward || config.zero_stage == 0,
+          "optim_in_backward holds no gradients that could be shared out: set zero_stage to 0");
   require(!config.optim_in_backward || config.max_grad_norm == 0,
           "optim_in_backward changes weights before the norm of all gradients is known: set max_grad_norm to 0");
   require(!config.optim_in_backward || !config.fp16,

@@ -14,10 +14,7 @@ inline const std::vector<RefusedOptions>& refused_train_options() {
   static const std::vector<RefusedOptions> list{
       {"KTO's loss has no labels to smooth", {{"label_smoothing_factor", "0"}}},
       {"weights are not sharded over devices yet; several processes share the rows (nproc, torchrun, srun, mpirun)",
-       {{"deepspeed", "None"},
-        {"fsdp", "None||[]|False"},
-        {"parallelism_config", "None"},
-        {"sharded_ddp", "|[]|None"}}},
+       {{"parallelism_config", "None"}, {"sharded_ddp", "|[]|None"}}},
       {"per_device_train_batch_size is the rows of each process", {{"split_batches", "None|False"}}},
       {"there is no such device here", {{"use_mps_device", "False"}}},
       {"a run sends nothing to a hub; after it, push_to_hub uploads output_dir (examples/push_to_hub.cpp)",
