@@ -45,6 +45,13 @@ inline constexpr std::array free_options{"output_dir",
                                          "nproc",
                                          "ddp_backend",
                                          "ddp_timeout",
+                                         "push_to_hub",
+                                         "hub_model_id",
+                                         "hub_strategy",
+                                         "hub_token",
+                                         "hub_private_repo",
+                                         "hub_revision",
+                                         "hub_always_push",
                                          "log_level"};
 
 /// Options that the learning rate of later updates depends on.
