@@ -9,21 +9,15 @@
 #include "kto/core/terminal.hpp"
 #include "kto/hub/push.hpp"
 
-namespace {
-
-/// Whether the file is no part of the model, as transformers' push_to_hub has it.
-bool is_other(const std::string& path) { return path.starts_with("_") || path.starts_with("checkpoint-"); }
-
-}  // namespace
-
 int main(int argc, char** argv) {
   CLI::App app("Uploads a model's folder to the model hub as one commit.");
   std::string folder;
-  kto::hub::Push push{.ignores = is_other};
+  kto::hub::Push push{.ignores = kto::hub::is_beside_model};
   app.add_option("folder", folder, "of the model, as train_kto leaves it in output_dir")->required();
   app.add_option("name", push.id, "owner/name on the hub, or a name alone; it is created if it is missing")->required();
   app.add_option("--hub_revision", push.revision, "the branch")->capture_default_str();
-  app.add_flag("--hub_private_repo", push.is_private, "a repository that is created is private");
+  app.add_flag_callback(
+      "--hub_private_repo", [&] { push.is_private = true; }, "a repository that is created is private");
   app.add_option("--commit_message", push.message, "what the commit says")->capture_default_str();
   try {
     app.parse(argc, argv);

@@ -28,6 +28,8 @@ class Hub:
         self.repositories, self.faults, self.requests, self.gated, self.token, self.extra_entries = {}, {}, [], set(), None, []
         self.old = {}  # repositories at the tag v1
         self.blobs, self.parts, self.commits, self.chunk, self.lost = {}, {}, [], 10000, []
+        self.history = []  # of the repository of each commit
+        self.readers = set()  # tokens that may only read
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -71,11 +73,13 @@ class Hub:
                 if what == "cdn":
                     _, _, kind, owner, name, commit, file = path.split("/", 6)
                     return self.content(file, hub.files(f"{kind}/{owner}/{name}", commit)[file], {})
-                if hub.token and token not in ("", hub.token):
+                if hub.token and token not in {"", hub.token} | hub.readers:
                     return self.send(401, X_Error_Message="Invalid credentials in Authorization header")
                 if path == "/api/whoami-v2":
                     return self.json({"type": "user", "name": "me", "auth": {}}) if token else self.send(401)
                 if path.startswith("/api/"):
+                    if path.removeprefix("/api/") in hub.repositories:
+                        return self.json({"id": path[len("/api/models/"):]})
                     if path.count("/") < 6:
                         return self.send(404)
                     kind, owner, name, call, revision = path[len("/api/"):].split("/", 4)
@@ -114,14 +118,23 @@ class Hub:
                     fault = faults.pop(0)
                     if fault == "lost":
                         data = b"lost"
+                    elif fault == "hold":
+                        hub.resume.wait(30)
+                    elif fault == "expire":
+                        hub.token = "hf_new"
+                    elif fault == "cut":
+                        self.close_connection = True
+                        return None
                     else:
                         return self.send(int(fault), Retry_After="0")
                 if what == "put":
                     oid, part = path[len("/put/"):].split("/")
                     hub.parts[(oid, int(part))] = data
                     return self.send(200, ETag=f'"{part}-{hashlib.md5(data).hexdigest()}"')
-                if token != hub.token and not (token == "" and path.startswith("/complete/")):  # a signed address
+                if token not in {hub.token} | hub.readers and not (token == "" and path.startswith("/complete/")):  # a signed address
                     return self.send(401, X_Error_Message="Invalid credentials in Authorization header")
+                if token in hub.readers:
+                    return self.send(403, X_Error_Message="Forbidden: read only")
                 if path == "/api/repos/create":
                     wanted = json.loads(data)
                     where = f"models/{wanted.get('organization') or 'me'}/{wanted['name']}"
@@ -168,7 +181,11 @@ class Hub:
                     lines = [json.loads(line) for line in data.splitlines()]
                     for line in lines[1:]:
                         value = line["value"]
+                        if line["key"] == "deletedFile":
+                            del hub.repositories[where][value["path"]]
+                            continue
                         hub.repositories[where][value["path"]] = hub.blobs[value["oid"]] if line["key"] == "lfsFile" else base64.b64decode(value["content"])
+                    hub.history.append(dict(hub.repositories[where]))
                     hub.commits.append((where, path.split("/commit/")[1], lines[0]["value"]["summary"]))
                     return self.json({"success": True, "commitOid": COMMIT["main"], "commitUrl": f"{hub.endpoint}/{where[7:]}/commit/{COMMIT['main']}"})
                 return self.send(404)

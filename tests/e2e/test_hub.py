@@ -300,4 +300,93 @@ with tempfile.TemporaryDirectory() as tmp:
     fails("a push without a token", push("org/pushed", HF_TOKEN=""), "needs a token")
     fails("with one that is refused", push("org/pushed", HF_TOKEN="hf_old"), "refuses the token")
     fails("offline", push("org/pushed", HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE")
+
+    # Pushed by a run
+    hub.token = "hf_secret"
+    short = ["--model_name_or_path", model, "--dataset_name", at("rows", "0.jsonl"), "--per_device_train_batch_size", "2", "--save_steps", "1", "--push_to_hub"]
+
+    def begin(out, steps, *more, **env):
+        hub.commits.clear(), hub.history.clear(), hub.requests.clear(), hub.resume.clear()
+        return subprocess.Popen([train_kto, "--output_dir", at(out), *short, "--max_steps", str(steps), *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, cwd=tmp, env=environment(**{"HF_TOKEN": "hf_secret"} | env))
+
+    def finish(process):
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def messages():
+        return [message for _, _, message in hub.commits]
+
+    result = finish(begin("night-run", 3, "--hub_token", "hf_secret", "--hub_always_push", "--hub_private_repo", "--save_total_limit", "1", "--report_to", "all", HF_TOKEN=""))
+    trained = files_of(at("night-run"))
+    whole = {name: content for name, content in trained.items() if not name.startswith(("checkpoint-", "."))}
+    case("a run is pushed to the user's repository of its folder's name", result.returncode == 0 and hub.repositories.get("models/me/night-run") == whole,
+         (result.stderr[-600:], sorted(set(whole) ^ set(hub.repositories.get("models/me/night-run", {})))))
+    case("each save and the end", messages() == [f"Training in progress, step {i}" for i in (1, 2, 3)] + ["End of training"], messages())
+    first = hub.history[0] if hub.history else {}
+    case("of a save the model with card and reports, as they were then", {"model.safetensors", "config.json", "tokenizer.json", "README.md", "training_args.json", "metrics.jsonl"}
+         <= set(first) and first["model.safetensors"] != whole["model.safetensors"] and first["metrics.jsonl"] != whole["metrics.jsonl"] and
+         not [name for name in first if "state" in name or "optimizer" in name or "checkpoint" in name], sorted(first))
+    case("the token is in no file and no output", "hf_secret" not in result.stdout + result.stderr and not [name for name, content in trained.items() if b"hf_secret" in
+         (content if isinstance(content, bytes) else b"")] and json.loads(whole["training_args.json"])["hub_token"] == "<HUB_TOKEN>")
+    case("nothing else is left in the folder, and the repository is private", sorted(os.listdir(at("night-run"))) == sorted({name.split("/")[0] for name in whole} | {"checkpoint-3"}) and
+         hub.created.get("visibility") == "private", os.listdir(at("night-run")))
+    card = whole["README.md"].decode()
+    case("the card names the model on the hub, versions and paper", 'model="me/night-run"' in card and "- LibTorch: " in card and "@article{ethayarajh2024kto," in card, card)
+
+    hub.faults = {"commit": ["hold"]}
+    process = begin("held", 3, "--hub_model_id", "org/held", "--hub_strategy", "checkpoint", "--gradient_accumulation_steps", "2")
+    line = process.stdout.readline()
+    while line and not line.startswith("Model saved"):
+        line = process.stdout.readline()
+    done = list(hub.commits)
+    hub.resume.set()
+    result = finish(process)
+    case("training does not wait for a push; saves meanwhile are skipped", result.returncode == 0 and not done and result.stderr.count("is not pushed") == 2 and
+         messages() == ["Training in progress, step 1", "Training in progress, step 1, checkpoint", "End of training"], (messages(), result.stderr[-500:]))
+    for name, content in hub.repositories["models/org/held"].items():
+        os.makedirs(os.path.dirname(at("fetched", name)), exist_ok=True)
+        open(at("fetched", name), "wb").write(content)
+    result = finish(begin("held", 3, "--hub_model_id", "org/held2", "--hub_strategy", "all_checkpoints", "--hub_always_push", "--nproc", "2", "--overwrite_output_dir",
+                          "--resume_from_checkpoint", at("fetched", "last-checkpoint")))
+    case("last-checkpoint is one to resume from, here on two processes; all checkpoints are pushed, once", result.returncode == 0 and messages() == [
+         text for i in (2, 3) for text in (f"Training in progress, step {i}", f"Training in progress, step {i}, checkpoint")] + ["End of training"] and
+         {f"checkpoint-{i}/kto_checkpoint.json" for i in (2, 3)} <= set(hub.repositories["models/org/held2"]), (messages(), result.stderr[-600:]))
+
+    hub.faults = {"preupload": ["cut"], "commit": ["503"] + ["500"] * 5 + ["expire"]}  # one passes on its second try
+    result = finish(begin("unlucky", 3, "--hub_always_push"))
+    case("pushes that fail end no run: notes, and an exit status", result.returncode == 1 and messages() == ["Training in progress, step 1"] and
+         result.stderr.count(" failed: ") == 4 and "HTTP 500" in result.stderr and "refuses the token" in result.stderr and
+         [line for line in result.stderr.splitlines() if "error: " in line] == [f"train_kto: error: me/unlucky: 4 of the run's pushes failed; the trained model is in "
+                                                                               f"{at('unlucky')}: push_to_hub uploads it"], result.stderr[-900:])
+    case("and the model is that of a run without failures", files_of(at("unlucky")).get("model.safetensors") == whole["model.safetensors"])
+    hub.token, hub.faults = "hf_secret", {}
+
+    hub.readers.add("hf_reader")
+    hub.requests.clear()
+    for name, parts, more, env in (("no token", ["needs a token"], (), {"HF_TOKEN": ""}), ("a token that is refused", ["refuses the token"], (), {"HF_TOKEN": "hf_old"}),
+                                   ("no right to create", ["no right to write", "org/other"], ("--hub_model_id", "org/other"), {"HF_TOKEN": "hf_reader"}),
+                                   ("no right to write", ["no right to write", "read only"], ("--hub_model_id", "org/held"), {"HF_TOKEN": "hf_reader"})):
+        result = finish(begin("never", 3, *more, **env))
+        fails(f"to push with {name}", result, *parts)
+        case("is an error before the run", not os.path.exists(at("never")), os.path.exists(at("never")) and os.listdir(at("never")))
+    result = finish(begin("a run!", 3))
+    case("a folder's name that is none on the hub", result.returncode == 2 and "--hub_model_id owner/name" in result.stderr, result.stderr)
+
+    hub.faults = {"commit": ["hold"]}
+    process = begin("killed", 500)
+    hub.wait_for("post", "/commit/main")
+    process.kill()
+    finish(process)
+    hub.resume.set()
+    left = [name for name in os.listdir(at("killed")) if name.endswith("-pushed")]
+    process = begin("killed", 500, "--resume_from_checkpoint", "True", "--save_steps", "200", "--report_to", "jsonl", "--logging_steps", "1")
+    end = time.monotonic() + 30
+    while not os.path.exists(at("killed", "metrics.jsonl")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    steps = [int(name.split("-")[1]) for name in os.listdir(at("killed")) if name.startswith("checkpoint-")]
+    case("killed in a push: the next run clears up", len(left) == 1 and not [name for name in os.listdir(at("killed")) if name.endswith("-pushed")], (left, os.listdir(at("killed"))))
+    case("SIGINT: the checkpoint that it saves is pushed, and no end", result.returncode == 130 and messages() == [f"Training in progress, step {max(steps)}"], (messages(), result.stderr[-500:]))
 sys.exit(cases.report())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """test_watching.py TRAIN_KTO SOURCE_ROOT: what a run reports while it runs and leaves for a person to look at: advice, once
-each; the model card's front matter; the page of --report_to html, and what trackers get. Standard library; PyYAML, Chromium,
-wandb and Trackio if installed."""
+each; the model card's front matter; the page of --report_to html, and what trackers get. MLflow's server is one of this
+machine. Standard library; PyYAML, Chromium, wandb and Trackio if installed."""
 import collections
 import glob
 import html.parser
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zlib
 
+from mlflow_server import Mlflow
 from runs import Runs
 
 
@@ -96,7 +97,11 @@ with tempfile.TemporaryDirectory() as tmp:
 
     # The page, and trackers
     runs.environment["TRACKIO_DIR"] = at("trackio")
-    flags += ["--report_to", "html", "trackio", "wandb", "--project", "own", "--run_name", "night </script><b>", "--generate_during_eval", "--generation_num_prompts", "2", "--generation_max_new_tokens", "4"]
+    mlflow, sends = Mlflow(), b"libcurl" in subprocess.run(["ldd", train_kto], capture_output=True).stdout
+    mlflow.faults = [503]
+    runs.environment |= {"MLFLOW_TRACKING_URI": mlflow.address + "/", "MLFLOW_EXPERIMENT_NAME": "a b", "MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "word",
+                         "no_proxy": "127.0.0.1"}
+    flags += ["--report_to", "html", "trackio", "wandb", *(["mlflow"] if sends else []), "--project", "own", "--run_name", "night </script><b>", "--generate_during_eval", "--generation_num_prompts", "2", "--generation_max_new_tokens", "4"]
     result = runs.run("page", *flags)
     page = Page(at("page", "report.html"))
     data = page.data
@@ -136,6 +141,18 @@ with tempfile.TemporaryDirectory() as tmp:
     lines = [json.loads(line) for path in sorted(glob.glob(at("trackio", "inbox", "*", "*.jsonl"))) for line in open(path, encoding="utf-8")]
     case("Trackio's inbox has the log", [(r["step"], r["metrics"].get("train/loss"), r["metrics"].get("eval/loss")) for r in lines] == wanted and
          all((r["project"], r["run"]) == ("own", "night </script><b>") for r in lines), lines[:1])
+    if sends:
+        run = mlflow.runs.get("run0", {"metrics": [], "params": {}, "tags": {}})
+        case("MLflow has the run, in its experiment, for its user", (run.get("name"), run.get("experiment"), run.get("status"), mlflow.experiments, mlflow.users) ==
+             ("night </script><b>", "7", "FINISHED", {"a b": "7"}, {"me:word"}), (run, mlflow.users))
+        sent = [(name, value if math.isfinite(value) else str(value), entry["step"]) for entry in log for name, value in entry.items()
+                if type(value) in (int, float) and name != "step"]
+        case("each number of the log under its name there", sorted(map(tuple, run["metrics"])) == sorted(sent), run["metrics"][:3])
+        case("the settings, and the replies as tables", (run["params"].get("max_steps"), run["params"].get("bf16")) == ("6", "False") and
+             [row[1:] for row in mlflow.artifacts["7/run0/artifacts/eval/samples.json"]["data"][-2:]] == [list(reply.values()) for reply in data["samples"][-1]["replies"]] and
+             json.loads(run["tags"]["mlflow.loggedArtifacts"]) == [{"path": "eval/samples.json", "type": "table"}], (run["params"].get("max_steps"), list(mlflow.artifacts), run["tags"]))
+    else:
+        print("(no libcurl: nothing is sent to MLflow)")
     try:
         os.environ["TRACKIO_DIR"] = at("trackio")
         from trackio import fragments
@@ -152,8 +169,13 @@ with tempfile.TemporaryDirectory() as tmp:
     after = Page(at("halves", "report.html")).data
     case("a resumed run goes on with its page", result.returncode == 0 and after["series"]["loss"][0] == [1, 2, 3, 4, 5, 6] == after["series"]["tokens_per_second"][0] and
          after["series"]["tokens_per_second"][1][:3] == before[1], (result.stderr[-300:], after["series"]["loss"], before))
+    if sends:
+        steps = [step for name, _, step in mlflow.runs["run1"]["metrics"] if name == "loss"]
+        case("and as the same run of MLflow", (list(mlflow.runs), mlflow.runs["run1"]["status"], steps) == (["run0", "run1"], "FINISHED", [1, 2, 3, 4, 5, 6]), (list(mlflow.runs), steps))
+    mlflow.refuses = 403
     os.makedirs(at("taken", "report.html", "full"))
     result = runs.run("taken", *flags, "--overwrite_output_dir")
     case("a page that cannot be written ends no run", result.returncode == 0 and result.stderr.count("report html: ") == 1 and
          os.path.exists(at("taken", "model.safetensors")), result.stderr[-300:])
+    case("nor does a server that refuses", not sends or (result.stderr.count("report_to mlflow: ") == 1 and "status 403" in result.stderr), result.stderr[-300:])
     sys.exit(runs.report())

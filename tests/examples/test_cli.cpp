@@ -191,6 +191,13 @@ TEST_CASE("a bad command line is one line that names flag, value, and what is ex
   CHECK(run({"--include_tokens_per_second"}).train.include_num_input_tokens_seen == InputTokens::non_padding);
   CHECK(refusal({"--optim", "adamw_torch"}) == "");
   CHECK(refusal({"--report_to", "none", "--push_to_hub", "False", "--dtype", "auto", "--device", "cuda:1"}) == "");
+  CHECK_THAT(refusal({"--push_to_hub"}), KTO_CONTAINS("push_to_hub needs libcurl"));  // tests have none
+  CHECK_THAT(refusal({"--push_to_hub_organization", "org"}), KTO_CONTAINS("write hub_model_id owner/name"));
+  const Arguments pushing = run({"--push_to_hub_token", "hf_secret", "--push_to_hub_model_id", "org/x"});
+  CHECK((pushing.script.hub_token == "hf_secret" && pushing.script.hub_model_id == "org/x"));
+  const Json written = to_json(pushing);
+  CHECK(written.dump().find("hf_secret") == std::string::npos);
+  CHECK_FALSE(run({"--hub_token", written["hub_token"].get<std::string>()}).script.hub_token);
   for (const char* device : {"gpu", "cuda:", "cuda:x", "cuda:1234", "None"})
     CHECK_THAT(refusal({"--device", device}), KTO_CONTAINS("expected auto, cpu, cuda or cuda:N"));
   CHECK_THAT(refusal({"--beta", "0"}), KTO_CONTAINS("--beta: expected a number > 0"));
@@ -263,8 +270,8 @@ TEST_CASE("YAML files after the kinds of TRL's repository and of others are take
       {"lora", "use_bnb_nested_quant "},
       {"no_lora", "lora_r lora_alpha lora_dropout lora_target_modules "},
       {"handbook",
-       "attn_implementation gradient_checkpointing_kwargs hub_model_id hub_private_repo log_level trust_remote_code "
-       "use_liger_kernel "},
+       "attn_implementation gradient_checkpointing_kwargs log_level trust_remote_code use_liger_kernel hub_model_id "
+       "hub_private_repo "},
       {"blog",
        "attn_implementation dataloader_persistent_workers gradient_checkpointing_kwargs tf32 torch_compile "
        "use_cache attn_implementation warmup_ratio metric_for_best_model logging_dir "},

@@ -173,13 +173,12 @@ TEST_CASE("a value that is not as expected is named with its place") {
 }
 
 TEST_CASE("refused options take their default only") {
-  CHECK(refusal_of("push_to_hub", false) == "");
-  CHECK(refusal_of("push_to_hub", "no") == "");
-  CHECK(refusal_of("push_to_hub", nullptr) == "");
-  CHECK(refusal_of("push_to_hub", true) ==
-        "run.json: push_to_hub: \"True\" is refused: a run sends nothing to a hub; after it, push_to_hub uploads "
-        "output_dir "
-        "(examples/push_to_hub.cpp) (expected only the default, False)");
+  CHECK(refusal_of("use_mps_device", false) == "");
+  CHECK(refusal_of("use_mps_device", "no") == "");
+  CHECK(refusal_of("use_mps_device", nullptr) == "");
+  CHECK(
+      refusal_of("use_mps_device", true) ==
+      "run.json: use_mps_device: \"True\" is refused: there is no such device here (expected only the default, False)");
   CHECK(refusal_of("save_steps", 500) == "");
   CHECK(refusal_of("save_steps", "500.0") == "");
 }

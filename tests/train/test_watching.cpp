@@ -188,7 +188,12 @@ TEST_CASE("the model card has TRL's front matter; names are YAML text whatever i
                                 "- transformers\nlicence: license\n---\n\n# Model Card for it's: a model\n"));
   CHECK_THAT(card, KTO_CONTAINS("[org/base](https://huggingface.co/org/base)"));
   CHECK_THAT(card, KTO_CONTAINS("https://huggingface.co/papers/2402.01306"));
-  CHECK_THAT(card, KTO_CONTAINS("by kto 1.2.3"));
+  CHECK_THAT(card, KTO_CONTAINS("### Framework versions\n\n- kto: 1.2.3\n") &&
+                       KTO_CONTAINS("```bibtex\n@article{ethayarajh2024kto,\n") &&
+                       KTO_CONTAINS("    year         = 2024,\n    eprint       = {arXiv:2402.01306},\n}\n```\n"));
+  CHECK(card.find("Quick start") == std::string::npos);
+  CHECK_THAT(kto::to_markdown({.model_name = "m", .version = "1", .libtorch_version = "2.13.0", .shown_as = "me/m"}),
+             KTO_CONTAINS("pipeline(\"text-generation\", model=\"me/m\"") && KTO_CONTAINS("- LibTorch: 2.13.0\n"));
   const std::string nameless = kto::to_markdown({.model_name = "out", .base_model = "", .dataset = "", .version = "1"});
   CHECK(nameless.find("base_model") == std::string::npos);
   CHECK(nameless.find("datasets") == std::string::npos);

@@ -119,7 +119,10 @@ inline void load_run(const Arguments& given, const LossTable& losses, const Note
                      const std::function<void(const Run&)>& train) {
   (void)make_any_optimizer(given.script, given.train);  // throws for optim_args that do not belong
   Arguments on_disk = given;
+  Pushing pushing;
+  on_first(world, [&] { pushing = begin_pushing(given, note); });
   on_disk.script = with_folders(given.script, note);
+  if (given.script.push_to_hub) on_disk.script.hub_model_id = pushing.id;
   const fs::path folder = model_folder(on_disk.script);
   const ModelSpec spec = read_model_config(folder);
   Arguments args = for_model(on_disk, spec, folder);
@@ -137,7 +140,8 @@ inline void load_run(const Arguments& given, const LossTable& losses, const Note
           .collator = make_collator(args.script, tokens),
           .rows_files = {},
           .tokenizer = &processor.tokenizer(),
-          .world = world};
+          .world = world,
+          .pushing = pushing};
   load_in_turn(world, [&] { run.rows = load_rows(args, loss, evaluates, tokenizer_folder(args), processor, note); });
   for (const EncoderSpec& encoder : spec.encoder)
     run.collator.of_encoder_decoder = EncoderDecoderCollator{.start_token_id = encoder.start_token_id};

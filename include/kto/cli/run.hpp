@@ -10,6 +10,7 @@
 #include "kto/cli/collator.hpp"
 #include "kto/cli/load_rows.hpp"
 #include "kto/cli/policy.hpp"
+#include "kto/cli/push.hpp"
 #include "kto/core/terminal.hpp"
 #include "kto/generate/sample_replies.hpp"
 #include "kto/train/callbacks/advice.hpp"
@@ -34,6 +35,7 @@ struct Run {
   Json rows_files = Json::object();  ///< {path: hash}
   const Tokenizer* tokenizer = nullptr;
   World world = {};  ///< rank 0 alone writes and shows something
+  Pushing pushing = {};
 };
 
 /// The callbacks of --report_to, and the bar: rank 0's.
@@ -70,6 +72,7 @@ inline Callbacks make_callbacks(const Run& run) {
     if (name == "trackio") out.push_back(report_trackio(tracked));
     if (name == "wandb") out.push_back(report_wandb(tracked));
   }
+  out.push_back(run.pushing.callback);  // after the reports, which it sends
   return out;
 }
 

@@ -43,8 +43,8 @@ inline std::string model_card(const Arguments& args, const LossEntry& loss, cons
   const bool is_named = on_hub || hub::is_full_id(stored);
   std::error_code none;
   const std::string& rows = args.script.dataset_name;
-  const fs::path folder = fs::absolute(args.train.output_dir).lexically_normal();
-  return to_markdown({.model_name = (folder.has_filename() ? folder : folder.parent_path()).filename().string(),
+  const std::string on_own = args.script.push_to_hub ? args.script.hub_model_id.value_or("") : "";
+  return to_markdown({.model_name = on_own.empty() ? output_name(args) : on_own.substr(on_own.find('/') + 1),
                       .base_model = on_hub     ? on_hub->id
                                     : is_named ? stored
                                                : policy.base.string(),
@@ -55,7 +55,13 @@ inline std::string model_card(const Arguments& args, const LossEntry& loss, cons
                       .method = std::string(loss.paper.method),
                       .paper_title = std::string(loss.paper.title),
                       .paper_id = std::string(loss.paper.arxiv_id),
-                      .version = std::string(version)});
+                      .paper_key = std::string(loss.paper.key),
+                      .paper_authors = std::string(loss.paper.authors),
+                      .version = std::string(version),
+                      .libtorch_version = libtorch_version,
+                      .shown_as = !policy.model.spec.encoder.empty() ? ""
+                                  : on_own.empty()                   ? output_name(args)
+                                                                     : on_own});
 }
 
 /// Writes what transformers' Trainer leaves in its output folder. `arguments` is the content of training_args.json.

@@ -8,6 +8,7 @@
 
 #include "kto/data/files.hpp"
 #include "kto/data/truncation.hpp"
+#include "kto/hub/push_strategy.hpp"
 #include "kto/text/named_tokens.hpp"
 #include "kto/train/options/options.hpp"
 
@@ -110,12 +111,19 @@ struct ScriptConfig {
   std::optional<std::vector<std::string>> report_to = std::nullopt;  ///< report_names
   std::optional<std::string> logging_dir = std::nullopt;             ///< of TensorBoard; output_dir/runs when absent
   std::optional<std::string> run_name = std::nullopt;
-  std::string project = "huggingface";                   ///< of the run, for trackers
-  std::string device = "auto";                           ///< auto, cpu, cuda, cuda:N
-  std::int64_t nproc = 1;                                ///< copies of itself that the program starts as ranks
-  std::optional<DdpBackend> ddp_backend = std::nullopt;  ///< by device when absent
-  std::int64_t ddp_timeout = 1800;                       ///< seconds
-  std::optional<bool> disable_tqdm = std::nullopt;       ///< no progress bar; only on a terminal when absent
+  std::string project = "huggingface";                     ///< of the run, for trackers
+  bool push_to_hub = false;                                ///< keep a repository on the hub in step with the run
+  std::optional<std::string> hub_model_id = std::nullopt;  ///< its name; that of output_dir when absent
+  hub::PushStrategy hub_strategy = hub::PushStrategy::every_save;
+  std::optional<std::string> hub_token = std::nullopt;     ///< never written anywhere; the environment's when absent
+  std::optional<bool> hub_private_repo = std::nullopt;     ///< of a repository that is created
+  std::optional<std::string> hub_revision = std::nullopt;  ///< the branch; main when absent
+  bool hub_always_push = false;                            ///< also while an earlier push is under way
+  std::string device = "auto";                             ///< auto, cpu, cuda, cuda:N
+  std::int64_t nproc = 1;                                  ///< copies of itself that the program starts as ranks
+  std::optional<DdpBackend> ddp_backend = std::nullopt;    ///< by device when absent
+  std::int64_t ddp_timeout = 1800;                         ///< seconds
+  std::optional<bool> disable_tqdm = std::nullopt;         ///< no progress bar; only on a terminal when absent
 };
 
 /// The loss of --loss_type, and those of its flags that are given.
@@ -129,6 +137,12 @@ struct Arguments {
   LossChoice loss;
   TrainConfig train = {.save_strategy = SaveStrategy::steps};  ///< TRL's default; the library saves when asked to
 };
+
+/// The name of the output folder itself.
+inline std::string output_name(const Arguments& arguments) {
+  const fs::path folder = fs::absolute(arguments.train.output_dir).lexically_normal();
+  return (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+}
 
 /// Whether the log is also written in this form.
 inline bool reports_to(const ScriptConfig& script, std::string_view name) {

@@ -14,6 +14,10 @@ inline void add_unused_script_options(Options<ScriptConfig>& rows) {
                      [](const C& c) { return !reports_to(c, "trackio") && !reports_to(c, "wandb"); });
   detail::set_unused(rows, {"logging_dir"}, "report_to does not name tensorboard",
                      [](const C& c) { return !reports_to(c, "tensorboard"); });
+  detail::set_unused(
+      rows, {"hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision", "hub_always_push"},
+      "it only applies with push_to_hub", [](const C& c) { return !c.push_to_hub; });
+  detail::set_unused(rows, {"push_to_hub"}, "nothing is trained", [](const C& c) { return !c.do_train; });
   detail::set_unused(rows, {"padding_value", "pad_to_multiple_of"}, "packed rows have no padding (see collator)",
                      [](const C& c) { return c.collator != CollatorType::padded; });
   detail::set_unused(rows, {"precompute_ref_batch_size"}, "there is no precompute_ref_log_probs",
@@ -231,6 +235,28 @@ inline const Options<ScriptConfig>& script_options() {
              "DIR"),
         text(option(&C::run_name, "run_name", group::output, "name of this run in the reports"), "NAME"),
         text(option(&C::project, "project", group::output, "project of this run, for trackers"), "NAME"),
+        option(&C::push_to_hub, "push_to_hub", group::output,
+               "keep a repository on the hub in step with the run: as hub_strategy says, in the background, and the "
+               "trained model at the end. It is created before training. A push that fails is noted, and the program's "
+               "exit status is then 1. After SIGINT or SIGTERM the checkpoint that is saved is pushed like any other, "
+               "and the trained model is not"),
+        text(option(&C::hub_model_id, "hub_model_id", group::output,
+                    "its name there: owner/name, or a name alone, the user's own; None: the name of output_dir"),
+             "NAME"),
+        option(&C::hub_strategy, "hub_strategy", group::output,
+               "end: push the trained model; every_save: also the model of each checkpoint; checkpoint: also the "
+               "newest checkpoint, as last-checkpoint, to resume from; all_checkpoints: also each by its name"),
+        hub_token_option(),
+        option(&C::hub_private_repo, "hub_private_repo", group::output,
+               "whether a repository that is created is private; None: as its owner's are"),
+        text(option(&C::hub_revision, "hub_revision", group::output,
+                    "branch to push to, which is created if it is missing; None: main"),
+             "NAME"),
+        option(&C::hub_always_push, "hub_always_push", group::output,
+               "push each checkpoint, after those before it; False: skip those that are saved while a push is under "
+               "way"),
+        {.name = "push_to_hub_model_id", .alias_of = "hub_model_id"},
+        {.name = "push_to_hub_token", .alias_of = "hub_token"},
         option(&C::disable_tqdm, "disable_tqdm", group::output, "no progress bar; None: none unless on a terminal"),
         device,
         option(&C::nproc, "nproc", group::machine,

@@ -67,6 +67,23 @@ inline Option<ScriptConfig> report_option() {
   return row;
 }
 
+/// hub_token: what is written of it, in files and to other processes, is a word in its place, which is no token itself.
+inline Option<ScriptConfig> hub_token_option() {
+  static constexpr const char* in_its_place = "<HUB_TOKEN>";  // transformers'
+  Option<ScriptConfig> row =
+      option(&ScriptConfig::hub_token, "hub_token", group::output,
+             "token to push with; it is written nowhere, but other users of this machine can see a command line: "
+             "better put it into HF_TOKEN. None: HF_TOKEN, or that of `hf auth login`");
+  row.placeholder = "TOKEN";
+  row.get = [](const ScriptConfig& config) { return config.hub_token ? Json(in_its_place) : Json(); };
+  row.set = [](ScriptConfig& config, const Json& value) {
+    const bool is_given = value.is_string() && !is_none(value) && value != in_its_place && value != "";
+    config.hub_token = is_given ? std::optional(value.get<std::string>()) : std::nullopt;
+    return true;
+  };
+  return row;
+}
+
 /// datasets: a list of mappings, as YAML has it, or its JSON text.
 inline Option<ScriptConfig> datasets_option() {
   Option<ScriptConfig> row{.name = "datasets",

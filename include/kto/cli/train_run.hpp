@@ -68,6 +68,7 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
   if (state.interrupted) {
     if (list_checkpoints(args.train.output_dir).empty()) throw Interrupted{};
     run.note(concat("stopped after step ", state.global_step, "; go on with --resume_from_checkpoint True"));
+    run.pushing.wait();
     return;
   }
   if (args.script.do_eval) try {
@@ -79,8 +80,14 @@ void train(const Run& run, const Loss& loss, const Reference& reference) {
     }
   on_first(run.world, [&] {
     save_run(args, run.arguments, run.loss, run.policy, state, plan, eval_metrics, library_version);
-    std::cout << "Model saved to " << printable(args.train.output_dir) << '\n';
+    std::cout << "Model saved to " << printable(args.train.output_dir) << std::endl;
   });
+  try {
+    run.pushing.end();  // the other ranks do not wait for it
+  } catch (const Interrupted&) {
+    run.note(concat("stopped before the trained model was pushed to ", run.pushing.id, ": push_to_hub uploads ",
+                    args.train.output_dir));
+  }
 }
 
 /// Whether a row's log-probs do not depend on the others of its batch, but for rounding.

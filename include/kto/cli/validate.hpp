@@ -5,6 +5,7 @@
 #include "kto/cli/losses.hpp"
 #include "kto/cli/mixture.hpp"
 #include "kto/cli/script_options.hpp"
+#include "kto/hub/repository.hpp"
 #include "kto/train/callbacks/trackers/mlflow.hpp"
 #include "kto/train/kl_group.hpp"
 
@@ -22,11 +23,31 @@ inline void check_mlflow(const ScriptConfig& script) {
 #endif
 }
 
+/// Throws UsageError if the run is to be pushed to the hub and cannot be.
+inline void check_push(const Arguments& arguments) {
+  const ScriptConfig& script = arguments.script;
+  if (!script.push_to_hub) return;
+#if defined(KTO_HAS_HUB)
+  const std::string id = script.hub_model_id.value_or(output_name(arguments));
+  if (!hub::is_id(id))
+    throw UsageError(concat(script.hub_model_id ? "hub_model_id" : "push_to_hub: the name of output_dir,", " \"", id,
+                            "\" is no name on the hub: expected ", script.hub_model_id ? "" : "--hub_model_id ",
+                            "owner/name of letters, digits, - _ and ."));
+  if (script.hub_revision && !hub::is_plain_path(*script.hub_revision))
+    throw UsageError(concat("hub_revision \"", *script.hub_revision, "\" is no name of a branch"));
+#else
+  throw UsageError(
+      "push_to_hub needs libcurl, which this program was built without: install libcurl's development files and "
+      "configure again, or leave it out");
+#endif
+}
+
 /// Throws UsageError when two arguments contradict each other.
 inline void validate(const Arguments& arguments, const LossTable& losses) {
   validate(arguments.train);
   losses.check(arguments.loss);
   check_mlflow(arguments.script);
+  check_push(arguments);
   const LossEntry& loss = losses.chosen(arguments.loss);
   if (loss.needs.chosen_rejected && (arguments.train.desirable_weight != 1 || arguments.train.undesirable_weight != 1))
     throw UsageError(concat("desirable_weight and undesirable_weight weigh rows one by one, and ", loss.name,

@@ -80,6 +80,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/version.h>
 
 #ifdef KTO_PER_OPERATOR_HEADERS
 #undef KTO_PER_OPERATOR_HEADERS
@@ -93,6 +94,9 @@
 namespace kto {
 
 using at::Tensor;
+
+/// Of the LibTorch that this is compiled with, as in 2.13.0.
+inline constexpr const char* libtorch_version = TORCH_VERSION;
 
 /// float64 for float64, else float32: the type of norms, softmax, log-probs, residual stream and rotary tables where
 /// products are computed in `type`.

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,41 +18,51 @@
 #include "kto/hub/answer.hpp"
 #include "kto/hub/digest.hpp"
 #include "kto/hub/progress.hpp"
+#include "kto/io/base64.hpp"
 #include "kto/io/json.hpp"
 #include "kto/options/option_table.hpp"
 
 namespace kto::hub {
 
 struct Push {
-  std::string id;                  ///< owner/name, or a name alone: the user's own
-  std::string revision = "main";   ///< the branch, which is created if it is missing
-  std::string message = "Upload";  ///< of the commit
-  bool is_private = false;         ///< of a repository that is created
-  std::string token = "";          ///< where empty, the environment's
+  std::string id;                                 ///< owner/name, or a name alone: the user's own
+  std::string revision = "main";                  ///< the branch, which is created if it is missing
+  std::string message = "Upload";                 ///< of the commit
+  std::optional<bool> is_private = std::nullopt;  ///< of a repository that is created; if absent, as its owner's are
+  std::string token = "";                         ///< where empty, the environment's
+  std::string path_in_repository = "";            ///< the folder there; the root where empty
+  std::vector<std::string> deleted = {};          ///< paths in the repository that the commit removes
+  bool shows_progress = true;
+  std::stop_token stop = {};  ///< ends the push with Stopped
   /// Whether to leave a file out, by its path in the folder.
   std::function<bool(const std::string& path)> ignores = [](const std::string&) { return false; };
 };
 
-namespace detail {
-
-inline std::string base64(std::string_view bytes) {
-  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (std::size_t at = 0; at < bytes.size(); at += 3) {
-    std::uint32_t word = 0;
-    for (std::size_t i = 0; i < 3; ++i)
-      word = word << 8 | (at + i < bytes.size() ? static_cast<unsigned char>(bytes[at + i]) : 0U);
-    for (std::size_t i = 0; i < 4; ++i)
-      out += i <= std::min<std::size_t>(bytes.size() - at, 3) ? digits[word >> (18 - 6 * i) & 63] : '=';
-  }
-  return out;
+/// Whether a file of a run's output folder is no part of the model, as transformers' push_to_hub has it.
+inline bool is_beside_model(const std::string& path) {
+  return path.starts_with("_") || path.starts_with("checkpoint-");
 }
+
+namespace detail {
 
 /// One file of a push.
 struct PushedFile {
   fs::path file;
   std::uint64_t size = 0;
   std::string sha256 = "";  ///< of a large one
+};
+
+/// The token may not do what was asked.
+struct NoRight : Error {
+  using Error::Error;
+};
+
+/// How a request is posted.
+struct PostOptions {
+  std::vector<std::string> headers = {"Content-Type: application/json"};
+  bool may_exist = false;  ///< what is created
+  bool authorized = true;
+  long timeout = 0;  ///< seconds
 };
 
 /// The protocol of an upload, a step a function.
@@ -64,10 +76,20 @@ class Pusher {
     Json body{{"name", repository_.id.substr(slash + 1)},
               {"organization", repository_.id.substr(0, slash)},
               {"type", "model"}};
-    if (push_.is_private) body["visibility"] = "private";
-    post(endpoint() + "/api/repos/create", body, {}, /*may_exist=*/true);
+    if (push_.is_private) body["visibility"] = *push_.is_private ? "private" : "public";
+    try {
+      post(endpoint() + "/api/repos/create", body, {.may_exist = true});
+    } catch (const NoRight&) {  // to create one; that to write to one that exists is another
+      if (http_.with_patience([&] { return http_.send({.url = api()}); }).status != 200) throw;
+    }
     if (push_.revision != "main")
-      post(api() + "/branch/" + url_part(push_.revision), Json::object(), {}, /*may_exist=*/true);
+      post(api() + "/branch/" + url_part(push_.revision), Json::object(), {.may_exist = true});
+  }
+
+  /// Throws Error if the token has no right to write there.
+  void check_right() const {
+    const Json file{{"path", "README.md"}, {"sample", ""}, {"size", 0}};
+    post(api() + "/preupload/" + url_part(push_.revision), {{"files", Json::array({file})}});
   }
 
   /// Asks which files are large, and hashes those; drops those that the repository ignores.
@@ -81,7 +103,7 @@ class Pusher {
         const PushedFile& file = files.at(paths[i]);
         std::string sample;
         FileReader(file.file).read(sample, sample_bytes);
-        list.push_back({{"path", paths[i]}, {"sample", base64(sample)}, {"size", file.size}});
+        list.push_back({{"path", paths[i]}, {"sample", encode_base64(sample)}, {"size", file.size}});
       }
       const Json answer = post(api() + "/preupload/" + url_part(push_.revision), {{"files", list}});
       check(answer.contains("files") && answer["files"].is_array(), endpoint(), ": is not the answer of a model hub");
@@ -109,7 +131,7 @@ class Pusher {
                                     {"objects", Json::array({object})},
                                     {"hash_algo", "sha256"},
                                     {"ref", {{"name", push_.revision}}}},
-                                   lfs);
+                                   {.headers = lfs});
       const std::string where = file.file.string();
       check(batch.contains("objects") && batch["objects"].is_array() && batch["objects"].size() == 1, where,
             ": the hub does not say where to upload it");
@@ -137,11 +159,12 @@ class Pusher {
     };
     for (const auto& [path, file] : files)
       if (file.sha256.empty())
-        add("file", {{"content", base64(read_file(file.file))}, {"path", path}, {"encoding", "base64"}});
+        add("file", {{"content", encode_base64(read_file(file.file))}, {"path", path}, {"encoding", "base64"}});
       else
         add("lfsFile", {{"path", path}, {"algo", "sha256"}, {"oid", file.sha256}, {"size", file.size}});
-    const Json answer =
-        post(api() + "/commit/" + url_part(push_.revision), lines, {"Content-Type: application/x-ndjson"});
+    for (const std::string& path : push_.deleted) add("deletedFile", {{"path", path}});
+    const Json answer = post(api() + "/commit/" + url_part(push_.revision), lines,
+                             {.headers = {"Content-Type: application/x-ndjson"}, .timeout = seconds_to_assemble});
     return answer.value("commitUrl", endpoint() + "/" + repository_.id);
   }
 
@@ -156,28 +179,40 @@ class Pusher {
     return digest.hex();
   }
 
+  static constexpr long seconds_to_assemble = 300;  ///< that the hub may take for a commit, or for a file of parts
+
+  static std::string said_in(const Response& response) {
+    const std::string text = response.header("x-error-message");
+    return text.empty() ? "" : concat(" (", shortened(text, 200), ")");
+  }
+
   /// `body`: JSON, or text that is sent as it is.
-  Json post_once(const std::string& url, const Json& body, const std::vector<std::string>& headers,
-                 bool may_exist = false, bool with_token = true) const {
-    Request request{
-        .url = url, .method = "POST", .headers = headers, .body = body.is_string() ? body : Json(body.dump())};
-    request.with_token = with_token;
-    if (headers.empty()) request.headers = {"Content-Type: application/json"};
-    const Response response = http_.send(request);
-    if (may_exist && response.status == 409) return Json::object();
+  Json post_once(const std::string& url, const Json& body, const PostOptions& how) const {
+    const Response response = http_.send({.url = url,
+                                          .method = "POST",
+                                          .headers = how.headers,
+                                          .body = body.is_string() ? body.get<std::string>() : body.dump(),
+                                          .authorized = how.authorized,
+                                          .timeout = how.timeout});
+    if (how.may_exist && response.status == 409) return Json::object();
+    const std::string page = endpoint() + "/settings/tokens";
+    if (response.status == 401 && response.header("x-error-code").empty())
+      fail(repository_.id, ": ", endpoint(), " refuses the token; make a new one at ", page, said_in(response));
+    if (response.status == 403)
+      throw NoRight(concat(repository_.id, ": the token has no right to write there; make one that has at ", page,
+                           ", or push to another name", said_in(response)));
     check_answer(http_, repository_, response);
     const Json answer = Json::parse(response.body, nullptr, false);
     return answer.is_object() ? answer : Json::object();
   }
-  Json post(const std::string& url, const Json& body, const std::vector<std::string>& headers = {},
-            bool may_exist = false) const {
-    return http_.with_patience([&] { return post_once(url, body, headers, may_exist); });
+  Json post(const std::string& url, const Json& body, const PostOptions& how = {}) const {
+    return http_.with_patience([&] { return post_once(url, body, how); });
   }
 
   /// Uploads bytes, and returns their ETag.
   std::string put(const std::string& url, const FilePart& part) const {
     const Response response =
-        http_.send({.url = url, .method = "PUT", .headers = {"Expect:"}, .upload = part, .with_token = false});
+        http_.send({.url = url, .method = "PUT", .headers = {"Expect:"}, .upload = part, .authorized = false});
     if (response.status / 100 != 2)  // addresses expire
       throw Transient(concat(part.path.string(), ": the upload is refused (HTTP ", response.status, ")"));
     return response.header("etag");
@@ -203,7 +238,8 @@ class Pusher {
       parts.push_back({{"partNumber", parts.size() + 1}, {"etag", etag}});
       offset += bytes.size;
     }
-    post_once(finish, {{"oid", file.sha256}, {"parts", parts}}, headers, /*may_exist=*/false, /*with_token=*/false);
+    post_once(finish, {{"oid", file.sha256}, {"parts", parts}},
+              {.headers = headers, .authorized = false, .timeout = seconds_to_assemble});
   }
 
   const Http& http_;
@@ -213,48 +249,76 @@ class Pusher {
 
 }  // namespace detail
 
-/// Uploads the files of `folder`, hidden ones excepted, as one commit to the model `push` names, and returns the
-/// commit's address. Throws Error that says what is wrong and what to do; the folder is only read.
-inline std::string push_to_hub(const fs::path& folder, const Push& push, const Note& note = {}) {
+/// `push` with its token and its full id, to a repository that is created if it is missing. Throws Error if the token
+/// is missing, refused, or has no right to write there.
+inline Push prepare_push(Push push) {
   const Settings settings = settings_of_environment();
-  check(fs::is_directory(folder), folder.string(), ": is not a folder; expected one to push to the hub");
   check(!settings.offline, push.id, ": HF_HUB_OFFLINE forbids to push to the hub: unset it");
-  const std::string token = push.token.empty() ? read_token(settings) : push.token;
-  check(!token.empty(), push.id, ": pushing to ", settings.endpoint,
+  if (push.token.empty()) push.token = read_token(settings);
+  check(!push.token.empty(), push.id, ": pushing to ", settings.endpoint,
         " needs a token: hf auth login, or put one into HF_TOKEN");
+  check(is_token(push.token), push.id, ": the token to push with is no token; expected one line such as hf_...");
   check(is_id(push.id) && is_plain_path(push.revision), push.id, ": is no name on the hub; expected owner/name");
-  const Http http(settings, token);
-  std::string id = push.id;
-  if (!is_full_id(id)) {
+  const Http http(settings, push.token, push.stop);
+  if (!is_full_id(push.id)) {
     const Response response =
         http.with_patience([&] { return http.send({.url = settings.endpoint + "/api/whoami-v2"}); });
-    check_answer(http, {.kind = Kind::model, .id = id}, response);
+    check(response.status != 401, push.id, ": ", settings.endpoint, " refuses the token; make a new one at ",
+          settings.endpoint, "/settings/tokens");
+    check_answer(http, {.kind = Kind::model, .id = push.id}, response);
     const Json user = Json::parse(response.body, nullptr, false);
     check(user.is_object() && user.contains("name") && user["name"].is_string(), settings.endpoint,
           ": does not say whose the token is");
-    id = user["name"].get<std::string>() + "/" + id;
+    push.id = user["name"].get<std::string>() + "/" + push.id;
   }
-  std::map<std::string, detail::PushedFile> files;
-  std::uint64_t total = 0;
+  const detail::Pusher pusher(http, push.id, push);
+  pusher.create();
+  pusher.check_right();
+  return push;
+}
+
+/// The files of `folder` that a push uploads, by their paths there: all but hidden ones and those that `push` ignores.
+inline std::map<std::string, fs::path> files_to_push(const fs::path& folder, const Push& push) {
+  check(fs::is_directory(folder), folder.string(), ": is not a folder; expected one to push to the hub");
+  std::map<std::string, fs::path> files;
   for (fs::recursive_directory_iterator at(folder), end; at != end; ++at) {
     const std::string path = at->path().lexically_relative(folder).string();
     if (at->path().filename().string().starts_with('.')) {
       if (at->is_directory()) at.disable_recursion_pending();
     } else if (at->is_regular_file() && !push.ignores(path)) {
-      files[path] = {.file = at->path(), .size = at->file_size()};
-      total += at->file_size();
+      files[path] = at->path();
     }
   }
-  const detail::Pusher pusher(http, id, push);
-  pusher.create();
+  return files;
+}
+
+/// Uploads the files of `folder` as one commit to a repository that is prepared (prepare_push), and returns the commit's
+/// address. The folder is only read.
+inline std::string push_folder(const fs::path& folder, const Push& push) {
+  const Settings settings = settings_of_environment();
+  const std::string prefix = push.path_in_repository.empty() ? "" : push.path_in_repository + "/";
+  std::map<std::string, detail::PushedFile> files;
+  std::uint64_t total = 0;
+  for (const auto& [path, file] : files_to_push(folder, push))
+    total += (files[prefix + path] = {.file = file, .size = fs::file_size(file)}).size;
+  const Http http(settings, push.token, push.stop);
+  const detail::Pusher pusher(http, push.id, push);
   pusher.sort(files);
-  Progress progress("upload", total, settings.shows_bar);
+  std::optional<Progress> progress;
+  if (push.shows_progress) progress.emplace("upload", total, settings.shows_bar);
   for (const auto& [path, file] : files) {
     if (!file.sha256.empty()) pusher.upload(file);
-    progress.add(static_cast<std::int64_t>(file.size), true);
+    if (progress) progress->add(static_cast<std::int64_t>(file.size), true);
   }
-  const std::string address = pusher.commit(files);
-  if (note) note(concat("pushed ", folder.string(), " (", bytes_text(static_cast<double>(total)), ") to ", address));
+  return pusher.commit(files);
+}
+
+/// Uploads the files of `folder`, hidden ones excepted, as one commit to the model `push` names, and returns the
+/// commit's address. Throws Error that says what is wrong and what to do; the folder is only read.
+inline std::string push_to_hub(const fs::path& folder, const Push& push, const Note& note = {}) {
+  check(fs::is_directory(folder), folder.string(), ": is not a folder; expected one to push to the hub");
+  const std::string address = push_folder(folder, prepare_push(push));
+  if (note) note(concat("pushed ", folder.string(), " to ", address));
   return address;
 }
 

@@ -58,6 +58,11 @@ inline Settings settings_of_environment() {
   return out;
 }
 
+/// Whether `text` may be a token: one word of visible characters.
+inline bool is_token(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) { return c > ' ' && c < '\x7f'; });
+}
+
 /// The user's token: HF_TOKEN, else the content of the token file; empty without one. Throws Error if it cannot be
 /// read, or holds what no token does.
 inline std::string read_token(const Settings& settings) {
@@ -72,8 +77,7 @@ inline std::string read_token(const Settings& settings) {
   const auto is_space = [](unsigned char c) { return std::isspace(c) != 0; };
   token.erase(std::find_if_not(token.rbegin(), token.rend(), is_space).base(), token.end());
   token.erase(token.begin(), std::ranges::find_if_not(token, is_space));
-  check(std::ranges::all_of(token, [](char c) { return c > ' ' && c < '\x7f'; }), from,
-        ": is no token; expected one line such as hf_...");
+  check(is_token(token), from, ": is no token; expected one line such as hf_...");
   return token;
 }
 

@@ -11,7 +11,7 @@ namespace kto {
 struct ApoDown {
   static constexpr BatchParts needs{.chosen_rejected = true};
   static constexpr std::string_view name = "apo_down";
-  static constexpr LossPaper paper{"APO-down", apo_title, "2408.06266"};
+  static constexpr LossPaper paper{"APO-down", apo_title, "2408.06266", apo_key, apo_authors};
   static constexpr auto options() { return std::tuple{LossOption{"beta", &ApoDown::beta, beta_help, above(0)}}; }
   double beta = 0.1;
 

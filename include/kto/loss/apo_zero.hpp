@@ -9,13 +9,18 @@
 
 namespace kto {
 
+inline constexpr std::string_view apo_key = "doosterlinck2024anchored";
+inline constexpr std::string_view apo_authors =
+    "Karel D'Oosterlinck and Winnie Xu and Chris Develder and Thomas Demeester and Amanpreet Singh and Christopher "
+    "Potts "
+    "and Douwe Kiela and Shikib Mehri";
 inline constexpr std::string_view apo_title =
     "Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in Alignment";
 
 struct ApoZeroUnpaired {
   static constexpr BatchParts needs{};
   static constexpr std::string_view name = "apo_zero_unpaired";
-  static constexpr LossPaper paper{"APO-zero", apo_title, "2408.06266"};
+  static constexpr LossPaper paper{"APO-zero", apo_title, "2408.06266", apo_key, apo_authors};
   static constexpr auto options() {
     return std::tuple{LossOption{"beta", &ApoZeroUnpaired::beta, beta_help, above(0)}};
   }
@@ -32,7 +37,7 @@ struct ApoZeroUnpaired {
 struct ApoZeroPaired {
   static constexpr BatchParts needs{.chosen_rejected = true};
   static constexpr std::string_view name = "apo_zero";
-  static constexpr LossPaper paper{"APO-zero", apo_title, "2408.06266"};
+  static constexpr LossPaper paper{"APO-zero", apo_title, "2408.06266", apo_key, apo_authors};
   static constexpr auto options() { return std::tuple{LossOption{"beta", &ApoZeroPaired::beta, beta_help, above(0)}}; }
   double beta = 0.1;
 

@@ -13,7 +13,8 @@ struct BcoUnpaired {
   static constexpr BatchParts needs{};
   static constexpr std::string_view name = "bco";
   static constexpr LossPaper paper{"BCO", "Binary Classifier Optimization for Large Language Model Alignment",
-                                   "2404.04656"};
+                                   "2404.04656", "jung2024binary",
+                                   "Seungjae Jung and Gunsoo Han and Daniel Wontae Nam and Kyoung-Woon On"};
   static constexpr auto options() { return std::tuple{LossOption{"beta", &BcoUnpaired::beta, beta_help, above(0)}}; }
   double beta = 0.1;
   double delta = 0;     ///< running mean of the rewards

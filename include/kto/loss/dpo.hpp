@@ -11,8 +11,11 @@ namespace kto {
 struct Dpo {
   static constexpr BatchParts needs{.chosen_rejected = true};
   static constexpr std::string_view name = "dpo";
-  static constexpr LossPaper paper{
-      "DPO", "Direct Preference Optimization: Your Language Model is Secretly a Reward Model", "2305.18290"};
+  static constexpr LossPaper paper{"DPO",
+                                   "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+                                   "2305.18290", "rafailov2023direct",
+                                   "Rafael Rafailov and Archit Sharma and Eric Mitchell and Christopher D. Manning and "
+                                   "Stefano Ermon and Chelsea Finn"};
   static constexpr std::string_view also_known_as = "sigmoid";  ///< in TRL's DPOTrainer
   static constexpr auto options() { return std::tuple{LossOption{"beta", &Dpo::beta, beta_help, above(0)}}; }
   double beta = 0.1;

@@ -12,8 +12,12 @@ namespace kto {
 struct Ipo {
   static constexpr BatchParts needs{.chosen_rejected = true};
   static constexpr std::string_view name = "ipo";
-  static constexpr LossPaper paper{
-      "IPO", "A General Theoretical Paradigm to Understand Learning from Human Preferences", "2310.12036"};
+  static constexpr LossPaper paper{"IPO",
+                                   "A General Theoretical Paradigm to Understand Learning from Human Preferences",
+                                   "2310.12036", "azar2023general",
+                                   "Mohammad Gheshlaghi Azar and Mark Rowland and Bilal Piot and Daniel Guo and "
+                                   "Daniele Calandriello and Michal Valko "
+                                   "and R{\\'e}mi Munos"};
   static constexpr auto options() {
     return std::tuple{
         LossOption{"beta", &Ipo::beta, "the paper's tau: the margin aimed at is 1 / (2 beta) nats a token", above(0)}};

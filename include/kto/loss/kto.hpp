@@ -13,7 +13,9 @@ namespace kto {
 struct Kto {
   static constexpr BatchParts needs{.kl_pairs = true};
   static constexpr std::string_view name = "kto";
-  static constexpr LossPaper paper{"KTO", "KTO: Model Alignment as Prospect Theoretic Optimization", "2402.01306"};
+  static constexpr LossPaper paper{
+      "KTO", "KTO: Model Alignment as Prospect Theoretic Optimization", "2402.01306", "ethayarajh2024kto",
+      "Kawin Ethayarajh and Winnie Xu and Niklas Muennighoff and Dan Jurafsky and Douwe Kiela"};
   static constexpr auto options() { return std::tuple{LossOption{"beta", &Kto::beta, beta_help, above(0)}}; }
   double beta = 0.1;
 

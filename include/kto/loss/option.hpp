@@ -60,9 +60,11 @@ struct LossPaper {
   std::string_view method;         ///< "KTO"
   std::string_view title = {};     ///< of the paper; may be empty
   std::string_view arxiv_id = {};  ///< likewise
+  std::string_view key = {};       ///< in BibTeX; may be empty, as the authors
+  std::string_view authors = {};   ///< in BibTeX: "Ada Lovelace and Alan Turing"
 };
 
-/// Optional: `static constexpr kto::LossPaper paper{"KTO", "title", "2402.01306"};`
+/// Optional: `static constexpr kto::LossPaper paper{"KTO", "title", "2402.01306", "key2024kto", "authors"};`
 template <class Loss>
 constexpr LossPaper paper_of() {
   if constexpr (requires { LossPaper(Loss::paper); })

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kto/core/error.hpp"
+#include "kto/io/json.hpp"
 
 namespace kto {
 
@@ -20,8 +21,12 @@ struct ModelCard {
   std::vector<std::string> tags = {"trl", "kto"};  ///< in addition to generated_from_trainer, as in TRL's cards
   std::string method = "KTO";                      ///< how it was trained
   std::string paper_title = "KTO: Model Alignment as Prospect Theoretic Optimization";
-  std::string paper_id = "2402.01306";  ///< on arXiv
-  std::string version;                  ///< of this library
+  std::string paper_id = "2402.01306";          ///< on arXiv
+  std::string paper_key = "ethayarajh2024kto";  ///< in BibTeX; without it and the authors there is no citation
+  std::string paper_authors = "Kawin Ethayarajh and Winnie Xu and Niklas Muennighoff and Dan Jurafsky and Douwe Kiela";
+  std::string version;                ///< of this library
+  std::string libtorch_version = "";  ///< may be empty
+  std::string shown_as = "";          ///< how the quick start names the model: on the hub, or a folder; may be empty
 };
 
 namespace detail {
@@ -31,6 +36,30 @@ inline std::string yaml_text(std::string_view text) {
   std::string out = "'";
   for (const char c : text) out += c == '\'' ? std::string("''") : c == '\n' ? std::string(" ") : std::string(1, c);
   return out + "'";
+}
+
+/// A program that has the model write, as in TRL's cards.
+inline std::string quick_start(const std::string& model) {
+  return concat(R"(## Quick start
+
+```python
+from transformers import pipeline
+
+question = "If you had a time machine, but could only go to the past or the future once and never return, which would you choose and why?"
+generator = pipeline("text-generation", model=)",
+                Json(model).dump(), R"(, device_map="auto")
+output = generator([{"role": "user", "content": question}], max_new_tokens=128, return_full_text=False)[0]
+print(output["generated_text"])
+```
+
+)");
+}
+
+/// The paper of `card` in BibTeX.
+inline std::string citation(const ModelCard& card) {
+  return concat("@article{", card.paper_key, ",\n    title        = {{", card.paper_title, "}},\n    author       = {",
+                card.paper_authors, "},\n    year         = 20", card.paper_id.substr(0, 2),
+                ",\n    eprint       = {arXiv:", card.paper_id, "},\n}\n");
 }
 
 }  // namespace detail
@@ -64,12 +93,18 @@ inline std::string to_markdown(const ModelCard& card) {
          : card.base_is_folder   ? "`" + folder_name + "`"
                                  : link("", card.base_model);
   if (!card.dataset.empty()) out += " on the " + link("datasets/", card.dataset) + " dataset";
-  out += ".\n\n## Training procedure\n\nThis model was trained with " + card.method;
+  out += ".\nIt has been trained using kto.\n\n";
+  if (!card.shown_as.empty()) out += detail::quick_start(card.shown_as);
+  out += "## Training procedure\n\nThis model was trained with " + card.method;
   if (!card.paper_id.empty())
     out +=
         concat(", a method introduced in [", card.paper_title, "](https://huggingface.co/papers/", card.paper_id, ")");
-  out += concat(", by kto ", card.version,
-                ". The options are in `training_args.json`, the log in `trainer_state.json`.\n");
+  out += concat(
+      ". The options are in `training_args.json`, the log in `trainer_state.json`.\n\n### Framework versions\n\n",
+      "- kto: ", card.version, '\n');
+  if (!card.libtorch_version.empty()) out += "- LibTorch: " + card.libtorch_version + "\n";
+  if (!card.paper_id.empty() && !card.paper_key.empty())
+    out += concat("\n## Citations\n\nCite ", card.method, " as:\n\n```bibtex\n", detail::citation(card), "```\n");
   return out;
 }
 

@@ -15,43 +15,11 @@
 #include "kto/io/checkpoint.hpp"
 #include "kto/io/content_hash.hpp"
 #include "kto/io/state.hpp"
+#include "kto/train/checkpoint/names.hpp"
 
 namespace kto {
 
-inline constexpr const char* checkpoint_manifest = "kto_checkpoint.json";
-inline constexpr const char* checkpoint_format = "kto checkpoint 1";
-
 namespace detail {
-
-inline constexpr std::string_view checkpoint_prefix = "checkpoint-";
-inline constexpr std::string_view unfinished_prefix = ".unfinished-checkpoint-";  ///< being written
-inline constexpr std::string_view replaced_suffix = "-old";                       ///< is about to be replaced
-inline constexpr std::string_view removed_suffix = "-removed";                    ///< is being removed
-
-/// N of `prefix`N, in the form that this program writes.
-inline std::optional<std::int64_t> step_after(std::string_view prefix, const std::string& name) {
-  if (!name.starts_with(prefix)) return std::nullopt;
-  const std::string digits = name.substr(prefix.size());
-  if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos ||
-      (digits.size() > 1 && digits.front() == '0'))
-    return std::nullopt;
-  return std::stoll(digits);
-}
-
-/// N of "checkpoint-N".
-inline std::optional<std::int64_t> checkpoint_step(const std::string& name) {
-  return step_after(checkpoint_prefix, name);
-}
-
-/// N of ".unfinished-checkpoint-N", with or without a suffix.
-inline std::optional<std::int64_t> unfinished_step(std::string name) {
-  for (const std::string_view suffix : {replaced_suffix, removed_suffix})
-    if (name.ends_with(suffix)) {
-      name.resize(name.size() - suffix.size());
-      break;
-    }
-  return step_after(unfinished_prefix, name);
-}
 
 /// Whether `path` is a folder itself, not a link to one.
 inline bool is_real_folder(const fs::path& path) {

@@ -48,6 +48,13 @@ inline constexpr std::array free_options{"output_dir",
                                          "deepspeed",
                                          "fsdp",
                                          "fsdp_config",
+                                         "push_to_hub",
+                                         "hub_model_id",
+                                         "hub_strategy",
+                                         "hub_token",
+                                         "hub_private_repo",
+                                         "hub_revision",
+                                         "hub_always_push",
                                          "log_level"};
 
 /// Options that the learning rate of later updates depends on.

@@ -4,23 +4,18 @@
 #pragma once
 
 #if defined(KTO_HAS_HUB)
-#include <curl/curl.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <condition_variable>
-#include <deque>
-#include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
-#include <optional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
+#include "kto/core/task_queue.hpp"
+#include "kto/io/base64.hpp"
+#include "kto/io/http.hpp"
 #include "kto/train/callbacks/trackers/tracker.hpp"
 
 namespace kto {
@@ -42,9 +37,7 @@ namespace detail {
 /// Requests to an MLflow server, as the environment variables of its client say.
 class MlflowServer {
  public:
-  MlflowServer() : address_(mlflow_address()), handle_(::curl_easy_init(), &::curl_easy_cleanup) {
-    check(handle_ != nullptr, "libcurl cannot be used");
-  }
+  MlflowServer() : address_(mlflow_address()), client_(access(address_)) {}
 
   struct Answer {
     long status = 0;
@@ -54,17 +47,13 @@ class MlflowServer {
   /// Sends `body` and returns the answer. A failure that may pass is tried again; then, or if the server refuses, throws
   /// Error, except for a status in `expected`.
   Answer send(const char* method, const std::string& path, const std::string& body, long expected = 200) {
-    for (int tries = 1;; ++tries) {
-      std::string text;
-      long status = 0;
-      const std::string problem = perform(method, path, body, text, status);
-      if (problem.empty() && (status == 200 || status == expected))
-        return {status, Json::parse(text, nullptr, /*allow_exceptions=*/false)};
-      const bool may_pass = !problem.empty() || status == 429 || status >= 500;
-      if (!may_pass || tries == 4)
-        fail(address_, path, ": ", problem.empty() ? concat("status ", status, ": ", shortened(text, 200)) : problem);
-      std::this_thread::sleep_for(std::chrono::milliseconds(250 << tries));
-    }
+    const http::Response answer = client_.with_patience([&] {
+      return client_.send(
+          {.url = address_ + path, .method = method, .headers = {"Content-Type: application/json"}, .body = body});
+    });
+    if (answer.status != 200 && answer.status != expected)
+      fail(address_, path, ": status ", answer.status, ": ", shortened(answer.body, 200));
+    return {answer.status, Json::parse(answer.body, nullptr, /*allow_exceptions=*/false)};
   }
   Json post(const std::string& path, const Json& body, long expected = 200) {
     return send("POST", "/api/2.0/mlflow/" + path, body.dump(-1, ' ', false, Json::error_handler_t::replace), expected)
@@ -72,107 +61,21 @@ class MlflowServer {
   }
 
  private:
-  std::string perform(const char* method, const std::string& path, const std::string& body, std::string& text,
-                      long& status) {
-    CURL* const curl = handle_.get();
-    ::curl_easy_reset(curl);
-    const auto set = [curl](CURLoption option, auto value) { ::curl_easy_setopt(curl, option, value); };
-    using Headers = std::unique_ptr<curl_slist, decltype(&::curl_slist_free_all)>;
-    Headers headers(::curl_slist_append(nullptr, "Content-Type: application/json"), &::curl_slist_free_all);
+  static http::Access access(const std::string& address) {
     const std::string token = environment("MLFLOW_TRACKING_TOKEN").value_or(""),
                       user = environment("MLFLOW_TRACKING_USERNAME").value_or(""),
-                      password = environment("MLFLOW_TRACKING_PASSWORD").value_or(""), url = address_ + path;
-    if (!token.empty()) ::curl_slist_append(headers.get(), ("Authorization: Bearer " + token).c_str());
-    if (token.empty() && !user.empty()) {
-      set(CURLOPT_USERNAME, user.c_str());
-      set(CURLOPT_PASSWORD, password.c_str());
-    }
-    if (environment("MLFLOW_TRACKING_INSECURE_TLS") == "true") {
-      set(CURLOPT_SSL_VERIFYPEER, 0L);
-      set(CURLOPT_SSL_VERIFYHOST, 0L);
-    }
-    const auto take = +[](char* data, std::size_t size, std::size_t count, void* out) {
-      static_cast<std::string*>(out)->append(data, size * count);
-      return size * count;
-    };
-    set(CURLOPT_URL, url.c_str());
-    set(CURLOPT_CUSTOMREQUEST, method);
-    set(CURLOPT_HTTPHEADER, headers.get());
-    if (std::string_view(method) != "GET") {
-      set(CURLOPT_POSTFIELDS, body.data());
-      set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
-    }
-    set(CURLOPT_WRITEFUNCTION, take);
-    set(CURLOPT_WRITEDATA, &text);
-    set(CURLOPT_NOSIGNAL, 1L);
-    set(CURLOPT_CONNECTTIMEOUT, 10L);
-    set(CURLOPT_TIMEOUT, 60L);
-    const CURLcode code = ::curl_easy_perform(curl);
-    ::curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-    return code == CURLE_OK ? "" : ::curl_easy_strerror(code);
+                      password = environment("MLFLOW_TRACKING_PASSWORD").value_or("");
+    return {.origin = address,
+            .authorization = !token.empty()  ? "Bearer " + token
+                             : !user.empty() ? "Basic " + encode_base64(user + ":" + password)
+                                             : "",
+            .named_by = "MLFLOW_TRACKING_URI",
+            .timeout = 60,
+            .verifies = environment("MLFLOW_TRACKING_INSECURE_TLS") != "true"};
   }
 
   std::string address_;
-  std::unique_ptr<CURL, decltype(&::curl_easy_cleanup)> handle_;
-};
-
-/// Tasks that run one after another on a thread of their own. After one that throws, the rest are dropped.
-class TaskQueue {
- public:
-  TaskQueue() : thread_([this] { work(); }) {}
-  TaskQueue(const TaskQueue&) = delete;
-  TaskQueue& operator=(const TaskQueue&) = delete;
-  ~TaskQueue() {
-    {
-      const std::lock_guard guard(mutex_);
-      is_closed_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
-
-  /// Throws Error if an earlier task failed.
-  void add(std::function<void()> task) {
-    const std::lock_guard guard(mutex_);
-    if (!failure_.empty()) fail(failure_);
-    tasks_.push_back(std::move(task));
-    changed_.notify_all();
-  }
-  /// Returns when all tasks are done. Throws Error if one failed.
-  void wait() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !failure_.empty() || (tasks_.empty() && !is_busy_); });
-    if (!failure_.empty()) fail(failure_);
-  }
-
- private:
-  void work() {
-    for (std::unique_lock lock(mutex_);;) {
-      changed_.wait(lock, [&] { return is_closed_ || !tasks_.empty(); });
-      if (tasks_.empty() || !failure_.empty()) return;
-      const auto task = std::move(tasks_.front());
-      tasks_.pop_front();
-      is_busy_ = true;
-      lock.unlock();
-      std::string failure;
-      try {
-        task();
-      } catch (const std::exception& error) {
-        failure = error.what();
-      }
-      lock.lock();
-      is_busy_ = false;
-      failure_ = failure;
-      changed_.notify_all();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> tasks_;
-  std::string failure_;
-  bool is_closed_ = false, is_busy_ = false;
-  std::thread thread_;
+  http::Client client_;
 };
 
 class MlflowTracker {
@@ -284,10 +187,8 @@ class MlflowTracker {
     flush();
   }
   std::string experiment_named(const std::string& name) {
-    std::unique_ptr<char, decltype(&::curl_free)> quoted(
-        ::curl_easy_escape(nullptr, name.c_str(), static_cast<int>(name.size())), &::curl_free);
     const auto found =
-        server_.send("GET", concat("/api/2.0/mlflow/experiments/get-by-name?experiment_name=", quoted.get()), "", 404);
+        server_.send("GET", "/api/2.0/mlflow/experiments/get-by-name?experiment_name=" + http::url_part(name), "", 404);
     if (found.status == 200) return found.body["experiment"].value("experiment_id", "");
     return server_.post("experiments/create", {{"name", name}}).value("experiment_id", "");
   }
