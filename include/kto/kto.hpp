@@ -21,6 +21,7 @@
 #include "kto/model/pretrained.hpp"
 // Log-probs of completions.
 #include "kto/logprob/completion.hpp"
+#include "kto/logprob/log_probs.hpp"
 // What the policy is held to.
 #include "kto/reference/cache.hpp"
 #include "kto/reference/live.hpp"
@@ -31,6 +32,7 @@
 #include "kto/loss/apo_down.hpp"
 #include "kto/loss/apo_zero.hpp"
 #include "kto/loss/bco.hpp"
+#include "kto/loss/check.hpp"
 #include "kto/loss/dpo.hpp"
 #include "kto/loss/ipo.hpp"
 #include "kto/loss/kto.hpp"
