@@ -2,6 +2,7 @@
 // Batches that hold each prompt once against the same with every (prompt, completion) whole: scores of rows and KL
 // pairs, statistics and gradients.
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/randn.h>
 
 #include "catch.hpp"
 #include "kto/collate/packed.hpp"
@@ -109,7 +110,7 @@ TEST_CASE("log_probs of rows in one call are the sums over the completions, for 
   CHECK(log_probs(decoder, {}).numel() == 0);
   CHECK(at::allclose(log_probs(decoder, examples, PackedCollator{.max_length = 6}).narrow(0, 2, 1),
                      logp_B.narrow(0, 2, 1), 0, 1e-10));
-  CHECK_THROWS_WITH(log_probs(bigram, std::vector<Example>{{.prompt_ids = {1}, .completion_ids = {60}}}),
+  CHECK_THROWS_WITH(log_probs(decoder, std::vector<Example>{{.prompt_ids = {1}, .completion_ids = {60}}}),
                     KTO_CONTAINS("token id 60"));
 }
 

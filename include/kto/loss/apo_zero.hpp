@@ -9,6 +9,7 @@
 
 namespace kto {
 
+/// The title of the paper of APO-zero and APO-down.
 inline constexpr std::string_view apo_title =
     "Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in Alignment";
 

@@ -19,9 +19,9 @@ struct ModelCard {
   std::string library_name = "transformers";       ///< "peft" for an adapter
   std::vector<std::string> tags = {"trl", "kto"};  ///< in addition to generated_from_trainer, as in TRL's cards
   std::string method = "KTO";                      ///< how it was trained
-  std::string paper_title = "KTO: Model Alignment as Prospect Theoretic Optimization";
-  std::string paper_id = "2402.01306";  ///< on arXiv
-  std::string version;                  ///< of this library
+  std::string paper_title = "KTO: Model Alignment as Prospect Theoretic Optimization";  ///< of the method
+  std::string paper_id = "2402.01306";                                                  ///< on arXiv
+  std::string version;                                                                  ///< of this library
 };
 
 namespace detail {
