@@ -4,6 +4,7 @@
 #include "kto/loss/kto.hpp"
 #include "toy.hpp"
 
+// [wrapped]
 /// Adds weight * (mean negative log-prob of the completion's tokens) on desirable rows.
 template <class Loss>
 struct WithSft {
@@ -19,6 +20,7 @@ struct WithSft {
     return terms;
   }
 };
+// [wrapped]
 
 /// Passes log-probs per token instead of per completion to `loss`.
 template <class Loss>

@@ -7,6 +7,7 @@
 #include "kto/cli/train_main.hpp"
 #include "kto/loss/apo_zero.hpp"
 
+// [loss]
 struct Hinge {
   static constexpr kto::BatchParts needs{};
   static constexpr std::string_view name = "hinge";
@@ -29,5 +30,6 @@ struct Hinge {
     return {{"my/share_of_rows_at_aim", (terms.loss_B == 0).to(at::kFloat).mean()}};
   }
 };
+// [loss]
 
 int main(int argc, char** argv) { return kto::cli::train_main<Hinge, kto::ApoZeroUnpaired>(argc, argv); }

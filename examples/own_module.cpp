@@ -8,6 +8,7 @@
 
 namespace nn = torch::nn;
 
+// [module]
 struct SmallTransformerImpl : nn::Cloneable<SmallTransformerImpl> {
   std::int64_t width = 16, num_heads = 2;
   nn::Embedding tokens{nullptr}, positions{nullptr};
@@ -37,9 +38,11 @@ struct SmallTransformerImpl : nn::Cloneable<SmallTransformerImpl> {
     return head(x + down(at::gelu(up(x))));
   }
 };
+// [module]
 
 int main() try {
   at::manual_seed(3);
+  // [trainer]
   const kto::ModuleModel<SmallTransformerImpl> model{std::make_shared<SmallTransformerImpl>()};
   kto::Callback watch;
   watch.on_log = [](const kto::TrainerState&, const kto::Json& entry, kto::Control& control) {
@@ -55,6 +58,7 @@ int main() try {
                        .config = {.per_device_train_batch_size = 8, .max_steps = 200, .learning_rate = 3e-3},
                        .callbacks = {watch}};
   const auto state = trainer.train(toy::rows(96));
+  // [trainer]
   std::printf("stopped after %d steps\n", static_cast<int>(state.global_step));
 } catch (const std::exception& error) {
   return kto::report_error("own_module", error);

@@ -39,6 +39,7 @@ struct Exponential {  // exp(-reward) of good rows, exp(reward) of bad ones
 };
 
 int main(int argc, char** argv) try {
+  // [processes]
   const int count = argc > 1 ? std::atoi(argv[1]) : 1;
   if (const auto status = kto::launch(count, argv)) return *status;
   const kto::World world = kto::join_world();
@@ -54,6 +55,7 @@ int main(int argc, char** argv) try {
                                   .learning_rate = 3e-2},
                        .world = world};
   trainer.train(toy::rows(96));
+  // [processes]
   const kto::Json metrics = trainer.evaluate(toy::rows(32));
   if (world.is_first())
     std::printf("%d processes: margin %.3f\n", world.size, metrics["eval_rewards/margins"].get<double>());

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_resume.py TRAIN_KTO SOURCE_ROOT: a run that is stopped in the middle and resumed equals the uninterrupted run, to the last
-bit of its weights and its log, with every kind of policy that has state. Standard library only."""
+"""test_resume.py TRAIN_KTO ADAPTER SOURCE_ROOT: a run that is stopped in the middle and resumed equals the uninterrupted run, to the
+last bit of its weights and its log, with every kind of policy that has state; from code too (examples/adapter.cpp). Standard library
+only."""
 import gzip
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 
 from runs import Runs
 
-train_kto, root = sys.argv[1:3]
+train_kto, adapter, root = sys.argv[1:4]
 with tempfile.TemporaryDirectory() as tmp:
     runs = Runs(train_kto, root, tmp)
     common = ["--train_sampling_strategy", "random", "--max_steps", "7", "--gradient_accumulation_steps", "2"]
@@ -130,4 +132,20 @@ with tempfile.TemporaryDirectory() as tmp:
     result = runs.run("refused", *common, *resume)
     runs.case("without it another batch size is another run", result.returncode == 1 and 'per_device_train_batch_size is "16" and was "2"' in result.stderr,
               result.stderr[-300:])
+
+    # A program that composes its Trainer itself, and resumes where it finds a checkpoint.
+    def train_adapter(out):
+        return subprocess.run([adapter, runs.model, runs.at("data", "train.jsonl"), runs.at(out)], capture_output=True, text=True, env=runs.environment)
+
+    def weights(out):
+        with open(runs.at(out, "adapter_model.safetensors"), "rb") as file:
+            return file.read()
+
+    whole = train_adapter("whole")
+    runs.case("adapter.cpp trains", whole.returncode == 0 and "saved the adapter after 6 updates" in whole.stdout, whole)
+    shutil.rmtree(runs.at("resumed"), ignore_errors=True)
+    shutil.copytree(runs.at("whole", "checkpoint-4"), runs.at("resumed", "checkpoint-4"))
+    resumed = train_adapter("resumed")
+    runs.case("adapter.cpp resumes", resumed.returncode == 0 and f"resuming from {runs.at('resumed', 'checkpoint-4')}" in resumed.stdout, resumed)
+    runs.case("adapter.cpp: the same adapter", weights("resumed") == weights("whole"), "the weights differ")
     sys.exit(runs.report())

@@ -2,10 +2,13 @@
 // Batches that hold each prompt once against the same with every (prompt, completion) whole: scores of rows and KL
 // pairs, statistics and gradients.
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/randn.h>
 
 #include "catch.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/logprob/completion.hpp"
+#include "kto/logprob/log_probs.hpp"
+#include "kto/model/module.hpp"
 #include "model/model_cases.hpp"
 
 namespace kto::test {
@@ -61,6 +64,54 @@ TEST_CASE("a batch with each prompt once scores as one with every row whole", "[
       check_batch(decoder, {examples[1]}, {0}, max_length);
     }
   }
+}
+
+TEST_CASE("log_probs of rows in one call are the sums over the completions, for decoders and for functions") {
+  const std::vector<Example> examples{example(0, 4, 10, 5), example(1, 0, 11, 7), example(0, 4, 12, 1),
+                                      example(2, 6, 13, 3), example(3, 2, 14, 0)};
+  const auto by_hand = [&](const auto& logits_of) {  // one row at a time, through the full softmax
+    const Tensor out_B = at::zeros({std::ssize(examples)}, at::kDouble);
+    for (std::int64_t b = 0; b < out_B.size(0); ++b) {
+      const Example& row = examples[static_cast<std::size_t>(b)];
+      std::vector<std::int64_t> ids(row.prompt_ids.begin(), row.prompt_ids.end());
+      ids.insert(ids.end(), row.completion_ids.begin(), row.completion_ids.end());
+      const Tensor ids_T = at::tensor(ids, at::kLong), logp_TV = logits_of(ids_T).log_softmax(-1);
+      for (std::size_t t = std::max<std::size_t>(row.prompt_ids.size(), 1); t < ids.size(); ++t)
+        out_B[b] += logp_TV[static_cast<std::int64_t>(t) - 1][ids[t]];
+    }
+    return out_B;
+  };
+  const at::NoGradGuard no_grad;
+  const Tensor table_VV = at::randn({60, 60}, at::kDouble);
+  const FunctionModel bigram{NamedTensors{{"table", table_VV}},
+                             [](const NamedTensors& parameters, const Tensor& ids_BT, const Tensor&) {
+                               return at::embedding(parameters[0].second, ids_BT);
+                             }};
+  const Tensor expected_B = by_hand([&](const Tensor& ids_T) { return at::embedding(table_VV, ids_T); });
+  for (const std::size_t rows_per_batch : {1, 2, 8})
+    CHECK(at::allclose(log_probs(bigram, examples, PaddedCollator{}, rows_per_batch), expected_B, 0, 1e-12));
+  CHECK(at::allclose(log_probs(bigram, examples), expected_B, 0, 1e-12));
+
+  const Json json = Json::parse(R"({"model_type": "qwen2", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48,
+      "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true})");
+  const Decoder decoder = case_decoder(parse_model_config(json, "test"), at::kDouble);
+  const Tensor logp_B = log_probs(decoder, examples);
+  CHECK(logp_B.scalar_type() == at::kDouble);
+  CHECK_FALSE(logp_B.requires_grad());
+  CHECK(at::allclose(
+      logp_B, by_hand([&](const Tensor& ids_T) {
+        const std::vector<Example> row{
+            {.prompt_ids = {},
+             .completion_ids = {ids_T.data_ptr<std::int64_t>(), ids_T.data_ptr<std::int64_t>() + ids_T.numel()}}};
+        const std::vector<Pick> picks{{row.data()}};
+        return head_logits(decoder.hidden(PackedCollator{}(picks, false).rows), decoder.head());
+      }),
+      0, 1e-10));
+  CHECK(log_probs(decoder, {}).numel() == 0);
+  CHECK(at::allclose(log_probs(decoder, examples, PackedCollator{.max_length = 6}).narrow(0, 2, 1),
+                     logp_B.narrow(0, 2, 1), 0, 1e-10));
+  CHECK_THROWS_WITH(log_probs(decoder, std::vector<Example>{{.prompt_ids = {1}, .completion_ids = {60}}}),
+                    KTO_CONTAINS("token id 60"));
 }
 
 TEST_CASE("frequencies that depend on the longest sequence are those of each pass", "[shared_prompt]") {

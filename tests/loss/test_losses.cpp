@@ -2,6 +2,7 @@
 // The losses on Eigen arrays, without LibTorch: values worked by hand, and the properties of each formula.
 #include "all_losses.hpp"
 #include "catch.hpp"
+#include "kto/loss/check.hpp"
 
 using Eigen::ArrayXd;
 
@@ -29,7 +30,87 @@ double loss_of(const Loss& loss, std::initializer_list<double> log_ratios, std::
   return loss(input(log_ratios, signs, z0)).loss_B[0];
 }
 
+/// A loss of one formula: `Formula{}(in)` gives its terms.
+template <class Formula, kto::BatchParts parts = kto::BatchParts{}>
+struct Formulated {
+  static constexpr kto::BatchParts needs = parts;
+  template <class Array>
+  kto::LossTerms<Array> operator()(const kto::LossInput<Array>& in) const {
+    return Formula{}(in);
+  }
+};
+
+/// What check_loss says of `Formula`; empty: nothing is wrong with it.
+template <kto::BatchParts parts = kto::BatchParts{}, class Formula>
+std::string complaint(const Formula&, const kto::LossCheck& asked = {}) {
+  try {
+    kto::check_loss(Formulated<Formula, parts>{}, asked);
+    return "";
+  } catch (const kto::Error& error) {
+    return error.what();
+  }
+}
+
+ArrayXd reward_of(const kto::LossInput<ArrayXd>& in) { return 0.1 * (in.policy_logp_B - in.reference_logp_B); }
+
 }  // namespace
+
+TEST_CASE("check_loss passes every loss of the library, and names what is wrong with others") {
+  using kto::sigmoid;
+  using Input = kto::LossInput<ArrayXd>;
+  using Terms = kto::LossTerms<ArrayXd>;
+  for_each_loss([](const char* name, const auto& loss) {
+    INFO(name);
+    CHECK_NOTHROW(kto::check_loss(loss));
+  });
+  const auto good = [](const Input& in) {
+    return Terms{.loss_B = 1 - sigmoid(in.sign_B * reward_of(in)), .reward_B = reward_of(in)};
+  };
+  CHECK(complaint(good).empty());
+
+  const auto has = [](const std::string& text, std::initializer_list<const char*> parts) {
+    INFO(text);
+    for (const char* part : parts) CHECK(text.find(part) != std::string::npos);
+  };
+  has(complaint([](const Input& in) { return Terms{.loss_B = 1 - sigmoid(reward_of(in)), .reward_B = reward_of(in)}; }),
+      {"check_loss(", "the gradient of loss_B by policy_logp_B is -0.025", "an undesirable row",
+       "above 0, which lowers"});
+  has(complaint([](const Input& in) {
+        return Terms{.loss_B = sigmoid(in.sign_B * reward_of(in)), .reward_B = reward_of(in)};
+      }),
+      {"is 0.025 for a desirable row", "expected one below 0"});
+  has(complaint([](const Input& in) {
+        const ArrayXd reward_B = in.sign_B * reward_of(in);
+        return Terms{.loss_B = 1 - sigmoid(reward_B), .reward_B = reward_B};
+      }),
+      {"reward_B changes by -0.1 a nat", "an undesirable row", "without the sign"});
+  has(complaint([](const Input& in) {
+        return Terms{.loss_B = -sigmoid(10 * in.sign_B * reward_of(in)).log(), .reward_B = reward_of(in)};
+      }),
+      {"loss_B is inf for", "log-ratio -1000 ", "log_sigmoid"});
+  CHECK(complaint(
+            [](const Input& in) {
+              return Terms{.loss_B = -sigmoid(10 * in.sign_B * reward_of(in)).log(), .reward_B = reward_of(in)};
+            },
+            {.largest_log_ratio = 100})
+            .empty());
+  has(complaint([](const Input& in) {
+        return Terms{.loss_B = (1 - sigmoid(in.sign_B * reward_of(in))).head(1), .reward_B = reward_of(in)};
+      }),
+      {"loss_B has 1 values for 4 rows, expected 4"});
+  has(complaint<kto::BatchParts{.chosen_rejected = true}>(good), {"loss_B has 4 values", "expected 2, one a pair"});
+  has(complaint<kto::BatchParts{.kl_pairs = true}>(good), {"{.kl_pairs = true}", "loss_B does not depend on"});
+  has(complaint([](const Input& in) {
+        return Terms{.loss_B = 1 - sigmoid(in.sign_B * (reward_of(in) - in.baseline)), .reward_B = reward_of(in)};
+      }),
+      {"loss_B depends on in.baseline"});
+  const auto pushes_chosen_alone_down = [](const Input& in) {
+    const ArrayXd reward_B = reward_of(in);
+    return Terms{.loss_B = sigmoid(kto::chosen_half(reward_B)), .reward_B = reward_B};
+  };
+  has(complaint<kto::BatchParts{.chosen_rejected = true}>(pushes_chosen_alone_down), {"a desirable row", "below 0"});
+  CHECK(complaint<kto::BatchParts{.chosen_rejected = true}>(pushes_chosen_alone_down, {.direction = false}).empty());
+}
 
 TEST_CASE("values worked by hand") {
   CHECK(loss_of(kto::Kto{.beta = 0.2}, {3}, {1}, 1.5) == Approx(1 - logistic(0.2 * 1.5)));

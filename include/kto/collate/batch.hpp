@@ -22,17 +22,17 @@ namespace kto {
 /// [prefix_begin, prefix_begin + prefix_length), a prompt that several completions share (none when 0), to nothing
 /// else.
 struct Segment {
-  std::int64_t begin = 0;
-  std::int64_t length = 0;
-  std::int64_t prefix_begin = 0;
-  std::int64_t prefix_length = 0;
+  std::int64_t begin = 0;          ///< first token in the row
+  std::int64_t length = 0;         ///< tokens, padding included
+  std::int64_t prefix_begin = 0;   ///< first token of the shared prompt
+  std::int64_t prefix_length = 0;  ///< tokens of it; 0: none
   friend bool operator==(const Segment&, const Segment&) = default;
 };
 
 /// Tokens [begin, begin + length) of an encoder's row.
 struct KeyRange {
-  std::int64_t begin = 0;
-  std::int64_t length = 0;
+  std::int64_t begin = 0;   ///< first token in the encoder's row
+  std::int64_t length = 0;  ///< tokens
 };
 
 /// A set of token sequences and the tokens of them that are scored. Of an encoder-decoder model they are what its
@@ -68,8 +68,8 @@ struct SharedPrompts {
 
 /// One place of a batch: a row, and the row whose completion follows its prompt in the KL pair.
 struct Pick {
-  const Example* example = nullptr;
-  const Example* kl_partner = nullptr;
+  const Example* example = nullptr;     ///< the row: one of those given to train(), of which it must not outlive
+  const Example* kl_partner = nullptr;  ///< null in batches made without KL pairs, such as those of log_probs
 };
 
 /// One micro-batch.
@@ -90,6 +90,7 @@ inline Sequences to_device(Sequences sequences, at::Device device) {
     *tensor = to_device(*tensor, device);
   return sequences;
 }
+/// A batch with all of its tensors on `device`, likewise.
 inline Batch to_device(Batch batch, at::Device device) {
   batch.rows = to_device(std::move(batch.rows), device);
   if (batch.kl_rows) batch.kl_rows = to_device(std::move(*batch.kl_rows), device);

@@ -11,8 +11,8 @@ struct PaddedCollator {
   static constexpr BatchParts provides{.kl_pairs = true, .padded_rows = true};
   std::optional<std::int64_t> max_length = 1024;       ///< tokens of prompt and completion
   std::optional<PartTruncation> parts = std::nullopt;  ///< how longer ones are cut; from the right when absent
-  std::int64_t pad_id = 0;
-  std::int64_t pad_to_multiple_of = 1;
+  std::int64_t pad_id = 0;                             ///< the id of padding; no number depends on it
+  std::int64_t pad_to_multiple_of = 1;                 ///< of the rows' length in tokens
 
   Batch operator()(std::span<const Pick> picks, bool with_kl) const {
     return detail::make_batch(picks, with_kl, {max_length, parts}, [&](const std::vector<TokenPair>& pairs) {

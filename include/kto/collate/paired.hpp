@@ -12,7 +12,7 @@ template <CollatorPolicy Layout = PackedCollator>
 struct PairedCollator {
   static constexpr BatchParts provides{
       .kl_pairs = Layout::provides.kl_pairs, .chosen_rejected = true, .padded_rows = Layout::provides.padded_rows};
-  Layout layout = {};
+  Layout layout = {};  ///< makes the batches
 
   std::int64_t num_tokens(const Example& row) const
     requires CountsTokens<Layout>

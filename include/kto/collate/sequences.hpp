@@ -105,6 +105,7 @@ inline std::vector<TokenPair> matched_pairs(std::span<const Pick> picks, const T
   for (const Pick& pick : picks) pairs.push_back(truncation({pick.example->prompt_ids, pick.example->completion_ids}));
   return pairs;
 }
+/// What `truncation` keeps of the KL pairs: each prompt with its partner's completion. Needs Pick::kl_partner.
 inline std::vector<TokenPair> mismatched_pairs(std::span<const Pick> picks, const Truncation& truncation) {
   std::vector<TokenPair> pairs;
   for (const Pick& pick : picks)

@@ -87,6 +87,7 @@
 #undef AT_PER_OPERATOR_HEADERS
 #endif
 
+#include <span>
 #include <string>
 
 #include "kto/core/error.hpp"
@@ -104,5 +105,20 @@ inline at::ScalarType wide_type(at::ScalarType type) { return type == at::kDoubl
 
 /// "[2, 3]", for messages.
 inline std::string shape_text(at::IntArrayRef sizes) { return concat(sizes); }
+
+namespace detail {
+/// What code that compiles without LibTorch may do with tensors where LibTorch is included (kto/loss/check.hpp): it is
+/// complete there alone.
+template <class Number>
+struct Tensors;
+template <>
+struct Tensors<double> {
+  using type = Tensor;
+  static Tensor of(std::span<const double> values) {
+    return at::tensor(at::ArrayRef<double>(values.data(), values.size()), at::kDouble);
+  }
+  static Tensor scalar(double value) { return at::scalar_tensor(value, at::kDouble); }
+};
+}  // namespace detail
 
 }  // namespace kto

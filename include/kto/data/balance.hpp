@@ -17,17 +17,18 @@
 namespace kto {
 
 struct WeightRange {
-  double low = 0;
-  double high = 0;
+  double low = 0;   ///< lowest weight
+  double high = 0;  ///< highest weight
+  /// Whether `weight` is in the range.
   bool contains(double weight) const { return low <= weight && weight <= high; }
 };
 
 struct Balance {
-  std::size_t num_desirable = 0;
-  std::size_t num_undesirable = 0;
-  WeightRange desirable;    ///< recommended desirable_weight with the other weight unchanged
-  WeightRange undesirable;  ///< recommended undesirable_weight with the other weight unchanged
-  bool in_range = true;     ///< the data is balanced, or one of the weights is in its range
+  std::size_t num_desirable = 0;    ///< rows
+  std::size_t num_undesirable = 0;  ///< rows
+  WeightRange desirable;            ///< recommended desirable_weight with the other weight unchanged
+  WeightRange undesirable;          ///< recommended undesirable_weight with the other weight unchanged
+  bool in_range = true;             ///< the data is balanced, or one of the weights is in its range
 
   /// A message for the user; empty if the weights fit the data, or if all rows have the same label and no weight helps.
   std::optional<std::string> advice() const {

@@ -38,7 +38,7 @@ inline constexpr const char* no_chat_template =
 /// Turns one row into token ids. Refers to a tokenizer and templates that live elsewhere; may be shared by threads.
 template <EncodesText Tokenizer, RendersChat Template>
 struct RowEncoder {
-  const Tokenizer& tokenizer;
+  const Tokenizer& tokenizer;                  ///< of the model
   const Template* chat_template = nullptr;     ///< null if the model has none: plain rows only
   const Template* tool_template = nullptr;     ///< for rows with tools, if the model has a separate one
   Json special_tokens = Json::object();        ///< bos_token, eos_token, ... as templates and plain rows use them
@@ -132,8 +132,8 @@ struct EncodeOptions {
 };
 
 struct Encoded {
-  std::vector<Example> examples;
-  std::size_t num_dropped = 0;
+  std::vector<Example> examples;   ///< in the order of the rows
+  std::size_t num_dropped = 0;     ///< rows whose prompt has max_length tokens or more
   std::vector<std::string> notes;  ///< messages for the user
 };
 
@@ -294,6 +294,7 @@ Encoded encode_blocks(RowBlocks& rows, const RowEncoder<Tokenizer, Template>& en
 template <EncodesText Tokenizer, RendersChat Template>
 class ExampleStream {
  public:
+  /// `where` names the data set in messages.
   ExampleStream(std::vector<RowFiles> parts, std::string where, const RowEncoder<Tokenizer, Template>& encoder,
                 EncodeOptions options)
       : paired_(std::ranges::any_of(parts, [](const RowFiles& part) { return !part.pairs_for.empty(); })),

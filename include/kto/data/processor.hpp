@@ -34,7 +34,9 @@ class Processor {
   Processor(const Processor&) = delete;
   Processor& operator=(const Processor&) = delete;
 
+  /// The folder's tokenizer.
   const Tokenizer& tokenizer() const { return text_.tokenizer; }
+  /// Its settings and special tokens.
   const TokenizerConfig& config() const { return text_.config; }
 
   /// The special tokens that a model's configs name.
@@ -47,6 +49,7 @@ class Processor {
     return {.bos = named("bos_token"), .eos = named("eos_token"), .pad = named("pad_token"), .pad_is_eos = pad_is_eos_};
   }
 
+  /// What makes token ids of rows. Refers to this processor.
   RowEncoder<Tokenizer, ChatTemplate> encoder() const {
     return {.tokenizer = text_.tokenizer,
             .chat_template = chat_template_ ? &*chat_template_ : nullptr,

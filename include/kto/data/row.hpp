@@ -23,8 +23,8 @@ enum class RowFormat {
 inline bool is_paired(RowFormat format) { return format == RowFormat::Paired || format == RowFormat::ImplicitPrompt; }
 
 struct RowKind {
-  RowFormat format = RowFormat::Unpaired;
-  bool conversational = false;  ///< lists of messages, for a chat template; otherwise plain strings
+  RowFormat format = RowFormat::Unpaired;  ///< which columns the rows have
+  bool conversational = false;             ///< lists of messages, for a chat template; otherwise plain strings
   friend bool operator==(const RowKind&, const RowKind&) = default;
 };
 
@@ -47,11 +47,11 @@ struct RowSource {
 /// Everything in a row except completions. `tools` is null or an array of JSON schemas, `chat_template_kwargs` an
 /// object of variables for the chat template.
 struct RowContext {
-  Json prompt;             ///< a string, an array of messages, or of token ids
-  bool tokenized = false;  ///< ids, not text
-  Json tools;
-  Json chat_template_kwargs = Json::object();
-  RowSource source;
+  Json prompt;                                 ///< a string, an array of messages, or of token ids
+  bool tokenized = false;                      ///< ids, not text
+  Json tools;                                  ///< null, or an array of JSON schemas
+  Json chat_template_kwargs = Json::object();  ///< variables for the chat template
+  RowSource source;                            ///< file and line
 };
 
 /// A row for training.
@@ -62,15 +62,15 @@ struct Row : RowContext {
 
 /// A pair, as in the file.
 struct Pair : RowContext {
-  Json chosen;
-  Json rejected;
+  Json chosen;    ///< completion, as in Row
+  Json rejected;  ///< likewise
 };
 
 /// A data set in the trainer's order.
 struct RowSet {
-  std::vector<Row> rows;
-  RowKind kind;
-  std::vector<std::string> files;
+  std::vector<Row> rows;           ///< in the trainer's order: both rows of a pair together
+  RowKind kind;                    ///< of all of its rows
+  std::vector<std::string> files;  ///< that RowSource::file counts
   std::vector<std::string> notes;  ///< messages for the user
 
   /// "data/train.jsonl: line 3"

@@ -105,6 +105,7 @@ class RowBlocks {
     return {};
   }
 
+  /// That RowSource::file counts.
   const std::vector<std::string>& files() const { return reader_.files(); }
   double share() const { return reader_.share(); }                      ///< read so far, from 0 to 1
   const std::vector<std::string>& notes() const { return set_.notes; }  ///< complete at the end

@@ -16,18 +16,23 @@ namespace kto {
 
 /// A prompt and the completion that follows it; either may belong to another row.
 struct TokenPair {
-  std::span<const std::int32_t> prompt;
-  std::span<const std::int32_t> completion;
+  std::span<const std::int32_t> prompt;            ///< ids, without bos
+  std::span<const std::int32_t> completion;        ///< ids, without eos
   std::optional<std::int32_t> bos = std::nullopt;  ///< precedes the prompt and is part of it
   std::optional<std::int32_t> eos = std::nullopt;  ///< follows the completion and is part of it
 
+  /// Tokens, bos included.
   std::size_t prompt_size() const { return prompt.size() + (bos ? 1 : 0); }
+  /// Tokens, eos included.
   std::size_t completion_size() const { return completion.size() + (eos ? 1 : 0); }
+  /// Tokens of both.
   std::size_t size() const { return prompt_size() + completion_size(); }
+  /// Appends the prompt's ids to `ids`.
   void append_prompt(auto& ids) const {
     if (bos) ids.push_back(*bos);
     ids.insert(ids.end(), prompt.begin(), prompt.end());
   }
+  /// Appends the completion's ids to `ids`.
   void append_completion(auto& ids) const {
     ids.insert(ids.end(), completion.begin(), completion.end());
     if (eos) ids.push_back(*eos);
@@ -44,12 +49,13 @@ enum class TruncationMode { keep_end, keep_start };
 /// the completion's end, as in Python's slices, and a row may stay longer than max_length. In a KL pair, the whole
 /// completion follows the prompt as truncated in its own row, which may then be truncated again.
 struct PartTruncation {
-  TruncationMode mode = TruncationMode::keep_end;
+  TruncationMode mode = TruncationMode::keep_end;                    ///< which end of the prompt is kept
   std::int64_t max_prompt_length = 512;                              ///< tokens kept of a truncated prompt
   std::optional<std::int64_t> max_completion_length = std::nullopt;  ///< tokens of any completion; not a rule of TRL
-  std::optional<std::int32_t> bos_id = std::nullopt;
-  std::optional<std::int32_t> eos_id = std::nullopt;
+  std::optional<std::int32_t> bos_id = std::nullopt;                 ///< none: the tokenizer has no BOS
+  std::optional<std::int32_t> eos_id = std::nullopt;                 ///< none: it has no EOS
 
+  /// What is kept of `pair`, for at most `max_length` tokens.
   TokenPair operator()(TokenPair pair, std::optional<std::int64_t> max_length) const {
     const auto cut = [](auto& ids, std::int64_t n) {
       ids = ids.first(std::min(ids.size(), static_cast<std::size_t>(std::max<std::int64_t>(n, 0))));
@@ -85,6 +91,7 @@ struct PartTruncation {
 /// encode_rows drops rows whose prompt fills max_length.
 struct Truncation {
   std::optional<std::int64_t> max_length = 1024;  ///< tokens of prompt and completion
+  /// How prompt and completion are cut apart; none: from the right.
   std::optional<PartTruncation> parts = std::nullopt;
 
   /// The tokens of `pair` that are kept.

@@ -31,12 +31,14 @@ struct RankError : Error {
   bool may_retry = false;  ///< that rank may join again, as its memory ran out: see World::fail
 };
 
+/// How the ranks' values become one.
 enum class Reduction { sum, max, min };
 
 /// A collective call under way. Its tensors are in use until wait() returns; all calls are waited for.
 class [[nodiscard]] Pending {
  public:
   Pending() = default;  ///< nothing to wait for
+  /// A call whose wait() calls `finish` once.
   explicit Pending(std::function<void()> finish) : finish_(std::move(finish)) {}
   /// Returns when the result is there; throws RankError if it will never be. Again: returns at once.
   void wait() {
@@ -54,22 +56,30 @@ class Group {
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
   virtual ~Group() = default;
+  /// Reduces `tensor` over the ranks, in place.
   virtual Pending all_reduce(const Tensor& tensor, Reduction reduction) = 0;
+  /// `out` becomes the ranks' `in`, in order.
   virtual Pending all_gather(const Tensor& out, const Tensor& in) = 0;
+  /// `out` becomes this rank's part of the sum of the ranks' `in`.
   virtual Pending reduce_scatter(const Tensor& out, const Tensor& in) = 0;
+  /// `tensor` becomes that of rank `root`.
   virtual Pending broadcast(const Tensor& tensor, int root) = 0;
+  /// `tensor` of rank `root` becomes the sum of the ranks' tensors.
   virtual Pending reduce(const Tensor& tensor, int root) = 0;
+  /// Tells the other ranks what failed here, so that they end.
   virtual void fail(const std::string& text, bool may_retry) noexcept = 0;
 };
 
 struct World {
-  int rank = 0;
-  int size = 1;
+  int rank = 0;                            ///< from 0
+  int size = 1;                            ///< ranks
   int local_rank = 0;                      ///< among the ranks on this machine
   int local_size = 1;                      ///< ranks on this machine
   std::shared_ptr<Group> group = nullptr;  ///< null: one process on its own
 
+  /// Whether there is one rank, so that every call does nothing.
   bool alone() const { return !group; }
+  /// Whether this is rank 0, which writes files and logs.
   bool is_first() const { return rank == 0; }
 
   /// `tensor` becomes the sum (or maximum, minimum) over ranks, the same bits on all.
@@ -121,6 +131,7 @@ struct World {
 
   // Values of the host, for code that decides: each returns the same on all ranks.
 
+  /// `value` reduced over the ranks; all get the same.
   template <class Number>
     requires std::integral<Number> || std::floating_point<Number>
   Number reduce(Number value, Reduction reduction) const {
@@ -131,14 +142,17 @@ struct World {
     all_reduce(wide, reduction).wait();
     return static_cast<Number>(*wide.const_data_ptr<Wide>());
   }
+  /// The ranks' sum.
   template <class Number>
   Number sum(Number value) const {
     return reduce(value, Reduction::sum);
   }
+  /// The ranks' largest.
   template <class Number>
   Number max(Number value) const {
     return reduce(value, Reduction::max);
   }
+  /// The ranks' smallest.
   template <class Number>
   Number min(Number value) const {
     return reduce(value, Reduction::min);

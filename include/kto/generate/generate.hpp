@@ -23,15 +23,15 @@ namespace kto {
 // Shapes: V vocabulary, D width.
 
 struct GenerationConfig {
-  std::int64_t max_new_tokens = 256;
-  double temperature = 0;         ///< 0: always the most likely token
-  std::int64_t top_k = 0;         ///< sample from the k most likely tokens; 0: all
-  double top_p = 1;               ///< sample from the most likely tokens that together have this probability
-  double repetition_penalty = 1;  ///< above 1: tokens already in the text become less likely
-  std::uint64_t seed = 42;
-  std::vector<std::int64_t> eos_token_ids = {};  ///< tokens that end the text
-  /// Tokens that stand first, and last in a text of max_new_tokens, whatever the model says.
-  std::optional<std::int32_t> forced_bos_token_id = std::nullopt, forced_eos_token_id = std::nullopt;
+  std::int64_t max_new_tokens = 256;  ///< tokens of a reply at most
+  double temperature = 0;             ///< 0: always the most likely token
+  std::int64_t top_k = 0;             ///< sample from the k most likely tokens; 0: all
+  double top_p = 1;                   ///< sample from the most likely tokens that together have this probability
+  double repetition_penalty = 1;      ///< above 1: tokens already in the text become less likely
+  std::uint64_t seed = 42;            ///< of sampling
+  std::vector<std::int64_t> eos_token_ids = {};                    ///< tokens that end the text
+  std::optional<std::int32_t> forced_bos_token_id = std::nullopt;  ///< stands first, whatever the model says
+  std::optional<std::int32_t> forced_eos_token_id = std::nullopt;  ///< likewise last in a text of max_new_tokens
 };
 
 /// The end-of-text tokens in a model's config.json.

@@ -12,6 +12,7 @@ namespace kto {
 
 class TextStream {
  public:
+  /// Refers to `tokenizer`.
   explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
   /// The text that `id` adds; may be empty for now.

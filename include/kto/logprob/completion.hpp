@@ -102,8 +102,8 @@ CompletionScores score_completions(const Model& model, const Sequences& sequence
 
 /// The scores of a batch's rows, and the log-probs of its KL pairs (without gradient).
 struct BatchScores {
-  CompletionScores rows;
-  Tensor kl_logp_B;  ///< undefined if the batch has none or they were not requested
+  CompletionScores rows;  ///< of the (prompt, completion) of each row
+  Tensor kl_logp_B;       ///< undefined if the batch has none or they were not requested
 };
 
 /// Scores `batch`, and its KL pairs if `with_kl`. If the model supports it, each prompt is encoded once: the

@@ -9,11 +9,14 @@
 
 namespace kto {
 
+/// Of the paper of APO-zero and APO-down: its key in BibTeX.
 inline constexpr std::string_view apo_key = "doosterlinck2024anchored";
+/// Its authors.
 inline constexpr std::string_view apo_authors =
     "Karel D'Oosterlinck and Winnie Xu and Chris Develder and Thomas Demeester and Amanpreet Singh and Christopher "
     "Potts "
     "and Douwe Kiela and Shikib Mehri";
+/// Its title.
 inline constexpr std::string_view apo_title =
     "Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in Alignment";
 

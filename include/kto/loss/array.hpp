@@ -34,42 +34,50 @@ using Eigen::exp;
 using Eigen::log;
 using Eigen::log1p;
 
+/// 1 / (1 + exp(-x)), without overflow.
 template <class Derived>
 typename Derived::PlainObject sigmoid(const Eigen::ArrayBase<Derived>& x) {
   return (1 + (-x).exp()).inverse();
 }
 
+/// Log(sigmoid(x)), exact at both ends.
 template <class Derived>
 typename Derived::PlainObject log_sigmoid(const Eigen::ArrayBase<Derived>& x) {
   return x.min(0) - (-x.abs()).exp().log1p();
 }
 
+/// Log(1 + exp(x)), without overflow.
 template <class Derived>
 typename Derived::PlainObject softplus(const Eigen::ArrayBase<Derived>& x) {
   return -log_sigmoid(-x);
 }
 
+/// `then` where `condition` holds, `otherwise` elsewhere.
 template <class Condition, class Then, class Else>
 typename Then::PlainObject where(const Eigen::ArrayBase<Condition>& condition, const Eigen::ArrayBase<Then>& then,
                                  const Eigen::ArrayBase<Else>& otherwise) {
   return condition.select(then, otherwise);
 }
+/// The same with a number for `otherwise`.
 template <class Condition, class Then, detail::NumberFor<Then> Else>
 typename Then::PlainObject where(const Eigen::ArrayBase<Condition>& condition, const Eigen::ArrayBase<Then>& then,
                                  const Else& otherwise) {
   return condition.select(then, static_cast<typename Then::Scalar>(otherwise));
 }
+/// The same with a number for `then`.
 template <class Condition, class Else, detail::NumberFor<Else> Then>
 typename Else::PlainObject where(const Eigen::ArrayBase<Condition>& condition, const Then& then,
                                  const Eigen::ArrayBase<Else>& otherwise) {
   return condition.select(static_cast<typename Else::Scalar>(then), otherwise);
 }
 
+/// Max(x, 0); NaN stays NaN.
 template <class Derived>
 typename Derived::PlainObject relu(const Eigen::ArrayBase<Derived>& x) {
   return where(x < 0, 0, x);
 }
 
+/// Min(max(x, low), high); NaN stays NaN.
 template <class Derived, detail::NumberFor<Derived> Low, detail::NumberFor<Derived> High>
 typename Derived::PlainObject clamp(const Eigen::ArrayBase<Derived>& x, const Low& low, const High& high) {
   using Scalar = typename Derived::Scalar;
@@ -82,15 +90,18 @@ template <class Derived>
 typename Derived::PlainObject chosen_half(const Eigen::ArrayBase<Derived>& x_B) {
   return x_B.head(x_B.size() / 2);
 }
+/// The second half, see chosen_half.
 template <class Derived>
 typename Derived::PlainObject rejected_half(const Eigen::ArrayBase<Derived>& x_B) {
   return x_B.tail(x_B.size() / 2);
 }
+/// The first half of a tensor [B], as a view.
 template <class Tensor>
   requires requires(const Tensor& x) { x.narrow(0, 0, 0); }
 Tensor chosen_half(const Tensor& x_B) {
   return x_B.narrow(0, 0, x_B.size(0) / 2);
 }
+/// The second half, likewise.
 template <class Tensor>
   requires requires(const Tensor& x) { x.narrow(0, 0, 0); }
 Tensor rejected_half(const Tensor& x_B) {

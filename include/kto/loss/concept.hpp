@@ -42,7 +42,7 @@ struct ScalarLike<Array> {
 /// What the trainer gives a loss.
 template <class Array>
 struct LossInput {
-  using Scalar = typename detail::ScalarLike<Array>::type;
+  using Scalar = typename detail::ScalarLike<Array>::type;  ///< a number; of a tensor, a tensor without dimensions
   Array policy_logp_B;     ///< [B] log-prob of each completion under the policy; carries the gradient
   Array reference_logp_B;  ///< [B] the same under the reference
   Array sign_B;            ///< [B] +1 desirable (chosen), -1 undesirable (rejected)

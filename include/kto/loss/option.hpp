@@ -16,12 +16,16 @@ namespace kto {
 
 /// The values that a number may have. Computing is in float32, which holds none above 3.4e38.
 struct Interval {
-  double low = -1e30, high = 1e30;
+  double low = -1e30;    ///< the least
+  double high = 1e30;    ///< the greatest
   bool is_open = false;  ///< `low` itself is not one of them
   friend constexpr bool operator==(const Interval&, const Interval&) = default;
 };
+/// Numbers above `low`.
 constexpr Interval above(double low) { return {.low = low, .is_open = true}; }
+/// Numbers from `low` on.
 constexpr Interval at_least(double low) { return {.low = low}; }
+/// Numbers from `low` to `high`.
 constexpr Interval between(double low, double high) { return {.low = low, .high = high}; }
 
 /// A field of a loss as a flag: a double, an integer (std::int64_t), a bool, a std::string, or an enum that has

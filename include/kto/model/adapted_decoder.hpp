@@ -15,8 +15,8 @@
 namespace kto {
 
 struct AdaptedDecoder {
-  Decoder policy;
-  LoraConfig config;
+  Decoder policy;     ///< the base with the adapter on it, ready to train
+  LoraConfig config;  ///< as it was resolved for this base
 };
 
 /// Turns gradients off for every parameter: for a base that adapters share.

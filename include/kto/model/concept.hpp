@@ -18,6 +18,7 @@ namespace kto {
 
 // Shapes: N tokens of a batch in one row, D width, V vocabulary.
 
+/// Tensors and their names, in the model's order.
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
 /// `model.named_parameters()` returns the live tensors under unique names; those with requires_grad are trained.
@@ -83,6 +84,7 @@ template <class Model>
 concept NamesFiles = requires(const Model& model, const std::string& name) {
   { model.written_name(name) } -> std::same_as<std::string>;
 };
+/// Model::written_name, where the model has it, or `name`.
 template <class Model>
 std::string name_in_files(const Model& model, const std::string& name) {
   if constexpr (NamesFiles<Model>) return model.written_name(name);

@@ -25,16 +25,16 @@ namespace kto {
 /// afterwards. The settings below (compute, recompute, neftune_noise_alpha) are each copy's own. frozen_copy() gives a
 /// decoder that later training does not change.
 struct Decoder {
-  ModelSpec spec;
-  Embedding embed_tokens;
-  PositionTable positions;
-  Norm embedding_norm;
-  LayerEmbeddings layer_embeddings;
-  std::vector<DecoderLayer> layers;
-  Norm norm;
-  OutputHead lm_head;
-  Tensor logits_constant_1V = {};  ///< added to the logits, not trained; undefined where the model has none
-  std::vector<Decoder> encoder;    ///< none, or one: its layers and norms; the embedding is the one here
+  ModelSpec spec;                    ///< what the config says
+  Embedding embed_tokens;            ///< [V, D]
+  PositionTable positions;           ///< learned positions; empty for rotary ones
+  Norm embedding_norm;               ///< after the embeddings; empty for most families
+  LayerEmbeddings layer_embeddings;  ///< further embeddings of each layer (Gemma 4); empty for others
+  std::vector<DecoderLayer> layers;  ///< first to last
+  Norm norm;                         ///< before the head
+  OutputHead lm_head;                ///< empty where it is the embedding's weight
+  Tensor logits_constant_1V = {};    ///< added to the logits, not trained; undefined where the model has none
+  std::vector<Decoder> encoder;      ///< none, or one: its layers and norms; the embedding is the one here
   /// If the head is tied and so has the embedding's adapter, transposed: the factor on it in the head.
   std::optional<double> tied_lora_scaling = std::nullopt;
 
@@ -77,6 +77,7 @@ struct Decoder {
 
   /// The embeddings [N, D] of tokens (int64), including the adapter, in float32 or wider.
   Tensor embedded(const Tensor& ids_N) const;
+  /// The head as log-probs take it: weight [V, D], adapters included, bias, scale and soft cap.
   Head head() const;
   /// The head's adapter: its own, or the embedding's.
   std::optional<LoraWeights> head_lora() const;
@@ -130,6 +131,7 @@ inline std::optional<double> Decoder::auxiliary_coef() const {
   return std::nullopt;
 }
 
+/// Parameters of embeddings and position tables, also of the encoder.
 inline std::int64_t num_embedding_parameters(const Decoder& decoder) {
   std::int64_t out = decoder.embed_tokens.weight_VD.defined() ? decoder.embed_tokens.weight_VD.numel() : 0;
   if (decoder.spec.positions) out += decoder.positions.weight_PD.numel();
@@ -230,6 +232,9 @@ inline Tensor Decoder::encoded(const Sequences& prompts) const {
 inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, Prefix* kept, Trace* trace) const {
   check(takes_vectorized(compute) || compute == at::kDouble,
         "a decoder computes in float32, float64, bfloat16 or float16, not in ", compute);
+  check(sequences.max_id < embed_tokens.weight_VD.size(0), "the batch holds token id ", sequences.max_id,
+        ", but the model's vocabulary has ", embed_tokens.weight_VD.size(0),
+        " tokens: tokenizer and model do not match");
   check(sequences.prompts.size() == (encoder.empty() ? 0 : sequences.segments.size()),
         encoder.empty() ? "the batch has prompts for an encoder, and the model is a decoder"
                         : "the model is an encoder-decoder: its batches need prompts for the encoder "

@@ -32,8 +32,8 @@ struct LoraConfig {
   std::vector<std::string> exclude_modules = {};  ///< names
   std::string exclude_pattern = "";               ///< instead of names: a regular expression for a path
   std::vector<std::string> modules_to_save = {};  ///< modules trained whole, including all inside them
-  LoraBias bias = LoraBias::none;
-  bool lora_bias = false;  ///< B has a bias
+  LoraBias bias = LoraBias::none;                 ///< biases of the base that are trained
+  bool lora_bias = false;                         ///< B has a bias
   bool use_rslora = false;
   bool use_dora = false;
   std::vector<std::int64_t> layers_to_transform = {};  ///< layers of modules matched by name; empty: all
@@ -51,6 +51,7 @@ struct LoraConfig {
   std::string base_model_name_or_path = "";  ///< folder, or name on the hub
   std::string revision = "main";             ///< of the base on the hub
 
+  /// The rank of the module at that path: its rank_pattern, or r.
   std::int64_t rank_of(const std::string& module) const { return pattern_value(rank_pattern, module, r); }
   /// The factor on B A.
   double scaling_of(const std::string& module) const {
@@ -79,6 +80,7 @@ struct LoraConfig {
 
   bool operator==(const LoraConfig&) const = default;
 
+  /// Whether `name` is the last part of the path, or all of it.
   static bool ends_in(const std::string& module, const std::string& name) {
     return module == name || module.ends_with("." + name);
   }

@@ -85,7 +85,7 @@ concept MapsIdsToLogits = requires(Module& module, const Tensor& tensor) {
 template <class Module>
 struct ModuleModel {
   static constexpr BatchParts needs{.padded_rows = true};
-  std::shared_ptr<Module> module;
+  std::shared_ptr<Module> module;  ///< shared with the caller
 
   NamedTensors named_parameters() const {
     NamedTensors out;
@@ -123,7 +123,7 @@ template <class Function>
 struct FunctionModel {
   static constexpr BatchParts needs{.padded_rows = true};
   NamedTensors parameters;  ///< with requires_grad on those to be trained
-  Function function;
+  Function function;        ///< (parameters, ids_BT, mask_BT) -> logits [B, T, V]
 
   NamedTensors named_parameters() const { return parameters; }
 
@@ -139,6 +139,7 @@ struct FunctionModel {
     return copy;
   }
 };
+/// Deduces the function's type.
 template <class Function>
 FunctionModel(NamedTensors, Function) -> FunctionModel<Function>;
 

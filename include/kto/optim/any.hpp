@@ -15,6 +15,7 @@
 namespace kto {
 
 struct AnyOptimizer {
+  /// The optimizer, with its state.
   std::variant<AdamW, AdamW8Bit, AdamWBf16, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};
 
   bool is_elementwise() const {

@@ -11,8 +11,8 @@ namespace kto {
 
 /// The arguments of one update.
 struct Update {
-  double learning_rate = 0;
-  Tensor grad_divisor;  ///< float32 scalar; gradients are divided by it (clipping); undefined for 1
+  double learning_rate = 0;  ///< of this update
+  Tensor grad_divisor;       ///< float32 scalar; gradients are divided by it (clipping); undefined for 1
 };
 
 /// Calls visit(i, group, slice, value) for each parameter that has a gradient, slice.parameter.grad(). `i` counts all

@@ -27,7 +27,7 @@ struct PrecomputedReference {
 
   /// Creates the reference, for rows without an entry; it is freed after the call that needed it.
   std::function<LiveReference<Model>()> make_reference;
-  std::shared_ptr<LogpTable> table = std::make_shared<LogpTable>();
+  std::shared_ptr<LogpTable> table = std::make_shared<LogpTable>();  ///< the log-probs, shared by copies
 
   /// The log-probs of `batches` of picks, in order. Calls `progress(done, total)` after each batch. Throws Interrupted
   /// between batches.

@@ -29,7 +29,7 @@ struct ReusedReference {
   bool starts_as_policy = false;               ///< see LiveReference
   bool reuses = true;                          ///< false: everything is asked each time
   bool reuses_training_rows = true;            ///< false: only those of evaluations, whose batches repeat in any order
-  std::shared_ptr<LogpTable> table = std::make_shared<LogpTable>();
+  std::shared_ptr<LogpTable> table = std::make_shared<LogpTable>();  ///< what is known, shared by copies
 
   template <class Policy>
   ReferenceLogps log_probs(const Policy& policy, const Batch& batch) const {

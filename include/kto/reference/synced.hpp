@@ -85,8 +85,8 @@ struct SyncedReference {
 /// After every update: reference = decay * reference + (1 - decay) * policy.
 template <ModelPolicy Model>
 struct EmaReference {
-  Model model;  ///< frozen_copy(policy), or another model with the same parameters
-  double decay = 0.99;
+  Model model;          ///< frozen_copy(policy), or another model with the same parameters
+  double decay = 0.99;  ///< how much of the average stays at each update, from 0 to 1
 
   ReferenceLogps log_probs(const Model& policy, const Batch& batch) const {
     return LiveReference<Model>{model}.log_probs(policy, batch);

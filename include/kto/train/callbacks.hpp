@@ -19,20 +19,27 @@ struct Control {
 };
 
 struct Callback {
+  /// Before the first update, with the run's length.
   std::function<void(const TrainerState&, const Plan&)> on_train_begin = {};
+  /// Before each update.
   std::function<void(const TrainerState&, Control&)> on_step_begin = {};
+  /// After each update.
   std::function<void(const TrainerState&, Control&)> on_step_end = {};
+  /// A new entry of the log.
   std::function<void(const TrainerState&, const Json& entry, Control&)> on_log = {};
+  /// The metrics of an evaluation.
   std::function<void(const TrainerState&, const Json& metrics, Control&)> on_evaluate = {};
   /// Batches done and total, during an evaluation.
   std::function<void(std::int64_t done, std::int64_t total)> on_evaluate_batch = {};
   /// A checkpoint is complete at `folder`.
   std::function<void(const TrainerState&, const fs::path& folder)> on_save = {};
+  /// After the run's last update, evaluation and checkpoint.
   std::function<void(const TrainerState&)> on_train_end = {};
   /// A message for the user, reported once.
   std::function<void(const std::string&)> on_note = {};
 };
 
+/// Called in order.
 using Callbacks = std::vector<Callback>;
 
 namespace detail {

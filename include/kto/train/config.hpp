@@ -14,8 +14,11 @@
 
 namespace kto {
 
+/// When the log is written or an evaluation is made.
 enum class IntervalStrategy { no, steps, epoch };
+/// When a checkpoint is saved; best: after an evaluation with a better metric.
 enum class SaveStrategy { no, steps, epoch, best };
+/// The order of the rows in an epoch.
 enum class SamplingStrategy { sequential, random, group_by_length };
 
 /// What to do with an update whose loss or gradient is not finite: end the run before it, or skip it.

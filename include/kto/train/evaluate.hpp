@@ -22,10 +22,13 @@ namespace kto {
 
 /// The argument of compute_metrics, on the CPU.
 struct EvalPrediction {
-  Tensor policy_logp_B, reference_logp_B, reward_B;
-  Tensor label_B;      ///< bool, true for desirable (chosen)
-  Tensor predictions;  ///< results of preprocess_logits_for_metrics, concatenated; undefined without it
-  Tensor target_C, row_C;
+  Tensor policy_logp_B;     ///< [B] float64, nats
+  Tensor reference_logp_B;  ///< likewise
+  Tensor reward_B;          ///< [B] of the loss
+  Tensor label_B;           ///< [B] bool, true for desirable (chosen)
+  Tensor predictions;       ///< results of preprocess_logits_for_metrics, concatenated; undefined without it
+  Tensor target_C;          ///< [C] int64, ids of the scored tokens
+  Tensor row_C;             ///< [C] int64, the row (0..B-1) of each
 };
 
 struct EvaluationHooks {

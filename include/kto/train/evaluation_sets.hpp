@@ -17,8 +17,8 @@
 namespace kto {
 
 struct EvaluationSet {
-  std::string name;  ///< empty: a single set, whose metrics have no name in them
-  std::span<const Example> rows;
+  std::string name;               ///< empty: a single set, whose metrics have no name in them
+  std::span<const Example> rows;  ///< the caller's; they must outlive the call
 
   /// The prefix of the set's metrics, after "eval_".
   std::string prefix() const { return name.empty() ? "" : name + "_"; }
@@ -38,6 +38,7 @@ class EvaluationSets {
   }
   /// Throws UsageError for a set without a name or rows, and for duplicate names.
   EvaluationSets(std::initializer_list<EvaluationSet> sets) : EvaluationSets(std::vector(sets)) {}
+  /// Throws UsageError likewise.
   explicit EvaluationSets(std::vector<EvaluationSet> sets) : sets_(std::move(sets)) {
     for (auto set = sets_.begin(); set != sets_.end(); ++set) {
       if (set->name.empty()) throw UsageError("evaluation sets: a set has no name");
@@ -47,9 +48,13 @@ class EvaluationSets {
     }
   }
 
+  /// The first set.
   auto begin() const { return sets_.begin(); }
+  /// Past the last set.
   auto end() const { return sets_.end(); }
+  /// Whether there are no sets.
   bool empty() const { return sets_.empty(); }
+  /// Whether the sets have names.
   bool has_names() const { return !sets_.empty() && !sets_.front().name.empty(); }
 
  private:

@@ -13,20 +13,20 @@
 namespace kto {
 
 struct TrainerState {
-  std::int64_t global_step = 0;  ///< updates made
-  double epoch = 0;
+  std::int64_t global_step = 0;            ///< updates made
+  double epoch = 0;                        ///< passes over the rows, with fractions
   std::int64_t num_tokens = 0;             ///< tokens of the rows trained on so far, without KL pairs and padding
   std::int64_t num_input_tokens_seen = 0;  ///< as include_num_input_tokens_seen counts; 0 if it is off
   double total_flos = 0;                   ///< see estimated_flos
-  Json log_history = Json::array();
-  double train_loss = 0;     ///< mean loss over all steps
-  double train_runtime = 0;  ///< seconds
-  bool interrupted = false;  ///< the run was stopped and can be resumed
+  Json log_history = Json::array();        ///< the entries of the log, as in trainer_state.json
+  double train_loss = 0;                   ///< mean loss over all steps
+  double train_runtime = 0;                ///< seconds
+  bool interrupted = false;                ///< the run was stopped and can be resumed
   /// The evaluation after the last step was interrupted: a resumed run starts with it.
   bool evaluation_due = false;
 
-  std::optional<double> best_metric = std::nullopt;
-  std::optional<std::int64_t> best_global_step = std::nullopt;
+  std::optional<double> best_metric = std::nullopt;                 ///< of config.metric_for_best_model
+  std::optional<std::int64_t> best_global_step = std::nullopt;      ///< updates made when it was measured
   std::optional<std::string> best_model_checkpoint = std::nullopt;  ///< folder
   std::int64_t num_not_better = 0;                                  ///< evaluations in a row without a better metric
 

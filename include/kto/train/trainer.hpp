@@ -38,14 +38,14 @@ struct Trainer {
                                    ReferencePolicy<Reference, Model> && OptimizerPolicy<Optimizer> &&
                                    FeedsLoss<Collator, Loss> && FeedsModel<Collator, Model>;
 
-  Model model;
-  Collator collator = {};
-  Loss loss = {};
-  Reference reference;
-  TrainConfig config = {};
-  Callbacks callbacks = {};
-  EvaluationHooks evaluation = {};
-  Optimizer optimizer = make_optimizer<Optimizer>(config);
+  Model model;                      ///< the policy; its parameters with requires_grad are trained
+  Collator collator = {};           ///< makes batches of rows
+  Loss loss = {};                   ///< per row or pair
+  Reference reference;              ///< what the policy is held to
+  TrainConfig config = {};          ///< the settings
+  Callbacks callbacks = {};         ///< called in order, on rank 0
+  EvaluationHooks evaluation = {};  ///< metrics of your own
+  Optimizer optimizer = make_optimizer<Optimizer>(config);  ///< default: as config says
   /// The learning rate of update number `step`, counted from 0; if empty, config's schedule.
   std::function<double(std::int64_t step)> learning_rate = {};
   /// How checkpoints are written; config says when.

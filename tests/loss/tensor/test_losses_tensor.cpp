@@ -6,6 +6,7 @@
 
 #include "../all_losses.hpp"
 #include "catch.hpp"
+#include "kto/loss/check.hpp"
 
 using Eigen::ArrayXd;
 using Eigen::ArrayXf;
@@ -24,7 +25,62 @@ double weighted_loss(const Loss& loss, const kto::LossInput<ArrayXd>& in) {
   return (losses * ArrayXd::LinSpaced(losses.size(), 1, 2)).sum();
 }
 
+/// A loss with something wrong on tensors, which Eigen arrays do not show.
+enum class Wrong { nothing, value, detached, half_detached, gradient_at_extremes, shape };
+template <Wrong wrong>
+struct WrongOnTensors {
+  static constexpr kto::BatchParts needs{};
+  static constexpr std::string_view name = "wrong";
+
+  template <class Array>
+  kto::LossTerms<Array> operator()(const kto::LossInput<Array>& in) const {
+    using namespace kto;
+    const Array reward_B = 0.1 * (in.policy_logp_B - in.reference_logp_B);
+    const Array loss_B = 1 - sigmoid(in.sign_B * reward_B);
+    const Array left_out_B = where(reward_B > 500, 0, sigmoid(in.sign_B * reward_B));
+    if constexpr (wrong == Wrong::gradient_at_extremes)  // sqrt(0), whose slope is infinite, times a slope of 0
+      return {.loss_B = loss_B + 0 * left_out_B.sqrt(), .reward_B = reward_B};
+    if constexpr (std::is_same_v<Array, Tensor>) {
+      if constexpr (wrong == Wrong::value) return {.loss_B = loss_B + 0.01, .reward_B = reward_B};
+      if constexpr (wrong == Wrong::detached) return {.loss_B = loss_B.detach(), .reward_B = reward_B};
+      if constexpr (wrong == Wrong::half_detached)
+        return {.loss_B = (loss_B + loss_B.detach()) / 2, .reward_B = reward_B};
+      if constexpr (wrong == Wrong::shape) return {.loss_B = loss_B.sum(), .reward_B = reward_B};
+    }
+    return {.loss_B = loss_B, .reward_B = reward_B};
+  }
+};
+
+template <Wrong wrong>
+std::string complaint() {
+  constexpr bool with_tensors = true;
+  CHECK_NOTHROW(kto::check_loss<WrongOnTensors<wrong>, !with_tensors>({}));
+  try {
+    kto::check_loss(WrongOnTensors<wrong>{});
+    return "";
+  } catch (const kto::Error& error) {
+    return error.what();
+  }
+}
+
 }  // namespace
+
+TEST_CASE("check_loss also runs a loss on tensors where LibTorch is included") {
+  for_each_loss([](const char* name, const auto& loss) {
+    INFO(name);
+    CHECK_NOTHROW(kto::check_loss(loss));
+  });
+  const auto has = [](const std::string& text, std::initializer_list<const char*> parts) {
+    INFO(text);
+    for (const char* part : parts) CHECK(text.find(part) != std::string::npos);
+  };
+  CHECK(complaint<Wrong::nothing>().empty());
+  has(complaint<Wrong::value>(), {"check_loss(wrong): loss_B on tensors is 0.", "on Eigen arrays 0."});
+  has(complaint<Wrong::detached>(), {"loss_B on tensors has no gradient"});
+  has(complaint<Wrong::half_detached>(), {"the gradient of loss_B", "in autograd", "in finite differences"});
+  has(complaint<Wrong::gradient_at_extremes>(), {"the gradient of loss_B by policy_logp_B is NaN"});
+  has(complaint<Wrong::shape>(), {"loss_B on tensors has shape [], expected [4]"});
+}
 
 TEST_CASE("tensor losses equal the Eigen ones; their gradients equal finite differences") {
   const auto same = [](const char* name, const auto& loss) {

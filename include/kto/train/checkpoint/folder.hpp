@@ -152,10 +152,11 @@ inline std::vector<fs::path> checkpoints_over(const fs::path& output_dir, std::i
 
 /// The content of a checkpoint.
 struct CheckpointContent {
+  /// Writes the model into the folder.
   std::function<void(const fs::path& folder)> save_model;
   std::map<std::string, std::string> texts;  ///< file name: content
   std::map<std::string, SavedState> states;  ///< of the optimizer and so on; empty if only the model is saved
-  Json manifest = Json::object();
+  Json manifest = Json::object();            ///< further entries of the manifest
 };
 
 /// Writes `output_dir`/checkpoint-`step` atomically. On failure throws Error and leaves existing files unchanged.
@@ -193,8 +194,8 @@ inline fs::path write_checkpoint_folder(const fs::path& output_dir, std::int64_t
 
 /// A verified checkpoint.
 struct CheckpointFolder {
-  fs::path path;
-  Json manifest;
+  fs::path path;  ///< the checkpoint's own folder
+  Json manifest;  ///< what kto_checkpoint.json says
 
   /// Whether the checkpoint includes the file `name`.
   bool has(const std::string& name) const { return manifest.at("files").contains(name); }
