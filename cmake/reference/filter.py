@@ -30,8 +30,20 @@ CONTRACT = {  # members that every policy of a kind has: what they are, and wher
 }
 CALLS = {"collate/": "A batch of `picks`, see @ref kto::MakesBatches.", "loss/": "Loss and reward of each row, see @ref kto::MapsInputToTerms."}
 
+
+
+def plain(text):
+    """Markdown in which -- is no dash."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"(?<![\w\\-])--(?=\w)", r"\\--", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
 path, options = sys.argv[1:3]
 lines = open(path, encoding="utf-8").read().split("\n")
+if path.endswith(".md"):
+    print(*(line if line.startswith("    ") else plain(line) for line in lines), sep="\n")
+    sys.exit()
 end = next(i for i, line in enumerate(lines) if not line.startswith("//"))
 head, is_formula = [], False
 for line in [line[3:] for line in lines[1:end]]:
@@ -44,7 +56,7 @@ if is_formula:
 meanings = {}
 for row in open(options, encoding="utf-8"):
     if match := re.match(r"\| `(\w+)` \|[^|]*\|[^|]*\| (.*) \|$", row):
-        meanings[match[1]] = meanings[match[1].removeprefix("lora_")] = match[2]
+        meanings[match[1]] = meanings[match[1].removeprefix("lora_")] = plain(match[2])
 
 
 def opens_template(line):
