@@ -18,6 +18,12 @@ file(GLOB_RECURSE formatted CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
      ${PROJECT_SOURCE_DIR}/tests/*.[ch]pp ${PROJECT_SOURCE_DIR}/benchmarks/*.[ch]pp)
 kto_tool_test(format clang-format-19 "${KTO_CLANG_FORMAT}" ${KTO_CLANG_FORMAT} --dry-run -Werror ${formatted})
 set_tests_properties(format PROPERTIES WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+# Every public name is documented, every link of the pages leads somewhere.
+set(doxygen "")
+if(TARGET kto_reference)
+  set(doxygen ${KTO_DOXYGEN})
+endif()
+kto_tool_test(reference doxygen "${doxygen}" ${doxygen} ${PROJECT_BINARY_DIR}/reference/Doxyfile)
 if(KTO_SLOW_CHECKS AND Python3_FOUND)
   kto_tool_test(tidy clang-tidy-19 "${KTO_CLANG_TIDY}" ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/tidy.py ${PROJECT_SOURCE_DIR}
                 ${CMAKE_CURRENT_BINARY_DIR}/tidy ${KTO_CLANG_TIDY} ${header_flags})

@@ -20,7 +20,7 @@ find_python() {
     say "no torch and transformers for Python: tests that need them will be skipped"
 }
 
-ensure_packages clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19
+ensure_packages clang-19 libclang-rt-19-dev clang-format-19 clang-tidy-19 doxygen
 find_torch
 find_python
 configure -DKTO_BUILD_TESTS=ON -DKTO_BUILD_EXAMPLES=ON -DKTO_SLOW_CHECKS="${KTO_SLOW_CHECKS:-OFF}" -DKTO_PYTHON="$(command -v "$kto_python" || true)"

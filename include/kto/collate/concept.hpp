@@ -37,6 +37,7 @@ concept NamesNumTokens =
     (requires { &Collator::num_tokens; } ||
      requires(const Collator& collator, const Example& example) { collator.num_tokens(example); });
 
+/// The contract of a collator: what it provides, and a call that makes batches.
 template <class Collator>
 concept CollatorPolicy = DeclaresProvides<Collator> && MakesBatches<Collator>;
 

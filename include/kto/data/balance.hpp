@@ -16,6 +16,7 @@
 
 namespace kto {
 
+/// The weights that make up for an imbalance.
 struct WeightRange {
   double low = 0;   ///< lowest weight
   double high = 0;  ///< highest weight
@@ -23,6 +24,7 @@ struct WeightRange {
   bool contains(double weight) const { return low <= weight && weight <= high; }
 };
 
+/// Desirable and undesirable rows, and the weights that they ask for (KTO, arXiv:2402.01306, equation 8).
 struct Balance {
   std::size_t num_desirable = 0;    ///< rows
   std::size_t num_undesirable = 0;  ///< rows

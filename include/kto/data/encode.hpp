@@ -124,6 +124,7 @@ struct RowEncoder {
   }
 };
 
+/// How rows become token ids.
 struct EncodeOptions {
   std::optional<std::int64_t> max_length = std::nullopt;  ///< rows with this many prompt tokens are dropped
   std::size_t num_threads = 1;  ///< 0: as many as the machine has; the result is always the same
@@ -131,6 +132,7 @@ struct EncodeOptions {
   std::function<void(std::size_t done, std::size_t total)> progress = nullptr;
 };
 
+/// Rows as token ids, and what is to be said of them.
 struct Encoded {
   std::vector<Example> examples;   ///< in the order of the rows
   std::size_t num_dropped = 0;     ///< rows whose prompt has max_length tokens or more

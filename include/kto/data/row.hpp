@@ -22,6 +22,7 @@ enum class RowFormat {
 /// Whether each row has two completions.
 inline bool is_paired(RowFormat format) { return format == RowFormat::Paired || format == RowFormat::ImplicitPrompt; }
 
+/// What the rows of a data set look like.
 struct RowKind {
   RowFormat format = RowFormat::Unpaired;  ///< which columns the rows have
   bool conversational = false;             ///< lists of messages, for a chat template; otherwise plain strings

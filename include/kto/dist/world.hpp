@@ -70,6 +70,7 @@ class Group {
   virtual void fail(const std::string& text, bool may_retry) noexcept = 0;
 };
 
+/// The processes that train together, as one of them sees it. A value: copies are the same world.
 struct World {
   int rank = 0;                            ///< from 0
   int size = 1;                            ///< ranks

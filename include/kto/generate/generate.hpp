@@ -22,6 +22,7 @@ namespace kto {
 
 // Shapes: V vocabulary, D width.
 
+/// How a reply's tokens are chosen.
 struct GenerationConfig {
   std::int64_t max_new_tokens = 256;  ///< tokens of a reply at most
   double temperature = 0;             ///< 0: always the most likely token

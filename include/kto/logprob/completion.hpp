@@ -9,6 +9,7 @@ namespace kto {
 
 // Shapes: B examples, C scored tokens, N tokens, V vocabulary.
 
+/// Sums over the scored tokens of each completion.
 struct CompletionScores {
   Tensor logp_B;        ///< sum of the log-probs of each completion's tokens, float64; carries the gradient
   Tensor num_scored_B;  ///< scored tokens of each completion, float64; undefined without statistics

@@ -71,9 +71,10 @@ concept Observes = requires(Loss& loss, const LossInput<Array>& in) {
   { loss.observe(in) } -> std::same_as<void>;
 };
 
-/// Optional: `loss.metrics(input, terms)` gives named scalars, which are averaged into the log.
+/// Scalars with their names in the log.
 template <class Array>
 using NamedScalars = std::vector<std::pair<std::string, typename LossInput<Array>::Scalar>>;
+/// Optional: `loss.metrics(input, terms)` gives named scalars, which are averaged into the log.
 template <class Loss, class Array>
 concept ReportsMetrics = requires(const Loss& loss, const LossInput<Array>& in, const LossTerms<Array>& terms) {
   { loss.metrics(in, terms) } -> std::same_as<NamedScalars<Array>>;
@@ -88,6 +89,7 @@ struct LossHooks {
 /// A loss has members of the optional parts' names: they must match the contract above.
 template <class Loss>
 concept NamesObserve = detail::CanBeBase<Loss> && !requires { &detail::WithNames<Loss, detail::LossHooks>::observe; };
+/// Likewise for metrics.
 template <class Loss>
 concept NamesMetrics = detail::CanBeBase<Loss> && !requires { &detail::WithNames<Loss, detail::LossHooks>::metrics; };
 

@@ -14,6 +14,7 @@
 
 namespace kto {
 
+/// A decoder with an adapter on it.
 struct AdaptedDecoder {
   Decoder policy;     ///< the base with the adapter on it, ready to train
   LoraConfig config;  ///< as it was resolved for this base

@@ -123,6 +123,7 @@ template <class Model>
 concept NamesNoise =
     detail::CanBeBase<Model> && !requires { &detail::WithNames<Model, detail::ModelHooks>::neftune_noise_alpha; };
 
+/// The contract of a model: parameters, and hidden states with a head, or logits.
 template <class Model>
 concept ModelPolicy = HasParameters<Model> && (GivesHidden<Model> || GivesLogits<Model>);
 

@@ -14,6 +14,7 @@
 
 namespace kto {
 
+/// An optimizer that is chosen at run time: one trainer to compile for all of them.
 struct AnyOptimizer {
   /// The optimizer, with its state.
   std::variant<AdamW, AdamW8Bit, AdamWBf16, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};

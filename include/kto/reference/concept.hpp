@@ -111,18 +111,23 @@ concept ListsModels = requires(const Reference& reference) { reference.visit_mod
 template <class Reference>
 concept NamesFollow =
     detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::follow; };
+/// Likewise for fixes_kl_pairs.
 template <class Reference>
 concept NamesFixedKlPairs = detail::CanBeBase<Reference> &&
                             !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::fixes_kl_pairs; };
+/// Likewise for starts_as_policy.
 template <class Reference>
 concept NamesStartsAsPolicy = detail::CanBeBase<Reference> &&
                               !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::starts_as_policy; };
+/// Likewise for identity.
 template <class Reference>
 concept NamesIdentity =
     detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::identity; };
+/// Likewise for visit_models.
 template <class Reference>
 concept NamesVisitModels =
     detail::CanBeBase<Reference> && !requires { &detail::WithNames<Reference, detail::ReferenceHooks>::visit_models; };
+/// fixes_kl_pairs is a constant.
 template <class Reference>
 concept SaysFixedKlPairs = requires { typename std::bool_constant<Reference::fixes_kl_pairs>; };
 
@@ -130,6 +135,7 @@ concept SaysFixedKlPairs = requires { typename std::bool_constant<Reference::fix
 template <class Reference>
 concept ShowsModels = ListsModels<Reference> || HasFields<Reference>;
 
+/// The contract of a reference: log-probs without gradient, and models that the trainer can find.
 template <class Reference, class Model>
 concept ReferencePolicy = GivesReferenceLogps<Reference, Model> && HoldsNoGradient<Reference> && ShowsModels<Reference>;
 

@@ -18,6 +18,7 @@ struct Control {
   bool interrupted = false;  ///< with should_stop: the run will be resumed, so it gets no closing log entry
 };
 
+/// Functions that a run calls; those left empty are not called.
 struct Callback {
   /// Before the first update, with the run's length.
   std::function<void(const TrainerState&, const Plan&)> on_train_begin = {};

@@ -31,6 +31,7 @@ enum class InputTokens { no, all, non_padding };
 /// an update, so that accumulating k micro-batches of b rows equals one batch of k * b rows.
 enum class KlScope { micro_batch, window };
 
+/// The settings of a run, with the names and defaults of TRL's KTOConfig. Loss, model, reference and collator are policies.
 struct TrainConfig {
   std::string output_dir = "trainer_output";
   bool overwrite_output_dir = false;

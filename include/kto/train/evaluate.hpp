@@ -31,6 +31,7 @@ struct EvalPrediction {
   Tensor row_C;             ///< [C] int64, the row (0..B-1) of each
 };
 
+/// Metrics of your own.
 struct EvaluationHooks {
   /// The user's own metrics, logged under the evaluation's prefix.
   std::function<Json(const EvalPrediction&)> compute_metrics = {};

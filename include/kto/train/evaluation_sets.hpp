@@ -16,6 +16,7 @@
 
 namespace kto {
 
+/// Rows to evaluate on, with a name where there are several sets.
 struct EvaluationSet {
   std::string name;               ///< empty: a single set, whose metrics have no name in them
   std::span<const Example> rows;  ///< the caller's; they must outlive the call

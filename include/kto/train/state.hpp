@@ -12,6 +12,7 @@
 
 namespace kto {
 
+/// Where a run is: what trainer_state.json holds.
 struct TrainerState {
   std::int64_t global_step = 0;            ///< updates made
   double epoch = 0;                        ///< passes over the rows, with fractions
