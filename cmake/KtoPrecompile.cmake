@@ -12,7 +12,7 @@ function(kto_precompile target)
 endfunction()
 
 # kto_compile_once(<target>...): compiles the kernels once for this project, in a static library that the targets, which
-# link kto::kto, share. Each file of theirs then compiles in about two thirds of the time, and may be optimized less than
+# link kto::kto, share. Each file of theirs then compiles in about 60 % of the time, and may be optimized less than
 # the kernels are: these have the flags of the build type.
 function(kto_compile_once)
   if(NOT TARGET kto_kernels)

@@ -2,7 +2,7 @@
 # find_package(kto) provides kto::kto and kto::light. find_package(kto COMPONENTS ...) provides the named ones: kto, light,
 # arrow, which is kto::light and kto::arrow (Parquet, through the pyarrow of KTO_PYTHON or the active python3), and hub,
 # which is kto::light and kto::hub (downloads from the model hub, through libcurl).
-# LibTorch is only searched for the component kto (see KtoTorch.cmake). All provide kto_precompile().
+# LibTorch is only searched for the component kto (see KtoTorch.cmake). All provide kto_precompile() and kto_compile_once().
 set(kto_components ${kto_FIND_COMPONENTS})
 if(NOT kto_components)
   set(kto_components kto)
