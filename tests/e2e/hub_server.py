@@ -125,7 +125,7 @@ class Hub:
                     elif fault == "cut":
                         self.close_connection = True
                         return None
-                    else:
+                    elif fault:
                         return self.send(int(fault), Retry_After="0")
                 if what == "put":
                     oid, part = path[len("/put/"):].split("/")
