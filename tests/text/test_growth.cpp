@@ -79,7 +79,7 @@ Work rendering(const std::string& source, Json variables) {
 }
 
 /// A table of replacements that has none: nothing but the size of its trie.
-std::string charsmap() { return kto::tok::encode_base64(std::string(4, '\0')); }
+std::string charsmap() { return kto::encode_base64(std::string(4, '\0')); }
 
 /// A piece of a SentencePiece model, as a field of its protocol buffer.
 std::string piece(const std::string& text) {

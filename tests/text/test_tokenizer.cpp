@@ -31,7 +31,7 @@ const Json& golden(const std::string& name) {
 
 /// The bytes of a SentencePiece model.
 std::string pieces(const std::string& name) {
-  return kto::tok::decode_base64(golden("pieces.json")[name].get_ref<const std::string&>(), "pieces.json");
+  return kto::decode_base64(golden("pieces.json")[name].get_ref<const std::string&>(), "pieces.json");
 }
 
 Tokenizer load(const std::string& name) { return Tokenizer::from_file(goldens / (name + ".json")); }
