@@ -105,6 +105,10 @@ class Test(Cases):
         worst = max((abs(log[key] - want[key]) / (1 + abs(want[key])), key, step)
                     for step, (log, want) in enumerate(zip(got, expected)) for key in want)  # fmt: skip
         self.case(f"{family}: the log is that of transformers and the formula", worst[0] < 1e-5, worst)
+        tokens = sum(4 * max(len(pair[0]) for pair, _ in rows[i : i + 4]) for i in (0, 4, 8))
+        want = 6 * tokens * AutoModelForSeq2SeqLM.from_pretrained(self.at(family)).num_parameters(exclude_embeddings=True)
+        flos = json.load(open(self.at(f"{family}-formula", "trainer_state.json")))["total_flos"]
+        self.case(f"{family}: total_flos is transformers' estimate", flos == want, (flos, want))
 
     def reload(self, family, *flags):
         out = f"{family}-saved" + "".join(flags[:1])

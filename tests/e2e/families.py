@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""families.py TRAIN_KTO SOURCE_ROOT [FAMILY...]: a tiny model of every family of decoders, made by transformers with random weights,
+"""families.py TRAIN_KTO SOURCE_ROOT [--options] [FAMILY...]: a tiny model of every family of decoders, made by transformers with random weights,
 is trained, saved and loaded again: transformers gives the log-probs that train_kto evaluated, from the whole model and from
-an adapter on it. Of multimodal models, all but the text's weights are kept to the bit, and all have their names. Skipped
-where torch, transformers or peft are missing."""
+an adapter on it. Of multimodal models, all but the text's weights are kept to the bit, and all have their names.
+Runs whose options must not change the numbers agree, and a resumed one is the same to the bit: of a few families, and with
+--options of all. Skipped where torch, transformers or peft are missing."""
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ except ImportError as error:
 from logps import mean_logps
 from tiny_model import family_names, make_rows, without_dropout
 
-train_kto, root, chosen = sys.argv[1], sys.argv[2], sys.argv[3:]
+train_kto, root, chosen = sys.argv[1], sys.argv[2], [name for name in sys.argv[3:] if name != "--options"]
 torch.set_num_threads(1)
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -116,6 +117,17 @@ def check_kept(model, out):
         assert torch.equal(weight, after[name]) != is_trained, f"{name}: {'was not trained' if is_trained else 'has changed'}"
 
 
+def check_flos(trained, tokenizer, rows_file, out):
+    """total_flos is what transformers estimates for the two batches of four rows."""
+    rows = [json.loads(line) for line in open(rows_file)][:8]
+    ids = lambda row: tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True)["input_ids"]
+    lengths = [len(ids(row)) for row in rows]
+    tokens = 4 * (max(lengths[:4]) + max(lengths[4:]))
+    got = json.load(open(os.path.join(out, "trainer_state.json")))["total_flos"]
+    want = 6 * tokens * trained.num_parameters(exclude_embeddings=True)
+    assert got == want, f"transformers' total_flos is {want}, train_kto's {got}"
+
+
 def check(family, folder, rows, *flags):
     model, out = os.path.join(folder, "model"), os.path.join(folder, "out" + "".join(flags[:1]))
     subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", out, "--max_steps", "2",
@@ -127,9 +139,48 @@ def check(family, folder, rows, *flags):
     base = class_of(family).from_pretrained(model if flags else out)
     trained = (PeftModel.from_pretrained(base, out) if flags else base).eval()
     tokenizer = AutoTokenizer.from_pretrained(out if not flags else model)
+    if family not in WRAPPERS and not flags:
+        check_flos(trained, tokenizer, os.path.join(rows, "train.jsonl"), out)
     for name, want in mean_logps(trained, tokenizer, os.path.join(rows, "test.jsonl")).items():
         got = evaluated[f"eval_logps/{name}"]
         assert abs(want - got) < 2e-5 * abs(want), f"transformers gives {want:.6f}, train_kto {got:.6f}"
+
+
+# Options of runs that must agree to rounding, in pairs.
+WINDOW = ["--kl_scope", "window", "--per_device_train_batch_size", "2"]
+DORA = ["--use_peft", "--use_dora", "--lora_target_modules", "all-linear"]
+OTHERWISE = ["--gradient_checkpointing", "--collator", "padded"]
+ALIKE = [([], [*OTHERWISE, "--reuse_ref_log_probs", "False"]), (DORA, [*DORA, *OTHERWISE, "--precompute_ref_log_probs"]),
+         ([*WINDOW, "--gradient_accumulation_steps", "2"], [*WINDOW, "--nproc", "2"])]  # fmt: skip
+CHECKED_OPTIONS = ("deepseek_v3", "gemma4_text", "qwen3_5_text")
+
+
+def check_options(folder, rows):
+    def run(name, *flags):
+        out = os.path.join(folder, name)
+        subprocess.run([train_kto, "--model_name_or_path", os.path.join(folder, "model"), "--dataset_name", rows,
+                        "--output_dir", out, "--per_device_train_batch_size", "4", "--logging_steps", "1", *flags],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                       env=dict(os.environ, XDG_CACHE_HOME=os.path.join(folder, "cache")))  # fmt: skip
+        return out
+
+    def values(out):
+        entries = json.load(open(os.path.join(out, "trainer_state.json")))["log_history"]
+        keys = ("loss", "kl", "grad_norm", "logps/chosen", "logps/rejected")
+        return [(key, entry[key]) for entry in entries for key in keys if key in entry]
+
+    sgd = ["--max_steps", "3", "--optim", "sgd", "--learning_rate", "0.02"]  # does not amplify rounding
+    for i, both in enumerate(ALIKE):
+        logs = [values(run(f"alike-{i}-{j}", *sgd, *flags)) for j, flags in enumerate(both)]
+        for (key, a), (_, b) in zip(*logs, strict=True):
+            assert abs(a - b) < 2e-4 * (1 + abs(a)), f"{key}: {a} with {both[0]}, {b} with {both[1]}"
+    flags = ["--max_steps", "4", "--save_steps", "2", "--learning_rate", "1e-3", "--bf16", "--sync_ref_model",
+             "--ref_model_sync_steps", "1"]  # fmt: skip
+    whole, resumed = run("whole", *flags), os.path.join(folder, "resumed")
+    shutil.copytree(os.path.join(whole, "checkpoint-2"), os.path.join(resumed, "checkpoint-2"))
+    run("resumed", *flags, "--resume_from_checkpoint", "True")
+    weights = [open(os.path.join(out, "model.safetensors"), "rb").read() for out in (whole, resumed)]
+    assert weights[0] == weights[1], "a resumed run has other weights"
 
 
 passed = failed = 0
@@ -144,6 +195,8 @@ with tempfile.TemporaryDirectory() as tmp:
             make_model(os.path.join(folder, "model"), family, os.path.join(root, "tests", "golden", "data", "model"))
             check(family, folder, rows)
             check(family, folder, rows, "--use_peft", "--lora_target_modules", "all-linear")
+            if "--options" in sys.argv or family in CHECKED_OPTIONS:
+                check_options(folder, rows)
             passed += 1
         except Exception as error:  # the next family is still worth a look
             failed += 1

@@ -360,6 +360,26 @@ TEST_CASE("what cannot be one adapter is refused") {
   CHECK_THROWS_WITH(kto::merge_and_unload(no_bias.policy), KTO_CONTAINS("lora_bias cannot be merged"));
 }
 
+TEST_CASE("a pattern that PEFT takes for parameters of experts is refused") {
+  const kto::ModelSpec spec = kto::parse_model_config(Json{{"model_type", "qwen3_moe"},
+                                                           {"vocab_size", 20},
+                                                           {"hidden_size", 8},
+                                                           {"head_dim", 4},
+                                                           {"moe_intermediate_size", 4},
+                                                           {"num_experts", 4},
+                                                           {"num_experts_per_tok", 2},
+                                                           {"num_hidden_layers", 1},
+                                                           {"num_attention_heads", 2},
+                                                           {"num_key_value_heads", 1}},
+                                                      "config.json");
+  const kto::Decoder base = kto::make_decoder(
+      spec, [](const std::string&, const std::vector<std::int64_t>& shape) { return at::zeros(shape); });
+  for (const char* pattern : {".*(q_proj|gate_proj)", ".*\\.(v|down)_proj"})
+    CHECK_THROWS_WITH(kto::with_adapter(base, {.r = 2, .target_pattern = pattern}),
+                      KTO_CONTAINS("stands for parameters of experts"));
+  CHECK_NOTHROW(kto::with_adapter(base, {.r = 2, .target_pattern = ".*[qv]_proj"}));
+}
+
 TEST_CASE("an adapter's file may hold weights of its base, and targets that the base does not have") {
   const kto::fs::path folder = kto::fs::temp_directory_path() / ("kto_base_weights_" + std::to_string(::getpid()));
   const kto::Decoder base = base_decoder();

@@ -77,6 +77,7 @@ TEST_CASE("what is not supported is refused by name") {
       {R"([])", "expected an object"},
       {R"({})", "\"model_type\" is missing"},
       {R"({"model_type": "mamba"})", "model_type \"mamba\" is not supported (supported: apertus, "},
+      {R"({"model_type": "mamba"})", ", umt5, aya_vision, "},
       {R"({"model_type": "llama", "hidden_act": "xielu"})", "hidden_act \"xielu\" is not supported (supported: silu"},
       {R"({"model_type": "llama", "quantization_config": {"bits": 4}})", "quantization_config"},
       {R"({"model_type": "llama", "is_causal": false})", "is_causal"},

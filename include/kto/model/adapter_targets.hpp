@@ -66,11 +66,16 @@ struct ModulePaths {
   std::string embedding, head;
   std::set<std::string> lists;          ///< of layers
   std::vector<std::string> of_experts;  ///< last parts of paths that PEFT does not take for linear layers
+  std::set<std::string> experts;        ///< modules of experts
 };
 
 inline ModulePaths module_paths(Decoder decoder) {
   const ModuleNames& names = decoder.spec.names;
-  ModulePaths out{{}, {names.head}, names.embedding, names.head, {names.layers}, lora_names_of_experts(decoder.spec)};
+  ModulePaths out{{}, {names.head}, names.embedding, names.head, {names.layers}, lora_names_of_experts(decoder.spec),
+                  {}};
+  visit_modules(decoder, [&](const std::string& path, auto& module, const ModuleShape&) {
+    if constexpr (is_a<decltype(module), Experts>) out.experts.insert(path);
+  });
   for (const Decoder& encoder : decoder.encoder) out.lists.insert(encoder.spec.names.layers);
   visit_adaptable(decoder, [&](const std::string& path, auto&&) { out.adaptable.insert(path); });
   visit_parameters(decoder, [&](const std::string& name, const Tensor&, const auto&) {
@@ -105,6 +110,11 @@ inline void check_targets(const LoraConfig& config, const ModulePaths& paths) {
   for (const std::string& name : config.target_modules)
     check(std::ranges::find(paths.of_experts, last_part(name)) == paths.of_experts.end(), "target_modules: ", name,
           " stands for parameters of experts in PEFT, which are not supported; name linear layers of the attention");
+  for (const std::string& experts : paths.experts)
+    for (const std::string& name : paths.of_experts)
+      check(config.target_pattern == "all-linear" || !config.targets(experts + '.' + name),
+            "target_modules: ", config.target_pattern, " also matches ", experts, '.', name,
+            ", which stands for parameters of experts in PEFT, which are not supported");
   for (const std::string& name : config.target_modules)
     if (!any_ends_in(paths.adaptable, name)) refuse_name("target_modules", name, paths.adaptable);
   for (const std::string& name : config.modules_to_save)

@@ -79,16 +79,18 @@ concept DescribesItself = requires(const Model& model) {
   { describe(model) } -> std::convertible_to<std::string>;
 };
 
-/// Optional: `model.written_name(name)` is the name of a parameter in the model's saved files, if that is another one.
+/// Optional: `model.written_parts(name, tensor)` are the tensors of the model's saved files that hold a parameter, with
+/// their names there, as views of it: several where files hold it in parts.
 template <class Model>
-concept NamesFiles = requires(const Model& model, const std::string& name) {
-  { model.written_name(name) } -> std::same_as<std::string>;
+concept NamesFiles = requires(const Model& model, const std::string& name, const Tensor& tensor) {
+  { model.written_parts(name, tensor) } -> std::same_as<std::vector<std::pair<std::string, Tensor>>>;
 };
 /// Model::written_name, where the model has it, or `name`.
 template <class Model>
-std::string name_in_files(const Model& model, const std::string& name) {
-  if constexpr (NamesFiles<Model>) return model.written_name(name);
-  return name;
+std::vector<std::pair<std::string, Tensor>> parts_in_files(const Model& model, const std::string& name,
+                                                           const Tensor& tensor) {
+  if constexpr (NamesFiles<Model>) return model.written_parts(name, tensor);
+  return {{name, tensor}};
 }
 
 /// Optional: num_embedding_parameters(model) is the number of parameters that are only looked up, never multiplied.

@@ -124,6 +124,14 @@ inline const Family& family_of(const ConfigReader& config, const std::string& mo
   return *config.choice("model_type", model_type, named);
 }
 
+/// Throws Error, naming decoders and multimodal models, for a model_type that is neither.
+inline void check_model_type(const ConfigReader& config) {
+  std::vector<std::pair<std::string_view, bool>> named;
+  for (const Family* family : families) named.emplace_back(family->model_type, true);
+  for (const Wrapper& wrapper : wrappers) named.emplace_back(wrapper.model_type, true);
+  config.choice("model_type", config.text("model_type"), named);
+}
+
 }  // namespace detail
 
 /// The modules that PEFT adapts in such a model when none are named. Throws Error where it wants them named.
@@ -178,8 +186,11 @@ inline ModelSpec parse_decoder_config(Json json, const std::string& where) {
 inline ModelSpec parse_model_config(Json json, const std::string& where) {
   check(json.is_object(), where, ": expected an object");
   const auto wrapper = find_wrapper(json);
-  if (!wrapper) return detail::parse_decoder_config(std::move(json), where);
   const detail::ConfigReader config{json, where};
+  if (!wrapper) {
+    detail::check_model_type(config);
+    return detail::parse_decoder_config(std::move(json), where);
+  }
   detail::refuse_unsupported(config);
   check(config.has("text_config") && json.at("text_config").is_object(), where,
         ": \"text_config\" is missing; expected the config of the ", wrapper->model_type, " model's decoder");

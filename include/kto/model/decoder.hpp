@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kto/model/concept.hpp"
+#include "kto/model/expert_files.hpp"
 #include "kto/model/forward.hpp"
 #include "kto/model/stored_names.hpp"
 #include "kto/nn/head.hpp"
@@ -93,6 +94,12 @@ struct Decoder {
   std::string written_name(const std::string& name) const {
     return origin ? detail::stored_name(*origin, spec.names, name) : detail::written_name(spec.names, name);
   }
+  /// A parameter as views with their names in the decoder's saved files: several where those hold experts one by one.
+  std::vector<std::pair<std::string, Tensor>> written_parts(const std::string& name, const Tensor& tensor) const {
+    auto out = detail::written_parameter(spec, name, tensor);
+    for (auto& part : out) part.first = written_name(part.first);
+    return out;
+  }
 };
 
 inline std::optional<LoraWeights> Decoder::head_lora() const {
@@ -133,9 +140,14 @@ inline std::optional<double> Decoder::auxiliary_coef() const {
 
 /// Parameters of embeddings and position tables, also of the encoder.
 inline std::int64_t num_embedding_parameters(const Decoder& decoder) {
-  std::int64_t out = decoder.embed_tokens.weight_VD.defined() ? decoder.embed_tokens.weight_VD.numel() : 0;
-  if (decoder.spec.positions) out += decoder.positions.weight_PD.numel();
-  for (const Decoder& encoder : decoder.encoder) out += num_embedding_parameters(encoder);
+  std::int64_t out = 0;
+  visit_modules(decoder, [&](const std::string&, const auto& module, const ModuleShape&) {
+    using Module = decltype(module);
+    if constexpr (detail::is_a<Module, Embedding> || detail::is_a<Module, LayerTable>)
+      out += module.weight_VD.numel();
+    else if constexpr (detail::is_a<Module, PositionTable>)
+      out += module.weight_PD.numel();
+  });
   return out;
 }
 
@@ -268,7 +280,8 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
   std::vector<Tensor> inputs_ND(layers.size());
   for (std::size_t i = 0; i < layers.size(); ++i) {
     const LayerInputs inputs = detail::layer_inputs(*this, i, embeddings_NLP, inputs_ND);
-    if (detail::is_source(spec, i)) inputs_ND[i] = hidden_ND;
+    // A node of its own: embeddings_NLP depends on hidden_ND, and recomputation must not go back from one to the other.
+    if (detail::is_source(spec, i)) inputs_ND[i] = hidden_ND.view_as(hidden_ND);
     LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
     const LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
     const LayerSpec& of = spec.layers[i];

@@ -59,10 +59,10 @@ inline bool is_same_weight_as(const Tensor& stored, const Tensor& weight) {
 inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder& decoder) {
   std::vector<std::pair<std::string, Tensor>> out;
   for (const auto& [name, tensor] : decoder.named_parameters())
-    for (auto& part : written_parameter(decoder.spec, name, tensor)) out.push_back(std::move(part));
-  visit_buffers(decoder,
-                [&](const std::string& name, const Tensor& tensor, const auto&) { out.emplace_back(name, tensor); });
-  for (auto& item : out) item.first = decoder.written_name(item.first);
+    for (auto& part : decoder.written_parts(name, tensor)) out.push_back(std::move(part));
+  visit_buffers(decoder, [&](const std::string& name, const Tensor& tensor, const auto&) {
+    out.emplace_back(decoder.written_name(name), tensor);
+  });
   const auto options = decoder.embed_tokens.weight_VD.options().requires_grad(false);
   visit_stored_constants(decoder, [&](const std::string& name, double value) {
     out.emplace_back(name, at::scalar_tensor(value, options));

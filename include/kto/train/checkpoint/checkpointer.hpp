@@ -24,7 +24,7 @@ namespace kto {
 /// What a program adds to its checkpoints. All fields are optional.
 struct Checkpointing {
   /// Saves the model into an existing folder, as save_pretrained or save_adapter do. Without it, the model's parameters
-  /// are written to model.safetensors. The files it writes must have every trained parameter, named as name_in_files says.
+  /// are written to model.safetensors. The files it writes must have every trained parameter, named as parts_in_files says.
   std::function<void(const fs::path& folder)> save_model = {};
   Json arguments = {};          ///< of the program, for training_args.json; if null, the TrainConfig
   Json files = Json::object();  ///< {path: file_hash(path)} of the rows to train on: a change is reported by name
@@ -42,17 +42,19 @@ void restore_parameters(const Model& model, const CheckpointFolder& from) {
   std::vector<std::pair<Tensor, Tensor>> pairs;
   for (auto& [name, tensor] : model.named_parameters()) {
     if (!tensor.requires_grad()) continue;
+    auto parts = parts_in_files(model, name, tensor);
     const std::size_t dot = std::min(name.rfind('.'), name.size());
-    std::string found = name_in_files(model, name);
-    for (const std::string& in_peft :
-         {"base_model.model." + name, "base_model.model." + name.substr(0, dot) + ".base_layer" + name.substr(dot)})
-      if (!stored.contains(found) && stored.contains(in_peft)) found = in_peft;
-    check(stored.contains(found), folder.string(), ": has no weights for ", name, ", which is trained");
-    const Tensor saved = stored.tensor(found);
-    check(saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(), folder.string(), ": ", name,
-          " is ", saved.scalar_type(), ' ', shape_text(saved.sizes()), ", expected ", tensor.scalar_type(), ' ',
-          shape_text(tensor.sizes()));
-    pairs.emplace_back(tensor, saved);
+    for (const std::string& other : {name, "base_model.model." + name,
+                                     "base_model.model." + name.substr(0, dot) + ".base_layer" + name.substr(dot)})
+      if (!stored.contains(parts[0].first) && stored.contains(other)) parts = {{other, tensor}};
+    for (auto& [found, part] : parts) {
+      check(stored.contains(found), folder.string(), ": has no weights for ", name, ", which is trained");
+      const Tensor saved = stored.tensor(found);
+      check(saved.sizes() == part.sizes() && saved.scalar_type() == part.scalar_type(), folder.string(), ": ", found,
+            " is ", saved.scalar_type(), ' ', shape_text(saved.sizes()), ", expected ", part.scalar_type(), ' ',
+            shape_text(part.sizes()));
+      pairs.emplace_back(part, saved);
+    }
   }
   for (auto& [tensor, saved] : pairs) tensor.copy_(std::exchange(saved, {}));
 }
