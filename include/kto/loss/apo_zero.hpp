@@ -13,7 +13,8 @@ namespace kto {
 inline constexpr std::string_view apo_key = "doosterlinck2024anchored";
 /// Its authors.
 inline constexpr std::string_view apo_authors =
-    "Karel D'Oosterlinck and Winnie Xu and Chris Develder and Thomas Demeester and Amanpreet Singh and Christopher Potts "
+    "Karel D'Oosterlinck and Winnie Xu and Chris Develder and Thomas Demeester and Amanpreet Singh and Christopher "
+    "Potts "
     "and Douwe Kiela and Shikib Mehri";
 /// Its title.
 inline constexpr std::string_view apo_title =

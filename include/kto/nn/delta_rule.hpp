@@ -148,8 +148,8 @@ struct Scanned {
 inline Scanned scan(const DeltaTokens& tokens, const std::vector<TokenSpan>& spans, const Tensor& state_SHde = {}) {
   if (takes_delta_kernel(tokens.k_NKd, tokens.v_NHe)) {
     const auto given = [](const Tensor& x) { return x.defined() ? std::optional(x) : std::nullopt; };
-    const auto out = DeltaScan<>::apply(given(tokens.q_NKd), tokens.k_NKd, tokens.v_NHe, tokens.decay_NH, tokens.beta_NH,
-                                      given(state_SHde), DeltaPlan(spans));
+    const auto out = DeltaScan<>::apply(given(tokens.q_NKd), tokens.k_NKd, tokens.v_NHe, tokens.decay_NH,
+                                        tokens.beta_NH, given(state_SHde), DeltaPlan(spans));
     return {tokens.q_NKd.defined() ? out[0] : Tensor(), out.back()};
   }
   const ChunkPlan plan = plan_chunks(spans, /*padding=*/tokens.k_NKd.size(0));
