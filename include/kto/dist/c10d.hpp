@@ -34,6 +34,7 @@ inline constexpr const char* no_c10d =
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <optional>
 
 #include "kto/dist/detail/watch.hpp"
 
@@ -216,11 +217,15 @@ class C10dGroup final : public Group {
       }
   }
 
+  /// Throws what the first call threw that failed: an Attempt may keep it and go on to others.
   [[noreturn]] void lose(const std::exception& error) {
-    broken_ = true;
-    bool is_first = false;
-    const Failure failure = watch_->find_out(error_text(error), is_first);
-    throw rank_error(failure, !is_first);
+    if (!lost_) {
+      broken_ = true;
+      bool is_first = false;
+      const Failure failure = watch_->find_out(error_text(error), is_first);
+      lost_ = rank_error(failure, !is_first);
+    }
+    throw *lost_;
   }
 
   c10::intrusive_ptr<c10d::Backend> gloo_, nccl_;
@@ -228,6 +233,7 @@ class C10dGroup final : public Group {
   int rank_;
   std::chrono::seconds timeout_;
   bool broken_ = false;
+  std::optional<RankError> lost_ = std::nullopt;
   std::int64_t num_pending_ = 0;
 };
 
