@@ -178,10 +178,10 @@ inline std::uint32_t hashed_bits(std::uint32_t x) {
 template <class Term>
 float vector_sum(std::int64_t n, const Term& term) {
   float lanes[16] = {};
-  std::int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
+  const std::int64_t whole = n - n % 16;
+  for (std::int64_t i = 0; i < whole; i += 16)
     for (int j = 0; j < 16; ++j) lanes[j] += term(i + j);
-  for (; i < n; ++i) lanes[0] += term(i);
+  for (std::int64_t i = whole; i < n; ++i) lanes[0] += term(i);
   for (int width = 8; width > 0; width /= 2)
     for (int j = 0; j < width; ++j) lanes[j] += lanes[j + width];
   return lanes[0];

@@ -25,7 +25,7 @@
 namespace kto::hub {
 
 struct Push {
-  std::string id;                                 ///< owner/name, or a name alone: the user's own
+  std::string id = "";                            ///< owner/name, or a name alone: the user's own
   std::string revision = "main";                  ///< the branch, which is created if it is missing
   std::string message = "Upload";                 ///< of the commit
   std::optional<bool> is_private = std::nullopt;  ///< of a repository that is created; if absent, as its owner's are

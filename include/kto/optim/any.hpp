@@ -19,6 +19,7 @@ struct AnyOptimizer {
   /// The optimizer, with its state.
   std::variant<AdamW, AdamW8Bit, AdamWBf16, Sgd, RmsProp, Adagrad, Adafactor> chosen = {};
 
+  /// Whether the chosen one takes a part of a parameter (kto/optim/concept.hpp).
   bool is_elementwise() const {
     return std::visit([](const auto& optimizer) { return detail::is_elementwise(optimizer); }, chosen);
   }
