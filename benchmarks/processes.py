@@ -89,6 +89,23 @@ def num_weights(model):
     return count
 
 
+def beyond(sent_of_gradients):
+    """Lines on larger jobs, from the bytes that `sent_of_gradients` says are sent for each byte of two processes' gradients."""
+    tokens, rate = 8 * 1024, 0.4 * 989e12
+    rows = []
+    for model, weights in (("Qwen2-0.5B", 0.494e9), ("8B", 8.03e9)):
+        for count, gigabytes in ((8, 200), (64, 25)):
+            least = 2 * (count - 1) / count * 4 * weights
+            pass_back, step = (part * weights * tokens / rate for part in (4, 12))
+            sending = least * sent_of_gradients / PROCESSES / (gigabytes * 1e9)
+            rows.append([f"{model}, {count} at {gigabytes} GB/s", f"{least / 1e9:.1f}", f"{sending:.2f}", f"{pass_back:.2f}", f"{step:.2f}",
+                         f"{100 * step / (step + max(0, sending - pass_back)):.0f} %"])
+    return ["", "## Beyond this machine", "",
+            "Arithmetic, not measured: float32 gradients in a ring, with the bytes counted above for stage 0; 8,192 tokens a process and update; "
+            "12 operations a weight and token, 4 of them in the backward pass, which sending overlaps; 40 % of 989 TFLOP/s.", "",
+            *table(["job", "GB sent a process, at least", "s to send", "s of the backward pass", "s of all passes", "speed of W times one"], rows)]
+
+
 def main():
     args = arguments()
     check_files(args)
@@ -140,6 +157,7 @@ def main():
     first = [[entry["loss"] for entry in runs[name][0]["log"]] for name, *_ in settings]
     lines += ["", "Losses, step by step: " + "; ".join(f"{name}: " + ", ".join(f"{loss:.6g}" for loss in losses)
                                                         for (name, *_), losses in zip(settings, first)) + "."]
+    lines += beyond(best(settings[1][0], "bytes") / gradients)
     path = report_path(args, "processes")
     write_report(path, "\n".join(lines) + "\n")
     print(f"written to {os.path.relpath(path, ROOT)}")
