@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from harness import (ROOT, add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, train_kto, trl_versions,
+from harness import (ROOT, add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, stored_tensors, table, train_kto, trl_versions,
                      write_report)
 
 TCMALLOC = "libtcmalloc_minimal.so.4"
@@ -174,10 +174,10 @@ def make_model(family, tokenizer, folder):
 def layer_weights(model):
     """The number of weights in the model's matrices, without embeddings and head."""
     with open(os.path.join(model, "model.safetensors"), "rb") as file:
-        tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        tensors = stored_tensors(file)
     outside = ("embed", "wte", "wpe", "lm_head")
     return sum(math.prod(entry["shape"]) for name, entry in tensors.items()
-               if name != "__metadata__" and len(entry["shape"]) == 2 and not any(part in name for part in outside))
+               if len(entry["shape"]) == 2 and not any(part in name for part in outside))
 
 
 def train_trl(args, model, data, output, flags, lora=False):

@@ -28,6 +28,14 @@ def check_files(args):
             sys.exit(f"error: {path} is missing; examples/quickstart.sh builds train_kto and fetches the model")
 
 
+# --- Models -----------------------------------------------------------------------------------------------------------
+def stored_tensors(file):
+    """{name: entry} of the tensors of an open safetensors file, which is left where their bytes begin."""
+    tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    tensors.pop("__metadata__", None)
+    return tensors
+
+
 # --- Runs -------------------------------------------------------------------------------------------------------------
 def train_kto(args, model, data, output, flags):
     """The command that trains `model` on the rows of the file `data` with {flag: value}."""

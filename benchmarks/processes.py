@@ -4,19 +4,17 @@
 seconds a step, each process's peak memory, and the bytes that they send each other. With --trl_python also TRL on two
 processes. Linux only: bytes are those of all network interfaces, so nothing else should use the network."""
 import argparse
-import json
+import math
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 import compare_trl
-from harness import ROOT, add_files, check_files, chosen_rows, head, measure, model_name, report_path, table, train_kto, trl_versions, write_report
+from harness import ROOT, add_files, check_files, chosen_rows, head, measure, model_name, report_path, stored_tensors, table, train_kto, trl_versions, write_report
 
 PROCESSES = 2
 
@@ -78,15 +76,7 @@ def run(command, output, threads, count):
 
 def num_weights(model):
     with open(os.path.join(model, "model.safetensors"), "rb") as file:
-        size, = struct.unpack("<Q", file.read(8))
-        tensors = json.loads(file.read(size))
-    count = 0
-    for name, tensor in tensors.items():
-        numel = 1
-        for length in tensor.get("shape", [0]):
-            numel *= length
-        count += numel
-    return count
+        return sum(math.prod(entry["shape"]) for entry in stored_tensors(file).values())
 
 
 def beyond(sent_of_gradients):

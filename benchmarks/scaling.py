@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from harness import add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, table, train_kto, write_report
+from harness import add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, stored_tensors, table, train_kto, write_report
 
 BATCHES = (1, 2, 4, 8, 16)
 LENGTHS = (128, 256, 512, 1024, 2048)
@@ -47,8 +47,7 @@ def enlarge_vocabulary(model, times, folder):
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file)
     with open(os.path.join(model, "model.safetensors"), "rb") as file:
-        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        header.pop("__metadata__", None)
+        header = stored_tensors(file)
         data = file.read()
     parts, end = [], 0
     for name, entry in header.items():

@@ -135,14 +135,11 @@ class C10dGroup final : public Group {
   }
 
   Pending all_reduce(const Tensor& tensor, Reduction reduction) override {
-    return run(tensor, tensor, [&](c10d::Backend& backend, Tensor&, Tensor& on) {
-      c10d::AllreduceOptions options;
-      options.reduceOp = reduction == Reduction::sum   ? c10d::ReduceOp::SUM
-                         : reduction == Reduction::max ? c10d::ReduceOp::MAX
-                                                       : c10d::ReduceOp::MIN;
-      std::vector<Tensor> tensors{on};
-      return backend.allreduce(tensors, options);
-    });
+    c10d::AllreduceOptions options;
+    options.reduceOp = reduction == Reduction::sum   ? c10d::ReduceOp::SUM
+                       : reduction == Reduction::max ? c10d::ReduceOp::MAX
+                                                     : c10d::ReduceOp::MIN;
+    return run_in_place(tensor, &c10d::Backend::allreduce, options);
   }
   Pending all_gather(const Tensor& out, const Tensor& in) override {
     return run(out, in,
@@ -153,20 +150,14 @@ class C10dGroup final : public Group {
                [](c10d::Backend& backend, Tensor& to, Tensor& from) { return backend._reduce_scatter_base(to, from); });
   }
   Pending broadcast(const Tensor& tensor, int root) override {
-    return run(tensor, tensor, [&](c10d::Backend& backend, Tensor&, Tensor& on) {
-      c10d::BroadcastOptions options;
-      options.rootRank = root;
-      std::vector<Tensor> tensors{on};
-      return backend.broadcast(tensors, options);
-    });
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    return run_in_place(tensor, &c10d::Backend::broadcast, options);
   }
   Pending reduce(const Tensor& tensor, int root) override {
-    return run(tensor, tensor, [&](c10d::Backend& backend, Tensor&, Tensor& on) {
-      c10d::ReduceOptions options;
-      options.rootRank = root;
-      std::vector<Tensor> tensors{on};
-      return backend.reduce(tensors, options);
-    });
+    c10d::ReduceOptions options;
+    options.rootRank = root;
+    return run_in_place(tensor, &c10d::Backend::reduce, options);
   }
   void fail(const std::string& text, bool may_retry) noexcept override {
     broken_ = true;
@@ -174,6 +165,14 @@ class C10dGroup final : public Group {
   }
 
  private:
+  template <class Call, class Options>
+  Pending run_in_place(const Tensor& tensor, Call call, const Options& options) {
+    return run(tensor, tensor, [&](c10d::Backend& backend, Tensor&, Tensor& on) {
+      std::vector<Tensor> tensors{on};
+      return (backend.*call)(tensors, options);
+    });
+  }
+
   /// Starts `call`(backend, out, in). Gloo gets copies on the host of tensors that are elsewhere.
   template <class Call>
   Pending run(const Tensor& out, const Tensor& in, const Call& call) {

@@ -36,7 +36,7 @@ class BlobLock {
   BlobLock(const fs::path& path, const std::stop_token& stop) : handle_(open(path)) {
     for (;;) {
       if (::flock(handle_.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;  // some systems have no locks
-      http::detail::wait(0.1, stop);
+      http::wait(0.1, stop);
     }
   }
 
@@ -109,7 +109,7 @@ inline void receive(const Http& http, const Repository& repository, const Remote
     }
     part.append(bytes);
   });
-  const bool is_of_hub = http::detail::origin_of(response.url) == http::detail::origin_of(http.settings().endpoint);
+  const bool is_of_hub = http::origin_of(response.url) == http::origin_of(http.settings().endpoint);
   if (response.status == 416) part.clear();
   if (response.status == 416 || (response.status / 100 == 4 && !is_of_hub))  // signed addresses expire
     throw Transient(concat(file.path, ": the server refuses it (HTTP ", response.status, ")"));

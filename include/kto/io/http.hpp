@@ -71,8 +71,6 @@ struct Unreachable : Transient {
 /// Thrown when another thread's failure makes this one's work useless.
 struct Stopped {};
 
-namespace detail {
-
 /// "https://host:443" of an address, in lower case; empty for what is no address.
 inline std::string origin_of(const std::string& url) {
   const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> parts(curl_url(), &curl_url_cleanup);
@@ -98,8 +96,6 @@ inline void wait(double seconds, const std::stop_token& stop) {
     std::this_thread::sleep_for(milliseconds(20));
   }
 }
-
-}  // namespace detail
 
 /// How a server is spoken to.
 struct Access {
@@ -168,7 +164,7 @@ class Client {
                "; try again later");
         seconds = error.seconds.value_or(seconds);
       }
-      detail::wait(seconds, stop_);
+      wait(seconds, stop_);
     }
   }
 
@@ -267,8 +263,7 @@ class Client {
     curl_slist* list = nullptr;
     const auto add = [&](const std::string& header) { list = curl_slist_append(list, header.c_str()); };
     for (const std::string& header : request.headers) add(header);
-    if (request.authorized && has_authorization() &&
-        detail::origin_of(request.url) == detail::origin_of(access_.origin))
+    if (request.authorized && has_authorization() && origin_of(request.url) == origin_of(access_.origin))
       add("Authorization: " + access_.authorization);
     const std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> headers(list, &curl_slist_free_all);
     char problem[CURL_ERROR_SIZE] = "";

@@ -49,7 +49,8 @@ std::string loss_name() {
   return std::string(text.substr(0, text.find_first_of(";]")));
 }
 
-/// The checks of one loss; `Maker` makes its tensors, void: it runs on Eigen arrays alone. Shapes: B rows, L losses (B, or B / 2 of pairs).
+/// The checks of one loss; `Maker` makes its tensors, void: it runs on Eigen arrays alone. Shapes: B rows, L losses (B,
+/// or B / 2 of pairs).
 template <class Loss, class Maker>
 class LossChecker {
  public:
@@ -171,7 +172,7 @@ class LossChecker {
   }
 
   void check_reward() const {
-    for (const Input& in : {input({}, 0), input({0.53, -1.27, -0.81, 0.94}, 0)})
+    for (const Input& in : {input({}, 0), input(spreads[0], 0)})
       for (Eigen::Index b = 0; b < 4; ++b) {
         const double rise = slope(in, b, [&](const Input& at) { return loss_(at).reward_B[b]; });
         expect(rise > 0, "reward_B changes by ", rise, " a nat of policy_logp_B for ", row(in, b),

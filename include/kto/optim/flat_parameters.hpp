@@ -26,6 +26,8 @@ struct FlatSlice {
   std::int64_t offset = 0, num_elsewhere = 0;
 
   std::int64_t num_whole() const { return numel + num_elsewhere; }
+  /// What a shard has of `whole`, a contiguous tensor of the whole parameter's size.
+  Tensor part_of(const Tensor& whole) const { return whole.view(-1).narrow(0, offset, numel).view(sizes); }
 
   /// This parameter's part of `flat_n`, in its shape.
   Tensor view(const Tensor& flat_n) const { return flat_n.narrow(0, begin, numel).view(sizes); }

@@ -211,7 +211,7 @@ class GradientSum {
       if (counts[i].item<float>() == 0) continue;
       Tensor sum = place.slice.view(sums_n);
       if (is_sharded_) {
-        sum = sum.view(-1).narrow(0, place.own.offset, place.own.numel).view(place.own.sizes);
+        sum = place.own.part_of(sum);
         if (bucket.owners.size() > 1 || place.own.numel == 0) sum = sum.clone();  // and the rest is freed
       }
       place.sum = place.sum.defined() ? place.sum.add_(sum) : sum;

@@ -282,7 +282,7 @@ class ShardedUpdates final : public Updates {
       for (std::size_t i = 0; i < own_.groups[g].slices.size(); ++i) {
         const FlatSlice& own = own_.groups[g].slices[i];
         const Tensor& sum = parameters_.groups[g].slices[i].parameter.grad();
-        if (sum.defined()) own.parameter.mutable_grad() = sum.view(-1).narrow(0, own.offset, own.numel).view(own.sizes);
+        if (sum.defined()) own.parameter.mutable_grad() = own.part_of(sum);
       }
   }
 

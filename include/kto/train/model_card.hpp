@@ -9,6 +9,7 @@
 
 #include "kto/core/error.hpp"
 #include "kto/io/json.hpp"
+#include "kto/loss/kto.hpp"
 
 namespace kto {
 
@@ -19,14 +20,13 @@ struct ModelCard {
   std::string dataset;                             ///< its name on the hub, its path, or empty
   std::string library_name = "transformers";       ///< "peft" for an adapter
   std::vector<std::string> tags = {"trl", "kto"};  ///< in addition to generated_from_trainer, as in TRL's cards
-  std::string method = "KTO";                      ///< how it was trained
-  std::string paper_title = "KTO: Model Alignment as Prospect Theoretic Optimization";  ///< of the method
-  std::string paper_id = "2402.01306";                                                  ///< on arXiv
-  std::string paper_key = "ethayarajh2024kto";  ///< in BibTeX; without it and the authors there is no citation
-  std::string paper_authors =
-      "Kawin Ethayarajh and Winnie Xu and Niklas Muennighoff and Dan Jurafsky and Douwe Kiela";  ///< of the paper
-  std::string version;                                                                           ///< of this library
-  std::string libtorch_version = "";                                                             ///< may be empty
+  std::string method{Kto::paper.method};           ///< how it was trained
+  std::string paper_title{Kto::paper.title};       ///< of the method
+  std::string paper_id{Kto::paper.arxiv_id};       ///< on arXiv
+  std::string paper_key{Kto::paper.key};           ///< in BibTeX; without it and the authors there is no citation
+  std::string paper_authors{Kto::paper.authors};   ///< of the paper
+  std::string version;                             ///< of this library
+  std::string libtorch_version = "";               ///< may be empty
   std::string shown_as = "";  ///< how the quick start names the model: on the hub, or a folder; may be empty
 };
 
