@@ -150,7 +150,7 @@ with tempfile.TemporaryDirectory() as tmp:
     refused("an unknown flag names the nearest", 2, r"--learning_rate", [*to(o=new), "--learnin_rate", "1"], new)
     refused("a value out of range", 2, r"beta", [*to(o=new), "--beta", "-1"], new)
     refused("a value that is not a number", 2, r"max_steps", [*to(o=new), "--max_steps", "many"], new)
-    refused("an unsupported option", 2, r"fsdp", [*to(o=new), "--fsdp", "full_shard"], new)
+    refused("an unsupported option", 2, r"fsdp", [*to(o=new), "--fsdp", "hybrid_shard"], new)
     refused("no data set", 2, r"dataset_name", ["--model_name_or_path", model, "--output_dir", new], new)
 
     # Bad data: status 1, the place named, no output folder

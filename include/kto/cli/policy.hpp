@@ -68,7 +68,7 @@ inline Decoder to_reference_dtype(Decoder decoder, const Arguments& args) {
 
 /// A copy whose weights are held and multiplied in `type`, for evaluations.
 inline Decoder narrow_copy(Decoder decoder, at::ScalarType type) {
-  const auto narrow = [type](Tensor& tensor) { tensor = tensor.detach().to(type); };
+  const auto narrow = [type](Tensor& tensor) { tensor = present(tensor).detach().to(type); };
   visit_parameters(decoder, [&](const std::string&, Tensor& tensor, const auto&) { narrow(tensor); });
   visit_loras(decoder, [&](const std::string&, Tensor& tensor) { narrow(tensor); });
   decoder.compute = type;
@@ -161,7 +161,7 @@ struct ReferenceLoader {
   Tensor untrained = smallest_parameter(base).clone();
 
   bool has(const fs::path& bare) const {
-    return is_same_folder(bare, base_folder) && at::equal(smallest_parameter(base), untrained);
+    return is_same_folder(bare, base_folder) && at::equal(present(smallest_parameter(base)), untrained);
   }
   /// `is_held`: past the first update; else it may be the untrained base itself. `is_fixed`: it will not move, so that
   /// its weights may stay in their files; not where it has to write replies token by token, and widen all for each.

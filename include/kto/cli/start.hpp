@@ -56,9 +56,15 @@ inline void check_same_start(const World& world, const Json& options) {
   });
 }
 
+/// The World of a rank that joins `job`, as the run's arguments want it.
+inline World join(Job& job, const Arguments& args) {
+  const World world = job.join();
+  return args.train.zero_stage < 3 ? world : with_units(world);
+}
+
 /// The World of this rank. It has its share of the machine: threads, and of several CUDA devices one.
 inline World start_rank(Job& job, const Arguments& args, const LossTable& losses) {
-  const World world = job.join();
+  const World world = join(job, args);
   if (world.alone()) return world;
   share_threads(world);
   check_same_start(world, to_json(argument_options(losses), args));

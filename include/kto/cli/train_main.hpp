@@ -68,7 +68,7 @@ inline void run_in_memory(Arguments args, const LossTable& losses, const Note& n
       release_freed_memory();
       note(concat("memory ran out; starting over with --per_device_train_batch_size ", rows));
     }
-    world = job.join();
+    world = join(job, args);
   }
 }
 

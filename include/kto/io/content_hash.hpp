@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "kto/core/torch.hpp"
+#include "kto/dist/shared_out.hpp"
 #include "kto/io/file.hpp"
 
 namespace kto {
@@ -35,7 +35,7 @@ class ContentHash {
     add(std::string_view(reinterpret_cast<const char*>(values.data()), values.size_bytes()));
   }
   void add(const Tensor& tensor) {
-    const Tensor cpu = tensor.detach().cpu().contiguous();
+    const Tensor cpu = present(tensor).detach().cpu().contiguous();
     add(concat(cpu.scalar_type(), cpu.sizes()));
     add(std::string_view(static_cast<const char*>(cpu.const_data_ptr()), static_cast<std::size_t>(cpu.nbytes())));
   }

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "kto/core/torch.hpp"
+#include "kto/dist/shared_out.hpp"
 #include "kto/io/atomic_file.hpp"
 #include "kto/io/json.hpp"
 #include "kto/io/mapped_file.hpp"
@@ -61,8 +62,8 @@ inline std::vector<std::pair<std::string, Tensor>> without_shared(
   std::set<std::string> seen;
   for (const auto& [name, tensor] : tensors)
     if (tensor.nbytes() == 0 || tensor.is_meta() ||
-        seen.insert(
-                concat(tensor.const_data_ptr(), ' ', tensor.scalar_type(), ' ', tensor.sizes(), ' ', tensor.strides()))
+        seen.insert(concat(tensor.storage().unsafeGetStorageImpl(), '+', tensor.storage_offset(), ' ',
+                           tensor.scalar_type(), ' ', tensor.sizes(), ' ', tensor.strides()))
             .second)
       kept.emplace_back(name, tensor.detach());
   return kept;
@@ -201,7 +202,7 @@ class SafetensorsFile {
 };
 
 /// Writes named tensors into `file` one by one, without a second copy in memory. Like transformers, it skips names that
-/// share the memory of an earlier one (tied weights). `fetch` gives the tensors that are on the device meta, and so
+/// share the memory of an earlier one (tied weights). Tensors that ranks share out are gathered in turn. `fetch` gives the tensors that are on the device meta, and so
 /// without memory, when their turn comes. Does not commit.
 inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors,
                               const TensorMetadata& metadata = {{"format", "pt"}},
@@ -229,7 +230,7 @@ inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std:
   file.write({reinterpret_cast<const char*>(&header_size), sizeof header_size});
   file.write(text);
   for (const auto& [name, tensor] : kept) {
-    const Tensor plain = (tensor.is_meta() ? fetch(name) : tensor).cpu().contiguous();
+    const Tensor plain = (tensor.is_meta() ? fetch(name) : present(tensor)).cpu().contiguous();
     file.write({static_cast<const char*>(plain.const_data_ptr()), plain.nbytes()});
   }
 }

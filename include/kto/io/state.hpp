@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "kto/core/member_names.hpp"
-#include "kto/core/torch.hpp"
+#include "kto/dist/shared_out.hpp"
 #include "kto/io/json.hpp"
 #include "kto/io/safetensors.hpp"
 
@@ -176,7 +176,8 @@ class StateReader {
     check((is_flat || value.sizes() == stored.sizes()) && value.scalar_type() == stored.scalar_type(), where_, ": ",
           path, " is ", stored.scalar_type(), ' ', shape_text(stored.sizes()), ", expected ", value.scalar_type(), ' ',
           shape_text(value.sizes()));
-    value.copy_(stored.view(value.sizes()));
+    present(value).copy_(stored.view(value.sizes()));
+    keep_own_part(value);
   }
 
   std::string prefix_;

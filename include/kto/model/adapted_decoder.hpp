@@ -142,7 +142,7 @@ inline Decoder merge_and_unload(const Decoder& policy) {
     merged.embed_tokens.weight_VD = merged.embed_tokens.rows->put_into(merged.embed_tokens.weight_VD);
   detail::visit_adaptable(merged, [](const std::string&, detail::AdaptablePlace place) {
     if (!place.lora) return;
-    const auto type = place.weight.scalar_type();
+    const auto type = present(place.weight).scalar_type();
     place.set_weight(place.lora->merged_OI(place.weight_OI()).to(type));
     if (const Tensor& bias_O = place.lora->b_bias_O; bias_O.defined())
       *place.bias_O = (*place.bias_O + bias_O * place.lora->scaling).to(place.bias_O->scalar_type());

@@ -12,6 +12,7 @@
 #include "kto/collate/batch.hpp"
 #include "kto/core/error.hpp"
 #include "kto/core/member_names.hpp"
+#include "kto/dist/world.hpp"
 #include "kto/nn/head.hpp"
 
 namespace kto {
@@ -51,6 +52,11 @@ concept KeepsPrefix = GivesHidden<Model> && requires(const Model& model, const S
   { model.hidden(sequences, prefix, &prefix) } -> std::same_as<Tensor>;
   { model.has_steady_prefix(batch) } -> std::same_as<bool>;
 };
+
+/// Optional: `share_weights(model, world, cuts_inside)` puts the model's parameters into units of `world` (kto/dist/
+/// shared_out.hpp), and its passes fetch them: what zero_stage 3 needs. Decoder has it.
+template <class Model>
+concept SharesWeights = requires(const Model& model, const World& world) { share_weights(model, world, true); };
 
 /// What a pass over rows gives besides their states.
 struct Trace {

@@ -14,6 +14,7 @@
 #include "kto/model/concept.hpp"
 #include "kto/model/expert_files.hpp"
 #include "kto/model/forward.hpp"
+#include "kto/model/layer_units.hpp"
 #include "kto/model/stored_names.hpp"
 #include "kto/nn/head.hpp"
 #include "kto/nn/recompute.hpp"
@@ -70,6 +71,8 @@ struct Decoder {
                 const Tensor& encoded_MD, Trace* trace = nullptr) const;
   /// The states [M, D] of the encoder for prompts, of type `compute`.
   Tensor encoded(const Sequences& prompts) const;
+  /// Gathers what stands around the layers, where ranks share out the weights.
+  void fetch_outer() const;
   /// The usual coefficient of the load-balancing loss; none where the model has no such loss.
   std::optional<double> auxiliary_coef() const;
   /// Whether each token sees the same keys and values as in a row of its own. Not with dropout, which differs between
@@ -110,6 +113,7 @@ inline std::optional<LoraWeights> Decoder::head_lora() const {
 }
 
 inline Head Decoder::head() const {
+  present(head_weight_VD());
   Head out{.weight_VD = head_weight_VD(), .scale = spec.head.scale, .soft_cap = spec.head.soft_cap};
   if (spec.head.has_bias) out.bias_V = lm_head.bias_V;
   if (logits_constant_1V.defined()) out.bias_V = logits_constant_1V.squeeze(0);
@@ -136,6 +140,17 @@ inline std::optional<double> Decoder::auxiliary_coef() const {
   for (const LayerSpec& layer : spec.layers)
     if (layer.experts) return layer.experts->router.aux_loss_coef;
   return std::nullopt;
+}
+
+inline void Decoder::fetch_outer() const {
+  if (unit_of(embed_tokens.weight_VD) == nullptr && unit_of(norm.weight_D) == nullptr) return;
+  Decoder outer = *this;
+  outer.layers.clear();
+  for (Decoder& stack : outer.encoder) stack.layers.clear();
+  visit_modules(outer, [](const std::string& path, const auto& module, const ModuleShape& shape) {
+    detail::visit_module_parameters(path, module, shape,
+                                    [](const std::string&, const Tensor& tensor, const auto&) { present(tensor); });
+  });
 }
 
 /// Parameters of embeddings and position tables, also of the encoder.
@@ -251,6 +266,7 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
         encoder.empty() ? "the batch has prompts for an encoder, and the model is a decoder"
                         : "the model is an encoder-decoder: its batches need prompts for the encoder "
                           "(kto::EncoderDecoderCollator makes them)");
+  fetch_outer();
   check(encoder.empty() || neftune_noise_alpha == 0, "neftune_noise_alpha is not supported for encoder-decoder models");
   const bool encodes = !encoder.empty() && !sequences.encoder.empty();
   const Tensor encoded_MD = encodes ? encoded(sequences.encoder.front()) : Tensor();
@@ -278,7 +294,9 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
   LoadBalance balance;
   std::vector<Tensor> inputs_ND(layers.size());
+  const std::vector<detail::Units> units = detail::units_of_layers(spec, layers);  // empty: all weights are here
   for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (!units.empty()) detail::fetch(units[i], i + 1 < units.size() ? &units[i + 1] : nullptr);
     const LayerInputs inputs = detail::layer_inputs(*this, i, embeddings_NLP, inputs_ND);
     // A node of its own: embeddings_NLP depends on hidden_ND, and recomputation must not go back from one to the other.
     if (detail::is_source(spec, i)) inputs_ND[i] = hidden_ND.view_as(hidden_ND);
@@ -309,7 +327,8 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
     } else {
       out = forward(hidden_ND, keeps);
     }
-    hidden_ND = out[0];
+    hidden_ND =
+        units.empty() ? out[0] : detail::with_units_in_backward(out[0], units[i], i > 0 ? &units[i - 1] : nullptr);
     if (sums_up) balance.add({out[1], out[2].detach()});
   }
   if (trace != nullptr) trace->auxiliary = balance.loss(context->token_weight_N);

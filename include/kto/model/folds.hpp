@@ -102,7 +102,7 @@ inline Decoder frozen_copy(const Decoder& decoder) {
   const at::NoGradGuard no_grad;
   Decoder copy = decoder;
   const auto freeze = [](const std::string&, Tensor& tensor, const auto&...) {
-    if (tensor.requires_grad()) tensor = tensor.detach().clone();
+    if (tensor.requires_grad()) tensor = present(tensor).detach().clone();
   };
   visit_parameters(copy, freeze);
   visit_loras(copy, freeze);

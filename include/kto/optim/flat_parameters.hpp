@@ -122,21 +122,27 @@ inline bool takes_weight_decay(std::string_view name) {
   return true;
 }
 
+/// The parameters that require a gradient, by kind and whether they decay. Throws Error if there is nothing to train.
+template <HasParameters Model>
+std::map<std::pair<std::string, bool>, NamedTensors> grouped_parameters(
+    const Model& model, const std::function<bool(std::string_view)>& decay = takes_weight_decay) {
+  std::map<std::pair<std::string, bool>, NamedTensors> out;
+  for (const auto& [name, parameter] : model.named_parameters())
+    if (parameter.requires_grad())
+      out[{concat(parameter.options().device(), ' ', parameter.scalar_type()), decay(name)}].emplace_back(name,
+                                                                                                          parameter);
+  check(!out.empty(), "the model has no parameter with requires_grad: nothing to train");
+  return out;
+}
+
 /// Moves the parameters that require a gradient into flat buffers. The model's tensors become views of the buffers,
 /// without gradients; do not use their old storage afterwards. Throws Error if there is nothing to train.
 template <HasParameters Model>
 FlatParameters flatten_parameters(const Model& model,
                                   const std::function<bool(std::string_view)>& decay = takes_weight_decay) {
   const auto padded = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
-  std::map<std::pair<std::string, bool>, NamedTensors> parts;
-  for (const auto& [name, parameter] : model.named_parameters())
-    if (parameter.requires_grad())
-      parts[{concat(parameter.options().device(), ' ', parameter.scalar_type()), decay(name)}].emplace_back(name,
-                                                                                                            parameter);
-  check(!parts.empty(), "the model has no parameter with requires_grad: nothing to train");
-
   FlatParameters flat;
-  for (auto& [key, parameters] : parts) {
+  for (const auto& [key, parameters] : grouped_parameters(model, decay)) {
     std::int64_t size = 0;
     for (const auto& [name, parameter] : parameters) size += padded(parameter.numel(), FlatParameters::alignment);
     size = padded(size, FlatParameters::run);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// From gradients to updates, in one of two ways under one contract: HeldUpdates keeps the gradients of all parameters
+// From gradients to updates, in one of several ways: HeldUpdates keeps the gradients of all parameters
 // until the backward passes are over; UpdatesInBackward updates each parameter in the backward pass, as soon as its
 // gradient is complete, and frees that gradient's memory for the next one (as LOMO, arXiv:2306.09782, fuses the two).
+// Those of ranks that share the work out are in sharded_updates.hpp.
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -12,10 +14,10 @@
 #include <string>
 #include <utility>
 
+#include "kto/dist/world.hpp"
 #include "kto/io/state.hpp"
 #include "kto/optim/concept.hpp"
 #include "kto/optim/gradient_sum.hpp"
-#include "kto/optim/sharded_state.hpp"
 
 namespace kto {
 
@@ -207,108 +209,5 @@ class UpdatesInBackward final : public Updates {
   double learning_rate_ = 0;
   Tensor squares_;
 };
-
-/// HeldUpdates of a shard (ZeRO stages 1 and 2). Each rank has the optimizer's state of its shard; in stage 2 also,
-/// of the gradients' sum, its shard alone. Until the last backward pass of an update, its own gradients are whole.
-template <class Optimizer>
-class ShardedUpdates final : public Updates {
- public:
-  /// Moves the model's parameters; see flatten_parameters. `optimizer` must outlive this. Throws UsageError if its state
-  /// cannot be sharded.
-  template <HasParameters Model>
-  ShardedUpdates(const Model& model, Optimizer& optimizer, const World& world, std::int64_t stage)
-      : world_(world),
-        optimizer_(optimizer),
-        parameters_(flatten_parameters(model)),
-        shards_(parameters_, world.size, detail::is_elementwise(optimizer)),
-        own_(shards_.shard(parameters_, world.rank)),
-        has_whole_sums_(stage < 2) {
-    if (HasState<Optimizer> && !PreparesState<Optimizer>)
-      throw UsageError(
-          "zero_stage: this optimizer makes its state as it goes, which cannot be sharded: write `void prepare(const "
-          "FlatParameters&)` in it (kto/optim/concept.hpp), or set zero_stage to 0");
-    detail::prepare(optimizer_, own_);
-    state_.emplace(world_, own_state());
-    if (has_whole_sums_)
-      sum_.emplace(world_, parameters_);
-    else
-      sum_.emplace(world_, parameters_, &shards_, &own_);
-  }
-  ~ShardedUpdates() override { parameters_.zero_grad(); }
-
-  void begin(double) override {}
-  void backward(const Tensor& share, bool is_last, const std::function<bool()>&) override {
-    if (is_last) sum_->listen();
-    share.backward();
-  }
-  void complete() override {
-    sum_->finish();
-    if (has_whole_sums_) {
-      norm_ = parameters_.grad_norm();
-      return;
-    }
-    const double own = own_.grad_norm().template item<double>();
-    norm_ = at::scalar_tensor(std::sqrt(world_.sum(own * own)), at::kDouble);
-  }
-  Tensor grad_norm() const override { return norm_.defined() ? norm_ : at::zeros({}, at::kDouble); }
-  void finish(const Update& update) override {
-    if (has_whole_sums_) take_own_gradients();
-    optimizer_.step(own_, update);
-    shards_.gather_values(parameters_, world_);
-  }
-  void end() override {
-    parameters_.zero_grad();
-    own_.zero_grad();
-    norm_.reset();
-  }
-  bool has_state() const override { return detail::keeps_state<Optimizer>(); }
-  void visit_state(StateWriter& archive) override { archive.put(state_->whole(own_state())); }
-  void visit_state(StateReader& archive) override {
-    archive.restore_parts(
-        [this](const std::string& name, const Tensor& stored) { return state_->own_part(name, stored); });
-    detail::visit_optimizer(optimizer_, archive);
-  }
-  void write_state(const World&, const std::function<void()>& write) override { state_->write_on_first(write); }
-
- private:
-  SavedState own_state() {
-    StateWriter archive;
-    detail::visit_optimizer(optimizer_, archive);
-    return archive.take();
-  }
-
-  void take_own_gradients() {
-    for (std::size_t g = 0; g < own_.groups.size(); ++g)
-      for (std::size_t i = 0; i < own_.groups[g].slices.size(); ++i) {
-        const FlatSlice& own = own_.groups[g].slices[i];
-        const Tensor& sum = parameters_.groups[g].slices[i].parameter.grad();
-        if (sum.defined()) own.parameter.mutable_grad() = own.part_of(sum);
-      }
-  }
-
-  World world_;
-  Optimizer& optimizer_;
-  FlatParameters parameters_;
-  Shards shards_;
-  FlatParameters own_;
-  bool has_whole_sums_;
-  std::optional<ShardedState> state_;
-  std::optional<GradientSum> sum_;
-  Tensor norm_ = {};
-};
-
-/// The updates of `model` by `optimizer`, which must outlive them, sharded over ranks if `zero_stage` is above 0. Throws
-/// UsageError for updates in the backward pass of several ranks, and for state that cannot be sharded.
-template <HasParameters Model, class Optimizer>
-std::unique_ptr<Updates> make_updates(const Model& model, Optimizer& optimizer, bool in_backward,
-                                      const World& world = {}, std::int64_t zero_stage = 0) {
-  if (!in_backward && zero_stage > 0 && !world.alone())
-    return std::make_unique<ShardedUpdates<Optimizer>>(model, optimizer, world, zero_stage);
-  if (!in_backward) return std::make_unique<HeldUpdates<Optimizer>>(model, optimizer, world);
-  if (!world.alone())
-    throw UsageError(concat("optim_in_backward: a weight cannot be updated in the backward pass of one of ", world.size,
-                            " processes: its gradient is the sum of theirs; set it to False"));
-  return std::make_unique<UpdatesInBackward<Optimizer>>(model, optimizer);
-}
 
 }  // namespace kto

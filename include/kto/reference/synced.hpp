@@ -40,11 +40,16 @@ namespace detail {
 template <ModelPolicy Model>
 void mix_into(const Model& reference, const Model& policy, double share) {
   const at::NoGradGuard no_grad;
-  for (auto& [held, tensor] : followed_parameters(reference, policy))
+  for (auto& [held, tensor] : followed_parameters(reference, policy)) {
+    Tensor now = present(tensor).detach().to(held.scalar_type());
+    if (unit_of(tensor) != nullptr && unit_of(held) != nullptr) now = now.clone();  // two units are not here at once
+    present(held);
     if (share == 1)
-      held.copy_(tensor);
+      held.copy_(now);
     else
-      held.lerp_(tensor.to(held.scalar_type()), share);
+      held.lerp_(now, share);
+    keep_own_part(held);
+  }
 }
 
 /// The parameters that follow the policy, for a checkpoint.

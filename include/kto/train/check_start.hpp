@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include "kto/loss/concept.hpp"
 #include "kto/reference/concept.hpp"
@@ -18,12 +19,15 @@ namespace kto {
 /// records gradients.
 template <class Model, class Reference>
 void check_reference(const Model& policy, const Reference& reference) {
-  std::map<const void*, std::string> trained;
+  const auto place = [](const Tensor& tensor) {
+    return std::pair(tensor.storage().unsafeGetStorageImpl(), tensor.storage_offset());
+  };
+  std::map<std::pair<c10::StorageImpl*, std::int64_t>, std::string> trained;
   for (const auto& [name, tensor] : policy.named_parameters())
-    if (tensor.requires_grad() && tensor.numel() > 0) trained.emplace(tensor.const_data_ptr(), name);
+    if (tensor.requires_grad() && tensor.numel() > 0) trained.emplace(place(tensor), name);
   visit_models(reference, [&](const auto& held) {
     for (const auto& [name, tensor] : held.named_parameters()) {
-      const auto shared = tensor.numel() > 0 ? trained.find(tensor.const_data_ptr()) : trained.end();
+      const auto shared = tensor.numel() > 0 ? trained.find(place(tensor)) : trained.end();
       check(shared == trained.end(), "the reference is the policy itself: they share ",
             shared == trained.end() ? "" : shared->second,
             ", which is trained; create it with kto::live_reference(model)");

@@ -68,7 +68,7 @@ struct TrainConfig {
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
   double max_grad_norm = 1;     ///< 0: no clipping
-  std::int64_t zero_stage = 0;  ///< what ranks share out: 1: the optimizer's state, 2: also gradients
+  std::int64_t zero_stage = 0;  ///< what ranks share out: 1: the optimizer's state, 2: also gradients, 3: also weights
   /// Settings of DeepSpeed and FSDP in place of zero_stage, which they set; see train/options/sharding.hpp.
   Json deepspeed = Json::object();
   std::optional<std::vector<std::string>> fsdp = std::nullopt;

@@ -78,7 +78,7 @@ class WeightWatch {
  private:
   static bool is_finite(const Tensor& tensor) {
     const at::NoGradGuard no_grad;
-    return std::isfinite(tensor.sum().item<double>());
+    return std::isfinite(present(tensor).sum().item<double>());
   }
   std::set<std::string> were_not_;
 };

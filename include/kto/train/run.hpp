@@ -10,7 +10,7 @@
 
 #include "kto/loss/concept.hpp"
 #include "kto/optim/learning_rate.hpp"
-#include "kto/optim/updates.hpp"
+#include "kto/optim/sharded_updates.hpp"
 #include "kto/reference/concept.hpp"
 #include "kto/train/callbacks.hpp"
 #include "kto/train/feed/feed.hpp"

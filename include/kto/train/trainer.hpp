@@ -62,6 +62,7 @@ struct Trainer {
   TrainerState train(std::span<const Example> rows, const EvaluationSets& eval_sets = {}) {
     if constexpr (is_sound) {
       validate(config);
+      share_out();
       const TrainConfig whole = of_all_ranks(config, world);
       MemoryFeed<Collator> feed(rows, collator, whole, {paired, FixesKlPairs<Reference>}, Loss::needs.kl_pairs, world);
       return run(feed, whole, static_cast<std::int64_t>(detail::num_units(rows, paired)), rows, eval_sets);
@@ -76,6 +77,7 @@ struct Trainer {
     if constexpr (is_sound) {
       validate(config);
       static_assert(!FixesKlPairs<Reference>, "kto: a precomputed reference needs its rows in memory");
+      share_out();
       const TrainConfig whole = of_all_ranks(config, world);
       StreamFeed<Collator> feed(rows, collator, whole, paired, Loss::needs.kl_pairs, world);
       const std::int64_t num_rows =
@@ -104,6 +106,23 @@ struct Trainer {
     if constexpr (is_sound) return Loss::needs.chosen_rejected;
     return false;
   }();
+
+  /// With zero_stage 3, the ranks share out the weights of the model and of its reference, and `world` gathers them.
+  void share_out() {
+    if (config.zero_stage < 3 || world.alone()) return;
+    if constexpr (SharesWeights<Model>) {
+      world = with_units(world);
+      const bool cuts_inside = detail::is_elementwise(optimizer);
+      share_weights(model, world, cuts_inside);
+      visit_models(reference, [&](const auto& held) {
+        if constexpr (SharesWeights<std::remove_cvref_t<decltype(held)>>) share_weights(held, world, cuts_inside);
+      });
+    } else {
+      throw UsageError(
+          "zero_stage 3: this model cannot fetch its weights layer by layer (see SharesWeights in "
+          "kto/model/concept.hpp): set zero_stage to 2");
+    }
+  }
 
   /// The loop over the windows of `feed`. `rows` are its rows, if they are in memory; `whole` is config of_all_ranks().
   TrainerState run(Feed& feed, const TrainConfig& whole, std::int64_t num_units, std::span<const Example> rows,

@@ -36,8 +36,9 @@ class WindowUpdate {
     const auto is_small = [](const Batch& batch) { return batch.rows.num_tokens < CastOnce::enough_tokens; };
     const std::vector<Batch>& batches = window.batches;
     const bool on_device =
-        !batches.empty() && !batches.front().rows.ids_N.is_cpu();               // where each cast is a kernel to start
-    if (on_device || std::ranges::all_of(batches, is_small)) casts_.emplace();  // no weight changes until it is gone
+        !batches.empty() && !batches.front().rows.ids_N.is_cpu();  // where each cast is a kernel to start
+    if (config.zero_stage < 3 && (on_device || std::ranges::all_of(batches, is_small)))
+      casts_.emplace();  // no weight changes until it is gone
     run_.updates->begin(run_.log.learning_rate);
   }
 

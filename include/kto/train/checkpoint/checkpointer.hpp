@@ -39,7 +39,10 @@ void restore_parameters(const Model& model, const CheckpointFolder& from) {
   const fs::path& folder = from.path;
   const bool adapter = from.has("adapter_model.safetensors") || from.has("adapter_model.safetensors.index.json");
   const Checkpoint stored(folder, adapter ? "adapter_model" : "model");
-  std::vector<std::pair<Tensor, Tensor>> pairs;
+  struct Found {
+    Tensor parameter, part, saved;
+  };
+  std::vector<Found> all;
   for (auto& [name, tensor] : model.named_parameters()) {
     if (!tensor.requires_grad()) continue;
     auto parts = parts_in_files(model, name, tensor);
@@ -53,10 +56,14 @@ void restore_parameters(const Model& model, const CheckpointFolder& from) {
       check(saved.sizes() == part.sizes() && saved.scalar_type() == part.scalar_type(), folder.string(), ": ", found,
             " is ", saved.scalar_type(), ' ', shape_text(saved.sizes()), ", expected ", part.scalar_type(), ' ',
             shape_text(part.sizes()));
-      pairs.emplace_back(part, saved);
+      all.push_back({tensor, part, saved});
     }
   }
-  for (auto& [tensor, saved] : pairs) tensor.copy_(std::exchange(saved, {}));
+  for (auto& [parameter, part, saved] : all) {
+    present(parameter);
+    part.copy_(std::exchange(saved, {}));
+    keep_own_part(parameter);
+  }
 }
 
 /// Clears the best checkpoint of `state` if its folder is missing, for example because only the newest checkpoint was

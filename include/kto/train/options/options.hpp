@@ -110,9 +110,8 @@ inline const Options<TrainConfig>& train_options() {
         option(
             &C::zero_stage, "zero_stage", group::optimization,
             "what several processes share out instead of each having it whole: 1: the optimizer's state, 2: also the "
-            "sum of the gradients; 0: nothing",
-            {"0, 1 or 2: the weights themselves are not sharded over processes yet",
-             [](double x) { return x == 0 || x == 1 || x == 2; }}),
+            "sum of the gradients, 3: also the weights, which are gathered layer by layer; 0: nothing",
+            {"0, 1, 2 or 3", [](double x) { return x == 0 || x == 1 || x == 2 || x == 3; }}),
         option(
             &C::optim_in_backward, "optim_in_backward", group::optimization,
             "update each weight in the backward pass, as soon as its gradient is complete: all gradients never exist "

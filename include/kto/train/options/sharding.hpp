@@ -18,10 +18,6 @@
 
 namespace kto::detail {
 
-inline constexpr std::string_view whole_weights =
-    "the weights are not sharded over processes yet; stage 2 (shard_grad_op) shards the optimizer's state and "
-    "gradients";
-
 /// Keys that say how, in what steps or when something is done.
 inline constexpr std::string_view
     idle_deepspeed =
@@ -83,8 +79,7 @@ inline void check_deepspeed(const TrainConfig& config) {
       check_half(key, value, key == "bf16" ? config.bf16 : config.fp16);
     else if (key == "zero_optimization") {
       const std::int64_t stage = deepspeed_stage(config.deepspeed);
-      if (stage == 3) refuse_setting(where + ".stage", 3, whole_weights);
-      if (stage < 0 || stage > 3) throw UsageError(where + ": expected an object with a stage from 0 to 2");
+      if (stage < 0 || stage > 3) throw UsageError(where + ": expected an object with a stage from 0 to 3");
       for (const auto& [name, setting] : value.items())
         if (name != "stage" && !among(name, idle_zero) && !name.starts_with("stage3_") && !is_off(setting))
           refuse_setting(concat(where, '.', name), setting,
@@ -122,6 +117,7 @@ inline std::string fsdp_strategy(const TrainConfig& config) {
 inline std::optional<std::int64_t> fsdp_stage(const TrainConfig& config) {
   const std::string strategy = fsdp_strategy(config);
   if (strategy == "no_shard") return 0;
+  if (strategy == "full_shard") return 3;
   return strategy == "shard_grad_op" ? std::optional<std::int64_t>(2) : std::nullopt;
 }
 
@@ -131,11 +127,10 @@ inline void check_fsdp(const TrainConfig& config) {
   for (const std::string& word : *config.fsdp)
     if (word == "offload") refuse_setting("fsdp", word, "nothing is moved off the device");
   const std::string strategy = fsdp_strategy(config);
-  if (strategy == "full_shard") refuse_setting("fsdp", strategy, whole_weights);
   if (strategy.starts_with("hybrid_shard")) refuse_setting("fsdp", strategy, "all processes share one set of shards");
   if (!fsdp_stage(config))
     throw UsageError(
-        concat("fsdp: expected shard_grad_op or no_shard, perhaps with auto_wrap, got ", quoted(strategy)));
+        concat("fsdp: expected full_shard, shard_grad_op or no_shard, perhaps with auto_wrap, got ", quoted(strategy)));
   for (const auto& [name, value] : config.fsdp_config.items()) {
     const std::string key = name.starts_with("fsdp_") ? name.substr(5) : name;
     if (key == "sharding_strategy" || key == "reshard_after_forward" || among(key, idle_fsdp) || is_off(value) ||
@@ -179,17 +174,18 @@ inline Option<TrainConfig> file_option(Json TrainConfig::* field, std::string_vi
 inline void add_sharding_options(Options<TrainConfig>& rows) {
   using C = TrainConfig;
   const auto take_stage = [](C& config, std::int64_t stage) {
-    if (config.zero_stage == 0 && stage <= 2) config.zero_stage = std::max<std::int64_t>(0, stage);
+    if (config.zero_stage == 0 && stage <= 3) config.zero_stage = std::max<std::int64_t>(0, stage);
   };
   const auto take_fsdp = [take_stage](C& config) { take_stage(config, fsdp_stage(config).value_or(0)); };
   rows.push_back(file_option(&C::deepspeed, "deepspeed",
                              "DeepSpeed's settings, of which zero_optimization.stage is zero_stage; gradient_clipping, "
                              "bf16 and fp16 must be \"auto\" or as the options say",
                              [take_stage](C& config) { take_stage(config, deepspeed_stage(config.deepspeed)); }));
-  Option<C> fsdp = option(&C::fsdp, "fsdp", group::machine,
-                          "in place of zero_stage: shard_grad_op is 2, no_shard is 0; auto_wrap changes nothing");
+  Option<C> fsdp =
+      option(&C::fsdp, "fsdp", group::machine,
+             "in place of zero_stage: full_shard is 3, shard_grad_op 2, no_shard 0; auto_wrap changes nothing");
   fsdp.placeholder = "NAME";
-  fsdp.expects = "shard_grad_op or no_shard";
+  fsdp.expects = "full_shard, shard_grad_op or no_shard";
   fsdp.set = [take_fsdp](C& config, const Json& value) {
     config.fsdp.reset();
     if (is_off(value) || same_value(value, "False") || (value.is_array() && value.empty())) return true;
