@@ -32,7 +32,7 @@ KINDS = {
     "TR-DPO": ["--sync_ref_model", "True", "--ref_model_sync_steps", "2", "--ref_model_mixup_alpha", "0.5"],
     "accumulation": ["--gradient_accumulation_steps", "2", "--num_train_epochs", "3"],
     "best model": [*evaluated, "--load_best_model_at_end", "True", "--metric_for_best_model", "loss", "--save_steps", "2", "--save_total_limit", "1"],
-    "processes": ["--nproc", "2", "--zero_stage", "2", "--train_sampling_strategy", "random", *evaluated, "--load_best_model_at_end", "True", "--save_steps", "2",
+    "processes": ["--nproc", "2", "--zero_stage", "3", "--train_sampling_strategy", "random", *evaluated, "--load_best_model_at_end", "True", "--save_steps", "2",
                   "--sync_ref_model", "True", "--ref_model_sync_steps", "2"],
     "processes, LoRA": ["--nproc", "2", "--zero_stage", "1", *lora, "--optim", "adamw_8bit", "--gradient_accumulation_steps", "2"],
 }

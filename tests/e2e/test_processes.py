@@ -80,8 +80,10 @@ with tempfile.TemporaryDirectory() as tmp:
     case("--zero_stage 2", result.returncode == 0 and result.stdout.count("Model saved") == 1, result.stdout + result.stderr)
     if result.returncode == 0:  # of two numbers the sum is the same in any order; the norm is summed in another
         case("--zero_stage 2: the same weights", runs.result("sharded")[0] == runs.result("own")[0])
+        result = runs.run("sharded", "--nproc", "2", "--zero_stage", "3", "--max_steps", "5", "--resume_from_checkpoint", "True")
+        case("--zero_stage 3 goes on", result.returncode == 0 and 'zero_stage is "3" and was "2"' in result.stdout, result.stdout + result.stderr)
         result = runs.run("sharded", "--max_steps", "6", "--gradient_accumulation_steps", "2", "--resume_from_checkpoint", "True")
-        case("shards are whole on disk: one process goes on", result.returncode == 0 and 'zero_stage is "0" and was "2"' in result.stdout, result.stdout + result.stderr)
+        case("shards are whole on disk: one process goes on", result.returncode == 0 and 'zero_stage is "0" and was "3"' in result.stdout, result.stdout + result.stderr)
     margins = [subprocess.run([example, count], capture_output=True, text=True, timeout=60).stdout for count in ("1", "2")]
     case("the example: 1 and 2 processes train alike", len({margin.split(":")[-1] for margin in margins}) == 1 and "2 processes" in margins[1], margins)
 
