@@ -100,7 +100,7 @@ def main():
     args = arguments()
     check_files(args)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    settings = [("one process, two threads", 1, None)] + [(f"two processes, stage {stage}", PROCESSES, stage) for stage in (0, 1, 2)]
+    settings = [("one process, two threads", 1, None)] + [(f"two processes, stage {stage}", PROCESSES, stage) for stage in (0, 1, 2, 3)]
     if args.trl_python:
         settings.append(("TRL, two processes", PROCESSES, "TRL"))
     runs = {name: [] for name, *_ in settings}

@@ -145,9 +145,22 @@ class C10dGroup final : public Group {
     return run(out, in,
                [](c10d::Backend& backend, Tensor& to, Tensor& from) { return backend._allgather_base(to, from); });
   }
+  /// Gloo's own call sums everything on all ranks; so there each rank gets the others' parts, and adds them up.
   Pending reduce_scatter(const Tensor& out, const Tensor& in) override {
-    return run(out, in,
-               [](c10d::Backend& backend, Tensor& to, Tensor& from) { return backend._reduce_scatter_base(to, from); });
+    if (!out.is_cpu() && nccl_)
+      return run(out, in, [](c10d::Backend& backend, Tensor& to, Tensor& from) {
+        return backend._reduce_scatter_base(to, from);
+      });
+    const Tensor parts = at::empty_like(in.detach()).view({-1, out.numel()});
+    Pending exchanged = run(parts, in, [](c10d::Backend& backend, Tensor& to, Tensor& from) {
+      std::vector<std::int64_t> evenly;
+      return backend.alltoall_base(to, from, evenly, evenly);
+    });
+    return Pending([exchanged, parts, out]() mutable {
+      exchanged.wait();
+      const at::NoGradGuard no_grad;
+      out.view(-1).copy_(parts.sum(0, /*keepdim=*/false, parts.scalar_type()));
+    });
   }
   Pending broadcast(const Tensor& tensor, int root) override {
     c10d::BroadcastOptions options;
