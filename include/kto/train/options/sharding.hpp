@@ -161,10 +161,12 @@ inline Option<TrainConfig> file_option(Json TrainConfig::* field, std::string_vi
   Option<TrainConfig> row = option(field, name, group::machine, help, {"a JSON file, or a JSON object", {}});
   row.placeholder = "FILE|JSON";
   row.set = [set = row.set, set_stage](TrainConfig& config, const Json& value) {
+    const std::int64_t before = fsdp_stage(config).value_or(0);
     const bool is_path = value.is_string() && !is_none(value) && !value.get_ref<const std::string&>().empty() &&
                          !value.get_ref<const std::string&>().starts_with('{');
     if (!set(config, is_path ? read_json(expand_home(value.get<std::string>())) : value == "" ? Json() : value))
       return false;
+    if (config.zero_stage == before) config.zero_stage = 0;  // it was what fsdp said without this file
     set_stage(config);
     return true;
   };
