@@ -15,6 +15,14 @@ struct Update {
   Tensor grad_divisor;       ///< float32 scalar; gradients are divided by it (clipping); undefined for 1
 };
 
+/// The divisor for gradients that are scaled by `scale` and otherwise have the norm `grad_norm`: the scale, times norm
+/// / most if the norm exceeds `most`, which is positive. Undefined for 1.
+inline Tensor grad_divisor(const Tensor& grad_norm, double scale, double most) {
+  if (most <= 0 && scale == 1) return {};
+  const Tensor clip = most > 0 ? ((grad_norm + 1e-6) / most).clamp_min(1) : at::ones_like(grad_norm);
+  return (clip * scale).to(at::kFloat);
+}
+
 /// Calls visit(i, group, slice, value) for each parameter that has a gradient, slice.parameter.grad(). `i` counts all
 /// parameters, `value` is the parameter without autograd. As in torch, parameters without a gradient stay unchanged.
 template <class Visit>

@@ -209,15 +209,16 @@ class UnitUpdates final : public PartialUpdates<Optimizer> {
 };
 
 /// The updates of `model` by `optimizer`, which must outlive them, sharded over ranks if `zero_stage` is above 0: in
-/// stage 3 all weights of the model are in units, or none that is trained (adapters). Throws UsageError for updates in
+/// stage 3 all weights of the model are in units, or none that is trained (adapters). `max_grad_norm` is for updates in the
+/// backward pass, which clip gradients themselves. Throws UsageError for updates in
 /// the backward pass of several ranks, and for state that cannot be sharded.
 template <HasParameters Model, class Optimizer>
-std::unique_ptr<Updates> make_updates(const Model& model, Optimizer& optimizer, bool in_backward,
+std::unique_ptr<Updates> make_updates(const Model& model, Optimizer& optimizer, bool in_backward, double max_grad_norm,
                                       const World& world = {}, std::int64_t zero_stage = 0) {
   if (in_backward && !world.alone())
     throw UsageError(concat("optim_in_backward: a weight cannot be updated in the backward pass of one of ", world.size,
                             " processes: its gradient is the sum of theirs; set it to False"));
-  if (in_backward) return std::make_unique<UpdatesInBackward<Optimizer>>(model, optimizer);
+  if (in_backward) return std::make_unique<UpdatesInBackward<Optimizer>>(model, optimizer, max_grad_norm);
   if (zero_stage == 0 || world.alone()) return std::make_unique<HeldUpdates<Optimizer>>(model, optimizer, world);
   if (WeightUnits* const units = units_of(world); units != nullptr && zero_stage == 3)
     for (const auto& [name, parameter] : model.named_parameters())

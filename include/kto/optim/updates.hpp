@@ -116,13 +116,15 @@ class HeldUpdates final : public Updates {
   std::optional<GradientSum> sum_;  ///< with other ranks
 };
 
-/// Each parameter has its own copy of the optimizer, and an update is one backward pass.
+/// Each parameter has its own copy of the optimizer, and an update is one backward pass. Where gradients are clipped, a
+/// pass before it finds their norm, and keeps none of them.
 template <class Optimizer>
 class UpdatesInBackward final : public Updates {
  public:
   /// Moves the model's parameters; see flatten_parameters.
   template <HasParameters Model>
-  UpdatesInBackward(const Model& model, const Optimizer& optimizer) : parameters_(flatten_parameters(model)) {
+  UpdatesInBackward(const Model& model, const Optimizer& optimizer, double max_grad_norm = 0)
+      : parameters_(flatten_parameters(model)), max_grad_norm_(max_grad_norm) {
     for (const FlatGroup& group : parameters_.groups)
       for (const FlatSlice& slice : group.slices) add_part(group, slice, optimizer);
   }
@@ -134,9 +136,17 @@ class UpdatesInBackward final : public Updates {
   void begin(double learning_rate) override {
     learning_rate_ = learning_rate;
     squares_.reset();
+    divisor_.reset();
     for (Part& part : parts_) part.is_done = false;
   }
   void backward(const Tensor& share, bool, const std::function<bool()>& is_finite) override {
+    if (max_grad_norm_ > 0) {
+      measures_ = true;
+      share.backward(/*gradient=*/{}, /*keep_graph=*/true);
+      measures_ = false;
+      divisor_ = grad_divisor(grad_norm(), /*scale=*/1, max_grad_norm_);
+      for (Part& part : parts_) part.is_done = false;
+    }
     if (is_finite()) share.backward();
   }
   void complete() override {}
@@ -186,7 +196,7 @@ class UpdatesInBackward final : public Updates {
     part.hook = part.gradient->add_post_hook(std::make_unique<Hook>(*this, part));
   }
 
-  /// Throws Error if the gradient is not finite, or arrives in two parts.
+  /// Throws Error if the gradient arrives in two parts, or is not finite and its norm was not known.
   void apply(Part& part) {
     const at::NoGradGuard no_grad;
     const std::string& name = part.slice().name;
@@ -194,20 +204,24 @@ class UpdatesInBackward final : public Updates {
           "backward pass in which autograd knows of all uses of a parameter; set optim_in_backward to False");
     const Tensor& parameter = part.slice().parameter;
     if (!parameter.grad().defined()) return;  // not part of the loss
-    const Tensor squares = FlatParameters::sum_of_squares(parameter.grad());
-    check(std::isfinite(squares.item<double>()), "optim_in_backward: the gradient of ", name, " is not finite, and ",
-          "parameters that come later in the model may have been updated: resume from a checkpoint with a lower ",
-          "learning_rate, or set optim_in_backward to False, which checks all gradients first");
-    squares_ = squares_.defined() ? squares_ + squares.to(squares_.device()) : squares;
-    part.optimizer.step(part.flat, {.learning_rate = learning_rate_, .grad_divisor = {}});
-    part.flat.zero_grad();
     part.is_done = true;
+    if (measures_ || max_grad_norm_ <= 0) {
+      const Tensor squares = FlatParameters::sum_of_squares(parameter.grad());
+      squares_ = squares_.defined() ? squares_ + squares.to(squares_.device()) : squares;
+      check(measures_ || std::isfinite(squares.item<double>()), "optim_in_backward: the gradient of ", name,
+            " is not finite, and ",
+            "parameters that come later in the model may have been updated: resume from a checkpoint with a lower ",
+            "learning_rate, or set max_grad_norm, with which all gradients are checked first");
+    }
+    if (!measures_) part.optimizer.step(part.flat, {.learning_rate = learning_rate_, .grad_divisor = divisor_});
+    part.flat.zero_grad();
   }
 
   FlatParameters parameters_;
   std::deque<Part> parts_;  ///< hooks point to them
-  double learning_rate_ = 0;
-  Tensor squares_;
+  double max_grad_norm_, learning_rate_ = 0;
+  bool measures_ = false;  ///< in the pass that finds the norm
+  Tensor squares_, divisor_;
 };
 
 }  // namespace kto

@@ -55,12 +55,4 @@ class LossScale {
   std::int64_t num_good_ = 0, num_skipped_ = 0;
 };
 
-/// The divisor for gradients that are scaled by `scale` and otherwise have the norm `grad_norm`: the scale, times norm
-/// / most if the norm exceeds `most`, which is positive. Undefined for 1.
-inline Tensor grad_divisor(const Tensor& grad_norm, double scale, double most) {
-  if (most <= 0 && scale == 1) return {};
-  const Tensor clip = most > 0 ? ((grad_norm + 1e-6) / most).clamp_min(1) : at::ones_like(grad_norm);
-  return (clip * scale).to(at::kFloat);
-}
-
 }  // namespace kto

@@ -144,7 +144,8 @@ struct Trainer {
         config, checkpointing, plan, [&](const std::string& text) { journal.note(text); }, feed.share);
     if (checkpointer.is_on() || !world.alone()) checkpointer.identify(*this, rows, eval_sets);
     const WeightWatch watch(model);
-    run.updates = make_updates(model, optimizer, config.optim_in_backward, world, config.zero_stage);
+    run.updates =
+        make_updates(model, optimizer, config.optim_in_backward, config.max_grad_norm, world, config.zero_stage);
     RunParts<Model, Loss, Reference> parts{model, loss, reference, run, world};
     const auto save = [&] {
       watch.check_after(model, state.global_step);

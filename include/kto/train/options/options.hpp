@@ -115,7 +115,8 @@ inline const Options<TrainConfig>& train_options() {
         option(
             &C::optim_in_backward, "optim_in_backward", group::optimization,
             "update each weight in the backward pass, as soon as its gradient is complete: all gradients never exist "
-            "at once; needs max_grad_norm 0 and gradient_accumulation_steps 1"),
+            "at once; unless max_grad_norm is 0, a first backward pass finds their norm; needs "
+            "gradient_accumulation_steps 1"),
 
         option(&C::eval_strategy, "eval_strategy", group::evaluation,
                "when to evaluate: never, every eval_steps, or after each epoch"),
@@ -273,8 +274,6 @@ inline void validate(const TrainConfig& config) {
   detail::check_sharding(config);
   require(!config.optim_in_backward || config.zero_stage == 0,
           "optim_in_backward holds no gradients that could be shared out: set zero_stage to 0");
-  require(!config.optim_in_backward || config.max_grad_norm == 0,
-          "optim_in_backward changes weights before the norm of all gradients is known: set max_grad_norm to 0");
   require(!config.optim_in_backward || !config.fp16,
           "optim_in_backward changes weights before it is known whether a gradient overflows float16: use bf16");
   require(!config.optim_in_backward || config.gradient_accumulation_steps == 1,
