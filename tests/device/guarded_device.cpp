@@ -376,6 +376,13 @@ bool waits_for_device(const std::string& name) {
   return names.contains(name);
 }
 
+/// The host waits for a number.
+void count_scalar() {
+  ++counts.scalars_to_host;
+  counts.kernels_at_last_scalar = counts.kernels;
+  counts.queued_at_last_scalar = counts.queued_to_device;
+}
+
 /// Whether this is one of the threads that LibTorch runs the backward passes of devices on.
 bool is_backward_thread() {
   thread_local const bool is = [] {
@@ -393,10 +400,7 @@ void run_on_host(const c10::OperatorHandle& op, Stack* stack) {
   const auto& schema = op.schema();
   ++counts.kernels;
   if (is_backward_thread()) ++counts.backward_kernels;
-  if (waits_for_device(schema.name())) {
-    ++counts.scalars_to_host;
-    counts.kernels_at_last_scalar = counts.kernels;
-  }
+  if (waits_for_device(schema.name())) count_scalar();
   OnHost host(schema.name());
   const std::size_t num_arguments = schema.arguments().size(), begin = stack->size() - num_arguments;
   const auto each = [&](const auto& visit) {
@@ -462,10 +466,7 @@ Tensor copy_from(const Tensor& from, const Tensor& to, bool non_blocking) {
     TORCH_CHECK(!non_blocking, "guarded device: the host reads a copy of the device's memory before it is made");
     ++counts.to_host;
     counts.bytes_to_host += bytes;
-    if (from.numel() <= 1) {
-      ++counts.scalars_to_host;
-      counts.kernels_at_last_scalar = counts.kernels;
-    }
+    if (from.numel() <= 1) count_scalar();
     make_queued_copies();
     OnHost host("copy_");
     to.copy_(host.of(from));
@@ -479,8 +480,7 @@ Tensor copy_from_and_resize(const Tensor& from, const Tensor& to) {
 
 c10::Scalar local_scalar(const Tensor& tensor) {
   const std::lock_guard lock(mutex);
-  ++counts.scalars_to_host;
-  counts.kernels_at_last_scalar = counts.kernels;
+  count_scalar();
   make_queued_copies();
   OnHost host("item");
   return host.of(tensor).item();
@@ -493,6 +493,14 @@ Tensor& set_storage(Tensor& self, at::Storage source, std::int64_t offset, at::I
   return self;
 }
 
+/// Reports touches; again, where a program has set its own handler since.
+void watch() {
+  struct sigaction action = {};
+  action.sa_sigaction = &report_touch;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  ::sigaction(SIGSEGV, &action, nullptr);
+}
+
 void install() {
   const auto map = [](int protection) {
     void* at = ::mmap(nullptr, range_bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -501,10 +509,7 @@ void install() {
   };
   device_range = map(PROT_NONE);
   real_range = map(PROT_READ | PROT_WRITE);
-  struct sigaction action = {};
-  action.sa_sigaction = &report_touch;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  ::sigaction(SIGSEGV, &action, nullptr);
+  watch();
 
   c10::register_privateuse1_backend("guarded");
   c10::SetAllocator(guarded, &GuardedAllocator::instance());
@@ -534,3 +539,5 @@ extern "C" GuardedCounts guarded_counts() {
   const std::lock_guard lock(mutex);
   return counts;
 }
+
+extern "C" void guarded_watch() { watch(); }
