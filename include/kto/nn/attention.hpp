@@ -160,11 +160,8 @@ inline Tensor attention(const Tensor& q_NHd, const Tensor& k_MKd, const Tensor& 
     return detail::attend_next_token(q_NHd, k_MKd, v_MKd, prefix, segments[0], keys, form);
   if (detail::takes_blocked_attention(q_NHd, k_MKd, v_MKd))
     return detail::blocked_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form);
-  const bool is_plain = keys.empty() && form.soft_cap == 0 && !form.alibi && !form.relative &&
-                        !form.sinks_H.defined() && v_MKd.size(-1) == q_NHd.size(-1);
-  if (is_plain)
-    if (auto out = detail::packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, form.window, form.scale))
-      return *out;
+  if (auto out = detail::packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form, detail::packed_kernel))
+    return *out;
   return attention_composed(q_NHd, k_MKd, v_MKd, segments, form, prefix, keys);
 }
 
