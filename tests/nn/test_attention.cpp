@@ -355,6 +355,32 @@ TEST_CASE("attention of all segments in one call takes sinks and ranges of keys"
   check_packed(problem, std::nullopt, true, true);
 }
 
+TEST_CASE("attention of a padded batch is attention", "[attention]") {
+  at::manual_seed(8);
+  const auto padded = [](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
+                         const AttentionForm& form, const KeysValues& prefix, const std::vector<KeyRange>&) {
+    return detail::padded_attention(q, k, v, segments, form, prefix);
+  };
+  for_problems([&](const Problem& given, std::optional<std::int64_t> window) {
+    Problem problem = given;
+    if (window == 65) problem.form.soft_cap = 3;
+    if (window == 100) problem.form.sinks_H = at::randn({given.q_NHd.size(1)});
+    problem = problem.as(at::kDouble);
+    const auto expected = run(attention_composed, problem, window), got = run(padded, problem, window);
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::allclose(got[i], expected[i], 1e-10, 1e-10));
+  });
+  using Segments = std::vector<Segment>;
+  CHECK(detail::takes_padded_attention(Segments{{.length = 9}, {.begin = 9, .length = 7}}, {}));
+  CHECK_FALSE(
+      detail::takes_padded_attention(Segments{{.length = 9}, {.begin = 9, .length = 9}}, {}));  // a batch as it is
+  CHECK_FALSE(detail::takes_padded_attention(Segments{{.length = 900},
+                                                      {.begin = 900, .length = 1},
+                                                      {.begin = 901, .length = 1},
+                                                      {.begin = 902, .length = 1},
+                                                      {.begin = 903, .length = 1}},
+                                             {}));  // most of the batch would be padding
+}
+
 TEST_CASE("attention on a GPU is attention", "[attention][gpu]") {
   if (!at::hasCUDA()) return;
   at::manual_seed(9);

@@ -119,7 +119,7 @@ struct ScriptConfig {
   std::optional<bool> hub_private_repo = std::nullopt;     ///< of a repository that is created
   std::optional<std::string> hub_revision = std::nullopt;  ///< the branch; main when absent
   bool hub_always_push = false;                            ///< also while an earlier push is under way
-  std::string device = "auto";                             ///< auto, cpu, cuda, cuda:N
+  std::string device = "auto";                             ///< auto, or LibTorch's name for one
   std::int64_t nproc = 1;                                  ///< copies of itself that the program starts as ranks
   std::optional<DdpBackend> ddp_backend = std::nullopt;    ///< by device when absent
   std::int64_t ddp_timeout = 1800;                         ///< seconds

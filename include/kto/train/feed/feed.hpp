@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
+#include <future>
 #include <iterator>
 #include <memory>
 #include <numeric>
@@ -80,6 +81,8 @@ struct Feed {
   virtual bool has_next() = 0;
   /// The next window. The rows that its batches refer to stay valid until the next call.
   virtual Window next(at::Device device) = 0;
+  /// Where the device works on its own: makes the next window now, whose copies wait in its queue, for next() to return.
+  virtual void make_ahead(at::Device) {}
   /// The micro-batches of all ranks in the current epoch, as the log counts them.
   virtual std::int64_t num_batches() const = 0;
   /// The number of rows (or pairs) of each micro-batch of `epoch`; for a stream, of one.
@@ -110,6 +113,7 @@ class MemoryFeed final : public Feed {
   }
 
   void begin(const Position& position) override {
+    ahead_ = {};
     source_.reset();
     std::vector<Picks> picks = train_picks(rows_, config_, position.epoch, rules());
     at_ = std::min(static_cast<std::size_t>(position.batch), picks.size());
@@ -120,16 +124,13 @@ class MemoryFeed final : public Feed {
     source_.emplace(collator_, own_picks_, with_kl_, config_.dataloader_num_workers,
                     config_.dataloader_prefetch_factor.value_or(2));
   }
-  bool has_next() override { return at_ < sizes_.size(); }
-  Window next(at::Device device) override {
-    const std::size_t end =
-        std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), sizes_.size());
-    Window window;
-    for (; at_ < end; ++at_) {
-      if (share.is_own(window.num_batches)) window.batches.push_back(to_device(source_->next(), device));
-      window.count(sizes_[at_], share);
-    }
-    return window;
+  bool has_next() override { return ahead_.valid() || at_ < sizes_.size(); }
+  Window next(at::Device device) override { return ahead_.valid() ? ahead_.get() : make(device); }
+  void make_ahead(at::Device device) override {
+    if (device.is_cpu() || !has_next() || ahead_.valid()) return;
+    std::packaged_task<Window()> task([&] { return make(device); });
+    ahead_ = task.get_future();
+    task();  // on this thread; next() throws what it throws
   }
   std::int64_t num_batches() const override { return static_cast<std::int64_t>(sizes_.size()); }
   std::vector<std::size_t> batch_sizes(std::int64_t epoch) const override {
@@ -140,6 +141,16 @@ class MemoryFeed final : public Feed {
   }
 
  private:
+  Window make(at::Device device) {
+    const std::size_t end =
+        std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), sizes_.size());
+    Window window;
+    for (; at_ < end; ++at_) {
+      if (share.is_own(window.num_batches)) window.batches.push_back(to_device(source_->next(), device));
+      window.count(sizes_[at_], share);
+    }
+    return window;
+  }
   PickRules rules() const {
     PickRules out = rules_;
     out.step_size = share.step_size;
@@ -154,7 +165,8 @@ class MemoryFeed final : public Feed {
   std::vector<std::size_t> sizes_;  ///< rows of each micro-batch of the epoch
   std::vector<Picks> own_picks_;    ///< of this rank's micro-batches, from the beginning on
   std::optional<BatchSource<Collator>> source_;
-  std::size_t at_ = 0;  ///< the next window's first micro-batch
+  std::size_t at_ = 0;         ///< the first micro-batch of the next window to make
+  std::future<Window> ahead_;  ///< a window made ahead
 };
 
 template <class Collator>
