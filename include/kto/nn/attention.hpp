@@ -50,10 +50,7 @@ inline std::optional<Tensor> attention_on_cpu(const AttentionCall& call) {
 
 inline std::optional<Tensor> attention_on_cuda(const AttentionCall& call) {
   const auto& [q_NHd, k_MKd, v_MKd, segments, form, prefix, keys] = call;
-  const bool is_plain = keys.empty() && form.soft_cap == 0 && !form.alibi && !form.relative &&
-                        !form.sinks_H.defined() && v_MKd.size(-1) == q_NHd.size(-1);
-  if (!is_plain) return std::nullopt;
-  return packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, form.window, form.scale);
+  return packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form, packed_kernel);
 }
 
 inline std::optional<Tensor> attention_padded(const AttentionCall& call) {
