@@ -33,6 +33,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -413,15 +414,14 @@ void run_on_host(const c10::OperatorHandle& op, Stack* stack) {
     }
     replace_tensors(value, [&](const Tensor& tensor) { return host.of(tensor); });
   });
+  bool draws = op.hasTag(at::Tag::nondeterministic_seeded);
   each([&](IValue& value, const auto& argument) {
-    const auto type = argument.type();
-    const bool is_generator =
-        type->kind() == c10::TypeKind::GeneratorType ||
-        (type->kind() == c10::TypeKind::OptionalType && type->containedType(0)->kind() == c10::TypeKind::GeneratorType);
-    if (!is_generator) return;
+    if (!argument.type()->isSubtypeOf(*c10::OptionalType::create(c10::GeneratorType::get()))) return;
     const at::Generator generator = value.isNone() ? generator_of(host.device().index()) : value.toGenerator();
     if (auto* ours = dynamic_cast<GuardedGenerator*>(generator.unsafeGetGeneratorImpl())) value = ours->inner;
+    draws = false;
   });
+  TORCH_CHECK(!draws, "guarded device: ", schema.name(), " would draw from the CPU's generator");
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   host.resized();
   const std::size_t num_results = schema.returns().size();
@@ -486,6 +486,13 @@ c10::Scalar local_scalar(const Tensor& tensor) {
   return host.of(tensor).item();
 }
 
+/// The CPU's kernel draws from the CPU's generator.
+std::tuple<Tensor, Tensor> native_dropout(const Tensor& input, double p, std::optional<bool> train) {
+  if (!train.value_or(true)) return {input.clone(), at::ones(input.sizes(), input.options().dtype(at::kBool))};
+  const Tensor kept = at::empty(input.sizes(), input.options().dtype(at::kBool)).bernoulli_(1 - p);
+  return {input.mul(kept).mul_(1 / (1 - p)), kept};
+}
+
 Tensor& set_storage(Tensor& self, at::Storage source, std::int64_t offset, at::IntArrayRef size,
                     at::IntArrayRef stride) {
   self.unsafeGetTensorImpl()->set_storage_keep_dtype(std::move(source));
@@ -526,6 +533,7 @@ void install() {
   own.impl("_copy_from", &copy_from);
   own.impl("_copy_from_and_resize", &copy_from_and_resize);
   own.impl("_local_scalar_dense", &local_scalar);
+  own.impl("native_dropout", &native_dropout);
   own.impl("as_strided", &at::native::as_strided_tensorimpl);
   own.impl("view", &at::native::view);
   own.impl("set_.source_Storage_storage_offset", &set_storage);

@@ -38,13 +38,15 @@ CPU_ONLY = ("adamw_8bit",)
 
 def difference(got, want, flags):
     """The largest difference of two logs in units of their tolerance, and where; infinite if they have other entries. Adam
-    turns rounding noise in small gradients into whole steps, so bf16 gets much room, and later steps more."""
+    turns rounding noise in small gradients into whole steps, so bf16 gets much room, and later steps more. Far from its
+    reference a loss is saturated, and its gradient has few digits."""
     worst = (0.0, "")
     if len(got) != len(want):
         return math.inf, f"{len(got)} entries, expected {len(want)}"
-    narrow = any(flag in flags for flag in NARROW)
+    narrow, saturated = any(flag in flags for flag in NARROW), "--ref_model_name_or_path" in flags
     for a, b in zip(got, want):
-        tolerance = 0.25 if narrow else 5e-4 if b.get("step", 0) <= 2 else 2e-3
+        late = b.get("step", 0) > 2
+        tolerance = (0.5 if late else 0.25) if narrow else 2e-3 if late or saturated else 5e-4
         for key, value in b.items():
             if not isinstance(value, (int, float)) or any(word in key for word in ("runtime", "per_second", "mem_")):
                 continue
