@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A decoder and the trainer on a device that catches mistakes (tests/device/guarded_device.cpp), in a process into which
 // it is preloaded: ctest -R guarded_device. Everywhere else these cases are hidden.
-#include <dlfcn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,14 +24,7 @@ const at::Device& device() {
   return second;
 }
 
-/// Calls a function of the device's.
-template <class Result>
-Result ask(const char* name) {
-  const auto function = reinterpret_cast<Result (*)()>(::dlsym(RTLD_DEFAULT, name));
-  REQUIRE(function != nullptr);
-  return function();
-}
-GuardedCounts counts() { return ask<GuardedCounts>("guarded_counts"); }
+GuardedCounts counts() { return ask_guarded<GuardedCounts>("guarded_counts"); }
 
 kto::Decoder decoder(at::Device where) {
   const kto::Json config = {
@@ -78,7 +70,7 @@ std::pair<int, std::string> end_of(const Work& work) {
   const ::pid_t child = ::fork();
   if (child == 0) {
     ::dup2(ends[1], 2);
-    ask<void>("guarded_watch");  // Catch2 has its own handler
+    ask_guarded<void>("guarded_watch");  // Catch2 has its own handler
     work();
     ::_exit(0);
   }
