@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the guarded device counts, for tests in programs into which it is preloaded.
+// What the guarded device counts, for tests in programs into which it is preloaded: `GuardedCounts guarded_counts()`.
+// `void guarded_watch()` sets its signal handler again, where a program has set its own.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@ struct GuardedCounts {
   std::int64_t bytes_to_host = 0;
   std::int64_t scalars_to_host = 0;         ///< single numbers, and operators that wait for one
   std::int64_t kernels_at_last_scalar = 0;  ///< `kernels` when the host last waited
+  std::int64_t queued_at_last_scalar = 0;   ///< `queued_to_device` likewise
   std::int64_t new_blocks = 0;              ///< memory that no freed block of the same size served
   std::int64_t emptied = 0;                 ///< calls that release cached memory
 };

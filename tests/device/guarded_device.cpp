@@ -33,6 +33,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -376,6 +377,13 @@ bool waits_for_device(const std::string& name) {
   return names.contains(name);
 }
 
+/// The host waits for a number.
+void count_scalar() {
+  ++counts.scalars_to_host;
+  counts.kernels_at_last_scalar = counts.kernels;
+  counts.queued_at_last_scalar = counts.queued_to_device;
+}
+
 /// Whether this is one of the threads that LibTorch runs the backward passes of devices on.
 bool is_backward_thread() {
   thread_local const bool is = [] {
@@ -393,10 +401,7 @@ void run_on_host(const c10::OperatorHandle& op, Stack* stack) {
   const auto& schema = op.schema();
   ++counts.kernels;
   if (is_backward_thread()) ++counts.backward_kernels;
-  if (waits_for_device(schema.name())) {
-    ++counts.scalars_to_host;
-    counts.kernels_at_last_scalar = counts.kernels;
-  }
+  if (waits_for_device(schema.name())) count_scalar();
   OnHost host(schema.name());
   const std::size_t num_arguments = schema.arguments().size(), begin = stack->size() - num_arguments;
   const auto each = [&](const auto& visit) {
@@ -409,15 +414,14 @@ void run_on_host(const c10::OperatorHandle& op, Stack* stack) {
     }
     replace_tensors(value, [&](const Tensor& tensor) { return host.of(tensor); });
   });
+  bool draws = op.hasTag(at::Tag::nondeterministic_seeded);
   each([&](IValue& value, const auto& argument) {
-    const auto type = argument.type();
-    const bool is_generator =
-        type->kind() == c10::TypeKind::GeneratorType ||
-        (type->kind() == c10::TypeKind::OptionalType && type->containedType(0)->kind() == c10::TypeKind::GeneratorType);
-    if (!is_generator) return;
+    if (!argument.type()->isSubtypeOf(*c10::OptionalType::create(c10::GeneratorType::get()))) return;
     const at::Generator generator = value.isNone() ? generator_of(host.device().index()) : value.toGenerator();
     if (auto* ours = dynamic_cast<GuardedGenerator*>(generator.unsafeGetGeneratorImpl())) value = ours->inner;
+    draws = false;
   });
+  TORCH_CHECK(!draws, "guarded device: ", schema.name(), " would draw from the CPU's generator");
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   host.resized();
   const std::size_t num_results = schema.returns().size();
@@ -462,10 +466,7 @@ Tensor copy_from(const Tensor& from, const Tensor& to, bool non_blocking) {
     TORCH_CHECK(!non_blocking, "guarded device: the host reads a copy of the device's memory before it is made");
     ++counts.to_host;
     counts.bytes_to_host += bytes;
-    if (from.numel() <= 1) {
-      ++counts.scalars_to_host;
-      counts.kernels_at_last_scalar = counts.kernels;
-    }
+    if (from.numel() <= 1) count_scalar();
     make_queued_copies();
     OnHost host("copy_");
     to.copy_(host.of(from));
@@ -479,11 +480,17 @@ Tensor copy_from_and_resize(const Tensor& from, const Tensor& to) {
 
 c10::Scalar local_scalar(const Tensor& tensor) {
   const std::lock_guard lock(mutex);
-  ++counts.scalars_to_host;
-  counts.kernels_at_last_scalar = counts.kernels;
+  count_scalar();
   make_queued_copies();
   OnHost host("item");
   return host.of(tensor).item();
+}
+
+/// The CPU's kernel draws from the CPU's generator.
+std::tuple<Tensor, Tensor> native_dropout(const Tensor& input, double p, std::optional<bool> train) {
+  if (!train.value_or(true)) return {input.clone(), at::ones(input.sizes(), input.options().dtype(at::kBool))};
+  const Tensor kept = at::empty(input.sizes(), input.options().dtype(at::kBool)).bernoulli_(1 - p);
+  return {input.mul(kept).mul_(1 / (1 - p)), kept};
 }
 
 Tensor& set_storage(Tensor& self, at::Storage source, std::int64_t offset, at::IntArrayRef size,
@@ -491,6 +498,14 @@ Tensor& set_storage(Tensor& self, at::Storage source, std::int64_t offset, at::I
   self.unsafeGetTensorImpl()->set_storage_keep_dtype(std::move(source));
   self.unsafeGetTensorImpl()->set_sizes_and_strides(size, stride, offset);
   return self;
+}
+
+/// Reports touches; again, where a program has set its own handler since.
+void watch() {
+  struct sigaction action = {};
+  action.sa_sigaction = &report_touch;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  ::sigaction(SIGSEGV, &action, nullptr);
 }
 
 void install() {
@@ -501,10 +516,7 @@ void install() {
   };
   device_range = map(PROT_NONE);
   real_range = map(PROT_READ | PROT_WRITE);
-  struct sigaction action = {};
-  action.sa_sigaction = &report_touch;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  ::sigaction(SIGSEGV, &action, nullptr);
+  watch();
 
   c10::register_privateuse1_backend("guarded");
   c10::SetAllocator(guarded, &GuardedAllocator::instance());
@@ -521,6 +533,7 @@ void install() {
   own.impl("_copy_from", &copy_from);
   own.impl("_copy_from_and_resize", &copy_from_and_resize);
   own.impl("_local_scalar_dense", &local_scalar);
+  own.impl("native_dropout", &native_dropout);
   own.impl("as_strided", &at::native::as_strided_tensorimpl);
   own.impl("view", &at::native::view);
   own.impl("set_.source_Storage_storage_offset", &set_storage);
@@ -534,3 +547,5 @@ extern "C" GuardedCounts guarded_counts() {
   const std::lock_guard lock(mutex);
   return counts;
 }
+
+extern "C" void guarded_watch() { watch(); }

@@ -5,11 +5,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
+
 #include "catch.hpp"
 #include "device/guarded_counts.hpp"
 #include "examples/toy.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/loss/kto.hpp"
+#include "kto/nn/affine.hpp"
 #include "tests/model/model_cases.hpp"
 
 using kto::Tensor;
@@ -22,11 +25,14 @@ const at::Device& device() {
   return second;
 }
 
-GuardedCounts counts() {
-  static const auto read = reinterpret_cast<GuardedCounts (*)()>(::dlsym(RTLD_DEFAULT, "guarded_counts"));
-  REQUIRE(read != nullptr);
-  return read();
+/// Calls a function of the device's.
+template <class Result>
+Result ask(const char* name) {
+  const auto function = reinterpret_cast<Result (*)()>(::dlsym(RTLD_DEFAULT, name));
+  REQUIRE(function != nullptr);
+  return function();
 }
+GuardedCounts counts() { return ask<GuardedCounts>("guarded_counts"); }
 
 kto::Decoder decoder(at::Device where) {
   const kto::Json config = {
@@ -47,13 +53,12 @@ struct Run {
   std::vector<GuardedCounts> at_step;  ///< when each began, and at the end
 };
 
-Run run(at::Device where, kto::TrainConfig config) {
+Run run(at::Device where, const kto::TrainConfig& config) {
   const kto::Decoder model = decoder(where);
   Run out;
   kto::Callback count;
   if (!where.is_cpu())
     count.on_step_begin = [&](const kto::TrainerState&, kto::Control&) { out.at_step.push_back(counts()); };
-  config.logging_steps = config.max_steps;
   kto::Trainer trainer{.model = model,
                        .collator = kto::PackedCollator{},
                        .loss = kto::Kto{},
@@ -65,28 +70,100 @@ Run run(at::Device where, kto::TrainConfig config) {
   return out;
 }
 
+/// How a child of this process ends that does `work`: its status, and what it said.
+template <class Work>
+std::pair<int, std::string> end_of(const Work& work) {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const ::pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(ends[1], 2);
+    ask<void>("guarded_watch");  // Catch2 has its own handler
+    work();
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  std::string said;
+  char part[4096];
+  for (::ssize_t size; (size = ::read(ends[0], part, sizeof part)) > 0;)
+    said.append(part, static_cast<std::size_t>(size));
+  ::close(ends[0]);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, said};
+}
+
 }  // namespace
 
-TEST_CASE("the trainer on a device: the CPU's numbers, and what each step copies and allocates", "[.][guarded]") {
-  kto::TrainConfig config{.per_device_train_batch_size = 4, .max_steps = 6, .learning_rate = 0.01};
+TEST_CASE("the guarded device catches a host pointer, the CPU's kernels, and a tensor of another device",
+          "[.][guarded]") {
+  const Tensor x_ND = at::ones({4, 32}, at::TensorOptions(device())), weight_D = x_ND[0];
+  const auto touched = [](const auto& work) {
+    const auto [status, said] = end_of(work);
+    CHECK(status == 86);
+    CHECK_THAT(said, KTO_CONTAINS("the host touched memory of the device"));
+  };
+  CHECK(end_of([] {}).first == 0);
+  touched([&] { *x_ND.mutable_data_ptr<float>() = 1; });
+  touched([&] {
+    (void)kto::detail::Normalized::apply(x_ND, std::optional(weight_D), std::optional<Tensor>(), kto::NormSpec{},
+                                         at::kFloat);
+  });
+  const Tensor q_NHd = x_ND.view({4, 2, 16});
+  touched([&] { (void)kto::detail::blocked_attention(q_NHd, q_NHd, q_NHd, {}, {{.length = 4}}, {}, {}); });
+
+  CHECK_THROWS_WITH(x_ND + at::ones({4, 32}), KTO_CONTAINS("guarded:1"));
+  CHECK_THROWS_WITH(at::mm(x_ND, at::ones({32, 2})), KTO_CONTAINS("cpu"));
+  CHECK_THROWS_WITH(x_ND + at::ones({4, 32}, at::Device("guarded:0")), KTO_CONTAINS("guarded:0"));
+  CHECK_THROWS_WITH(x_ND.to(at::kCPU, /*non_blocking=*/true), KTO_CONTAINS("before it is made"));
+  CHECK(std::isnan(at::empty({4, 32}, x_ND.options()).sum().item<double>()));  // not what freed memory held
+}
+
+TEST_CASE("scopes of weights reach the thread that a device's backward pass runs on", "[.][guarded]") {
+  const Tensor x_NI = at::ones({4, 32}, at::TensorOptions(device()));
+  const Tensor weight_OI = at::ones({8, 32}, x_NI.options()).requires_grad_(true);
+  const kto::InPlaceGradients in_place;
+  const auto before = counts();
+  const Tensor out = kto::affine(x_NI, weight_OI);
+  const auto seen = torch::autograd::grad({out.sum()}, {weight_OI}, {}, std::nullopt, false, /*allow_unused=*/true);
+  CHECK(counts().backward_kernels > before.backward_kernels);
+  CHECK_FALSE(seen[0].defined());
+  REQUIRE(weight_OI.grad().defined());
+  CHECK(weight_OI.grad().sum().item<double>() == 4 * 8 * 32);
+}
+
+TEST_CASE("the trainer on a device: the CPU's numbers, and what a step copies and allocates", "[.][guarded]") {
+  kto::TrainConfig config{.per_device_train_batch_size = 4, .max_steps = 9, .learning_rate = 0.01};
+  config.logging_steps = 3;
   for (const std::int64_t accumulate : {1, 2}) {
+    CAPTURE(accumulate);
     config.gradient_accumulation_steps = accumulate;
     const Run want = run(at::kCPU, config), got = run(device(), config);
     for (std::size_t i = 0; i < want.weights.size(); ++i) {
       INFO(want.weights[i].first);
       CHECK(kto::test::largest(got.weights[i].second - want.weights[i].second) < 1e-4);
     }
-    for (const auto& [name, value] : want.log[0].items()) {
-      INFO(name);
-      CHECK(got.log[0][name].get<double>() == Approx(value.get<double>()).epsilon(1e-3).margin(1e-4));
-    }
-    for (std::size_t i = 1; i < got.at_step.size(); ++i) {
-      const GuardedCounts &a = got.at_step[i - 1], &b = got.at_step[i];
-      std::printf(
-          "step %zu: kernels %ld backward %ld queued %ld waited %ld to_host %ld scalars %ld (last after %ld) new %ld\n",
-          i, b.kernels - a.kernels, b.backward_kernels - a.backward_kernels, b.queued_to_device - a.queued_to_device,
-          b.waited_to_device - a.waited_to_device, b.to_host - a.to_host, b.scalars_to_host - a.scalars_to_host,
-          b.kernels_at_last_scalar - a.kernels, b.new_blocks - a.new_blocks);
+    REQUIRE(got.log.size() == want.log.size());
+    for (std::size_t i = 0; i < want.log.size(); ++i)
+      for (const auto& [name, value] : want.log[i].items()) {
+        INFO(name);
+        if (name.find("per_second") == name.npos && name.find("runtime") == name.npos)
+          CHECK(got.log[i][name].get<double>() == Approx(value.get<double>()).epsilon(1e-3).margin(1e-4));
+      }
+    REQUIRE(got.at_step.size() == 9);
+    for (std::size_t step = 2; step < 9; ++step) {
+      CAPTURE(step);
+      const GuardedCounts &a = got.at_step[step - 1], &b = got.at_step[step];
+      CHECK(b.backward_kernels > a.backward_kernels);
+      CHECK(b.waited_to_device == a.waited_to_device);  // all from pinned memory
+      CHECK((b.queued_to_device > a.queued_to_device) == (b.queued_at_last_scalar > a.queued_at_last_scalar));
+      if (step % 3 == 0) continue;  // it logs
+      CHECK(b.scalars_to_host == a.scalars_to_host + 1);
+      CHECK(b.to_host == a.to_host);
+      CHECK(b.queued_to_device == b.queued_at_last_scalar);  // the next window's, before the host waits
+      const std::int64_t of_update = b.kernels - b.kernels_at_last_scalar;
+      CHECK(of_update * 10 < b.kernels - a.kernels);  // it waits once, when nothing but the update is left
+      if (step > 6) CHECK(b.new_blocks == a.new_blocks);
     }
   }
 }
