@@ -131,7 +131,7 @@ install_torch() {
 
 # --- LibTorch ---------------------------------------------------------------------------------------------------------
 # Prints the names of the machine's NVIDIA GPUs, one a line; nothing without a GPU or its driver.
-gpu_names() { nvidia-smi -L 2>/dev/null | sed -n 's/^GPU [0-9]*: \(.*\) (UUID.*/\1/p'; }
+gpu_names() { { nvidia-smi -L 2>/dev/null || true; } | sed -n 's/^GPU [0-9]*: \(.*\) (UUID.*/\1/p'; }
 
 # Prints the folder of the TorchConfig.cmake that CMake would use, with the torch of interpreter $1 if given.
 torch_folder() { cmake ${1:+-DKTO_PYTHON="$1"} -P cmake/KtoTorch.cmake 2>/dev/null; }

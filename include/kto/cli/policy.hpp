@@ -65,6 +65,7 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   if (args.train.fp16) model.compute = at::kHalf;
   model.recompute = args.train.gradient_checkpointing;
+  if (args.script.logits_tile_mib) model.tile_elements = *args.script.logits_tile_mib << 18;  // of float32
   return model;
 }
 

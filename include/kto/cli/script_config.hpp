@@ -67,7 +67,8 @@ struct ScriptConfig {
   CollatorType collator = CollatorType::packed;
   bool share_prompt = true;
   MatmulChoice matmul = MatmulChoice::automatic;
-  std::optional<std::int64_t> padding_value = std::nullopt;  ///< token id; the tokenizer's pad token when absent
+  std::optional<std::int64_t> logits_tile_mib = std::nullopt;  ///< MiB of logits held at once; by device when absent
+  std::optional<std::int64_t> padding_value = std::nullopt;    ///< token id; the tokenizer's pad token when absent
   std::optional<std::int64_t> pad_to_multiple_of = std::nullopt;
   std::int64_t label_pad_token_id = default_label_pad_token_id;  ///< of rows that are tokenized already
   std::optional<std::int64_t> dataset_num_proc = std::nullopt;   ///< threads that tokenize; all cores when absent

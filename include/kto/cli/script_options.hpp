@@ -276,6 +276,10 @@ inline const Options<ScriptConfig>& script_options() {
                "seconds that a process waits for the others before it ends", detail::count(1)),
         option(&C::trl_defaults, "trl_defaults", group::machine,
                "TRL's defaults where others are kept here; options that are given go before them"),
+        option(&C::logits_tile_mib, "logits_tile_mib", group::machine,
+               "MiB of float32 logits that are held at once: more take fewer and larger kernels; None: 8 on the CPU, "
+               "where they stay in a cache, else 256",
+               {"None or an integer from 1 to 65536", [](double x) { return x >= 1 && x <= 65536; }}),
         option(
             &C::matmul, "matmul", group::machine,
             "library of float32 products on the CPU; auto: as the environment variable KTO_MATMUL says, else oneDNN on "

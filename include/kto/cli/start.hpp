@@ -59,13 +59,15 @@ inline void check_same_start(const World& world, const Json& options) {
 /// The World of this rank. It has its share of the machine: threads, and of several devices of a kind one.
 inline World start_rank(Job& job, const Arguments& args, const LossTable& losses) {
   const World world = job.join();
-  if (world.alone()) return world;
-  share_threads(world);
-  check_same_start(world, to_json(argument_options(losses), args));
-  if (at::Device device = choose_device(args.script.device); !device.is_cpu() && !device.has_index()) {
-    device.set_index(static_cast<at::DeviceIndex>(world.local_rank % num_devices(device.type())));
-    use_device(device);
+  if (!world.alone()) {
+    share_threads(world);
+    check_same_start(world, to_json(argument_options(losses), args));
   }
+  at::Device device = choose_device(args.script.device);
+  if (device.is_cpu()) return world;
+  if (!device.has_index())
+    device.set_index(static_cast<at::DeviceIndex>(world.local_rank % num_devices(device.type())));
+  use_device(device);  // scratch memory and pinned copies are then of no other
   return world;
 }
 
