@@ -4,7 +4,6 @@
 // oracle is attention_composed.
 #pragma once
 
-
 #include <memory>
 #include <optional>
 #include <tuple>
