@@ -12,9 +12,9 @@
 set -uo pipefail
 out=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../build/gpu}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-device=cuda kinds=(runs dpo families) sizes=()
-[[ ${KTO_DRY_RUN:-} != 1 ]] || device=cpu kinds=(dpo) sizes=(--models smallest --batches 2 4 --max_length 64 --steps 5)
-readonly out device kinds sizes seconds=${KTO_SECONDS:-570} programs=build/examples
+device=cuda kinds=(runs dpo families) few=() sizes=()
+[[ ${KTO_DRY_RUN:-} != 1 ]] || device=cpu kinds=(dpo) few=(--few) sizes=(--models smallest --batches 2 4 --max_length 64 --steps 5)
+readonly out device kinds few sizes seconds=${KTO_SECONDS:-570} programs=build/examples
 failed=0
 
 left() { echo $((seconds > SECONDS ? seconds - SECONDS : 0)); }
@@ -25,12 +25,16 @@ part() {
   ((limit <= $(left))) || limit=$(left)
   shift 2
   echo "== $name (at most $limit s)"
-  timeout --kill-after=5 $((limit > 0 ? limit : 1)) "$@" >"$out/$name.log" 2>&1 </dev/null
-  status=$?
-  case $status in 0) status=done ;; 124 | 137) status="stopped after $limit s" ;; *) status="exit status $status" ;; esac
+  if ((limit > 0)); then
+    timeout --kill-after=5 "$limit" "$@" >"$out/$name.log" 2>&1 </dev/null
+    status=$?
+    case $status in 0) status=done ;; 124 | 137) status="stopped after $limit s" ;; *) status="exit status $status" ;; esac
+  else
+    status="no time was left"
+  fi
   [[ $status == done ]] || ((++failed))
   echo "== $name: $status"
-  echo "| $name | $status | $((SECONDS - begin)) | $(tail -n 1 "$out/$name.log" | tr '|' ' ' | cut -c 1-120) |" >>"$out/parts.md"
+  echo "| $name | $status | $((SECONDS - begin)) | $(tail -n 1 "$out/$name.log" 2>/dev/null | tr '|' ' ' | cut -c 1-120) |" >>"$out/parts.md"
 }
 
 mkdir -p "$out"
@@ -42,7 +46,7 @@ nvidia-smi >"$out/gpu.log" 2>&1
 part kernels 60 build/tests/gpu_tests '[gpu]'
 part recorded 60 python3 tests/e2e/recorded_runs.py $programs/train_kto . "${kinds[@]}" --device "$device" --jobs "$(nproc)"
 part recorded_bf16 60 python3 tests/e2e/recorded_runs.py $programs/train_kto . "${kinds[@]}" --device "$device" --jobs "$(nproc)" --bf16
-part paths 90 python3 tests/e2e/device_runs.py $programs/train_kto $programs/chat . "$device" "$(nproc)"
+part paths 90 python3 tests/e2e/device_runs.py $programs/train_kto $programs/chat . "$device" "$(nproc)" "${few[@]}"
 part measured "$(left)" "${KTO_PYTHON:-python3}" benchmarks/gpu.py --device "$device" --seconds $(($(left) - 5)) --output "$out/speed.md" "${sizes[@]}"
 cat "$out/speed.md" "$out/parts.md" >"$out/report.md" 2>/dev/null
 cat "$out/parts.md"

@@ -99,6 +99,10 @@ struct GuardedAllocator final : c10::DeviceAllocator {
     const std::lock_guard lock(mutex);
     if (bytes == 0) return {nullptr, nullptr, &free_block, device};
     bytes = (bytes + 511) / 512 * 512;
+    // GUARDED_BYTES: what a device has, as a GPU has an end.
+    static const char* const most = std::getenv("GUARDED_BYTES");
+    const bool fits = most == nullptr || use[device.index()].now + static_cast<std::int64_t>(bytes) <= std::atoll(most);
+    TORCH_CHECK_WITH(OutOfMemoryError, fits, "guarded out of memory. Tried to allocate ", bytes, " bytes.");
     auto& same = free_by_size[{device.index(), bytes}];
     void* block = nullptr;
     if (same.empty()) {

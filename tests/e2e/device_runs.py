@@ -97,6 +97,23 @@ with tempfile.TemporaryDirectory() as tmp:
             return name + ", resumed", flags, None, result.stderr[-600:]
         return name + ", resumed", flags, log_of(out), want
 
+    def short_of_memory():
+        """A device that has three quarters of what a batch takes."""
+        def entries(out, *flags, **more):
+            result = subprocess.run(runs.command(out, "--device", device, "--max_steps", "2", "--save_strategy", "no", *flags, model=model),
+                                    capture_output=True, text=True, timeout=300, env=dict(environment_on(device), **more))
+            return result, log_of(out) if result.returncode == 0 else []
+
+        _, log = entries("memory", "--skip_memory_metrics", "False")
+        most = sum(log[-1][name] for name in ("init_mem_gpu_alloc_delta", "train_mem_gpu_alloc_delta", "train_mem_gpu_peaked_delta"))
+        limit = {"GUARDED_BYTES": str(int(most * 3 / 4))}
+        result, _ = entries("memory_short", **limit)
+        runs.case("out of memory: the advice", result.returncode == 1 and "memory ran out: lower --per_device_train_batch_size" in result.stderr,
+                  result.stderr[-600:])
+        result, log = entries("memory_halved", "--auto_find_batch_size", **limit)
+        runs.case("out of memory: half of the batch", bool(log) and "starting over with --per_device_train_batch_size" in result.stderr,
+                  result.stderr[-600:])
+
     def replies(name, folder):
         texts = []
         for where in ("cpu", device):
@@ -133,4 +150,6 @@ with tempfile.TemporaryDirectory() as tmp:
                 worst, where = difference(got, want, flags)
                 print(f"     {name}: {worst:.2g} of its tolerance", flush=True)
                 runs.case(name, worst <= 1, where)
+    if options.preload:
+        short_of_memory()
     sys.exit(runs.report())
