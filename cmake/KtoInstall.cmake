@@ -13,8 +13,8 @@ if(NOT KTO_LIGHT_ONLY)
 endif()
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
-install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoPython.cmake cmake/KtoTorch.cmake cmake/KtoArrow.cmake cmake/KtoHub.cmake
+install(FILES cmake/kto-config.cmake cmake/KtoDependencies.cmake cmake/KtoPython.cmake cmake/KtoTorch.cmake cmake/KtoNccl.cmake cmake/KtoArrow.cmake cmake/KtoHub.cmake
               cmake/KtoPrecompile.cmake ${CMAKE_CURRENT_BINARY_DIR}/kto-config-version.cmake
         DESTINATION ${KTO_CMAKE_DIR})
-install(DIRECTORY cmake/torch_cpu cmake/gloo DESTINATION ${KTO_CMAKE_DIR})
+install(DIRECTORY cmake/torch_cpu cmake/torch_cuda cmake/gloo DESTINATION ${KTO_CMAKE_DIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -4,13 +4,14 @@
 # or installs Debian packages, LibTorch and Python packages, configures, and builds. Existing installations are used first.
 #
 # LibTorch is searched in Torch_DIR and CMAKE_PREFIX_PATH, then in the active python3 (torch 2.11 or later), then in .venv/,
-# where the CPU build of torch 2.13.0 is installed if none is found. PyPI has only a CUDA build for x86_64 Linux, so the CPU
-# build comes from your configured package sources, or from PyTorch's index, or it is the CPU part of PyPI's build.
+# where torch 2.13.0 is installed if none is found: on a machine with an NVIDIA GPU PyPI's CUDA build, else a CPU build. PyPI
+# has only a CUDA build for x86_64 Linux, so the CPU build comes from your configured package sources, or from PyTorch's
+# index, or it is the CPU part of PyPI's build. No CUDA toolkit is needed for any of them.
 #
 # Environment:
 #   KTO_PIP_ARGS       extra arguments of every `pip install` here; torch then comes from the source they name. For example
-#                      "--index-url https://download.pytorch.org/whl/cu130" (building on it needs the CUDA toolkit)
-#                      or "--index-url <your mirror>"
+#                      "--index-url https://download.pytorch.org/whl/cu126" (for an older driver), or
+#                      "--index-url <your mirror>"
 #   KTO_SKIP_PACKAGES  set to 1 if the libraries do not come from Debian's packages
 #   CMAKE_PREFIX_PATH, Torch_DIR, CXX, CMAKE_BUILD_PARALLEL_LEVEL   as CMake reads them
 readonly kto_torch_version=2.13.0
@@ -98,11 +99,26 @@ pip_install() {
 # Installs small packages into .venv; an index in KTO_PIP_ARGS may have only torch.
 pip_install_small() { pip_install "$@" || { [[ -n ${KTO_PIP_ARGS:-} ]] && KTO_PIP_ARGS='' pip_install "$@"; }; }
 
+# Succeeds if the GPU's driver serves PyPI's CUDA build, which is for CUDA 13; else says what to do.
+driver_serves() {
+  local driver
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+  ((${driver%%.*} >= 580)) && return
+  say "the GPU's driver $driver is older than 580, which PyPI's torch needs: not using the GPU. To use it, update the driver, or set" \
+    "KTO_PIP_ARGS='--index-url https://download.pytorch.org/whl/cu126' and remove .venv"
+  return 1
+}
+
 install_torch() {
   local torch=torch==$kto_torch_version
   say "installing $torch into .venv"
   if [[ -n ${KTO_PIP_ARGS:-} || $(uname -sm) != 'Linux x86_64' ]]; then
     pip_install "$torch" || die "pip could not install $torch ${KTO_PIP_ARGS:-}"
+    return
+  fi
+  if [[ -n $(gpu_names) ]] && driver_serves; then
+    say "PyPI's CUDA build, and NVIDIA's libraries (2 GB)"
+    pip_install "torch===$kto_torch_version" || die "pip could not install $torch; set KTO_PIP_ARGS to extra arguments for pip, such as --index-url"
     return
   fi
   pip_install "$torch+cpu" 2>/dev/null && return
@@ -114,6 +130,9 @@ install_torch() {
 }
 
 # --- LibTorch ---------------------------------------------------------------------------------------------------------
+# Prints the names of the machine's NVIDIA GPUs, one a line; nothing without a GPU or its driver.
+gpu_names() { { nvidia-smi -L 2>/dev/null || true; } | sed -n 's/^GPU [0-9]*: \(.*\) (UUID.*/\1/p'; }
+
 # Prints the folder of the TorchConfig.cmake that CMake would use, with the torch of interpreter $1 if given.
 torch_folder() { cmake ${1:+-DKTO_PYTHON="$1"} -P cmake/KtoTorch.cmake 2>/dev/null; }
 
@@ -126,6 +145,20 @@ find_torch() {
   fi
   say "LibTorch: $folder"
   kto_torch_options=(-DTorch_DIR="$folder")
+}
+
+# Says whether programs built here use the machine's GPU; nothing if it has none. For after configure.
+say_gpu() {
+  local name torch
+  name=$(gpu_names | head -n 1)
+  torch=$(sed -n 's/^Torch_DIR:PATH=//p' build/CMakeCache.txt)
+  if [[ -z $name ]]; then
+    return 0
+  elif [[ $torch == */torch_cuda || -e $torch/../../../lib/libtorch_cuda.so ]]; then
+    say "on the GPU: $name"
+  else
+    say "not on the GPU ($name): LibTorch is a CPU build, or without NVIDIA's libraries; pip install torch brings both"
+  fi
 }
 
 # --- Build ------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 # Installs dependencies, builds, runs every test, and reports which were skipped and why.
 #
 # usage: tests/run.sh [more flags of ctest, such as -R NAME]      (environment: see cmake/setup.sh)
-#   KTO_SLOW_CHECKS=ON     also clang-tidy, sanitizers, and every header alone with the main compiler
+#   KTO_SLOW_CHECKS=ON     also clang-tidy, sanitizers, every header alone with the main compiler, and a build with PyPI's CUDA
+#                          build of torch (2.5 GB to download)
 #   KTO_FUZZ_SECONDS=900   fuzzes each parser of files from outside that long, instead of 3 s (tests/fuzz/)
 #   KTO_KILLS=100          kills a run that often, instead of 20 times (tests/e2e/test_kill.py)
 set -euo pipefail

@@ -1,20 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# A CUDA build of LibTorch, for machines without the CUDA toolkit, which that build's own config demands: kto compiles no
-# CUDA code, so headers and libraries are enough. Its CUDA half is linked if NVIDIA's libraries are there, as pip installs
-# them beside torch; it needs no GPU to start. Else the CPU half serves alone, as it does with -DKTO_CUDA=OFF.
+# The CPU half of a CUDA build of LibTorch, whose own config demands the CUDA toolkit.
 # Use: -DTorch_DIR=<this folder> -DTORCH_INSTALL_PREFIX=<folder of the torch package, with include/ and lib/>
 set(TORCH_INSTALL_PREFIX "" CACHE PATH "Folder of the LibTorch that is used")
-option(KTO_CUDA "Link the CUDA half of a CUDA build of LibTorch, if NVIDIA's libraries are there" ON)
 set(TORCH_INCLUDE_DIRS ${TORCH_INSTALL_PREFIX}/include ${TORCH_INSTALL_PREFIX}/include/torch/csrc/api/include)
 set(TORCH_LIBRARIES ${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so ${TORCH_INSTALL_PREFIX}/lib/libc10.so)
-file(GLOB kto_cudnn ${TORCH_INSTALL_PREFIX}/lib/libcudnn.so* ${TORCH_INSTALL_PREFIX}/../nvidia/*/lib/libcudnn.so*)
-set(TORCH_CUDA_LIBRARIES "")
-if(KTO_CUDA AND kto_cudnn)
-  set(TORCH_CUDA_LIBRARIES ${TORCH_INSTALL_PREFIX}/lib/libtorch_cuda.so ${TORCH_INSTALL_PREFIX}/lib/libc10_cuda.so)
-endif()
 set(TORCH_CXX_FLAGS "")
 set(TORCH_FOUND TRUE)
-foreach(path IN LISTS TORCH_INCLUDE_DIRS TORCH_LIBRARIES TORCH_CUDA_LIBRARIES)
+foreach(path IN LISTS TORCH_INCLUDE_DIRS TORCH_LIBRARIES)
   if(NOT EXISTS ${path})
     set(TORCH_FOUND FALSE)
     set(Torch_FOUND FALSE)
@@ -22,9 +14,6 @@ foreach(path IN LISTS TORCH_INCLUDE_DIRS TORCH_LIBRARIES TORCH_CUDA_LIBRARIES)
   endif()
 endforeach()
 if(TORCH_FOUND AND NOT TARGET torch)
-  if(TORCH_CUDA_LIBRARIES) # no symbol of them is named, and their own needs are found at run time
-    list(APPEND TORCH_LIBRARIES "-Wl,--no-as-needed,--allow-shlib-undefined" ${TORCH_CUDA_LIBRARIES} "-Wl,--as-needed")
-  endif()
   set(kto_torch_targets ${TORCH_INSTALL_PREFIX}/share/cmake/Caffe2/Caffe2Targets.cmake) # says what it is built with
   set(kto_has_gloo "")
   if(EXISTS ${kto_torch_targets})

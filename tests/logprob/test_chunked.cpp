@@ -154,6 +154,19 @@ TEST_CASE("both passes have the same logits, whatever the types of states and he
   CHECK(std::abs(grad_V.sum().item<double>()) < 1e-5 * grad_V.abs().sum().item<double>());
 }
 
+TEST_CASE("a tile is as large as the call says, or else the head") {
+  Case in = make_case(at::kFloat, false, 1, 0);
+  const auto slice = [&](const kto::ChunkedOptions& options) {
+    return kto::detail::make_tiling(23, in.head, options).slice;
+  };
+  CHECK(slice({}) == in.head.weight_VD.size(0));  // all of a small vocabulary
+  in.head.tile_elements = 23 * 7;
+  CHECK(slice({}) == 7);
+  CHECK(slice({.tile_elements = 23 * 9}) == 9);
+  in.head.tile_elements = 1;
+  CHECK(slice({}) == 1);
+}
+
 TEST_CASE("no scored token gives empty scores and zero gradients") {
   Case in = make_case(at::kFloat, true, 1, 0);
   in.hidden_CD = in.hidden_CD.detach().slice(0, 0, 0).requires_grad_(true);

@@ -39,10 +39,10 @@ inline Tensor case_weight(std::string_view name, at::IntArrayRef shape) {
   return has("norm") || has("scalar") ? 1 + 0.25 * values : values * (has("embed") || has("lm_head") ? 1 : 0.25);
 }
 
-inline Decoder case_decoder(const ModelSpec& config, at::ScalarType dtype) {
+inline Decoder case_decoder(const ModelSpec& config, at::ScalarType dtype, at::Device device = at::kCPU) {
   Decoder decoder = make_decoder(config, [&](const std::string& name, const std::vector<std::int64_t>& shape) {
     // Through float32, as transformers' parameters were made.
-    return case_weight(name, shape).to(at::kFloat).to(dtype).requires_grad_(true);
+    return case_weight(name, shape).to(at::kFloat).to(device, dtype).requires_grad_(true);
   });
   decoder.compute = dtype;
   return decoder;
@@ -75,7 +75,7 @@ inline Tensor case_logp(const Decoder& decoder, const Tensor& hidden_ND, const S
 
 /// The loss of a case: mean of a probe times the log-probs.
 inline Tensor case_loss(const Tensor& logp_C) {
-  return (logp_C * noise_tensor("loss", logp_C.sizes()).to(logp_C.scalar_type())).mean();
+  return (logp_C * noise_tensor("loss", logp_C.sizes()).to(logp_C.options())).mean();
 }
 
 inline std::vector<Tensor> gradients(const Decoder& decoder, const Tensor& loss) {

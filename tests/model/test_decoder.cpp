@@ -7,6 +7,7 @@
 #include <set>
 
 #include "catch.hpp"
+#include "device/guarded_counts.hpp"
 #include "kto/collate/encoder_decoder.hpp"
 #include "kto/model/concept.hpp"
 #include "kto/model/folds.hpp"
@@ -51,7 +52,8 @@ struct Result {
 };
 
 Result run(const Decoder& decoder, const Case& each, bool padded) {
-  const Sequences sequences = case_sequences(each.ids, padded);
+  const at::Device device = device_of(decoder);
+  const Sequences sequences = to_device(case_sequences(each.ids, padded), device);
   const Tensor hidden_ND = decoder.hidden(sequences);
   REQUIRE(hidden_ND.scalar_type() == decoder.compute);
   std::vector<std::int64_t> last;
@@ -59,7 +61,7 @@ Result run(const Decoder& decoder, const Case& each, bool padded) {
     last.push_back(sequences.segments[i].begin + static_cast<std::int64_t>(each.ids[i].size()) - 1);
   Result out;
   out.logp_C = case_logp(decoder, hidden_ND, sequences);
-  out.hidden = hidden_ND.index_select(0, at::tensor(last)).to(at::kDouble);
+  out.hidden = hidden_ND.index_select(0, at::tensor(last).to(device)).to(at::kCPU, at::kDouble);
   out.loss = case_loss(out.logp_C);
   out.grads = gradients(decoder, out.loss);
   return out;
@@ -81,7 +83,7 @@ struct Errors {
 Errors errors_of(const Result& result, const Decoder& decoder, const Json& expected) {
   Errors out;
   const auto compare = [&](const Tensor& got, const Tensor& want) {
-    out.value = std::max(out.value, largest((got.to(at::kDouble) - want) / (1 + want.abs())));
+    out.value = std::max(out.value, largest((got.to(at::kCPU, at::kDouble) - want) / (1 + want.abs())));
   };
   compare(result.logp_C, flat(expected["logp"]));
   const Tensor hidden = flat(expected["hidden"]).view({result.hidden.size(0), -1});
@@ -94,7 +96,7 @@ Errors errors_of(const Result& result, const Decoder& decoder, const Json& expec
   for (std::size_t i = 0; i < names.size(); ++i) {
     const auto& [name, parameter] = names[i];
     const Json& want = expected["grads"].at(name);
-    const Tensor grad = result.grads[i].to(at::kDouble);
+    const Tensor grad = result.grads[i].to(at::kCPU, at::kDouble);
     const double norm = std::max(want[0].get<double>(), 1e-2 * largest_norm);
     const Tensor probe = noise_tensor("probe/" + name, grad.sizes());
     out.grad = std::max(out.grad, std::abs(grad.norm().item<double>() - want[0].get<double>()) / norm);
@@ -139,6 +141,29 @@ TEST_CASE("decoders agree with transformers, padded and packed, with and without
   if (std::getenv("KTO_MODEL_CASES") != nullptr)
     std::cout << "float32 " << worst32.value << ' ' << worst32.grad << ", float64 " << worst64.value << ' '
               << worst64.grad << '\n';
+}
+
+TEST_CASE("decoders agree with transformers on a device without kernels of its own, and do not wait for it",
+          "[.][guarded]") {
+  for (const Case& each : all_cases()) {
+    INFO(each.name);
+    Decoder decoder = case_decoder(each.config, at::kFloat, at::Device("guarded:1"));
+    const Sequences rows = to_device(case_sequences(each.ids, false), device_of(decoder));
+    const auto before = ask_guarded<GuardedCounts>("guarded_counts");
+    decoder.hidden(rows).sum().backward();
+    const auto after = ask_guarded<GuardedCounts>("guarded_counts");
+    const auto num_routed =
+        std::ranges::count_if(decoder.spec.layers, [](const auto& layer) { return layer.experts.has_value(); });
+    CHECK(after.waited_to_device == before.waited_to_device);
+    CHECK(after.to_host - before.to_host == num_routed);  // the sizes of the experts' products
+    CHECK(after.scalars_to_host == before.scalars_to_host);
+    for (const bool recomputes : {false, true}) {
+      decoder.recompute = recomputes;
+      const Errors errors = errors_of(run(decoder, each, /*padded=*/recomputes), decoder, each.expected);
+      CHECK(errors.value < 1e-5);
+      CHECK(errors.grad < 1e-4);
+    }
+  }
 }
 
 TEST_CASE("a decoder's description has everything its numbers depend on besides its weights") {

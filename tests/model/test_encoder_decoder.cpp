@@ -59,23 +59,22 @@ std::vector<Tensor> trained_gradients(const Decoder& decoder, const Tensor& loss
   return torch::autograd::grad({loss}, parameters);
 }
 
-Decoder decoder_of(const ModelSpec& config, at::ScalarType dtype) {
-  Decoder out = case_decoder(config, dtype);
-  return out;
-}
-
-TEST_CASE("encoder-decoders agree with transformers, with and without recomputation") {
+/// Compares all cases, computed on `device`, in float32 and if it is the CPU in float64.
+void check_cases(at::Device device) {
   for (const Case& each : all_cases()) {
     INFO(each.name);
-    const Sequences rows = collator_for(each.config)(picks_of(each.examples), false).rows;
+    const Sequences rows = to_device(collator_for(each.config)(picks_of(each.examples), false).rows, device);
     std::vector<double> expected;
     for (const Json& row : each.expected["logp"])
       for (const Json& value : row) expected.push_back(value);
     for (const auto dtype : {at::kDouble, at::kFloat}) {
-      Decoder decoder = decoder_of(each.config, dtype);
+      if (dtype == at::kDouble && !device.is_cpu()) continue;
+      Decoder decoder = case_decoder(each.config, dtype, device);
       const auto run = [&] {
         const Tensor logp_C = case_logp(decoder, decoder.hidden(rows), rows);
-        return std::pair(logp_C, trained_gradients(decoder, case_loss(logp_C)));
+        std::vector<Tensor> grads = trained_gradients(decoder, case_loss(logp_C));
+        for (Tensor& grad : grads) grad = grad.cpu();
+        return std::pair(logp_C.cpu(), grads);
       };
       const auto [logp_C, grads] = run();
       const double bound = dtype == at::kFloat ? 1e-5 : 1e-10;
@@ -103,12 +102,17 @@ TEST_CASE("encoder-decoders agree with transformers, with and without recomputat
   }
 }
 
+TEST_CASE("encoder-decoders agree with transformers, with and without recomputation") { check_cases(at::kCPU); }
+TEST_CASE("encoder-decoders agree with transformers on a device without kernels of its own", "[.][guarded]") {
+  check_cases(at::Device("guarded:1"));
+}
+
 TEST_CASE("the KL pairs of an encoder-decoder find the prompts of the rows, and each prompt is encoded once") {
   for (const Case& each : all_cases()) {
     INFO(each.name);
     std::vector<Example> examples = each.examples;
     examples.push_back({.prompt_ids = examples[0].prompt_ids, .completion_ids = examples[1].completion_ids});
-    const Decoder decoder = decoder_of(each.config, at::kDouble);
+    const Decoder decoder = case_decoder(each.config, at::kDouble);
     Batch batch = collator_for(each.config)(picks_of(examples), true);
     CHECK(batch.rows.encoder.front().segments.size() == examples.size() - 1);
     const BatchScores shared = score_batch(decoder, batch, true);
@@ -129,7 +133,7 @@ TEST_CASE("the KL pairs of an encoder-decoder find the prompts of the rows, and 
 TEST_CASE("greedy replies of encoder-decoders are transformers'") {
   for (const Case& each : all_cases()) {
     INFO(each.name);
-    const Decoder decoder = decoder_of(each.config, at::kFloat);
+    const Decoder decoder = case_decoder(each.config, at::kFloat);
     const auto expected = each.expected["generated"].get<std::vector<std::int32_t>>();
     GenerationConfig config{.max_new_tokens = static_cast<std::int64_t>(expected.size())};
     CHECK(generate(decoder, each.examples[0].prompt_ids, config) == expected);
@@ -168,7 +172,7 @@ TEST_CASE("configs of encoder-decoders that are not supported are refused by nam
 
 TEST_CASE("an encoder-decoder says what its batches lack") {
   const Case each = all_cases().front();
-  const Decoder decoder = decoder_of(each.config, at::kFloat);
+  const Decoder decoder = case_decoder(each.config, at::kFloat);
   CHECK_THROWS_WITH(decoder.hidden(case_sequences({case_ids(0, 4, each.config.vocab_size)}, false)),
                     KTO_CONTAINS("EncoderDecoderCollator"));
   const Sequences rows = collator_for(each.config)(picks_of(each.examples), false).rows;
@@ -184,7 +188,7 @@ TEST_CASE("bfloat16 and float16 run through encoder-decoders and are near float3
   for (const Case& each : all_cases()) {
     INFO(each.name);
     const Sequences rows = collator_for(each.config)(picks_of(each.examples), false).rows;
-    Decoder decoder = decoder_of(each.config, at::kFloat);
+    Decoder decoder = case_decoder(each.config, at::kFloat);
     const Tensor exact = case_logp(decoder, decoder.hidden(rows), rows);
     for (const auto& [type, bound] : {std::pair(at::kBFloat16, 0.2), std::pair(at::kHalf, 0.03)}) {
       decoder.compute = type;

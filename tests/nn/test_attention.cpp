@@ -3,8 +3,8 @@
 // grouped heads, widths, windows, prefixes in the row and kept from another one. The kernels for a GPU run on machines
 // that have one.
 #include <ATen/ops/allclose.h>
-#include <ATen/ops/diff.h>
 #include <ATen/ops/randn.h>
+#include <torch/library.h>
 
 #include "catch.hpp"
 #include "kto/nn/attention.hpp"
@@ -121,67 +121,301 @@ TEST_CASE("blocked attention is attention", "[attention]") {
   for_problems([](const Problem& problem, std::optional<std::int64_t> window) { check_problem(problem, window); });
 }
 
-/// Attention of each segment to the keys that a PackedLayout gathers for it: what the kernels for a GPU compute.
-Tensor attention_by_layout(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
-                           const AttentionForm& form, const KeysValues& prefix, const std::vector<KeyRange>&) {
-  const auto layout = detail::packed_layout(segments, !prefix.k_NKd.defined(), q.device());
-  CHECK(layout == detail::packed_layout(segments, !prefix.k_NKd.defined(), q.device()));
-  const Tensor keys = layout->gathered(k, prefix.k_NKd), values = layout->gathered(v, prefix.v_NKd);
-  const auto parts = [](const Tensor& x, const Tensor& starts) {
-    const Tensor sizes = starts.diff().to(at::kLong);
-    const auto* data = sizes.const_data_ptr<std::int64_t>();
-    return x.split_with_sizes(std::vector<std::int64_t>(data, data + sizes.numel()));
-  };
-  const auto q_parts = parts(q, layout->query_starts), k_parts = parts(keys, layout->key_starts),
-             v_parts = parts(values, layout->key_starts);
-  std::vector<Tensor> out;
-  for (std::size_t s = 0; s < q_parts.size(); ++s) {
-    CHECK(q_parts[s].size(0) <= layout->longest_query);
-    CHECK(k_parts[s].size(0) <= layout->longest_key);
-    out.push_back(detail::attend(q_parts[s], k_parts[s], v_parts[s], form));
-  }
-  return at::cat(out);
+/// Scores that are more than products: the form, for that many heads.
+std::vector<AttentionForm> forms(std::int64_t heads) {
+  const Tensor sinks_H = (at::randn({heads}) * 3).to(at::kBFloat16).to(at::kDouble);
+  return {{.scale = 0.2, .sinks_H = sinks_H},
+          {.scale = 0.2, .soft_cap = 2},
+          {.scale = 0.2, .soft_cap = 50},
+          {.scale = 0.2, .alibi = AlibiSpec{}},
+          {.scale = 0.2, .alibi = AlibiSpec{.scale = 0.3, .in_bfloat16 = true}}};
 }
 
-TEST_CASE("a packed layout gathers the keys of each segment and adds up their gradients", "[attention]") {
+/// With biases by distance, of which few buckets hold one each.
+AttentionForm relative_form(std::int64_t heads, bool is_bidirectional, double scale = 1) {
+  const RelativeBiasSpec spec{.num_buckets = 12, .max_distance = 70, .is_bidirectional = is_bidirectional};
+  return {.scale = scale, .relative = spec, .bias_BH = at::randn({12, heads}).to(at::kDouble)};
+}
+
+// Stand-ins on the CPU for LibTorch's kernels for a GPU, with their contracts: sequences by their starts, a causal mask
+// or window that ends at the last key, a backward pass from output and log of the sum alone.
+struct Sequence {
+  Tensor q_HLd, k_HSd, v_HSd, visible_LS;
+  std::int64_t query, key;  ///< where they begin
+  double scale;
+
+  Tensor scores() const {
+    return (at::matmul(q_HLd, k_HSd.transpose(1, 2)) * scale).masked_fill(visible_LS.logical_not(), detail::never_seen);
+  }
+};
+
+std::vector<Sequence> sequences_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& query_starts,
+                                   const Tensor& key_starts, std::int64_t longest_query, std::int64_t longest_key,
+                                   bool is_causal, double scale, std::optional<std::int64_t> before) {
+  for (const Tensor* x : {&q, &k, &v}) {
+    REQUIRE(x->is_contiguous());
+    REQUIRE(x->dim() == 3);
+    REQUIRE(x->size(2) == q.size(2));
+    REQUIRE(x->size(2) % 8 == 0);
+  }
+  REQUIRE(query_starts.scalar_type() == at::kInt);
+  REQUIRE(key_starts.scalar_type() == at::kInt);
+  REQUIRE(query_starts.numel() == key_starts.numel());
+  const auto *of_queries = query_starts.const_data_ptr<std::int32_t>(),
+             *of_keys = key_starts.const_data_ptr<std::int32_t>();
+  const std::int64_t count = query_starts.numel() - 1, shared = q.size(1) / k.size(1);
+  REQUIRE(of_queries[count] == q.size(0));
+  REQUIRE(of_keys[count] == k.size(0));  // gradients of other rows would not be written
+  std::vector<Sequence> out;
+  std::int64_t most_queries = 0, most_keys = 0;
+  for (std::int64_t s = 0; s < count; ++s) {
+    const std::int64_t first = of_queries[s], L = of_queries[s + 1] - first, key = of_keys[s], S = of_keys[s + 1] - key;
+    const auto of_keys_here = [&](const Tensor& x) {
+      return x.narrow(0, key, S).repeat_interleave(shared, 1).transpose(0, 1).to(at::kDouble);
+    };
+    Tensor visible = at::ones({L, S}, at::kBool);
+    if (is_causal) visible = visible.tril(S - L);
+    if (before) visible = visible.triu(S - L - *before);
+    out.push_back({q.narrow(0, first, L).transpose(0, 1).to(at::kDouble), of_keys_here(k), of_keys_here(v), visible,
+                   first, key, scale});
+    most_queries = std::max(most_queries, L);
+    most_keys = std::max(most_keys, S);
+  }
+  REQUIRE(most_queries == longest_query);
+  REQUIRE(most_keys == longest_key);
+  return out;
+}
+
+using Flash = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+Flash flash_forward(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& query_starts,
+                    const std::optional<Tensor>& key_starts, c10::SymInt longest_query, c10::SymInt longest_key,
+                    double dropout, bool is_causal, bool, std::optional<double> scale,
+                    std::optional<c10::SymInt> before, std::optional<c10::SymInt> after) {
+  REQUIRE(dropout == 0);
+  REQUIRE(before.has_value() == after.has_value());
+  REQUIRE((!before || is_causal));
+  const Tensor out = at::empty_like(q), log_sum = at::empty({q.size(1), q.size(0)}, at::kDouble);
+  for (const Sequence& at :
+       sequences_of(q, k, v, *query_starts, *key_starts, longest_query.expect_int(), longest_key.expect_int(),
+                    is_causal, *scale, before ? std::optional(before->expect_int()) : std::nullopt)) {
+    const Tensor scores = at.scores();
+    out.narrow(0, at.query, scores.size(1)).copy_(at::matmul(scores.softmax(-1), at.v_HSd).transpose(0, 1));
+    log_sum.narrow(1, at.query, scores.size(1)).copy_(scores.logsumexp(-1));
+  }
+  return {out, log_sum, at::empty({2}), at::empty({}), at::empty({})};
+}
+
+std::tuple<Tensor, Tensor, Tensor> flash_backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v,
+                                                  const Tensor& out, const Tensor& log_sum, const Tensor& query_starts,
+                                                  const Tensor& key_starts, c10::SymInt longest_query,
+                                                  c10::SymInt longest_key, double, bool is_causal, const Tensor&,
+                                                  const Tensor&, std::optional<double> scale,
+                                                  std::optional<c10::SymInt> before, std::optional<c10::SymInt>) {
+  REQUIRE(grad.is_contiguous());
+  const Tensor dq = at::empty_like(q), dk = at::empty_like(k), dv = at::empty_like(v);
+  for (const Sequence& at :
+       sequences_of(q, k, v, query_starts, key_starts, longest_query.expect_int(), longest_key.expect_int(), is_causal,
+                    *scale, before ? std::optional(before->expect_int()) : std::nullopt)) {
+    const std::int64_t L = at.q_HLd.size(1), S = at.k_HSd.size(1);
+    const auto of_queries = [&](const Tensor& x) { return x.narrow(0, at.query, L).transpose(0, 1).to(at::kDouble); };
+    const Tensor weights = (at.scores() - log_sum.narrow(1, at.query, L).unsqueeze(2)).exp(), dout = of_queries(grad);
+    const Tensor change = (dout * of_queries(out)).sum(-1, true);
+    const Tensor of_scores = weights * (at::matmul(dout, at.v_HSd.transpose(1, 2)) - change) * *scale;
+    const auto of_keys = [&](const Tensor& x_HSd) {  // queries that share a key add up
+      return x_HSd.transpose(0, 1).unflatten(1, {k.size(1), -1}).sum(2);
+    };
+    dq.narrow(0, at.query, L).copy_(at::matmul(of_scores, at.k_HSd).transpose(0, 1));
+    dk.narrow(0, at.key, S).copy_(of_keys(at::matmul(of_scores.transpose(1, 2), at.q_HLd)));
+    dv.narrow(0, at.key, S).copy_(of_keys(at::matmul(weights.transpose(1, 2), dout)));
+  }
+  return {dq, dk, dv};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt> efficient_forward(
+    const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>&,
+    const std::optional<Tensor>& query_starts, const std::optional<Tensor>& key_starts,
+    std::optional<c10::SymInt> longest_query, std::optional<c10::SymInt> longest_key, double dropout, std::int64_t mask,
+    bool, std::optional<double> scale, const std::optional<Tensor>&, std::optional<std::int64_t> window) {
+  REQUIRE(q.size(0) == 1);
+  REQUIRE(k.size(2) == q.size(2));
+  REQUIRE(!window);
+  REQUIRE((mask == 0 || mask == 2));
+  auto [out, log_sum, seed, offset, none] =
+      flash_forward(q[0], k[0], v[0], query_starts, key_starts, *longest_query, *longest_key, dropout, mask == 2, false,
+                    scale, std::nullopt, std::nullopt);
+  return {out.unsqueeze(0), log_sum, seed, offset, *longest_query, *longest_key};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
+    const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>&,
+    const Tensor& out, const std::optional<Tensor>& query_starts, const std::optional<Tensor>& key_starts,
+    c10::SymInt longest_query, c10::SymInt longest_key, const Tensor& log_sum, double dropout, const Tensor& seed,
+    const Tensor& offset, std::int64_t mask, bool, std::optional<double> scale, std::optional<std::int64_t>,
+    std::optional<std::int64_t>, bool) {
+  const auto [dq, dk, dv] =
+      flash_backward(grad[0], q[0], k[0], v[0], out[0], log_sum, *query_starts, *key_starts, longest_query, longest_key,
+                     dropout, mask == 2, seed, offset, scale, std::nullopt, std::nullopt);
+  return {dq.unsqueeze(0), dk.unsqueeze(0), dv.unsqueeze(0), Tensor()};
+}
+
+/// Registers them for as long as it lives.
+struct StandIns {
+  torch::Library library{torch::Library::IMPL, "aten", at::DispatchKey::CPU, __FILE__, __LINE__};
+  StandIns() {
+    library.impl("_flash_attention_backward", flash_backward);
+    library.impl("_efficient_attention_forward", efficient_forward);
+    library.impl("_efficient_attention_backward", efficient_backward);
+    // LibTorch 2.13 and later have more arguments, which kto leaves alone.
+    library.impl("_flash_attention_forward", torch::CppFunction::makeFromBoxedFunction<&boxed_flash_forward>());
+  }
+  static void boxed_flash_forward(const c10::OperatorHandle&, torch::jit::Stack* stack);
+};
+
+void StandIns::boxed_flash_forward(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const auto arguments = torch::jit::last(stack, op.schema().arguments().size()).vec();
+  const auto number = [&](std::size_t i) { return arguments[i].toSymInt(); };
+  const auto given = [&](std::size_t i) {
+    return arguments[i].isNone() ? std::nullopt : std::optional(arguments[i].toSymInt());
+  };
+  auto [out, log_sum, seed, offset, none] =
+      flash_forward(arguments[0].toTensor(), arguments[1].toTensor(), arguments[2].toTensor(), arguments[3].toTensor(),
+                    arguments[4].toTensor(), number(5), number(6), arguments[7].toDouble(), arguments[8].toBool(),
+                    arguments[9].toBool(), arguments[10].toDouble(), given(11), given(12));
+  torch::jit::drop(stack, arguments.size());
+  for (Tensor& tensor : std::array{out, log_sum, seed, offset, none}) stack->emplace_back(std::move(tensor));
+}
+
+/// Attention by the stand-in for `kernel`, and by composition where that does not take it; says which in `taken`.
+auto packed_by(detail::PackedKernel kernel, bool& taken) {
+  return [kernel, &taken](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
+                          const AttentionForm& form, const KeysValues& prefix, const std::vector<KeyRange>& keys) {
+    const auto choose = [&](const Tensor&) { return kernel; };
+    auto out = detail::packed_attention(q, k, v, prefix, segments, keys, form, choose);
+    taken = out.has_value();
+    return out ? *out : attention_composed(q, k, v, segments, form, prefix, keys);
+  };
+}
+
+void check_packed(const Problem& given, std::optional<std::int64_t> window, bool of_flash, bool of_efficient) {
+  const Problem problem = given.as(at::kDouble);
+  const auto expected = run(attention_composed, problem, window);
+  for (const auto& [kernel, takes] :
+       {std::pair{detail::PackedKernel::flash, of_flash}, {detail::PackedKernel::efficient, of_efficient}}) {
+    bool taken = false;
+    const auto got = run(packed_by(kernel, taken), problem, window);
+    CHECK(taken == takes);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      CAPTURE(static_cast<int>(kernel), i, (got[i] - expected[i]).abs().max().item<double>());
+      CHECK(at::allclose(got[i], expected[i], 1e-9, 1e-9));
+    }
+  }
+}
+
+const std::vector<Segment> with_prompts{{.begin = 0, .length = 70},
+                                        {.begin = 70, .length = 30, .prefix_begin = 0, .prefix_length = 70},
+                                        {.begin = 100, .length = 1},
+                                        {.begin = 101, .length = 200}};
+
+TEST_CASE("attention of all segments in one call is attention", "[attention]") {
   at::manual_seed(8);
-  for_problems([](const Problem& given, std::optional<std::int64_t> window) {
-    const Problem problem = given.as(at::kDouble);
-    const auto expected = run(attention_composed, problem, window), got = run(attention_by_layout, problem, window);
-    for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::allclose(got[i], expected[i], 1e-10, 1e-10));
-    const auto layout = detail::packed_layout(problem.segments, !problem.prefix.k_NKd.defined(), at::kCPU);
-    const Tensor keys = layout->gathered(problem.k_NKd, problem.prefix.k_NKd);
-    const Tensor grad = at::randn(keys.sizes(), keys.options().requires_grad(false));
-    const std::int64_t kept = problem.prefix.k_NKd.defined() ? problem.prefix.k_NKd.size(0) : 0;
-    CHECK(at::allclose(
-        layout->scattered(grad, problem.k_NKd.size(0), kept),
-        keys.requires_grad() && keys.grad_fn() ? torch::autograd::grad({keys}, {problem.k_NKd}, {grad})[0] : grad));
+  const StandIns stand_ins;
+  for_problems([](const Problem& problem, std::optional<std::int64_t> window) {
+    check_packed(problem, window, true, !window);  // all windows are shorter than the longest segment
   });
+  for (const auto& [width, value_width] : {std::array{24, 16}, std::array{16, 40}, std::array{20, 20}}) {
+    CAPTURE(width, value_width);
+    check_packed(make_problem(with_prompts, 4, 2, width, 0, value_width), 40, true, false);
+    check_packed(make_problem({{.begin = 0, .length = 40, .prefix_begin = 3, .prefix_length = 130}}, 4, 2, width, 140,
+                              value_width),
+                 std::nullopt, true, true);
+  }
+  check_packed(make_problem(with_prompts, 2, 2, 16), 270, true, true);  // a window that hides nothing
+}
+
+TEST_CASE("attention of all segments in one call takes sinks and ranges of keys", "[attention]") {
+  at::manual_seed(13);
+  const StandIns stand_ins;
+  Problem problem = make_problem(with_prompts, 6, 2, 20);
+  const Tensor encoded_k = at::randn({140, 2, 20}, at::kDouble), encoded_v = at::randn({140, 2, 20}, at::kDouble);
+  for (const std::optional<std::int64_t> window : {std::optional<std::int64_t>(), std::optional<std::int64_t>(9)})
+    for (const AttentionForm& form : forms(6)) {
+      problem.form = form;
+      check_packed(problem, window, form.sinks_H.defined(), false);
+    }
+  problem.form = relative_form(6, false);
+  check_packed(problem, std::nullopt, false, false);
+  problem.form = {.scale = 0.2};
+  problem.keys = {{0, 70}, {70, 30}, {100, 1}, {101, 150}};  // in both directions, the end of one hidden
+  check_packed(problem, std::nullopt, true, true);
+  problem.k_NKd = encoded_k;
+  problem.v_NKd = encoded_v;
+  problem.keys = {{0, 70}, {70, 66}, {0, 70}, {60, 30}};
+  check_packed(problem, std::nullopt, true, true);
+  problem.keys = {{0, 40}, {40, 50}, {90, 10}, {100, 40}};  // all rows in their order
+  check_packed(problem, std::nullopt, true, true);
+}
+
+TEST_CASE("attention of a padded batch is attention", "[attention]") {
+  at::manual_seed(8);
+  const auto padded = [](const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<Segment>& segments,
+                         const AttentionForm& form, const KeysValues& prefix, const std::vector<KeyRange>&) {
+    return detail::padded_attention(q, k, v, segments, form, prefix);
+  };
+  for_problems([&](const Problem& given, std::optional<std::int64_t> window) {
+    Problem problem = given;
+    if (window == 65) problem.form.soft_cap = 3;
+    if (window == 100) problem.form.sinks_H = at::randn({given.q_NHd.size(1)});
+    problem = problem.as(at::kDouble);
+    const auto expected = run(attention_composed, problem, window), got = run(padded, problem, window);
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::allclose(got[i], expected[i], 1e-10, 1e-10));
+  });
+  using Segments = std::vector<Segment>;
+  CHECK(detail::takes_padded_attention(Segments{{.length = 9}, {.begin = 9, .length = 7}}, {}));
+  CHECK_FALSE(
+      detail::takes_padded_attention(Segments{{.length = 9}, {.begin = 9, .length = 9}}, {}));  // a batch as it is
+  CHECK_FALSE(detail::takes_padded_attention(Segments{{.length = 900},
+                                                      {.begin = 900, .length = 1},
+                                                      {.begin = 901, .length = 1},
+                                                      {.begin = 902, .length = 1},
+                                                      {.begin = 903, .length = 1}},
+                                             {}));  // most of the batch would be padding
 }
 
 TEST_CASE("attention on a GPU is attention", "[attention][gpu]") {
   if (!at::hasCUDA()) return;
   at::manual_seed(9);
-  for_problems([](const Problem& problem, std::optional<std::int64_t> window) {
-    const auto expected = run(attention_composed, problem.as(at::kDouble), window);
+  const auto on_gpu = [](const Problem& given, std::optional<std::int64_t> window) {
+    const auto expected = run(attention_composed, given.as(at::kDouble), window);
     for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble}) {
-      Problem on_gpu = problem;
-      for (Tensor* tensor : {&on_gpu.q_NHd, &on_gpu.k_NKd, &on_gpu.v_NKd, &on_gpu.weight_NHd, &on_gpu.prefix.k_NKd,
-                             &on_gpu.prefix.v_NKd})
+      Problem problem = given;
+      for (Tensor* tensor : {&problem.q_NHd, &problem.k_NKd, &problem.v_NKd, &problem.weight_NHd, &problem.prefix.k_NKd,
+                             &problem.prefix.v_NKd, &problem.form.sinks_H, &problem.form.bias_BH})
         if (tensor->defined()) *tensor = tensor->to(at::kCUDA);
-      const Problem typed = on_gpu.as(type);
-      const auto kernel = detail::packed_kernel(typed.q_NHd, typed.k_NKd, typed.v_NKd, window.has_value());
-      CHECK((kernel == detail::PackedKernel::none) == (type == at::kDouble || (type == at::kFloat && window)));
+      const Problem typed = problem.as(type);
+      CHECK((detail::packed_kernel(typed.q_NHd) == detail::PackedKernel::none) == (type == at::kDouble));
       const auto got = run(attention, typed, window);
       for (std::size_t i = 0; i < got.size(); ++i) {
         const Tensor difference = (got[i].cpu().to(at::kDouble) - expected[i]).abs();
         CAPTURE(type, i, difference.max().item<double>());
-        REQUIRE(got[i].scalar_type() == type);
+        REQUIRE(got[i].scalar_type() == (i < 4 || !problem.form.bias_BH.defined() ? type : wide_type(type)));
         const double scale = std::max(1.0, expected[i].abs().max().item<double>());
         CHECK(difference.max().item<double>() <= scale * (wide_type(type) == type ? 2e-5 : 2e-2));
       }
     }
-  });
+  };
+  for_problems(on_gpu);
+  Problem problem = make_problem(with_prompts, 6, 2, 64);
+  std::vector<AttentionForm> all = forms(6);
+  all.push_back(relative_form(6, false, 0.3));
+  for (const AttentionForm& form : all)
+    for (const std::optional<std::int64_t> window : {std::optional<std::int64_t>(), std::optional<std::int64_t>(9)}) {
+      problem.form = form;
+      on_gpu(problem, window);
+    }
+  on_gpu(make_problem(with_prompts, 4, 2, 48, 0, 32), std::nullopt);
+  problem.form = {.scale = 0.2};
+  problem.keys = {{0, 70}, {70, 30}, {0, 70}, {101, 150}};
+  on_gpu(problem, std::nullopt);
 }
 
 TEST_CASE("blocked attention takes values of another width", "[attention]") {
@@ -197,16 +431,6 @@ TEST_CASE("blocked attention takes values of another width", "[attention]") {
                                value_width),
                   50);
   }
-}
-
-/// Scores that are more than products: the form, for that many heads.
-std::vector<AttentionForm> forms(std::int64_t heads) {
-  const Tensor sinks_H = (at::randn({heads}) * 3).to(at::kBFloat16).to(at::kDouble);
-  return {{.scale = 0.2, .sinks_H = sinks_H},
-          {.scale = 0.2, .soft_cap = 2},
-          {.scale = 0.2, .soft_cap = 50},
-          {.scale = 0.2, .alibi = AlibiSpec{}},
-          {.scale = 0.2, .alibi = AlibiSpec{.scale = 0.3, .in_bfloat16 = true}}};
 }
 
 TEST_CASE("blocked attention takes sinks, soft caps and biases", "[attention]") {
@@ -227,12 +451,6 @@ TEST_CASE("blocked attention takes sinks, soft caps and biases", "[attention]") 
         problem.form = form;
         check_problem(problem, window);
       }
-}
-
-/// With biases by distance, of which few buckets hold one each.
-AttentionForm relative_form(std::int64_t heads, bool is_bidirectional, double scale = 1) {
-  const RelativeBiasSpec spec{.num_buckets = 12, .max_distance = 70, .is_bidirectional = is_bidirectional};
-  return {.scale = scale, .relative = spec, .bias_BH = at::randn({12, heads}).to(at::kDouble)};
 }
 
 TEST_CASE("blocked attention takes relative biases and sums their gradients by bucket", "[attention]") {

@@ -134,6 +134,38 @@ TEST_CASE("a missing best checkpoint is reported and ignored; the run ends with 
   CHECK(at::equal(damaged.weights, last));
 }
 
+TEST_CASE("memory that runs out on a device, in either pass, is known as such") {
+  for (const bool backward : {false, true}) {
+    const auto fail = [](const Tensor& given) {
+      TORCH_CHECK_WITH(OutOfMemoryError, false, "CUDA out of memory. Tried to allocate 2.00 GiB.");
+      return given;
+    };
+    const kto::FunctionModel model{
+        kto::NamedTensors{{"table", at::ones({toy::vocabulary, toy::vocabulary}).requires_grad_(true)}},
+        [&](const kto::NamedTensors& parameters, const Tensor& ids_BT, const Tensor&) {
+          Tensor out = at::embedding(parameters[0].second, ids_BT);
+          if (!out.requires_grad()) return out;
+          if (!backward) return fail(out);
+          out.register_hook(fail);
+          return out;
+        }};
+    kto::Trainer trainer{.model = model,
+                         .collator = kto::PaddedCollator{},
+                         .loss = kto::Kto{},
+                         .reference = kto::live_reference(model),
+                         .config = {.max_steps = 1}};
+    try {
+      trainer.train(toy::rows(8));
+      FAIL("it trained");
+    } catch (const std::exception& error) {
+      INFO(error.what());
+      CHECK(kto::is_memory_error(error));
+    }
+  }
+  CHECK(kto::is_memory_error(std::runtime_error("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")));
+  CHECK_FALSE(kto::is_memory_error(std::runtime_error("CUDA error: an illegal memory access was encountered")));
+}
+
 TEST_CASE("save_strategy epoch saves an epoch that max_steps or a stop cuts short, but not one that will be resumed") {
   const kto_test::TemporaryFolder folder;
   kto::TrainConfig config{.output_dir = (folder.path() / "max_steps").string(),

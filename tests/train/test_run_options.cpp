@@ -140,15 +140,25 @@ TEST_CASE("memory metrics are in the closing entry when asked for; caches are gi
   CHECK_FALSE(run({.max_steps = 2}).log_history.back().contains("train_mem_cpu_alloc_delta"));
 }
 
-TEST_CASE("full_determinism holds while the run lasts") {
-  bool during = false;
-  kto::Callback callback;
-  callback.on_step_end = [&](const kto::TrainerState&, kto::Control&) {
-    during = at::globalContext().deterministicAlgorithms();
+TEST_CASE("full_determinism and tf32 hold while the run lasts") {
+  const auto now = [] {
+    const at::Context& context = at::globalContext();
+    return std::array{context.deterministicAlgorithms(), context.deterministicCuDNN(), context.allowTF32CuBLAS(),
+                      context.allowTF32CuDNN()};
   };
+  const auto before = now();
+  auto during = before;
+  kto::Callback callback;
+  callback.on_step_end = [&](const kto::TrainerState&, kto::Control&) { during = now(); };
   run({.max_steps = 1, .full_determinism = true}, {callback});
-  CHECK(during);
-  CHECK_FALSE(at::globalContext().deterministicAlgorithms());
+  CHECK(during == std::array{true, true, before[2], before[3]});
+  CHECK(std::getenv("CUBLAS_WORKSPACE_CONFIG") != nullptr);
+  CHECK(now() == before);
+  for (const bool tf32 : {true, false}) {
+    run({.max_steps = 1, .tf32 = tf32}, {callback});
+    CHECK(during == std::array{before[0], before[1], tf32, tf32});
+    CHECK(now() == before);
+  }
 }
 
 TEST_CASE("prediction_loss_only leaves compute_metrics out") {

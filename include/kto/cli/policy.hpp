@@ -16,11 +16,23 @@
 
 namespace kto::cli {
 
+/// The device of that name; for "auto", usual_device(). Throws UsageError for one that LibTorch does not have here.
 inline at::Device choose_device(const std::string& name) {
-  if (name == "auto") return at::hasCUDA() ? at::kCUDA : at::kCPU;
-  const at::Device device(name);
-  check(device.is_cpu() || at::hasCUDA(), "--device ", name, ": this LibTorch sees no such device; use cpu");
-  return device;
+  if (name == "auto") return usual_device();
+  const std::optional<at::Device> device = [&]() -> std::optional<at::Device> {
+    try {
+      return at::Device(name);
+    } catch (const c10::Error&) {  // it knows no such kind
+      return std::nullopt;
+    }
+  }();
+  const int count = device ? num_devices(device->type()) : 0;
+  if (!device || !(device->is_cpu() || device->index() < count))
+    throw UsageError(
+        concat("--device ", name, ": this LibTorch has ",
+               count == 0 ? "no such device" : concat(count, count == 1 ? " device" : " devices", " of that kind"),
+               " here; use cpu, or auto"));
+  return *device;
 }
 
 /// The policy, and how its reference is made. All weights trained: a frozen copy. A new adapter: the bare model. An
@@ -53,6 +65,7 @@ inline Decoder load_model(const Arguments& args, const fs::path& folder) {
   if (args.train.bf16 || dtype == at::kBFloat16) model.compute = at::kBFloat16;
   if (args.train.fp16) model.compute = at::kHalf;
   model.recompute = args.train.gradient_checkpointing;
+  if (args.script.logits_tile_mib) model.tile_elements = *args.script.logits_tile_mib << 18;  // of float32
   return model;
 }
 

@@ -67,7 +67,8 @@ struct ScriptConfig {
   CollatorType collator = CollatorType::packed;
   bool share_prompt = true;
   MatmulChoice matmul = MatmulChoice::automatic;
-  std::optional<std::int64_t> padding_value = std::nullopt;  ///< token id; the tokenizer's pad token when absent
+  std::optional<std::int64_t> logits_tile_mib = std::nullopt;  ///< MiB of logits held at once; by device when absent
+  std::optional<std::int64_t> padding_value = std::nullopt;    ///< token id; the tokenizer's pad token when absent
   std::optional<std::int64_t> pad_to_multiple_of = std::nullopt;
   std::int64_t label_pad_token_id = default_label_pad_token_id;  ///< of rows that are tokenized already
   std::optional<std::int64_t> dataset_num_proc = std::nullopt;   ///< threads that tokenize; all cores when absent
@@ -119,7 +120,7 @@ struct ScriptConfig {
   std::optional<bool> hub_private_repo = std::nullopt;     ///< of a repository that is created
   std::optional<std::string> hub_revision = std::nullopt;  ///< the branch; main when absent
   bool hub_always_push = false;                            ///< also while an earlier push is under way
-  std::string device = "auto";                             ///< auto, cpu, cuda, cuda:N
+  std::string device = "auto";                             ///< auto, or LibTorch's name for one
   std::int64_t nproc = 1;                                  ///< copies of itself that the program starts as ranks
   std::optional<DdpBackend> ddp_backend = std::nullopt;    ///< by device when absent
   std::int64_t ddp_timeout = 1800;                         ///< seconds

@@ -41,12 +41,19 @@ inline const Options<ScriptConfig>& script_options() {
       return row;
     };
     const auto is_device = [](const std::string& s) {
-      return s == "auto" || s == "cpu" || s == "cuda" ||
-             (s.starts_with("cuda:") && s.size() > 5 && s.size() < 8 && s.find_first_not_of("0123456789", 5) == s.npos);
+      const std::string_view kind = std::string_view(s).substr(0, s.find(':')),
+                             number = std::string_view(s).substr(kind.size());
+      return !kind.empty() && kind.find_first_not_of("abcdefghijklmnopqrstuvwxyz") == kind.npos &&
+             s.find("auto:") != 0 &&
+             (number.empty() ||
+              (number.size() > 1 && number.size() < 4 && number.find_first_not_of("0123456789", 1) == number.npos));
     };
-    Option<C> device = text(option(&C::device, "device", group::machine, "where to compute: auto, cpu, cuda, cuda:N",
-                                   {"auto, cpu, cuda or cuda:N", {}}),
-                            "DEVICE");
+    Option<C> device =
+        text(option(&C::device, "device", group::machine,
+                    "where to compute: cpu, cuda or another kind that LibTorch has here (xpu, mps, hpu), "
+                    "or one of several, as in cuda:1; auto: its accelerator, else the CPU",
+                    {"auto, or LibTorch's name for a device, as in cpu, cuda or cuda:1", {}}),
+             "DEVICE");
     device.set = [set = device.set, is_device](C& config, const Json& value) {
       return value.is_string() && is_device(value.get<std::string>()) && set(config, value);
     };
@@ -269,6 +276,10 @@ inline const Options<ScriptConfig>& script_options() {
                "seconds that a process waits for the others before it ends", detail::count(1)),
         option(&C::trl_defaults, "trl_defaults", group::machine,
                "TRL's defaults where others are kept here; options that are given go before them"),
+        option(&C::logits_tile_mib, "logits_tile_mib", group::machine,
+               "MiB of float32 logits that are held at once: more take fewer and larger kernels; None: 8 on the CPU, "
+               "where they stay in a cache, else 256",
+               {"None or an integer from 1 to 65536", [](double x) { return x >= 1 && x <= 65536; }}),
         option(
             &C::matmul, "matmul", group::machine,
             "library of float32 products on the CPU; auto: as the environment variable KTO_MATMUL says, else oneDNN on "

@@ -32,9 +32,9 @@ inline std::optional<int> launch_ranks(const Arguments& args, char* const* argv,
 /// Throws UsageError when the device of several processes and --ddp_backend do not go together.
 inline JoinOptions join_options(const ScriptConfig& script, const RankPlace& place) {
   if (place.size == 1) return {};
-  const bool on_cuda = choose_device(script.device).is_cuda();
-  const bool nccl = script.ddp_backend ? *script.ddp_backend == DdpBackend::nccl : on_cuda && has_nccl;
-  if (nccl && !on_cuda) throw UsageError("ddp_backend nccl carries tensors between CUDA devices: use gloo on the CPU");
+  const bool carries = kto::detail::nccl_carries(choose_device(script.device));
+  const bool nccl = script.ddp_backend ? *script.ddp_backend == DdpBackend::nccl : carries && has_nccl;
+  if (nccl && !carries) throw UsageError("ddp_backend nccl carries tensors between CUDA devices: use gloo on the CPU");
   return {.timeout = std::chrono::seconds(script.ddp_timeout), .nccl = nccl};
 }
 
@@ -62,16 +62,18 @@ inline World join(Job& job, const Arguments& args) {
   return args.train.zero_stage < 3 ? world : with_units(world);
 }
 
-/// The World of this rank. It has its share of the machine: threads, and of several CUDA devices one.
+/// The World of this rank. It has its share of the machine: threads, and of several devices of a kind one.
 inline World start_rank(Job& job, const Arguments& args, const LossTable& losses) {
   const World world = join(job, args);
-  if (world.alone()) return world;
-  share_threads(world);
-  check_same_start(world, to_json(argument_options(losses), args));
-  if (at::Device device = choose_device(args.script.device); device.is_cuda() && !device.has_index()) {
-    device.set_index(static_cast<at::DeviceIndex>(world.local_rank % static_cast<int>(at::getNumGPUs())));
-    use_device(device);
+  if (!world.alone()) {
+    share_threads(world);
+    check_same_start(world, to_json(argument_options(losses), args));
   }
+  at::Device device = choose_device(args.script.device);
+  if (device.is_cpu()) return world;
+  if (!device.has_index())
+    device.set_index(static_cast<at::DeviceIndex>(world.local_rank % num_devices(device.type())));
+  use_device(device);  // scratch memory and pinned copies are then of no other
   return world;
 }
 

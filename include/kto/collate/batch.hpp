@@ -33,6 +33,7 @@ struct Segment {
 struct KeyRange {
   std::int64_t begin = 0;   ///< first token in the encoder's row
   std::int64_t length = 0;  ///< tokens
+  friend bool operator==(const KeyRange&, const KeyRange&) = default;
 };
 
 /// A set of token sequences and the tokens of them that are scored. Of an encoder-decoder model they are what its

@@ -65,7 +65,8 @@ inline void release_cached_memory(at::Device device) {
 
 /// Whether `error` means that memory ran out, on a device or on the machine.
 inline bool is_memory_error(const std::exception& error) {
-  constexpr std::array<std::string_view, 4> signs{"out of memory", "can't allocate memory", "not enough memory",
+  constexpr std::array<std::string_view, 5> signs{"out of memory", "can't allocate memory", "not enough memory",
+                                                  "STATUS_ALLOC_FAILED",            // cuBLAS's and cuDNN's
                                                   "could not create a primitive"};  // oneDNN does not say why
   const std::string_view text = error.what();
   return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||

@@ -9,9 +9,8 @@
 
 #include <algorithm>
 
-#include "kto/logprob/bf16_logits.hpp"
+#include "kto/logprob/float_logits.hpp"
 #include "kto/logprob/tile.hpp"
-#include "kto/nn/cuda/wide_product.hpp"
 #include "kto/nn/weight_grad.hpp"
 
 namespace kto {
@@ -20,8 +19,8 @@ namespace kto {
 
 struct ChunkedOptions {
   std::int64_t block_tokens = 4096;  ///< at most this many tokens per tile
-  /// Logits per tile, in float32. On the CPU 8 MiB, which stay in a cache; else 256 MiB, or starting kernels would take
-  /// longer than running them.
+  /// Logits per tile, in float32; when absent, the head's, or else on the CPU 8 MiB, which stay in a cache, and on other
+  /// devices 256 MiB, or starting kernels would take longer than running them.
   std::optional<std::int64_t> tile_elements = std::nullopt;
 };
 
@@ -42,9 +41,10 @@ struct Tiling {
   }
 };
 
-inline Tiling make_tiling(std::int64_t num_tokens, std::int64_t vocabulary, at::Device device,
-                          const ChunkedOptions& options) {
-  const std::int64_t elements = options.tile_elements.value_or(std::int64_t{1} << (device.is_cpu() ? 21 : 26));
+inline Tiling make_tiling(std::int64_t num_tokens, const Head& head, const ChunkedOptions& options) {
+  const std::int64_t vocabulary = head.weight_VD.size(0);
+  const auto wanted = options.tile_elements ? options.tile_elements : head.tile_elements;
+  const std::int64_t elements = wanted.value_or(std::int64_t{1} << (head.weight_VD.is_cpu() ? 21 : 26));
   const std::int64_t block = std::clamp<std::int64_t>(num_tokens, 1, std::max<std::int64_t>(1, options.block_tokens));
   return {num_tokens, vocabulary, block, std::clamp<std::int64_t>(elements / block, 1, vocabulary)};
 }
@@ -63,8 +63,7 @@ struct TileHead {
       : weight_VD(use.casts ? use.cast(weight, hidden_CD.scalar_type()) : weight.detach()),
         bias_V(bias.defined() ? use.cast(bias, hidden_CD.scalar_type()) : bias),
         type(hidden_CD.scalar_type()),
-        keeps_sums(takes_bf16_logits(hidden_CD, weight_VD) || takes_wide_product(hidden_CD) ||
-                   needs_widening(hidden_CD)),
+        keeps_sums(takes_float_logits(hidden_CD, weight_VD)),
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
@@ -84,9 +83,7 @@ struct TileHead {
     const Tensor bias_v = bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V;
     Tensor logits_cv;
     if (keeps_sums) {
-      logits_cv = needs_widening(hidden_cD) ? widened_product(hidden_cD, weight_vD, {}, at::kFloat, float_product)
-                  : hidden_cD.is_cpu()      ? bf16_logits(hidden_cD, weight_vD)
-                                            : wide_product(hidden_cD, weight_vD);
+      logits_cv = float_logits(hidden_cD, weight_vD);
       if (bias_v.defined()) logits_cv.add_(bias_v);
     } else {
       logits_cv = matmul_transposed(hidden_cD, weight_vD.to(type), bias_v).to(wide(hidden_cD));
@@ -203,7 +200,7 @@ struct ChunkedTokenScores : torch::autograd::Function<ChunkedTokenScores> {
 /// entropy and mean logit. Gradients flow to hidden_CD and to the head's weight and bias.
 inline TokenScores chunked_token_scores(const Tensor& hidden_CD, const Head& head, const Tensor& target_C,
                                         bool statistics, const ChunkedOptions& options = {}) {
-  auto tiling = detail::make_tiling(hidden_CD.size(0), head.weight_VD.size(0), hidden_CD.device(), options);
+  auto tiling = detail::make_tiling(hidden_CD.size(0), head, options);
   if (detail::needs_widening(hidden_CD))  // then a slice of the weight is widened at once
     tiling.slice = std::min(tiling.slice, std::max<std::int64_t>(1, detail::widened_elements / hidden_CD.size(1)));
   const auto out = detail::ChunkedTokenScores::apply(hidden_CD, head.weight_VD, head.bias_V, target_C, head.scale,

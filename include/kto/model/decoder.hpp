@@ -52,6 +52,8 @@ struct Decoder {
   at::ScalarType compute = at::kFloat;
   /// Gradient checkpointing: keep only each layer's input for the backward pass and recompute the rest there.
   bool recompute = false;
+  /// How many logits log-probs hold at once; by the device when absent (ChunkedOptions).
+  std::optional<std::int64_t> tile_elements = std::nullopt;
   /// NEFTune (arXiv:2310.05914): when gradients are computed, adds uniform noise of at most alpha / sqrt(T * D) to the
   /// embeddings of a sequence of T tokens. 0: none.
   double neftune_noise_alpha = 0;
@@ -114,7 +116,10 @@ inline std::optional<LoraWeights> Decoder::head_lora() const {
 
 inline Head Decoder::head() const {
   present(head_weight_VD());
-  Head out{.weight_VD = head_weight_VD(), .scale = spec.head.scale, .soft_cap = spec.head.soft_cap};
+  Head out{.weight_VD = head_weight_VD(),
+           .scale = spec.head.scale,
+           .soft_cap = spec.head.soft_cap,
+           .tile_elements = tile_elements};
   if (spec.head.has_bias) out.bias_V = lm_head.bias_V;
   if (logits_constant_1V.defined()) out.bias_V = logits_constant_1V.squeeze(0);
   const auto& rows = lm_head.rows || !spec.tie_word_embeddings ? lm_head.rows : embed_tokens.rows;

@@ -1,98 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of the segments of a row, causal within each or to all keys of a range: the kernels of cpu/ and cuda/ where
-// they serve, else LibTorch's operators, for any device and type and twice differentiable, which are also the kernels'
-// oracle.
+// Attention of the segments of a row, causal within each or to all keys of a range. The first arm that takes a call
+// computes it: the kernels of cpu/, those of cuda/, on other devices all segments as one padded batch, and for all that
+// is left LibTorch's operators, segment by segment, which are also the oracle of the others.
 #pragma once
 
-#include <limits>
 #include <optional>
 #include <vector>
 
-#include "kto/nn/alibi.hpp"
+#include "kto/nn/composed_attention.hpp"
 #include "kto/nn/cpu/blocked_attention.hpp"
 #include "kto/nn/cuda/packed_attention.hpp"
-#include "kto/nn/matmul.hpp"
+#include "kto/nn/padded_attention.hpp"
 
 namespace kto {
 
 // Shapes: N tokens of all segments, M rows of keys, H heads, K key/value heads (H is a multiple), d head dimension,
-// that of values may be another; L queries of a segment, S keys, P prefix tokens.
+// that of values may be another.
 
 namespace detail {
-
-/// How one segment attends. Causal: its queries are the last of the keys' tokens, and see the keys up to themselves.
-/// Else all of them see all keys.
-struct SegmentForm {
-  const AttentionForm& form;
-  bool is_causal;
-  std::int64_t length, num_keys;
-
-  std::int64_t first() const { return is_causal ? num_keys - length : 0; }  ///< position of the first query
-
-  /// Whether LibTorch's own causal attention, or that without mask, is all there is to it.
-  bool is_unmasked() const {
-    return !form.alibi && !form.relative && (!is_causal || (first() == 0 && !(form.window && *form.window < length)));
-  }
-  /// [L, S] of bool, true where query i sees key j: 0 <= first + i - j < window.
-  Tensor mask(const at::TensorOptions& options) const {
-    Tensor out = at::ones({length, num_keys}, options.dtype(at::kBool).requires_grad(false));
-    if (is_causal) out = out.tril_(first());
-    return form.window ? out.triu_(first() - *form.window + 1) : out;
-  }
-  /// [H, L, S]: what the scores get; undefined where nothing. In the options' type, that of relative biases in theirs.
-  Tensor biases(std::int64_t num_heads, const at::TensorOptions& options) const {
-    Tensor out;
-    if (form.alibi) out = alibi_biases(*form.alibi, num_heads, length, first(), options.requires_grad(false));
-    if (!form.relative) return out;
-    const Tensor relative = relative_bias(*form.relative, form.bias_BH, length, num_keys, first());
-    return out.defined() ? out + relative : relative;
-  }
-};
-
-constexpr double never_seen = -std::numeric_limits<double>::infinity();
-
-/// q [.., H, L, d], k and v [.., K, S, d] to [.., H, L, d], with the scores held. The softmax is in float32 or wider.
-inline Tensor attend_by_scores(const Tensor& q, const Tensor& k, const Tensor& v, const SegmentForm& segment) {
-  const AttentionForm& form = segment.form;
-  const std::int64_t shared = q.size(-3) / k.size(-3);
-  const auto for_heads = [&](const Tensor& x) { return shared == 1 ? x : x.repeat_interleave(shared, -3); };
-  Tensor scores = at::matmul(q, for_heads(k).transpose(-2, -1));
-  if (form.scale != 1) scores = scores * form.scale;
-  if (form.soft_cap > 0) scores = form.soft_cap * at::tanh(scores / form.soft_cap);
-  if (const Tensor biases = segment.biases(q.size(-3), q.options()); biases.defined()) scores = scores + biases;
-  if (segment.is_causal) scores = scores.masked_fill(segment.mask(q.options()).logical_not(), never_seen);
-  if (form.sinks_H.defined()) {
-    std::vector<std::int64_t> column = scores.sizes().vec();
-    column.back() = 1;
-    scores = at::cat({scores, form.sinks_H.to(scores.scalar_type()).view({-1, 1, 1}).expand(column)}, -1);
-  }
-  const Tensor weights = scores.softmax(-1, wide_type(q.scalar_type())).narrow(-1, 0, k.size(-2));
-  return at::matmul(weights.to(q.scalar_type()), for_heads(v));
-}
-
-/// q [.., L, H, d], k and v [.., S, K, d] to [.., L, H, d].
-inline Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionForm& form,
-                     bool is_causal = true) {
-  if (needs_widening(q))
-    return attend(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), form, is_causal).to(q.scalar_type());
-  const auto by_head = [](const Tensor& x) { return x.transpose(-3, -2); };
-  const SegmentForm segment{form, is_causal, q.size(-3), k.size(-3)};
-  // LibTorch's attention has no gradient of relative biases.
-  if (form.soft_cap > 0 || form.sinks_H.defined() || form.relative)
-    return by_head(attend_by_scores(by_head(q), by_head(k), by_head(v), segment));
-  std::optional<Tensor> mask;
-  if (!segment.is_unmasked()) mask = segment.mask(q.options());
-  if (form.alibi) mask = segment.biases(q.size(-2), q.options()).masked_fill_(mask->logical_not(), never_seen);
-  return by_head(at::scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), mask, /*dropout_p=*/0.0,
-                                                  /*is_causal=*/is_causal && !mask, form.scale,
-                                                  /*enable_gqa=*/q.size(-2) != k.size(-2)));
-}
-
-inline bool equal_and_plain(const std::vector<Segment>& segments) {
-  for (const Segment& segment : segments)
-    if (segment.length != segments.front().length || segment.prefix_length > 0) return false;
-  return true;
-}
 
 inline void check_ranges(const std::vector<Segment>& segments, const std::vector<KeyRange>& keys,
                          const AttentionForm& form) {
@@ -103,49 +28,38 @@ inline void check_ranges(const std::vector<Segment>& segments, const std::vector
   check(!form.window && !form.alibi, "attention to all keys has no window and no ALiBi biases");
 }
 
-}  // namespace detail
+/// What attention() is given.
+struct AttentionCall {
+  const Tensor &q_NHd, &k_MKd, &v_MKd;
+  const std::vector<Segment>& segments;
+  const AttentionForm& form;
+  const KeysValues& prefix;
+  const std::vector<KeyRange>& keys;
+};
 
-/// attention() from LibTorch's operators.
-inline Tensor attention_composed(const Tensor& q_NHd, const Tensor& k_MKd, const Tensor& v_MKd,
-                                 const std::vector<Segment>& segments, const AttentionForm& form,
-                                 const KeysValues& prefix = {}, const std::vector<KeyRange>& keys = {}) {
-  if (segments.empty()) return q_NHd.narrow(-1, 0, 1).expand({-1, -1, v_MKd.size(-1)});  // of no tokens
-  if (keys.empty() && detail::equal_and_plain(segments)) {
-    const auto stacked = [&](const Tensor& x) {
-      return x.unflatten(0, {static_cast<std::int64_t>(segments.size()), -1});
-    };
-    return detail::attend(stacked(q_NHd), stacked(k_MKd), stacked(v_MKd), form).flatten(0, 1);
-  }
-  std::vector<std::int64_t> lengths;
-  lengths.reserve(segments.size());
-  for (const Segment& segment : segments) lengths.push_back(segment.length);
-  // Split, not sliced: the gradient of all parts is then one concatenation.
-  const auto parts = [&](const Tensor& x) { return x.split_with_sizes(lengths); };
-  const auto q = parts(q_NHd);
-  std::vector<Tensor> out;
-  if (!keys.empty()) {
-    for (std::size_t s = 0; s < segments.size(); ++s) {
-      const auto seen = [&](const Tensor& x) { return x.narrow(0, keys[s].begin, keys[s].length).unsqueeze(0); };
-      out.push_back(detail::attend(q[s].unsqueeze(0), seen(k_MKd), seen(v_MKd), form, false).squeeze(0));
-    }
-    return at::cat(out);
-  }
-  const auto k = parts(k_MKd), v = parts(v_MKd);
-  for (std::size_t s = 0; s < segments.size(); ++s) {
-    const Segment& segment = segments[s];
-    const auto with_prefix = [&](const Tensor& row, const Tensor& part) {
-      const Tensor batched = segment.prefix_length == 0
-                                 ? part
-                                 : at::cat({row.narrow(0, segment.prefix_begin, segment.prefix_length), part});
-      return batched.unsqueeze(0);
-    };
-    const bool own = !prefix.k_NKd.defined();
-    out.push_back(detail::attend(q[s].unsqueeze(0), with_prefix(own ? k_MKd : prefix.k_NKd, k[s]),
-                                 with_prefix(own ? v_MKd : prefix.v_NKd, v[s]), form)
-                      .squeeze(0));
-  }
-  return at::cat(out);
+// The arms: the result, or nothing where an arm does not take the call.
+
+inline std::optional<Tensor> attention_on_cpu(const AttentionCall& call) {
+  const auto& [q_NHd, k_MKd, v_MKd, segments, form, prefix, keys] = call;
+  if (is_next_token(q_NHd, segments, prefix, keys))
+    return attend_next_token(q_NHd, k_MKd, v_MKd, prefix, segments[0], keys, form);
+  if (takes_blocked_attention(q_NHd, k_MKd, v_MKd))
+    return blocked_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form);
+  return std::nullopt;
 }
+
+inline std::optional<Tensor> attention_on_cuda(const AttentionCall& call) {
+  const auto& [q_NHd, k_MKd, v_MKd, segments, form, prefix, keys] = call;
+  return packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form, packed_kernel);
+}
+
+inline std::optional<Tensor> attention_padded(const AttentionCall& call) {
+  if (call.q_NHd.is_cpu() || !call.keys.empty() || !takes_padded_attention(call.segments, call.form))
+    return std::nullopt;
+  return padded_attention(call.q_NHd, call.k_MKd, call.v_MKd, call.segments, call.form, call.prefix);
+}
+
+}  // namespace detail
 
 /// softmax(scale q k^T + biases) v with each token attending as its Segment says; with a window, to itself and the
 /// window - 1 tokens before it, counted through the prefix. q_NHd, k_MKd, v_MKd of one type; returns [N, H, d], d that
@@ -156,15 +70,9 @@ inline Tensor attention(const Tensor& q_NHd, const Tensor& k_MKd, const Tensor& 
                         const std::vector<Segment>& segments, const AttentionForm& form, const KeysValues& prefix = {},
                         const std::vector<KeyRange>& keys = {}) {
   if (!keys.empty()) detail::check_ranges(segments, keys, form);
-  if (detail::is_next_token(q_NHd, segments, prefix, keys))
-    return detail::attend_next_token(q_NHd, k_MKd, v_MKd, prefix, segments[0], keys, form);
-  if (detail::takes_blocked_attention(q_NHd, k_MKd, v_MKd))
-    return detail::blocked_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form);
-  const bool is_plain = keys.empty() && form.soft_cap == 0 && !form.alibi && !form.relative &&
-                        !form.sinks_H.defined() && v_MKd.size(-1) == q_NHd.size(-1);
-  if (is_plain)
-    if (auto out = detail::packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, form.window, form.scale))
-      return *out;
+  const detail::AttentionCall call{q_NHd, k_MKd, v_MKd, segments, form, prefix, keys};
+  for (const auto arm : {detail::attention_on_cpu, detail::attention_on_cuda, detail::attention_padded})
+    if (auto out = arm(call)) return *std::move(out);
   return attention_composed(q_NHd, k_MKd, v_MKd, segments, form, prefix, keys);
 }
 

@@ -16,6 +16,8 @@ struct Head {
   std::optional<Tensor> bias_V = std::nullopt;
   double scale = 1;
   double soft_cap = 0;
+  /// How many logits log-probs hold at once; by the device when absent (ChunkedOptions).
+  std::optional<std::int64_t> tile_elements = std::nullopt;
 };
 
 }  // namespace kto

@@ -106,9 +106,10 @@ struct TrainConfig {
   std::int64_t seed = 42;
   std::optional<std::int64_t> data_seed = std::nullopt;  ///< for the order of rows; default seed
   bool bf16 = false;                                     ///< matrix products in bfloat16, parameters as loaded
-  bool fp16 = false;                    ///< the same in float16, with dynamic loss scaling; needs float32 parameters
-  bool full_determinism = false;        ///< refuse kernels whose results differ between runs
-  bool gradient_checkpointing = false;  ///< activations recomputed layer by layer
+  bool fp16 = false;  ///< the same in float16, with dynamic loss scaling; needs float32 parameters
+  std::optional<bool> tf32 = std::nullopt;  ///< float32 products on a GPU by TF32; as LibTorch has it when absent
+  bool full_determinism = false;            ///< refuse kernels whose results differ between runs
+  bool gradient_checkpointing = false;      ///< activations recomputed layer by layer
   std::optional<double> neftune_noise_alpha = std::nullopt;            ///< noise on embeddings (arXiv:2310.05914)
   std::optional<std::int64_t> torch_empty_cache_steps = std::nullopt;  ///< updates between releases of cached memory
 };

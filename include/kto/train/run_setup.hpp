@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The set-up of a run: its optimizer, its random seed, and process-wide settings for its duration (deterministic
-// kernels, the start of its memory metrics).
+// kernels, TF32, the start of its memory metrics).
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include "kto/core/memory.hpp"
 #include "kto/dist/world.hpp"
 #include "kto/io/json.hpp"
+#include "kto/nn/cuda/settings.hpp"
 #include "kto/optim/adamw.hpp"
 #include "kto/train/config.hpp"
 
@@ -27,6 +28,7 @@ class RunSetup {
   RunSetup(const TrainConfig& config, at::Device device, const World& world = {})
       : measures_memory_(!config.skip_memory_metrics),
         device_(device),
+        cuda_(config.tf32, config.full_determinism),
         was_deterministic_(at::globalContext().deterministicAlgorithms()) {
     // Dropout and noise, on each rank others; LibTorch's own seed differs from run to run.
     at::manual_seed(seed_of_rank(static_cast<std::uint64_t>(config.seed), world.rank));
@@ -62,6 +64,7 @@ class RunSetup {
  private:
   bool measures_memory_;
   at::Device device_;
+  detail::CudaSettings cuda_;
   bool was_deterministic_;
   MemoryUse start_ = {}, device_start_ = {};
 };

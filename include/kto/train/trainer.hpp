@@ -173,7 +173,7 @@ struct Trainer {
           run.log.learning_rate = learning_rate ? learning_rate(state.global_step) : run.schedule(state.global_step);
           Window window;
           together(world, [&] { window = feed.next(device_of(model)); });
-          step(run, window, feed.share, journal);
+          step(run, window, feed, journal);
           run.advance(window.num_batches, feed.num_batches(), feed.share);
           end_step();
         }
@@ -190,7 +190,8 @@ struct Trainer {
   }
 
   /// One update from one window of micro-batches, which it takes.
-  void step(Run& run, Window& window, const Share& share, const Journal& journal) {
+  void step(Run& run, Window& window, Feed& feed, const Journal& journal) {
+    const Share& share = feed.share;
     WindowUpdate update(run, config, share, window, [&](const std::string& text) { journal.note(text); });
     const KlScope scope = config.kl_scope;
     const bool with_baseline = prepares_baselines<Loss>(window, scope, share);
@@ -215,6 +216,7 @@ struct Trainer {
       });
       turn.leave(loss);
     }
+    feed.make_ahead(device_of(model));
     update.finish(attempt, /*undo=*/[&] { loss = before; });  // clip, optimizer
     ++num_updates;
     const std::int64_t step = run.state.global_step;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention on a GPU, all segments of a row in one kernel of LibTorch's: FlashAttention (arXiv:2307.08691), or
+// Attention on a GPU, all segments of a row in one kernel of LibTorch's: FlashAttention (arXiv:2307.08691), or
 // memory-efficient attention (arXiv:2112.05682) for float32 and for GPUs that FlashAttention does not support. Its
 // oracle is attention_composed.
 #pragma once
@@ -10,29 +10,16 @@
 #include <utility>
 #include <vector>
 
+#include "kto/nn/attention_form.hpp"
 #include "kto/nn/cuda/packed_layout.hpp"
 #include "kto/nn/keys_values.hpp"
 
 namespace kto::detail {
 
-// Shapes: N tokens of the row, H heads, K key/value heads, G = H / K, d head dimension; M keys of all segments, prefixes
-// counted for each.
+// Shapes: N tokens of the row, R rows of keys, H heads, K key/value heads, G = H / K, d head dimension; M keys of all
+// segments, those that segments share counted for each.
 
 enum class PackedKernel : std::uint8_t { none, flash, efficient };
-
-/// The kernel for such tensors. LibTorch decides by type, head dimension and the generation of the GPU; the gradients of
-/// memory-efficient attention are wrong with a window.
-inline PackedKernel packed_kernel(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd, bool has_window) {
-  const bool one_kind = q_NHd.scalar_type() == k_NKd.scalar_type() && k_NKd.scalar_type() == v_NKd.scalar_type() &&
-                        q_NHd.size(2) == v_NKd.size(2);
-  if (!one_kind || q_NHd.numel() == 0) return PackedKernel::none;
-  const Tensor x_1H1d = q_NHd.narrow(0, 0, 1).transpose(0, 1).unsqueeze(0);
-  constexpr std::int64_t flash = 1, efficient = 2, cudnn = 3;  // at::SDPBackend; cudnn wants what flash does
-  const std::int64_t choice = at::_fused_sdp_choice(x_1H1d, x_1H1d, x_1H1d, std::nullopt, 0.0, /*is_causal=*/false);
-  const bool aligned = q_NHd.size(2) % 8 == 0;
-  if ((choice == flash || choice == cudnn) && aligned) return PackedKernel::flash;
-  return choice == efficient && aligned && !has_window ? PackedKernel::efficient : PackedKernel::none;
-}
 
 /// What a call of a kernel is given besides tensors.
 struct PackedCall : torch::CustomClassHolder {
@@ -42,7 +29,9 @@ struct PackedCall : torch::CustomClassHolder {
   double scale = 1;
   std::int64_t num_prefix = 0;  ///< tokens of the row that prefixes are of
 
-  static constexpr std::int64_t causal_from_end = 2;  // the last query sees the last key
+  bool is_causal() const { return layout->what.ranges.empty(); }
+  /// The kind of mask of memory-efficient attention; causal: the last query sees the last key.
+  std::int64_t mask() const { return is_causal() ? 2 : 0; }
 
   // Memory-efficient attention has a batch dimension, and as many key heads as query heads.
   static Tensor batched(const Tensor& x) { return x.unsqueeze(0); }
@@ -54,6 +43,7 @@ struct PackedCall : torch::CustomClassHolder {
                                          : grad_1MHd.squeeze(0).unflatten(1, {kv_heads, -1}).sum(2);
   }
   std::optional<std::int64_t> tokens_before() const { return window ? std::optional(*window - 1) : std::nullopt; }
+  std::optional<std::int64_t> tokens_after() const { return window ? std::optional<std::int64_t>(0) : std::nullopt; }
 
   /// The output [N, H, d], and what backward() wants to know of it.
   std::vector<Tensor> forward(const Tensor& q, const Tensor& k_MKd, const Tensor& v_MKd) const {
@@ -61,13 +51,12 @@ struct PackedCall : torch::CustomClassHolder {
     if (kernel == PackedKernel::flash) {
       auto [out, log_sum, seed, offset, mask] = at::_flash_attention_forward(
           q, k_MKd, v_MKd, at.query_starts, at.key_starts, at.longest_query, at.longest_key, /*dropout_p=*/0.0,
-          /*is_causal=*/true, /*return_debug_mask=*/false, scale, tokens_before(), 0);
+          is_causal(), /*return_debug_mask=*/false, scale, tokens_before(), tokens_after());
       return {std::move(out), std::move(log_sum), std::move(seed), std::move(offset)};
     }
     auto [out, log_sum, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
         batched(q), for_heads(k_MKd, q.size(1)), for_heads(v_MKd, q.size(1)), std::nullopt, at.query_starts,
-        at.key_starts, at.longest_query, at.longest_key, /*dropout_p=*/0.0, causal_from_end,
-        /*compute_log_sumexp=*/true, scale);
+        at.key_starts, at.longest_query, at.longest_key, /*dropout_p=*/0.0, mask(), /*compute_log_sumexp=*/true, scale);
     return {out.squeeze(0), std::move(log_sum), std::move(seed), std::move(offset)};
   }
 
@@ -78,24 +67,51 @@ struct PackedCall : torch::CustomClassHolder {
     const PackedLayout& at = *layout;
     if (kernel == PackedKernel::flash)
       return at::_flash_attention_backward(grad, q, k_MKd, v_MKd, out, log_sum, at.query_starts, at.key_starts,
-                                           at.longest_query, at.longest_key, /*dropout_p=*/0.0, /*is_causal=*/true,
-                                           seed, offset, scale, tokens_before(), 0);
+                                           at.longest_query, at.longest_key, /*dropout_p=*/0.0, is_causal(), seed,
+                                           offset, scale, tokens_before(), tokens_after());
     const auto [dq, dk, dv, bias] = at::_efficient_attention_backward(
         batched(grad), batched(q), for_heads(k_MKd, q.size(1)), for_heads(v_MKd, q.size(1)), std::nullopt, batched(out),
         at.query_starts, at.key_starts, at.longest_query, at.longest_key, log_sum, /*dropout_p=*/0.0, seed, offset,
-        causal_from_end, /*bias_requires_grad=*/false, scale);
+        mask(), /*bias_requires_grad=*/false, scale);
     return {dq.squeeze(0), summed_heads(dk, k_MKd.size(1)), summed_heads(dv, k_MKd.size(1))};
   }
 };
 
+/// Sinks join a softmax when it is done: the log of the sum of exponentials grows, and the output shrinks with it.
+/// The kernel's backward pass takes both as the softmax's own.
+struct SoftmaxWithSinks {
+  Tensor log_sum_HN;  ///< sinks included
+  Tensor out_NHd;
+
+  SoftmaxWithSinks(const Tensor& out, const Tensor& log_sum, const Tensor& sinks_H)
+      : log_sum_HN(at::logaddexp(log_sum, sinks_H.to(log_sum.scalar_type()).unsqueeze(1))),
+        out_NHd(out.mul((log_sum - log_sum_HN).exp_().t().unsqueeze(2)).to(out.scalar_type())) {}
+  /// The gradient of the sinks.
+  static Tensor backward(const Tensor& grad_NHd, const Tensor& out_NHd, const Tensor& log_sum_HN,
+                         const Tensor& sinks_H) {
+    const auto wide = log_sum_HN.scalar_type();
+    const Tensor share_HN = (sinks_H.to(wide).unsqueeze(1) - log_sum_HN).exp_();
+    const Tensor change_HN = (grad_NHd.to(wide) * out_NHd.to(wide)).sum(2).t();
+    return (share_HN * change_HN).sum(1).neg_().to(sinks_H.scalar_type());
+  }
+};
+
 struct PackedAttention : torch::autograd::Function<PackedAttention> {
-  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_NKd,
-                        const Tensor& v_NKd, const KeysValues& prefix, const c10::intrusive_ptr<PackedCall>& call) {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& q_NHd, const Tensor& k_RKd,
+                        const Tensor& v_RKd, const std::optional<Tensor>& sinks, const KeysValues& prefix,
+                        const c10::intrusive_ptr<PackedCall>& call) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const Tensor q = q_NHd.contiguous(), k = k_NKd.contiguous(), v = v_NKd.contiguous();
+    const Tensor q = q_NHd.contiguous(), k = k_RKd.contiguous(), v = v_RKd.contiguous();
+    const Tensor sinks_H = sinks.value_or(Tensor());
     auto results = call->forward(q, call->layout->gathered(k, prefix.k_NKd), call->layout->gathered(v, prefix.v_NKd));
+    if (sinks_H.defined()) {
+      SoftmaxWithSinks whole(results[0], results[1], sinks_H);
+      results[0] = std::move(whole.out_NHd);
+      results[1] = std::move(whole.log_sum_HN);
+    }
     // Keys are gathered again in the backward pass: it holds what it was given.
-    ctx->save_for_backward({q, k, v, prefix.k_NKd, prefix.v_NKd, results[0], results[1], results[2], results[3]});
+    ctx->save_for_backward(
+        {q, k, v, prefix.k_NKd, prefix.v_NKd, results[0], results[1], results[2], results[3], sinks_H});
     ctx->saved_data["call"] = at::IValue::make_capsule(call);
     return results[0];
   }
@@ -106,30 +122,56 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
     const auto saved = ctx->get_saved_variables();
     const auto capsule = ctx->saved_data["call"].toCapsule();
     const auto& call = static_cast<const PackedCall&>(*capsule);
-    const Tensor &q = saved[0], &k = saved[1], &v = saved[2];
-    const auto [dq, dk, dv] = call.backward(grads[0].contiguous(), q, call.layout->gathered(k, saved[3]),
-                                            call.layout->gathered(v, saved[4]), saved[5], saved[6], saved[7], saved[8]);
-    const auto of_row = [&](const Tensor& grad_M) {
-      return call.layout->scattered(grad_M, k.size(0), call.num_prefix);
-    };
-    return {dq, of_row(dk), of_row(dv), {}, {}};
+    const Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[5], &log_sum = saved[6], &sinks_H = saved[9];
+    const Tensor grad = grads[0].contiguous();
+    const auto [dq, dk, dv] = call.backward(grad, q, call.layout->gathered(k, saved[3]),
+                                            call.layout->gathered(v, saved[4]), out, log_sum, saved[7], saved[8]);
+    const auto of_rows = [&](const Tensor& grad_M) { return call.layout->scattered(grad_M, call.num_prefix); };
+    const Tensor of_sinks = sinks_H.defined() ? SoftmaxWithSinks::backward(grad, out, log_sum, sinks_H) : Tensor();
+    return {dq, of_rows(dk), of_rows(dv), of_sinks, {}, {}};
   }
 };
 
-/// The attention of all segments, or nothing where no kernel takes it.
-inline std::optional<Tensor> packed_attention(const Tensor& q_NHd, const Tensor& k_NKd, const Tensor& v_NKd,
-                                              const KeysValues& prefix, const std::vector<Segment>& segments,
-                                              std::optional<std::int64_t> window, double scale) {
-  if (!q_NHd.is_cuda()) return std::nullopt;
-  const bool own = !prefix.k_NKd.defined();
+/// The kernel for queries, keys and values of one type and width. LibTorch decides by type, head dimension and the
+/// generation of the GPU.
+inline PackedKernel packed_kernel(const Tensor& q_NHd) {
+  if (!q_NHd.is_cuda() || q_NHd.numel() == 0) return PackedKernel::none;
+  const Tensor x_1H1d = q_NHd.narrow(0, 0, 1).transpose(0, 1).unsqueeze(0);
+  constexpr std::int64_t flash = 1, efficient = 2, cudnn = 3;  // at::SDPBackend; cudnn wants what flash does
+  const std::int64_t choice = at::_fused_sdp_choice(x_1H1d, x_1H1d, x_1H1d, std::nullopt, 0.0, /*is_causal=*/false);
+  if (choice == flash || choice == cudnn) return PackedKernel::flash;
+  return choice == efficient ? PackedKernel::efficient : PackedKernel::none;
+}
+
+/// The attention of all segments, each causal or to its range of `keys`, by a kernel that `choose` names for the queries
+/// as the kernel would get them; nothing where none takes it.
+template <class Choose>
+std::optional<Tensor> packed_attention(const Tensor& q_NHd, const Tensor& k_RKd, const Tensor& v_RKd,
+                                       const KeysValues& prefix, const std::vector<Segment>& segments,
+                                       const std::vector<KeyRange>& keys, const AttentionForm& form,
+                                       const Choose& choose) {
+  const bool one_type = q_NHd.scalar_type() == k_RKd.scalar_type() && k_RKd.scalar_type() == v_RKd.scalar_type();
+  if (!one_type || segments.empty() || form.soft_cap != 0 || form.alibi || form.relative) return std::nullopt;
+  // Kernels want one width, a multiple of 8: zeros add nothing to a score, and their values are cut off.
+  const std::int64_t value_width = v_RKd.size(2), width = (std::max(q_NHd.size(2), value_width) + 7) / 8 * 8;
+  const auto widened = [&](const Tensor& x) {
+    return !x.defined() || x.size(2) == width ? x : at::constant_pad_nd(x, {0, width - x.size(2)});
+  };
+  const Tensor q = widened(q_NHd);
   auto call = c10::make_intrusive<PackedCall>();
-  call->layout = packed_layout(segments, own, q_NHd.device());
-  if (window && *window < call->layout->longest_key) call->window = window;
-  call->kernel = packed_kernel(q_NHd, k_NKd, v_NKd, call->window.has_value());
+  call->kernel = choose(q);
   if (call->kernel == PackedKernel::none) return std::nullopt;
-  call->scale = scale;
+  const bool own = !keys.empty() || !prefix.k_NKd.defined();
+  call->layout = packed_layout({segments, keys, k_RKd.size(0), own, q.device()});
+  if (form.window && *form.window < call->layout->longest_key) call->window = form.window;
+  // Of memory-efficient attention, gradients are wrong with a window, and sums are laid out by segment.
+  if (call->kernel == PackedKernel::efficient && (call->window || form.sinks_H.defined())) return std::nullopt;
+  call->scale = form.scale;
   call->num_prefix = own ? 0 : prefix.k_NKd.size(0);
-  return PackedAttention::apply(q_NHd, k_NKd, v_NKd, prefix, call);
+  const KeysValues before = own ? KeysValues{} : KeysValues{widened(prefix.k_NKd), widened(prefix.v_NKd)};
+  const auto sinks = form.sinks_H.defined() ? std::optional(form.sinks_H) : std::nullopt;
+  const Tensor out = PackedAttention::apply(q, widened(k_RKd), widened(v_RKd), sinks, before, call);
+  return value_width == width ? out : out.narrow(2, 0, value_width);
 }
 
 }  // namespace kto::detail

@@ -99,11 +99,13 @@ inline constexpr std::array other_options{"logging_strategy",
                                           "early_stopping_patience",
                                           "early_stopping_threshold",
                                           "full_determinism",
+                                          "tf32",
                                           "gradient_checkpointing",
                                           "reuse_ref_log_probs",
                                           "zero_stage",
                                           "device",
-                                          "matmul"};
+                                          "matmul",
+                                          "logits_tile_mib"};
 
 /// The changes, one phrase each.
 struct RunChanges {

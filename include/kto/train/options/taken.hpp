@@ -51,7 +51,6 @@ inline const std::vector<TakenOptions>& taken_train_options() {
         {"use_ipex", "False", "True"},
         {"use_liger_kernel", "False", "True"},
         {"use_liger_loss", "False", "True"}}},
-      {"float32 products are exact here; use bf16 for speed", {{"tf32", "None|False", "True"}}},
       {"it belongs to a device that is not used here",
        {{"tpu_metrics_debug", "False", "True"},
         {"tpu_num_cores", "None", "N"},

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+# Makes kto::torch carry tensors between CUDA devices by NCCL (KTO_NCCL). c10d's header of it includes CUDA's headers, which
+# come from NVIDIA's packages beside torch_cuda/'s LibTorch, or from the CUDA toolkit with LibTorch's own config. Included by
+# KtoTorch.cmake.
+if(Torch_DIR MATCHES "/torch_cuda$")
+  get_filename_component(kto_cuda_version "${TORCH_CUDART}" EXT) # .so.13
+  string(REGEX MATCH "[0-9]+" kto_cuda_version "${kto_cuda_version}")
+  set(kto_nccl_headers nccl.h crt/host_config.h nv/target)
+  set(kto_nccl_packages nvidia-nccl-cu${kto_cuda_version} nvidia-cuda-crt nvidia-cuda-cccl)
+  set(kto_nccl_missing "")
+  foreach(header package IN ZIP_LISTS kto_nccl_headers kto_nccl_packages)
+    find_path(kto_found ${header} PATHS ${TORCH_CUDA_INCLUDE_DIRS} NO_DEFAULT_PATH NO_CACHE)
+    if(NOT kto_found)
+      string(APPEND kto_nccl_missing " ${package}")
+    endif()
+    unset(kto_found)
+  endforeach()
+  if(kto_nccl_missing)
+    message(FATAL_ERROR "KTO_NCCL needs more headers of CUDA ${kto_cuda_version} beside ${TORCH_INSTALL_PREFIX}: pip install${kto_nccl_missing}, in the version of torch's other NVIDIA packages; or leave KTO_NCCL off")
+  endif()
+  set_property(TARGET kto::torch APPEND PROPERTY INTERFACE_INCLUDE_DIRECTORIES ${TORCH_CUDA_INCLUDE_DIRS})
+  set_property(TARGET kto::torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES ${TORCH_CUDART})
+elseif(Torch_DIR MATCHES "/torch_cpu$")
+  message(FATAL_ERROR "KTO_NCCL needs the CUDA half of LibTorch: set KTO_CUDA=ON to see what is missing, or leave KTO_NCCL off")
+else()
+  find_package(CUDAToolkit REQUIRED)
+  find_path(KTO_NCCL_INCLUDE_DIR nccl.h REQUIRED)
+  set_property(TARGET kto::torch APPEND PROPERTY INTERFACE_INCLUDE_DIRECTORIES ${KTO_NCCL_INCLUDE_DIR})
+  set_property(TARGET kto::torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES CUDA::cudart)
+endif()
+set_property(TARGET kto::torch PROPERTY INTERFACE_COMPILE_DEFINITIONS KTO_HAS_NCCL USE_C10D_NCCL)
