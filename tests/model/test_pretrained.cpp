@@ -124,7 +124,7 @@ TEST_CASE("every weight that is missing, unexpected or misshapen is named, ten a
                         KTO_CONTAINS("model.layers.0.self_attn.k_proj.weight has shape [5, 32], expected [16, 32]") &&
                         KTO_CONTAINS("model.layers.0.self_attn.v_proj.weight has type Char"));
   with([&](Tensors& t) { t.erase(t.begin() + 1, t.begin() + 13); });
-  CHECK_THROWS_WITH(load_pretrained(source), start && KTO_CONTAINS("and 2 more"));
+  CHECK_THROWS_WITH(load_pretrained(source), start && KTO_CONTAINS("; and 8 more") && !KTO_CONTAINS("\n"));
   with([&](Tensors& t) { erase(t, "lm_head.weight"); });
   CHECK_THROWS_WITH(load_pretrained(source), start && KTO_CONTAINS("missing: lm_head.weight"));
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which parameters weight decay skips: transformers' list, of models and of names (tests/golden/optim/make_decay.py).
+#include <regex>
 #include <set>
 
 #include "catch.hpp"
@@ -13,7 +14,8 @@ Json golden() { return read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/optim/
 
 TEST_CASE("weight decay skips the parameters of every family that transformers skips") {
   const Json models = golden()["models"];
-  REQUIRE(models.size() > 10);
+  const std::regex number("\\.[0-9]+\\.");
+  REQUIRE(models.size() > 100);
   for (const auto& [name, skipped] : models.items()) {
     INFO(name);
     const std::string file = name + ".json";
@@ -22,7 +24,7 @@ TEST_CASE("weight decay skips the parameters of every family that transformers s
         make_decoder(parse_model_config(config, file), [](const auto&, const auto& shape) { return at::zeros(shape); });
     std::set<std::string> ours;
     for (const auto& [parameter, tensor] : decoder.named_parameters())
-      if (!takes_weight_decay(parameter)) ours.insert(parameter);
+      if (!takes_weight_decay(parameter)) ours.insert(std::regex_replace(parameter, number, ".*."));
     CHECK(ours == skipped.get<std::set<std::string>>());
   }
 }

@@ -73,21 +73,21 @@ inline std::vector<std::pair<std::string, Tensor>> written_tensors(const Decoder
   return out;
 }
 
-/// Collects mismatches for one message.
+/// Collects mismatches for one message, a line.
 class WeightProblems {
  public:
   template <class... Parts>
   void add(const Parts&... parts) {
-    if (++count_ <= shown) text_ += concat("\n  ", parts...);
+    if (++count_ <= shown) text_ += concat(count_ == 1 ? "" : "; ", parts...);
   }
   void raise(const fs::path& folder, const std::string& model_type) const {
     if (count_ == 0) return;
-    const std::string more = count_ > shown ? concat("\n  and ", count_ - shown, " more") : "";
-    fail(folder.string(), ": the weights do not match the ", model_type, " model in config.json:", text_, more);
+    const std::string more = count_ > shown ? concat("; and ", count_ - shown, " more") : "";
+    fail(folder.string(), ": the weights do not match the ", model_type, " model in config.json: ", text_, more);
   }
 
  private:
-  static constexpr std::size_t shown = 10;
+  static constexpr std::size_t shown = 4;
   std::size_t count_ = 0;
   std::string text_;
 };

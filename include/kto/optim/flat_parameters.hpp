@@ -106,7 +106,8 @@ struct FlatParameters {
 
 /// transformers' rule for weight decay, by name: no decay if the name contains "bias", "layernorm" or "rmsnorm", or has
 /// a part between dots that is "norm" or ends in "_norm", ignoring case. (transformers also skips torch's LayerNorm
-/// under other names, which a name cannot show; flatten_parameters accepts your own rule.)
+/// whatever its name: of the families, those named "ln_...". Other names cannot show it; flatten_parameters accepts
+/// your own rule.)
 inline bool takes_weight_decay(std::string_view name) {
   std::string lower(name);
   for (char& c : lower)
@@ -116,7 +117,7 @@ inline bool takes_weight_decay(std::string_view name) {
   for (std::size_t begin = 0; begin <= lower.size();) {
     const std::size_t end = std::min(lower.find('.', begin), lower.size());
     const std::string_view part = std::string_view(lower).substr(begin, end - begin);
-    if (part == "norm" || part.ends_with("_norm")) return false;
+    if (part == "norm" || part.ends_with("_norm") || part.starts_with("ln_")) return false;
     begin = end + 1;
   }
   return true;
