@@ -27,7 +27,7 @@ from harness import (ROOT, add_files, check_files, chosen_rows, head, measure, m
 TCMALLOC = "libtcmalloc_minimal.so.4"
 SHOWN = ("loss", "kl", "grad_norm", "rewards/margins")
 LORA = {"lora_r": 16, "lora_alpha": 32}
-METHODS = ("full", "precomputed", "lora")
+METHODS = ("full", "precomputed", "in_backward", "lora")
 ROWS = ("first", "long_prompt", "longest")
 # float32: only rounding. bf16: two ways of rounding, about equally far from float32. LoRA: different random weights.
 TOLERANCE = {"float32": 5e-4, "bf16": 0.03}
@@ -74,7 +74,7 @@ FAMILIES = {
 ENCODER_DECODERS = ("t5",)
 SUITE = [
     Setting(), Setting(bf16=True),
-    Setting(method="precomputed"), Setting(bf16=True, method="precomputed"),
+    Setting(method="precomputed"), Setting(bf16=True, method="precomputed"), Setting(method="in_backward"),
     Setting(method="lora"), Setting(bf16=True, method="lora"),
     Setting(bf16=True, rows="long_prompt"), Setting(bf16=True, max_length=2048, rows="longest"),
     Setting(loss="apo_zero_unpaired"), Setting(bf16=True, loss="apo_zero_unpaired"),
@@ -96,7 +96,7 @@ def parse_arguments():
     add("--families", help=f"comma-separated, of {', '.join(FAMILIES)}: each in float32 and bf16, one report; ignores the same flags")
     add("--bf16", action="store_true", help="both in bf16 mixed precision instead of float32; with --suite, the bf16 settings")
     add("--loss", default="kto", choices=("kto", "apo_zero_unpaired"))
-    add("--method", default="full", choices=METHODS, help="all weights, all weights with a precomputed reference, or LoRA")
+    add("--method", default="full", choices=METHODS, help="all weights, with a precomputed reference or (train_kto alone) with updates in the backward pass, or LoRA")
     add("--batch", type=int, default=4, help="rows a step")
     add("--max_length", type=int, default=512)
     add("--rows", default="first", choices=ROWS,
@@ -237,6 +237,8 @@ def run_both(args, setting, scratch):
                 command = train_trl(args, model, data, output, flags, lora)
             else:
                 extra = {"use_peft": True, **LORA} if lora else {}
+                if setting.method == "in_backward":
+                    extra["optim_in_backward"] = True
                 if setting.method == "precomputed":
                     extra["ref_logps_cache"] = os.path.join(scratch, f"cache-{turn}")
                 command = train_kto(args, model, data, output, {**flags, **extra})

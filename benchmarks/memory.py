@@ -10,7 +10,7 @@ import tempfile
 
 from harness import add_files, check_files, chosen_rows, head, measure, model_name, report_path, table, train_kto, write_report
 
-ADAM_8BIT, IN_BACKWARD = "--optim adamw_8bit", "--max_grad_norm 0 --optim_in_backward"
+ADAM_8BIT, IN_BACKWARD = "--optim adamw_8bit", "--optim_in_backward"
 RECOMPUTE, PRECOMPUTE = "--gradient_checkpointing", "--precompute_ref_log_probs"
 FULL = (
     ("--optim adamw_bf16", "half of the moments"),

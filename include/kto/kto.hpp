@@ -35,7 +35,6 @@
 #include "kto/model/lora_config.hpp"
 #include "kto/model/module.hpp"
 #include "kto/model/pretrained.hpp"
-#include "kto/model/shared_weights.hpp"
 // Log-probs of completions.
 #include "kto/logprob/completion.hpp"
 #include "kto/logprob/log_probs.hpp"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_resume.py TRAIN_KTO ADAPTER SOURCE_ROOT: a run that is stopped in the middle and resumed equals the uninterrupted run, to the
-last bit of its weights and its log, with every kind of policy that has state; from code too (examples/adapter.cpp). Standard library
-only."""
+"""test_resume.py TRAIN_KTO ADAPTER MINIMAL SOURCE_ROOT: a run that is stopped in the middle and resumed equals the uninterrupted run,
+to the last bit of its weights and its log, with every kind of policy that has state; from code too (examples/adapter.cpp).
+examples/minimal.cpp trains as train_kto does. Standard library only."""
 import gzip
 import json
 import os
@@ -12,7 +12,7 @@ import tempfile
 
 from runs import Runs
 
-train_kto, adapter, root = sys.argv[1:4]
+train_kto, adapter, minimal, root = sys.argv[1:5]
 with tempfile.TemporaryDirectory() as tmp:
     runs = Runs(train_kto, root, tmp)
     common = ["--train_sampling_strategy", "random", "--max_steps", "7", "--gradient_accumulation_steps", "2"]
@@ -140,6 +140,12 @@ with tempfile.TemporaryDirectory() as tmp:
     def weights(out):
         with open(runs.at(out, "adapter_model.safetensors"), "rb") as file:
             return file.read()
+
+    from_code = subprocess.run([minimal, runs.model, runs.at("data", "train.jsonl"), runs.at("minimal")], capture_output=True, text=True, env=runs.environment)
+    named = runs.run("named", "--num_train_epochs", "1", "--learning_rate", "5e-6", "--max_length", "512", "--logging_steps", "1", "--save_strategy", "no")
+    runs.case("minimal.cpp trains", from_code.returncode == 0 == named.returncode and from_code.stdout.count("'loss'") == 6, (from_code, named))
+    if from_code.returncode == 0:
+        runs.case("minimal.cpp: the weights of the same flags", open(runs.at("minimal", "model.safetensors"), "rb").read() == runs.result("named")[0]["model.safetensors"])
 
     whole = train_adapter("adapter")
     runs.case("adapter.cpp trains", whole.returncode == 0 and "saved the adapter after 6 updates" in whole.stdout, whole)

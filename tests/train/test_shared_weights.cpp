@@ -8,7 +8,6 @@
 #include "kto/logprob/log_probs.hpp"
 #include "kto/loss/kto.hpp"
 #include "kto/model/adapted_decoder.hpp"
-#include "kto/model/shared_weights.hpp"
 #include "kto/optim/any.hpp"
 #include "kto/reference/synced.hpp"
 #include "tests/data/temporary_folder.hpp"
