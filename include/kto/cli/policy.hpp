@@ -27,7 +27,7 @@ inline at::Device choose_device(const std::string& name) {
     }
   }();
   const int count = device ? num_devices(device->type()) : 0;
-  if (!device || !(device->is_cpu() || device->index() < count))
+  if (!device || !(device->is_cpu() || (count > 0 && device->index() < count)))
     throw UsageError(
         concat("--device ", name, ": this LibTorch has ",
                count == 0 ? "no such device" : concat(count, count == 1 ? " device" : " devices", " of that kind"),
