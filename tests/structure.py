@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """structure.py SOURCE_ROOT: the shape of include/kto. A flow room includes only rooms before it; foundations include no
 flow room; no room includes another one's detail/; LibTorch is included only through core/torch.hpp (c10d: dist/c10d.hpp), and never in
-rooms that do without it; the hand-written kernels of nn/cpu/ are included only by nn/; every header has its SPDX line and
+rooms that do without it; nothing names CUDA outside nn/cuda/ (NCCL: dist/c10d.hpp); the hand-written kernels of nn/cpu/ are included only by nn/; every header has its SPDX line and
 `#pragma once`, and is ASCII. Standard library only."""
 import os
 import re
@@ -11,6 +11,7 @@ root = os.path.join(sys.argv[1], "include")
 FOUNDATIONS = ["core", "dist", "io", "options"]
 FLOW = ["text", "data", "collate", "nn", "model", "logprob", "reference", "loss", "optim", "train", "generate", "hub", "cli"]
 WITHOUT_LIBTORCH = ("text/", "data/", "loss/", "options/", "hub/", "dist/place.hpp", "dist/store.hpp", "dist/detail/", "collate/parts.hpp", "nn/activation.hpp", "nn/rope_spec.hpp", "model/config.hpp", "optim/schedule.hpp", "optim/plateau.hpp", "optim/learning_rate.hpp", "train/config.hpp", "train/kl_group.hpp", "train/options/options.hpp")
+CUDA = r"\b(is_cuda|kCUDA|hasCUDA|CUDA[A-Z]\w*|getNumGPUs|\w*(CuDNN|CuBLAS|cudnn|cublas)\w*)\b"
 problems = []
 includes = {}
 for folder, _, names in os.walk(os.path.join(root, "kto")):
@@ -29,6 +30,8 @@ for folder, _, names in os.walk(os.path.join(root, "kto")):
         if len(lines) > 350:
             problems.append(f"{path}: {len(lines)} lines; split by idea past 350")
         includes[path] = re.findall(r'^#include "kto/(.+)"', text, re.M)
+        if not path.startswith(("nn/cuda/", "dist/c10d.hpp")) and (found := re.search(CUDA, re.sub(r'//.*|"(\\.|[^"])*"', "", text))):
+            problems.append(f"{path}: {found[0]}: what CUDA alone has belongs in nn/cuda/")
         if path not in ("core/torch.hpp", "dist/c10d.hpp") and re.search(r"^#include <(ATen|torch|c10)/", text, re.M):
             problems.append(f"{path}: includes LibTorch; core/torch.hpp does that")
 

@@ -3,6 +3,8 @@
 // `void guarded_watch()` sets its signal handler again, where a program has set its own.
 #pragma once
 
+#include <dlfcn.h>
+
 #include <cstdint>
 
 struct GuardedCounts {
@@ -19,3 +21,9 @@ struct GuardedCounts {
   std::int64_t new_blocks = 0;              ///< memory that no freed block of the same size served
   std::int64_t emptied = 0;                 ///< calls that release cached memory
 };
+
+/// Calls a function of the device's by its name. Only in a process into which it is preloaded.
+template <class Result>
+Result ask_guarded(const char* name) {
+  return reinterpret_cast<Result (*)()>(::dlsym(RTLD_DEFAULT, name))();
+}

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "catch.hpp"
+#include "device/guarded_counts.hpp"
 #include "kto/collate/encoder_decoder.hpp"
 #include "kto/model/concept.hpp"
 #include "kto/model/folds.hpp"
@@ -142,10 +143,20 @@ TEST_CASE("decoders agree with transformers, padded and packed, with and without
               << worst64.grad << '\n';
 }
 
-TEST_CASE("decoders agree with transformers on a device without kernels of its own", "[.][guarded]") {
+TEST_CASE("decoders agree with transformers on a device without kernels of its own, and do not wait for it",
+          "[.][guarded]") {
   for (const Case& each : all_cases()) {
     INFO(each.name);
     Decoder decoder = case_decoder(each.config, at::kFloat, at::Device("guarded:1"));
+    const Sequences rows = to_device(case_sequences(each.ids, false), device_of(decoder));
+    const auto before = ask_guarded<GuardedCounts>("guarded_counts");
+    decoder.hidden(rows).sum().backward();
+    const auto after = ask_guarded<GuardedCounts>("guarded_counts");
+    const auto num_routed =
+        std::ranges::count_if(decoder.spec.layers, [](const auto& layer) { return layer.experts.has_value(); });
+    CHECK(after.waited_to_device == before.waited_to_device);
+    CHECK(after.to_host - before.to_host == num_routed);  // the sizes of the experts' products
+    CHECK(after.scalars_to_host == before.scalars_to_host);
     for (const bool recomputes : {false, true}) {
       decoder.recompute = recomputes;
       const Errors errors = errors_of(run(decoder, each, /*padded=*/recomputes), decoder, each.expected);

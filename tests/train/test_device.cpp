@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A decoder and the trainer on a device that catches mistakes (tests/device/guarded_device.cpp), in a process into which
 // it is preloaded: ctest -R guarded_device. Everywhere else these cases are hidden.
-#include <dlfcn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,14 +24,7 @@ const at::Device& device() {
   return second;
 }
 
-/// Calls a function of the device's.
-template <class Result>
-Result ask(const char* name) {
-  const auto function = reinterpret_cast<Result (*)()>(::dlsym(RTLD_DEFAULT, name));
-  REQUIRE(function != nullptr);
-  return function();
-}
-GuardedCounts counts() { return ask<GuardedCounts>("guarded_counts"); }
+GuardedCounts counts() { return ask_guarded<GuardedCounts>("guarded_counts"); }
 
 kto::Decoder decoder(at::Device where) {
   const kto::Json config = {
@@ -53,7 +45,18 @@ struct Run {
   std::vector<GuardedCounts> at_step;  ///< when each began, and at the end
 };
 
-Run run(at::Device where, const kto::TrainConfig& config) {
+/// The rows once, in blocks of three.
+kto::RowStream stream_of(const std::vector<kto::Example>& rows) {
+  return kto::RowStream([rows] {
+    return [rows, at = std::size_t{0}]() mutable {
+      const std::size_t begin = std::exchange(at, std::min(at + 3, rows.size()));
+      return std::vector<kto::Example>(rows.begin() + static_cast<std::ptrdiff_t>(begin),
+                                       rows.begin() + static_cast<std::ptrdiff_t>(at));
+    };
+  });
+}
+
+Run run(at::Device where, const kto::TrainConfig& config, bool streamed = false) {
   const kto::Decoder model = decoder(where);
   Run out;
   kto::Callback count;
@@ -65,7 +68,8 @@ Run run(at::Device where, const kto::TrainConfig& config) {
                        .reference = kto::live_reference(model),
                        .config = config,
                        .callbacks = {count}};
-  out.log = trainer.train(toy::rows(8)).log_history;
+  const std::vector<kto::Example> rows = toy::rows(72);
+  out.log = (streamed ? trainer.train(stream_of(rows)) : trainer.train(rows)).log_history;
   for (const auto& [name, tensor] : model.named_parameters()) out.weights.emplace_back(name, tensor.detach().cpu());
   return out;
 }
@@ -78,7 +82,7 @@ std::pair<int, std::string> end_of(const Work& work) {
   const ::pid_t child = ::fork();
   if (child == 0) {
     ::dup2(ends[1], 2);
-    ask<void>("guarded_watch");  // Catch2 has its own handler
+    ask_guarded<void>("guarded_watch");  // Catch2 has its own handler
     work();
     ::_exit(0);
   }
@@ -104,6 +108,7 @@ TEST_CASE("the guarded device catches a host pointer, the CPU's kernels, and a t
     CHECK_THAT(said, KTO_CONTAINS("the host touched memory of the device"));
   };
   CHECK(end_of([] {}).first == 0);
+  CHECK(kto::usual_device() == at::Device("guarded"));
   touched([&] { *x_ND.mutable_data_ptr<float>() = 1; });
   touched([&] {
     (void)kto::detail::Normalized::apply(x_ND, std::optional(weight_D), std::optional<Tensor>(), kto::NormSpec{},
@@ -135,10 +140,11 @@ TEST_CASE("scopes of weights reach the thread that a device's backward pass runs
 TEST_CASE("the trainer on a device: the CPU's numbers, and what a step copies and allocates", "[.][guarded]") {
   kto::TrainConfig config{.per_device_train_batch_size = 4, .max_steps = 9, .learning_rate = 0.01};
   config.logging_steps = 3;
-  for (const std::int64_t accumulate : {1, 2}) {
-    CAPTURE(accumulate);
+  config.train_sampling_strategy = kto::SamplingStrategy::sequential;
+  for (const auto& [accumulate, streamed] : {std::pair{1, false}, std::pair{2, false}, std::pair{1, true}}) {
+    CAPTURE(accumulate, streamed);
     config.gradient_accumulation_steps = accumulate;
-    const Run want = run(at::kCPU, config), got = run(device(), config);
+    const Run want = run(at::kCPU, config, streamed), got = run(device(), config, streamed);
     for (std::size_t i = 0; i < want.weights.size(); ++i) {
       INFO(want.weights[i].first);
       CHECK(kto::test::largest(got.weights[i].second - want.weights[i].second) < 1e-4);
@@ -151,16 +157,19 @@ TEST_CASE("the trainer on a device: the CPU's numbers, and what a step copies an
           CHECK(got.log[i][name].get<double>() == Approx(value.get<double>()).epsilon(1e-3).margin(1e-4));
       }
     REQUIRE(got.at_step.size() == 9);
+    const auto queued = [&](std::size_t step) {
+      return got.at_step[step].queued_to_device - got.at_step[step - 1].queued_to_device;
+    };
+    CHECK(queued(1) >= 2 * queued(2));  // the first step sends its own window, and as all others the next one
     for (std::size_t step = 2; step < 9; ++step) {
       CAPTURE(step);
       const GuardedCounts &a = got.at_step[step - 1], &b = got.at_step[step];
       CHECK(b.backward_kernels > a.backward_kernels);
       CHECK(b.waited_to_device == a.waited_to_device);  // all from pinned memory
-      CHECK((b.queued_to_device > a.queued_to_device) == (b.queued_at_last_scalar > a.queued_at_last_scalar));
-      if (step % 3 == 0) continue;  // it logs
+      if (step % 3 == 0) continue;                      // it logs
       CHECK(b.scalars_to_host == a.scalars_to_host + 1);
       CHECK(b.to_host == a.to_host);
-      CHECK(b.queued_to_device == b.queued_at_last_scalar);  // the next window's, before the host waits
+      CHECK(b.queued_to_device == b.queued_at_last_scalar);  // before the host waits
       const std::int64_t of_update = b.kernels - b.kernels_at_last_scalar;
       CHECK(of_update * 10 < b.kernels - a.kernels);  // it waits once, when nothing but the update is left
       if (step > 6) CHECK(b.new_blocks == a.new_blocks);

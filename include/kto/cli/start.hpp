@@ -32,9 +32,9 @@ inline std::optional<int> launch_ranks(const Arguments& args, char* const* argv,
 /// Throws UsageError when the device of several processes and --ddp_backend do not go together.
 inline JoinOptions join_options(const ScriptConfig& script, const RankPlace& place) {
   if (place.size == 1) return {};
-  const bool on_cuda = choose_device(script.device).is_cuda();
-  const bool nccl = script.ddp_backend ? *script.ddp_backend == DdpBackend::nccl : on_cuda && has_nccl;
-  if (nccl && !on_cuda) throw UsageError("ddp_backend nccl carries tensors between CUDA devices: use gloo on the CPU");
+  const bool carries = kto::detail::nccl_carries(choose_device(script.device));
+  const bool nccl = script.ddp_backend ? *script.ddp_backend == DdpBackend::nccl : carries && has_nccl;
+  if (nccl && !carries) throw UsageError("ddp_backend nccl carries tensors between CUDA devices: use gloo on the CPU");
   return {.timeout = std::chrono::seconds(script.ddp_timeout), .nccl = nccl};
 }
 

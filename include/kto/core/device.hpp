@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "kto/core/torch.hpp"
 
@@ -13,6 +14,12 @@ namespace kto {
 inline Tensor to_device(const Tensor& tensor, at::Device device) {
   if (device.is_cpu() || !tensor.is_cpu()) return tensor.to(device);
   return tensor.pin_memory().to(device, /*non_blocking=*/true);
+}
+
+/// Numbers, as a tensor on `device`, likewise.
+template <class Number>
+Tensor to_device(const std::vector<Number>& values, at::Device device) {
+  return to_device(at::tensor(at::ArrayRef<Number>(values)), device);
 }
 
 /// How many devices of a kind LibTorch has on this machine; 0 for a kind that it was built without.

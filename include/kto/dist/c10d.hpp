@@ -14,6 +14,9 @@ inline constexpr bool has_nccl = true;
 #else
 inline constexpr bool has_nccl = false;
 #endif
+/// Whether NCCL, in a build that has it, carries tensors of such a device.
+inline bool nccl_carries(at::Device device) { return device.is_cuda(); }
+
 inline constexpr const char* no_c10d =
     "this LibTorch is built without c10d and Gloo, through which processes work together: start one process, or build "
     "with "

@@ -92,7 +92,7 @@ inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<co
   const auto options = decoder.embed_tokens.weight_VD.options().dtype(at::kLong).requires_grad(false);
   const auto count = static_cast<std::int64_t>(ids.size()), before = cache.length();
   Sequences sequences;
-  sequences.ids_N = at::tensor(at::ArrayRef<std::int64_t>(wide), at::kLong).to(options.device());
+  sequences.ids_N = to_device(wide, options.device());
   sequences.position_N = at::arange(before, before + count, options);
   sequences.segments = {{.begin = 0, .length = count, .prefix_begin = 0, .prefix_length = before}};
   sequences.lengths = {count};
@@ -101,7 +101,7 @@ inline Tensor cached_hidden(const Decoder& decoder, KvCache& cache, std::span<co
     sequences.prompts = {{.begin = 0, .length = size}};
     if (before == 0) {
       Sequences& read = sequences.encoder.emplace_back();
-      read.ids_N = at::tensor(at::ArrayRef<std::int64_t>(cache.prompt()), at::kLong).to(options.device());
+      read.ids_N = to_device(cache.prompt(), options.device());
       read.position_N = at::arange(size, options);
       read.segments = {{.begin = 0, .length = size}};
       read.lengths = {size};

@@ -9,9 +9,8 @@
 
 #include <algorithm>
 
-#include "kto/logprob/bf16_logits.hpp"
+#include "kto/logprob/float_logits.hpp"
 #include "kto/logprob/tile.hpp"
-#include "kto/nn/cuda/wide_product.hpp"
 #include "kto/nn/weight_grad.hpp"
 
 namespace kto {
@@ -64,8 +63,7 @@ struct TileHead {
       : weight_VD(use.casts ? use.cast(weight, hidden_CD.scalar_type()) : weight.detach()),
         bias_V(bias.defined() ? use.cast(bias, hidden_CD.scalar_type()) : bias),
         type(hidden_CD.scalar_type()),
-        keeps_sums(takes_bf16_logits(hidden_CD, weight_VD) || takes_wide_product(hidden_CD) ||
-                   needs_widening(hidden_CD)),
+        keeps_sums(takes_float_logits(hidden_CD, weight_VD)),
         scale(scale_in),
         soft_cap(soft_cap_in) {}
 
@@ -85,9 +83,7 @@ struct TileHead {
     const Tensor bias_v = bias_V.defined() ? bias_V.narrow(0, begin, weight_vD.size(0)) : bias_V;
     Tensor logits_cv;
     if (keeps_sums) {
-      logits_cv = needs_widening(hidden_cD) ? widened_product(hidden_cD, weight_vD, {}, at::kFloat, float_product)
-                  : hidden_cD.is_cpu()      ? bf16_logits(hidden_cD, weight_vD)
-                                            : wide_product(hidden_cD, weight_vD);
+      logits_cv = float_logits(hidden_cD, weight_vD);
       if (bias_v.defined()) logits_cv.add_(bias_v);
     } else {
       logits_cv = matmul_transposed(hidden_cD, weight_vD.to(type), bias_v).to(wide(hidden_cD));

@@ -124,7 +124,7 @@ inline Tensor token_weights(const Sequences& sequences) {
     if (segment.length > 0 && weights[static_cast<std::size_t>(segment.begin)] == 0)
       count(segment.begin, sequences.lengths.empty() ? segment.length : sequences.lengths[i]);
   }
-  return at::tensor(at::ArrayRef<float>(weights), at::kFloat).to(sequences.ids_N.device());
+  return to_device(weights, sequences.ids_N.device());
 }
 
 /// Collects the load-balancing loss of a pass: 1 per expert of a token if all are used alike, and more otherwise.

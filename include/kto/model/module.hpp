@@ -33,8 +33,7 @@ inline PaddedInput padded_input(const Sequences& sequences) {
   const std::int64_t T = sequences.segments.front().length;
   for (const Segment& segment : sequences.segments)
     check(segment.length == T && segment.prefix_length == 0, "a module needs padded rows: use kto::PaddedCollator");
-  const Tensor length_B1 =
-      at::tensor(at::ArrayRef<std::int64_t>(sequences.lengths), at::kLong).to(sequences.ids_N.device()).unsqueeze(1);
+  const Tensor length_B1 = to_device(sequences.lengths, sequences.ids_N.device()).unsqueeze(1);
   return {sequences.ids_N.view({B, T}), at::arange(T, length_B1.options()) < length_B1};
 }
 

@@ -52,7 +52,7 @@ inline Tensor conv_sources(const std::vector<Segment>& segments, std::int64_t nu
 /// The convolution from LibTorch's operators; x_MC holds the rows that the sources are of.
 inline Tensor causal_conv_composed(const Tensor& x_MC, const Tensor& weight_C1K, const Tensor& source_NK) {
   const Tensor with_zero = at::cat({x_MC, x_MC.new_zeros({1, x_MC.size(1)})});
-  const Tensor row_NK = at::where(source_NK < 0, x_MC.size(0), source_NK).to(x_MC.device());
+  const Tensor row_NK = to_device(at::where(source_NK < 0, x_MC.size(0), source_NK), x_MC.device());
   const Tensor weight_CK = weight_C1K.squeeze(1).to(x_MC.scalar_type());
   Tensor out;
   for (std::int64_t k = 0; k < source_NK.size(1); ++k) {

@@ -56,11 +56,6 @@ inline DeltaOutput delta_rule_by_token(const DeltaTokens& tokens, Tensor state_H
 
 namespace detail {
 
-/// Indices on the device of `x`.
-inline Tensor index_tensor(const std::vector<std::int64_t>& index, const Tensor& x) {
-  return at::tensor(at::ArrayRef<std::int64_t>(index), at::kLong).to(x.device());
-}
-
 /// Spans cut into chunks, which lie in the order in which states go through them: the first of each span, the second of
 /// each that has one, and so on, the spans with most chunks first.
 struct ChunkPlan {
@@ -153,7 +148,9 @@ inline Scanned scan(const DeltaTokens& tokens, const std::vector<TokenSpan>& spa
     return {tokens.q_NKd.defined() ? out[0] : Tensor(), out.back()};
   }
   const ChunkPlan plan = plan_chunks(spans, /*padding=*/tokens.k_NKd.size(0));
-  const auto indices = [&](const std::vector<std::int64_t>& numbers) { return index_tensor(numbers, tokens.k_NKd); };
+  const auto indices = [&](const std::vector<std::int64_t>& numbers) {
+    return to_device(numbers, tokens.k_NKd.device());
+  };
   const Tensor order = indices({plan.order.begin(), plan.order.end()});
   const ChunkParts parts = chunk_parts(tokens, indices(plan.token_L), plan.chunk);
   Tensor state = state_SHde.defined() ? state_SHde.index_select(0, order) : state_SHde;
@@ -210,7 +207,7 @@ inline Tensor states_after(const std::vector<TokenSpan>& prefixes, const DeltaTo
     without_queries.q_NKd = Tensor();
     states = {scan(without_queries, distinct).state_SHde};
   }
-  return at::cat(states).index_select(0, index_tensor(which, own.k_NKd));
+  return at::cat(states).index_select(0, to_device(which, own.k_NKd.device()));
 }
 
 }  // namespace detail
@@ -243,7 +240,7 @@ inline DeltaOutput delta_rule(const DeltaTokens& tokens, const std::vector<Segme
   const detail::Scanned second = detail::scan(tokens, tails, states);
   if (roots.empty()) return {second.out_THe, second.state_SHde};
   const auto in_order = [&](const Tensor& a, const Tensor& b, const std::vector<std::int64_t>& index) {
-    return at::cat({a, b}).index_select(0, detail::index_tensor(index, a));
+    return at::cat({a, b}).index_select(0, to_device(index, a.device()));
   };
   return {in_order(first.out_THe, second.out_THe, place), in_order(first.state_SHde, second.state_SHde, rank)};
 }

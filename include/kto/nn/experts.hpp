@@ -68,7 +68,8 @@ inline c10::intrusive_ptr<ExpertRows> sorted_by_expert(const Tensor& expert_NK, 
   auto out = c10::make_intrusive<ExpertRows>();
   out->order_S = expert_S.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
   out->token_S = out->order_S.div(expert_NK.size(1), "floor");
-  const Tensor end_E = expert_S.bincount({}, num_experts).cumsum(0).cpu();
+  const Tensor count_E = at::zeros({num_experts}, expert_S.options()).index_add_(0, expert_S, at::ones_like(expert_S)),
+               end_E = count_E.cumsum(0).cpu();  // the one number of a layer that the host waits for
   const std::int64_t* ends = end_E.const_data_ptr<std::int64_t>();
   out->ends.assign(ends, ends + num_experts);
   return out;

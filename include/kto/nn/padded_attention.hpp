@@ -64,7 +64,7 @@ inline PaddedLayout make_padded_layout(const std::vector<Segment>& segments, boo
       key.push_back(i < prefix_length ? (own_prefix ? 0 : num_tokens) + prefix_begin + i
                                       : begin + std::min(i - prefix_length, length - 1));
   }
-  const auto sent = [&](const auto& values) { return to_device(at::tensor(at::ArrayRef(values)), device); };
+  const auto sent = [&](const auto& values) { return to_device(values, device); };
   out.query = sent(query);
   out.key = sent(key);
   out.last_SL = sent(last).view({-1, out.longest_query});

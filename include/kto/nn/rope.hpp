@@ -7,7 +7,7 @@
 #include <numbers>
 #include <vector>
 
-#include "kto/core/torch.hpp"
+#include "kto/core/device.hpp"
 #include "kto/nn/rope_spec.hpp"
 
 namespace kto {
@@ -80,7 +80,7 @@ inline Tensor inverse_frequencies(const RopeConfig& rope, const Tensor& length) 
       return detail::yarn_frequencies(rope, wavelength_F);
     case RopeType::longrope: {
       const auto scaled = [&](const std::vector<double>& factor) {
-        return 1 / (at::tensor(at::ArrayRef<double>(factor), options) * wavelength_F);
+        return 1 / (to_device(at::tensor(at::ArrayRef<double>(factor), at::kFloat), options.device()) * wavelength_F);
       };
       return at::where(length > rope.original_max_positions, scaled(rope.long_factor), scaled(rope.short_factor));
     }

@@ -67,7 +67,7 @@ class LogpTable {
       std::vector<double> values;
       for (const Pick& pick : batch.picks)
         if (std::isnan(values.emplace_back((this->*known)(pick)))) return Tensor();
-      return at::tensor(at::ArrayRef<double>(values), at::kDouble).to(batch.sign_B.device());
+      return to_device(values, batch.sign_B.device());
     };
     return {.logp_B = column(&LogpTable::logp_of),
             .kl_logp_B = batch.kl_rows ? column(&LogpTable::kl_logp_of) : Tensor()};

@@ -4,9 +4,6 @@
 // oracle is attention_composed.
 #pragma once
 
-#include <ATen/ops/constant_pad_nd.h>
-#include <ATen/ops/logaddexp.h>
-
 #include <memory>
 #include <optional>
 #include <tuple>

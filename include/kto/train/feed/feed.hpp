@@ -65,8 +65,8 @@ struct Window {
   }
 };
 
-/// Windows of micro-batches, epoch by epoch. A feed's settings are those of_all_ranks(). Called once per window, so the cost of its virtual functions is
-/// negligible.
+/// Windows of micro-batches, epoch by epoch. A feed's settings are those of_all_ranks(). Called once per window, so the
+/// cost of its virtual functions is negligible.
 struct Feed {
   explicit Feed(Share whose) : share(std::move(whose)) {}
   Feed(const Feed&) = delete;
@@ -80,15 +80,32 @@ struct Feed {
   /// Whether the epoch has another window.
   virtual bool has_next() = 0;
   /// The next window. The rows that its batches refer to stay valid until the next call.
-  virtual Window next(at::Device device) = 0;
-  /// Where the device works on its own: makes the next window now, whose copies wait in its queue, for next() to return.
-  virtual void make_ahead(at::Device) {}
+  Window next(at::Device device) {
+    Window out = ahead_.valid() ? ahead_.get() : make(device);
+    hand_out();
+    return out;
+  }
+  /// Where the device works on its own: makes the next window now, whose copies wait in its queue. next() returns it, or
+  /// throws what went wrong.
+  void make_ahead(at::Device device) {
+    if (device.is_cpu() || ahead_.valid() || !has_next()) return;
+    std::packaged_task<Window()> task([&] { return make(device); });
+    ahead_ = task.get_future();
+    task();
+  }
   /// The micro-batches of all ranks in the current epoch, as the log counts them.
   virtual std::int64_t num_batches() const = 0;
   /// The number of rows (or pairs) of each micro-batch of `epoch`; for a stream, of one.
   virtual std::vector<std::size_t> batch_sizes(std::int64_t epoch) const = 0;
   /// The picks of the micro-batches of `epoch`; none for a stream, which is not known ahead.
   virtual std::optional<std::vector<Picks>> picks(std::int64_t) const { return std::nullopt; }
+
+ protected:
+  /// The window after the last one that was made.
+  virtual Window make(at::Device device) = 0;
+  /// What was made last is what next() returns.
+  virtual void hand_out() {}
+  std::future<Window> ahead_;  ///< a window made ahead
 };
 
 template <class Collator>
@@ -125,13 +142,6 @@ class MemoryFeed final : public Feed {
                     config_.dataloader_prefetch_factor.value_or(2));
   }
   bool has_next() override { return ahead_.valid() || at_ < sizes_.size(); }
-  Window next(at::Device device) override { return ahead_.valid() ? ahead_.get() : make(device); }
-  void make_ahead(at::Device device) override {
-    if (device.is_cpu() || !has_next() || ahead_.valid()) return;
-    std::packaged_task<Window()> task([&] { return make(device); });
-    ahead_ = task.get_future();
-    task();  // on this thread; next() throws what it throws
-  }
   std::int64_t num_batches() const override { return static_cast<std::int64_t>(sizes_.size()); }
   std::vector<std::size_t> batch_sizes(std::int64_t epoch) const override {
     return epoch_layout(rows_, config_, epoch, rules()).sizes;
@@ -141,7 +151,7 @@ class MemoryFeed final : public Feed {
   }
 
  private:
-  Window make(at::Device device) {
+  Window make(at::Device device) override {
     const std::size_t end =
         std::min(at_ + static_cast<std::size_t>(config_.gradient_accumulation_steps), sizes_.size());
     Window window;
@@ -165,8 +175,7 @@ class MemoryFeed final : public Feed {
   std::vector<std::size_t> sizes_;  ///< rows of each micro-batch of the epoch
   std::vector<Picks> own_picks_;    ///< of this rank's micro-batches, from the beginning on
   std::optional<BatchSource<Collator>> source_;
-  std::size_t at_ = 0;         ///< the first micro-batch of the next window to make
-  std::future<Window> ahead_;  ///< a window made ahead
+  std::size_t at_ = 0;  ///< the first micro-batch of the next window to make
 };
 
 template <class Collator>
@@ -191,6 +200,8 @@ class StreamFeed final : public Feed {
   /// A pass that goes on from a checkpoint is compared with what that knows, beyond its place too: with the rows of the
   /// whole pass before it.
   void begin(const Position& position) override {
+    ahead_ = {};
+    made_.clear();
     known_ = known();
     visited_ = {};
     again_.reset();
@@ -216,27 +227,9 @@ class StreamFeed final : public Feed {
   }
   Json passed() const override { return {{"visited", visited_.count()}, {"known", known().to_json()}}; }
   bool has_next() override {
+    if (ahead_.valid()) return true;
     fill(batch_rows());
     return rows_.size() >= (config_.dataloader_drop_last ? step_rows() : paired_ ? 2 : 1);
-  }
-  Window next(at::Device device) override {
-    const auto accumulate = static_cast<std::size_t>(config_.gradient_accumulation_steps);
-    fill(batch_rows() * (accumulate + 1));  // including the start of the next window, so that has_next() need not read
-    std::size_t count = std::min(rows_.size(), batch_rows() * accumulate);
-    if (config_.dataloader_drop_last) count = count / step_rows() * step_rows();
-    const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);
-    window_.assign(std::move_iterator(rows_.begin()), std::move_iterator(end));
-    rows_.erase(rows_.begin(), end);
-    for (const Example& row : window_) visited_.add(row);
-    const auto order = sequential_order(detail::num_units(window_, paired_));
-    Window out;
-    for (const Picks& picks : detail::make_picks(
-             window_, order, even_groups(order.size(), static_cast<std::size_t>(config_.per_device_train_batch_size)),
-             kl_partners(order, detail::kl_group(config_)), paired_)) {
-      if (share.is_own(out.num_batches)) out.batches.push_back(to_device(collator_(picks, with_kl_), device));
-      out.count(picks.size(), share);
-    }
-    return out;
   }
   std::int64_t num_batches() const override { return config_.max_steps * config_.gradient_accumulation_steps; }
   std::vector<std::size_t> batch_sizes(std::int64_t) const override {
@@ -244,6 +237,28 @@ class StreamFeed final : public Feed {
   }
 
  private:
+  Window make(at::Device device) override {
+    const auto accumulate = static_cast<std::size_t>(config_.gradient_accumulation_steps);
+    fill(batch_rows() * (accumulate + 1));  // including the start of the next window, so that has_next() need not read
+    std::size_t count = std::min(rows_.size(), batch_rows() * accumulate);
+    if (config_.dataloader_drop_last) count = count / step_rows() * step_rows();
+    const auto end = rows_.begin() + static_cast<std::ptrdiff_t>(count);
+    made_.assign(std::move_iterator(rows_.begin()), std::move_iterator(end));
+    rows_.erase(rows_.begin(), end);
+    const auto order = sequential_order(detail::num_units(made_, paired_));
+    Window out;
+    for (const Picks& picks : detail::make_picks(
+             made_, order, even_groups(order.size(), static_cast<std::size_t>(config_.per_device_train_batch_size)),
+             kl_partners(order, detail::kl_group(config_)), paired_)) {
+      if (share.is_own(out.num_batches)) out.batches.push_back(to_device(collator_(picks, with_kl_), device));
+      out.count(picks.size(), share);
+    }
+    return out;
+  }
+  void hand_out() override {
+    window_ = std::exchange(made_, {});
+    for (const Example& row : window_) visited_.add(row);
+  }
   std::size_t batch_rows() const {
     return static_cast<std::size_t>(config_.per_device_train_batch_size) * (paired_ ? 2 : 1);
   }
@@ -263,7 +278,7 @@ class StreamFeed final : public Feed {
   /// How many of `rows_` are new, or verified to be unchanged.
   std::size_t num_usable() const {
     const std::int64_t good = again_ ? again_->num_good() : INT64_MAX;
-    return good == INT64_MAX ? rows_.size() : static_cast<std::size_t>(good - visited_.count());
+    return good == INT64_MAX ? rows_.size() : static_cast<std::size_t>(good - visited_.count()) - made_.size();
   }
   /// Marks for the rows of this pass, or of the previous pass if it got further over the same rows.
   RowMarks known() const {
@@ -280,7 +295,8 @@ class StreamFeed final : public Feed {
   RowMarker visited_;         ///< rows of this pass
   RowMarks known_;            ///< rows of the previous pass
   std::optional<RowCheck> again_;
-  std::vector<Example> window_;  ///< the rows of the last window
+  std::vector<Example> made_;    ///< the rows of a window that was made ahead
+  std::vector<Example> window_;  ///< those of the last window handed out
   bool ended_ = false;
 };
 
