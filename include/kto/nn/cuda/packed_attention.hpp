@@ -174,4 +174,12 @@ std::optional<Tensor> packed_attention(const Tensor& q_NHd, const Tensor& k_RKd,
   return value_width == width ? out : out.narrow(2, 0, value_width);
 }
 
+/// The same by the kernel that LibTorch names; nothing on other devices.
+inline std::optional<Tensor> packed_attention(const Tensor& q_NHd, const Tensor& k_RKd, const Tensor& v_RKd,
+                                              const KeysValues& prefix, const std::vector<Segment>& segments,
+                                              const std::vector<KeyRange>& keys, const AttentionForm& form) {
+  if (!q_NHd.is_cuda()) return std::nullopt;
+  return packed_attention(q_NHd, k_RKd, v_RKd, prefix, segments, keys, form, packed_kernel);
+}
+
 }  // namespace kto::detail
