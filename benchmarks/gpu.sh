@@ -44,8 +44,8 @@ nvidia-smi >"$out/gpu.log" 2>&1
 [[ ${KTO_BUILT:-} == 1 ]] || part build 300 bash -c 'set -e; . cmake/setup.sh; ensure_packages; find_torch
   configure -DKTO_BUILD_TESTS=ON -DKTO_BUILD_EXAMPLES=ON; say_gpu; build --target train_kto chat gpu_tests'
 part kernels 60 build/tests/gpu_tests '[gpu]'
-part recorded 60 python3 tests/e2e/recorded_runs.py $programs/train_kto . "${kinds[@]}" --device "$device" --jobs "$(nproc)"
-part recorded_bf16 60 python3 tests/e2e/recorded_runs.py $programs/train_kto . "${kinds[@]}" --device "$device" --jobs "$(nproc)" --bf16
+part recorded 75 python3 tests/e2e/recorded_runs.py $programs/train_kto . "${kinds[@]}" --device "$device" --jobs "$(nproc)"
+part recorded_bf16 75 python3 tests/e2e/recorded_runs.py $programs/train_kto . "${kinds[@]}" --device "$device" --jobs "$(nproc)" --bf16
 part paths 90 python3 tests/e2e/device_runs.py $programs/train_kto $programs/chat . "$device" "$(nproc)" "${few[@]}"
 part measured "$(left)" "${KTO_PYTHON:-python3}" benchmarks/gpu.py --device "$device" --seconds $(($(left) - 5)) --output "$out/speed.md" "${sizes[@]}"
 cat "$out/speed.md" "$out/parts.md" >"$out/report.md" 2>/dev/null

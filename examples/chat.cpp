@@ -48,7 +48,7 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{4294967295}));
   app.add_option("--dtype", options.dtype, "type of the weights")
       ->check(CLI::IsMember({"float32", "bfloat16", "auto"}));
-  app.add_option("--device", options.device, "auto, cpu, cuda, cuda:N");
+  app.add_option("--device", options.device, "auto, cpu, cuda, cuda:1, or another device of LibTorch's");
 }
 
 /// The model, with its adapter if any, and the folder of the base.

@@ -374,11 +374,15 @@ void replace_tensors(IValue& value, const Visit& visit) {
   }
 }
 
-bool waits_for_device(const std::string& name) {
+/// Whether a GPU's kernel asks how many elements its result has, or returns a number: an index by truth is one of them.
+bool waits_for_device(const std::string& name, c10::ArrayRef<IValue> arguments) {
   static const std::set<std::string> names{
-      "aten::equal",    "aten::nonzero",  "aten::masked_select",     "aten::unique_dim",
-      "aten::_unique2", "aten::bincount", "aten::unique_consecutive"};
-  return names.contains(name);
+      "aten::equal",    "aten::nonzero",  "aten::masked_select",      "aten::unique_dim",
+      "aten::_unique2", "aten::bincount", "aten::unique_consecutive", "aten::repeat_interleave"};
+  const auto is_truth = [](const std::optional<Tensor>& index) { return index && index->scalar_type() == at::kBool; };
+  return names.contains(name) || std::ranges::any_of(arguments, [&](const IValue& value) {
+           return value.isOptionalTensorList() && std::ranges::any_of(value.toOptionalTensorVector(), is_truth);
+         });
 }
 
 /// The host waits for a number.
@@ -405,9 +409,9 @@ void run_on_host(const c10::OperatorHandle& op, Stack* stack) {
   const auto& schema = op.schema();
   ++counts.kernels;
   if (is_backward_thread()) ++counts.backward_kernels;
-  if (waits_for_device(schema.name())) count_scalar();
-  OnHost host(schema.name());
   const std::size_t num_arguments = schema.arguments().size(), begin = stack->size() - num_arguments;
+  if (waits_for_device(schema.name(), c10::ArrayRef<IValue>(stack->data() + begin, num_arguments))) count_scalar();
+  OnHost host(schema.name());
   const auto each = [&](const auto& visit) {
     for (std::size_t i = 0; i < num_arguments; ++i) visit((*stack)[begin + i], schema.arguments()[i]);
   };

@@ -152,4 +152,7 @@ with tempfile.TemporaryDirectory() as tmp:
                 runs.case(name, worst <= 1, where)
     if options.preload:
         short_of_memory()
+        for name, expected in (("guarded:5", "sees only 2 such devices"), ("xpu", "sees no such device"), ("gpu", "sees no such device")):
+            result = subprocess.run(runs.command("refused", "--device", name, model=model), capture_output=True, text=True, env=environment_on(device))
+            runs.case(f"--device {name}", result.returncode == 1 and expected in result.stderr, result.stderr[-300:])
     sys.exit(runs.report())

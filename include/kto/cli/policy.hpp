@@ -16,23 +16,18 @@
 
 namespace kto::cli {
 
-/// The device of that name; for "auto", usual_device(). Throws UsageError for one that LibTorch does not have here.
+/// The device of that name; for "auto", usual_device(). Throws Error for one that LibTorch does not have here.
 inline at::Device choose_device(const std::string& name) {
   if (name == "auto") return usual_device();
-  const std::optional<at::Device> device = [&]() -> std::optional<at::Device> {
-    try {
-      return at::Device(name);
-    } catch (const c10::Error&) {  // it knows no such kind
-      return std::nullopt;
-    }
-  }();
-  const int count = device ? num_devices(device->type()) : 0;
-  if (!device || !(device->is_cpu() || device->index() < count))
-    throw UsageError(
-        concat("--device ", name, ": this LibTorch has ",
-               count == 0 ? "no such device" : concat(count, count == 1 ? " device" : " devices", " of that kind"),
-               " here; use cpu, or auto"));
-  return *device;
+  int count = 0;
+  try {
+    const at::Device device(name);
+    count = num_devices(device.type());
+    if (device.is_cpu() || std::max<int>(0, device.index()) < count) return device;
+  } catch (const c10::Error&) {  // LibTorch knows no such kind
+  }
+  throw Error(concat("--device ", name, ": this LibTorch sees ", count == 0 ? "no" : concat("only ", count),
+                     " such device", count > 1 ? "s" : "", "; use cpu, or auto"));
 }
 
 /// The policy, and how its reference is made. All weights trained: a frozen copy. A new adapter: the bare model. An

@@ -50,7 +50,7 @@ inline std::optional<Tensor> attention_on_cpu(const AttentionCall& call) {
 
 inline std::optional<Tensor> attention_on_cuda(const AttentionCall& call) {
   const auto& [q_NHd, k_MKd, v_MKd, segments, form, prefix, keys] = call;
-  return packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form, packed_kernel);
+  return packed_attention(q_NHd, k_MKd, v_MKd, prefix, segments, keys, form);
 }
 
 inline std::optional<Tensor> attention_padded(const AttentionCall& call) {

@@ -132,10 +132,10 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   }
 };
 
-/// The kernel for queries, keys and values of one type and width. LibTorch decides by type, head dimension and the
+/// The kernel for queries, keys and values of one type and width, on CUDA. LibTorch decides by type, head dimension and the
 /// generation of the GPU.
 inline PackedKernel packed_kernel(const Tensor& q_NHd) {
-  if (!q_NHd.is_cuda() || q_NHd.numel() == 0) return PackedKernel::none;
+  if (q_NHd.numel() == 0) return PackedKernel::none;
   const Tensor x_1H1d = q_NHd.narrow(0, 0, 1).transpose(0, 1).unsqueeze(0);
   constexpr std::int64_t flash = 1, efficient = 2, cudnn = 3;  // at::SDPBackend; cudnn wants what flash does
   const std::int64_t choice = at::_fused_sdp_choice(x_1H1d, x_1H1d, x_1H1d, std::nullopt, 0.0, /*is_causal=*/false);
@@ -172,6 +172,14 @@ std::optional<Tensor> packed_attention(const Tensor& q_NHd, const Tensor& k_RKd,
   const auto sinks = form.sinks_H.defined() ? std::optional(form.sinks_H) : std::nullopt;
   const Tensor out = PackedAttention::apply(q, widened(k_RKd), widened(v_RKd), sinks, before, call);
   return value_width == width ? out : out.narrow(2, 0, value_width);
+}
+
+/// The same by the kernel that LibTorch names; nothing on other devices.
+inline std::optional<Tensor> packed_attention(const Tensor& q_NHd, const Tensor& k_RKd, const Tensor& v_RKd,
+                                              const KeysValues& prefix, const std::vector<Segment>& segments,
+                                              const std::vector<KeyRange>& keys, const AttentionForm& form) {
+  if (!q_NHd.is_cuda()) return std::nullopt;
+  return packed_attention(q_NHd, k_RKd, v_RKd, prefix, segments, keys, form, packed_kernel);
 }
 
 }  // namespace kto::detail
