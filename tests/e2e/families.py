@@ -60,6 +60,7 @@ CHANGES = {  # beside what all have
     "qwen3_moe": EXPERTS,
     "qwen3_next": DELTA | EXPERTS | dict(shared_expert_intermediate_size=24),
 }  # fmt: skip
+ADAPTED_EXPERTS = ("deepseek_v3", "glm4_moe", "mixtral", "olmoe", "qwen3_moe", "qwen3_next")  # by PEFT's all-linear
 VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
               head_dim=8, image_size=28, patch_size=14, depth=1, num_heads=2, out_hidden_size=32, num_position_embeddings=16)  # fmt: skip
 WRAPPERS = {"gemma3": "gemma3_text", "gemma4": "gemma4_text", "llava": "llama", "mistral3": "ministral3",
@@ -130,9 +131,11 @@ def check_flos(trained, tokenizer, rows_file, out):
 
 def check(family, folder, rows, *flags):
     model, out = os.path.join(folder, "model"), os.path.join(folder, "out" + "".join(flags[:1]))
-    subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", out, "--max_steps", "2",
-                    "--learning_rate", "1e-2", "--per_device_train_batch_size", "4", "--do_eval", *flags],
-                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    result = subprocess.run([train_kto, "--model_name_or_path", model, "--dataset_name", rows, "--output_dir", out,
+                             "--max_steps", "2", "--learning_rate", "1e-2", "--per_device_train_batch_size", "4",
+                             "--do_eval", *flags], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    has_note = "all-linear adapts the linear layers outside of experts" in result.stderr
+    assert has_note == (bool(flags) and family in ADAPTED_EXPERTS), f"a note on experts: {has_note}"
     evaluated = json.load(open(os.path.join(out, "eval_results.json")))
     if family in WRAPPERS and not flags:
         check_kept(model, out)

@@ -97,6 +97,12 @@ inline void note_special_tokens(const Policy& policy, bool is_adapter, const Not
                 eos->id, "); chat does"));
 }
 
+/// Says what all-linear leaves out that PEFT adapts.
+inline void note_experts(const Decoder& model, const LoraConfig& asked, const Note& note) {
+  if (asked.target_pattern == "all-linear" && !lora_names_of_experts(model.spec).empty())
+    note("all-linear adapts the linear layers outside of experts and their routers, which PEFT would adapt, too");
+}
+
 /// Says how products of bf16 and fp16 are made where the processor has no instructions for them.
 inline void note_products(const Decoder& model, const Note& note) {
   const auto type = model.compute;
@@ -151,6 +157,8 @@ inline void load_run(const Arguments& given, const LossTable& losses, const Note
       note(*advice);
     run.policy = load_policy(args);
     note_products(run.policy.model, note);
+    if (args.script.use_peft && !args.script.adapter_name_or_path)
+      note_experts(run.policy.model, lora_config(args.script), note);
     run.policy.tokenizer_files = tokenizer_folder(args);
     run.policy.tokens = tokens;
     check_vocabulary(processor, run.policy.model);

@@ -201,7 +201,7 @@ inline const Options<ScriptConfig>& script_options() {
                "dropout on the adapter's input; without effect while disable_dropout is on",
                {"a number from 0 to below 1", [](double x) { return x >= 0 && x < 1; }}),
         text(option(&C::lora_target_modules, "lora_target_modules", group::adapter,
-                    "names, all-linear, or one regular expression; None: q_proj v_proj"),
+                    "names, all-linear, or one regular expression; None: what PEFT adapts in such a model"),
              "NAME..."),
         text(option(&C::lora_modules_to_save, "lora_modules_to_save", group::adapter, "modules to train whole"),
              "NAME..."),
