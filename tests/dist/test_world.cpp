@@ -97,6 +97,22 @@ void check_calls(const World& world, at::ScalarType type) {
   check_equal(given, row({9.0 + w, 1}), "broadcast");
 }
 
+/// Work that ends between its first wait's timeout and the question whether it has ended.
+struct LateWork : c10d::Work {
+  int num_waits = 0;
+  bool wait(std::chrono::milliseconds timeout) override {
+    if (++num_waits > 1) return c10d::Work::wait(timeout);
+    finish();
+    throw std::runtime_error("Operation timed out!");
+  }
+};
+
+TEST_CASE("a call that ends just after a turn of waiting has not failed") {
+  LateWork work;
+  kto::detail::wait_in_turns(work, [] { return false; });
+  CHECK(work.num_waits == 2);
+}
+
 TEST_CASE("each call on a World, with each type", "[dist]") {
   const int size = GENERATE(2, 4);
   in_world(size, [&](const World& world) {

@@ -37,6 +37,7 @@ inline constexpr const char* no_c10d =
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <optional>
 
 #include "kto/dist/detail/watch.hpp"
@@ -122,6 +123,20 @@ inline RankError rank_error(const Failure& failure, bool reported = true) {
   out.reported = reported;
   out.may_retry = failure.may_retry;
   return out;
+}
+
+/// Waits in turns of half a second while `goes_on` says so. Throws what the work has failed with, or a timeout.
+inline void wait_in_turns(c10d::Work& work, const std::function<bool()>& goes_on) {
+  for (;;) try {
+      work.wait(std::chrono::milliseconds(500));
+      return;
+    } catch (const std::exception&) {
+      if (work.isCompleted()) {  // it has failed, or ended just after its turn
+        work.wait();
+        return;
+      }
+      if (!goes_on()) throw;
+    }
 }
 
 /// A World's calls on c10d. `watch` finds out why a call failed.
@@ -215,21 +230,16 @@ class C10dGroup final : public Group {
     });
   }
 
-  /// Waits in short turns, to end soon after another rank has failed.
   void wait(c10d::Work& work, bool on_host) {
-    const auto begin = std::chrono::steady_clock::now();
-    for (;;) try {
-        if (!on_host) {  // queued on the device: what follows is queued behind it
-          work.wait();
-          return;
-        }
-        work.wait(std::chrono::milliseconds(500));
-        return;
-      } catch (const std::exception& error) {
-        const bool waits = on_host && !work.isCompleted() && std::chrono::steady_clock::now() - begin < timeout_;
-        if (waits && !watch_->has_failed()) continue;
-        lose(error);
-      }
+    const auto end = std::chrono::steady_clock::now() + timeout_;
+    try {
+      if (on_host)
+        wait_in_turns(work, [&] { return std::chrono::steady_clock::now() < end && !watch_->has_failed(); });
+      else
+        work.wait();  // queued on the device: what follows is queued behind it
+    } catch (const std::exception& error) {
+      lose(error);
+    }
   }
 
   /// Throws what the first call threw that failed: an Attempt may keep it and go on to others.
