@@ -98,10 +98,10 @@ std::vector<Kernel> make_kernels() {
     const kto::AttentionForm form{.scale = 0.125};
     add("attention, forward", 2 * products, false, [=] {
       const at::NoGradGuard no_grad;
-      kto::causal_attention(q, k, v, segments, form);
+      kto::attention(q, k, v, segments, form);
     });
     add("attention, forward and backward", 7 * products, false,
-        [=] { forward_and_backward(kto::causal_attention(q, k, v, segments, form), weight); });
+        [=] { forward_and_backward(kto::attention(q, k, v, segments, form), weight); });
 
     const Tensor hidden_CD = leaf({N / 2, D}), target_C = at::randint(V, {N / 2}, at::kLong),
                  grad_C = at::ones({N / 2});
