@@ -76,7 +76,7 @@ void report_touch(int, siginfo_t* info, void*) {
   ::_exit(86);
 }
 
-/// Memory by size: what is freed serves the next request of its size, and new memory is taken where there is none.
+/// Memory by size: freed blocks serve later requests of the same size; otherwise new memory is taken.
 struct GuardedAllocator final : c10::DeviceAllocator {
   std::size_t taken = 0;
   std::map<std::pair<DeviceIndex, std::size_t>, std::vector<void*>> free_by_size;

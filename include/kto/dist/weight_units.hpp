@@ -104,10 +104,11 @@ class WeightUnits : public std::enable_shared_from_this<WeightUnits> {
     bool has_gradient;    ///< on this rank, of the whole parameter
   };
   static Part part_of(const Tensor& parameter) {
-    const WeightUnit::Block& block = *detail::UnitStorage::of(parameter)->block;
+    const detail::UnitStorage& held = *detail::UnitStorage::of(parameter);
+    const WeightUnit::Block& block = *held.block;
     const std::int64_t begin = parameter.storage_offset(), end = begin + parameter.numel();
     const auto index = static_cast<std::size_t>(std::ranges::find(block.begins, begin) - block.begins.begin());
-    const std::int64_t own = block_begin(block, parameter), from = std::max(begin, own),
+    const std::int64_t own = block.cuts[static_cast<std::size_t>(held.all->world_.rank)], from = std::max(begin, own),
                        size = std::max<std::int64_t>(0, std::min(end, own + block.own_n.numel()) - from);
     const auto part = [&](const Tensor& of_n) { return of_n.narrow(0, size > 0 ? from - own : 0, size); };
     return {.values_n = part(block.own_n),
@@ -135,9 +136,6 @@ class WeightUnits : public std::enable_shared_from_this<WeightUnits> {
 
   static bool among(std::span<WeightUnit* const> units, const WeightUnit* unit) {
     return std::ranges::find(units, unit) != units.end();
-  }
-  static std::int64_t block_begin(const WeightUnit::Block& block, const Tensor& parameter) {
-    return block.cuts[static_cast<std::size_t>(unit_of(parameter)->all.world_.rank)];
   }
 
   template <class Where>

@@ -202,8 +202,8 @@ class SafetensorsFile {
 };
 
 /// Writes named tensors into `file` one by one, without a second copy in memory. Like transformers, it skips names that
-/// share the memory of an earlier one (tied weights). Tensors that ranks share out are gathered in turn. `fetch` gives the tensors that are on the device meta, and so
-/// without memory, when their turn comes. Does not commit.
+/// share the memory of an earlier one (tied weights). Tensors that ranks share out are gathered in turn. `fetch` gives
+/// the tensors that are on the device meta, and so without memory, when their turn comes. Does not commit.
 inline void write_safetensors(AtomicFile& file, const std::vector<std::pair<std::string, Tensor>>& tensors,
                               const TensorMetadata& metadata = {{"format", "pt"}},
                               const std::function<Tensor(const std::string&)>& fetch = {}) {

@@ -135,6 +135,7 @@ class ShardedUpdates final : public PartialUpdates<Optimizer> {
 /// Stage 3, of weights in units (kto/dist/weight_units.hpp), which sum gradients as the passes go.
 template <class Optimizer>
 class UnitUpdates final : public PartialUpdates<Optimizer> {
+  static_assert(WeightUnits::run % FlatParameters::run == 0, "an optimizer may count on where a parameter is cut");
   using Base = PartialUpdates<Optimizer>;
   using Base::own_, Base::world_, Base::norm_;
 

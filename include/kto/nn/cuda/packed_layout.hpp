@@ -73,12 +73,11 @@ inline PackedLayout make_packed_layout(const PackedWhat& what) {
     out.longest_query = std::max(out.longest_query, length);
     out.longest_key = std::max(out.longest_key, num_keys);
   }
-  const auto sent = [&](const auto& values) { return to_device(at::tensor(at::ArrayRef(values)), what.device); };
-  out.query_starts = sent(query_starts);
-  out.key_starts = sent(key_starts);
+  out.query_starts = to_device(query_starts, what.device);
+  out.key_starts = to_device(key_starts, what.device);
   bool in_order = static_cast<std::int64_t>(keys.size()) == what.num_rows;
   for (std::size_t i = 0; in_order && i < keys.size(); ++i) in_order = keys[i] == static_cast<std::int64_t>(i);
-  if (!in_order) out.key_M = sent(keys);
+  if (!in_order) out.key_M = to_device(keys, what.device);
   return out;
 }
 
