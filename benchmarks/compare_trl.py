@@ -3,12 +3,13 @@
 """Runs the same steps in TRL and in train_kto on this machine, and compares time, memory and losses.
 
 Without --suite, runs the one setting given by the flags. With it, runs many for one report: precision, loss, full weights,
-precomputed reference and LoRA, batch, length, long prompts, TRL with tcmalloc. With --families, runs random models of other
+precomputed reference and LoRA, batch, length, long prompts, the shape of Qwen2-0.5B. With --families, runs random models of other
 families, with real widths, few layers and the tokenizer of --model; an encoder-decoder's peer is a plain loop with transformers'
 forward, for TRL trains none. The two programs alternate, each in its own process.
-Time is `train_runtime` over the number of steps: it excludes start-up, loading, a precomputed reference and saving.
-The time until the end of the first step, as the user sees it, is reported separately. Memory is the process's peak resident
-size, from start to end. Exits with 1 if losses that must agree do not.
+TRL runs in each of the --ways that a user could have it in on a CPU; the fastest counts. Time is `train_runtime` over the number of
+steps: it excludes start-up, loading, a precomputed reference and saving. With torch_compile, which compiles in the first two steps,
+it is the fastest step after those. The time until the end of the first step, as the user sees it, is reported separately. Memory is
+the process's peak resident size, from start to end. Exits with 1 if losses that must agree do not.
 Writes a report, with a plot if this Python has matplotlib, into benchmarks/results/. The interpreter given with
 --trl_python needs trl, peft, and the same torch as train_kto."""
 import argparse
@@ -24,6 +25,7 @@ import time
 from harness import (ROOT, add_files, check_files, chosen_rows, head, measure, model_name, plotter, report_path, stored_tensors, table, train_kto, trl_versions,
                      write_report)
 
+OURS = "train_kto"
 TCMALLOC = "libtcmalloc_minimal.so.4"
 SHOWN = ("loss", "kl", "grad_norm", "rewards/margins")
 LORA = {"lora_r": 16, "lora_alpha": 32}
@@ -41,14 +43,16 @@ class Setting:
     batch: int = 4
     max_length: int = 512
     rows: str = "first"
-    tcmalloc: bool = False
     family: str = ""  # of a random model; else --model
+    ways: tuple = ("plain",)  # of running TRL
 
     def name(self):
-        parts = [self.family] * bool(self.family) + ["bf16" if self.bf16 else "float32", self.loss, self.method]
-        parts += [f"batch {self.batch}", f"length {self.max_length}"]
-        parts += {"first": [], "long_prompt": ["long prompts"], "longest": ["longest rows"]}[self.rows]
-        return ", ".join(parts + ["TRL with tcmalloc"] * self.tcmalloc)
+        return ", ".join(["bf16" if self.bf16 else "float32", *self.parts()])
+
+    def parts(self):
+        """What is said of it beside the precision."""
+        parts = [self.family] * bool(self.family) + [self.loss, self.method, f"batch {self.batch}", f"length {self.max_length}"]
+        return parts + {"first": [], "long_prompt": ["long prompts"], "longest": ["longest rows"]}[self.rows]
 
 
 # Real widths; as few layers as give about 100 million weights, or one.
@@ -61,6 +65,8 @@ FAMILIES = {
     "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "attn_pdrop": 0, "resid_pdrop": 0, "embd_pdrop": 0},
     "phi3": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 1, "num_attention_heads": 32,
              "num_key_value_heads": 32, "tie_word_embeddings": True},
+    "qwen2": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+              "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True},  # Qwen2-0.5B whole
     "qwen3": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 1, "num_attention_heads": 32,
               "num_key_value_heads": 4, "head_dim": 128, "tie_word_embeddings": True},
     "qwen3_moe": {"hidden_size": 2048, "moe_intermediate_size": 768, "num_experts": 16, "num_experts_per_tok": 8, "num_hidden_layers": 1,
@@ -72,14 +78,14 @@ FAMILIES = {
            "tie_word_embeddings": False, "dropout_rate": 0, "initializer_factor": 0.05},
 }
 ENCODER_DECODERS = ("t5",)
+ALL_WAYS = ("plain", "tcmalloc", "torch_compile")
 SUITE = [
-    Setting(), Setting(bf16=True),
-    Setting(method="precomputed"), Setting(bf16=True, method="precomputed"), Setting(method="in_backward"),
-    Setting(method="lora"), Setting(bf16=True, method="lora"),
-    Setting(bf16=True, rows="long_prompt"), Setting(bf16=True, max_length=2048, rows="longest"),
-    Setting(loss="apo_zero_unpaired"), Setting(bf16=True, loss="apo_zero_unpaired"),
-    Setting(tcmalloc=True), Setting(bf16=True, tcmalloc=True),
-    Setting(bf16=True, batch=16),
+    Setting(ways=ALL_WAYS), Setting(bf16=True, ways=ALL_WAYS),
+    *(Setting(bf16=bf16, ways=("tcmalloc",), **setting)
+      for setting in ({"method": "precomputed"}, {"method": "lora"}, {"loss": "apo_zero_unpaired"}) for bf16 in (False, True)),
+    *(Setting(bf16=True, ways=("tcmalloc",), **setting)
+      for setting in ({"rows": "long_prompt"}, {"batch": 16}, {"max_length": 2048, "rows": "longest"})),
+    *(Setting(ways=("tcmalloc",), family="qwen2", **setting) for setting in ({}, {"method": "in_backward"}, {"bf16": True})),
 ]
 
 
@@ -101,7 +107,8 @@ def parse_arguments():
     add("--max_length", type=int, default=512)
     add("--rows", default="first", choices=ROWS,
         help="which rows: the first, the first whose prompt has 4 times the characters of the completion, or the longest")
-    add("--tcmalloc", action="store_true", help=f"preload {TCMALLOC} into TRL (Debian: libtcmalloc-minimal4)")
+    add("--ways", default="", help=f"comma-separated ways of running TRL, of {', '.join(ALL_WAYS)} (default: plain; with --suite, all for "
+        f"full weights, tcmalloc for others). tcmalloc preloads {TCMALLOC} (Debian: libtcmalloc-minimal4), torch_compile too if it is there")
     add("--output", help="the report (default: benchmarks/results/DATE-trl[-suite].md)")
     return parser.parse_args()
 
@@ -209,7 +216,7 @@ def measure_products():
 
 
 def run_both(args, setting, scratch):
-    """Returns {"TRL": runs, "train_kto": runs}."""
+    """Returns {side: runs}: TRL in each of its ways, and train_kto."""
     model = args.model
     if setting.family:
         model = os.path.join(scratch, setting.family)
@@ -229,12 +236,13 @@ def run_both(args, setting, scratch):
         flags |= {"max_prompt_length": setting.max_length * 3 // 4, "max_completion_length": setting.max_length // 4,
                   "truncation_mode": "keep_start", "lr_scheduler_type": "constant", "train_sampling_strategy": "sequential"}
     lora = setting.method == "lora"
-    runs = {"TRL": [], "train_kto": []}
+    runs = {side: [] for side in (*setting.ways, OURS)}
     for turn in range(args.rounds):
-        for side in sorted(runs, reverse=turn % 2):
+        for side in list(runs)[:: -1 if turn % 2 else 1]:
             output = os.path.join(scratch, f"{side}-{turn}")
-            if side == "TRL":
-                command = train_trl(args, model, data, output, flags, lora)
+            compiled = side == "torch_compile"
+            if side != OURS:
+                command = train_trl(args, model, data, output, {**flags, "torch_compile": True} if compiled else flags, lora)
             else:
                 extra = {"use_peft": True, **LORA} if lora else {}
                 if setting.method == "in_backward":
@@ -242,11 +250,17 @@ def run_both(args, setting, scratch):
                 if setting.method == "precomputed":
                     extra["ref_logps_cache"] = os.path.join(scratch, f"cache-{turn}")
                 command = train_kto(args, model, data, output, {**flags, **extra})
-            run = measure(command, output, TCMALLOC if setting.tcmalloc and side == "TRL" else None)
+            run = measure(command, output, TCMALLOC if side == "tcmalloc" or compiled and can_preload(TCMALLOC) else None)
+            if compiled:
+                run["seconds"] = min(run["step_seconds"][2:])
             run["layer_weights"] = layer_weights(model)
-            print(f"{setting.name()}: {side}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
+            print(f"{setting.name()}: {shown(side)}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
             runs[side].append(run)
     return runs
+
+
+def shown(side):
+    return side if side == OURS else "TRL" if side == "plain" else f"TRL with {side}"
 
 
 def can_preload(library):
@@ -264,7 +278,7 @@ def largest_difference(logs, key):
 
 
 def first_logs(runs):
-    return [runs[side][0]["log"] for side in ("TRL", "train_kto")]
+    return [runs[side][0]["log"] for side in (next(iter(runs)), OURS)]
 
 
 def agrees(setting, runs):
@@ -281,9 +295,13 @@ def best(runs, side, key):
     return min(run[key] for run in runs[side])
 
 
+def fastest_way(runs):
+    return min((side for side in runs if side != OURS), key=lambda side: best(runs, side, "seconds"))
+
+
 def tokens_a_step(runs):
     """Tokens of the rows (prompt and completion, without KL pairs), from train_kto's log."""
-    log = runs["train_kto"][0]["log"]
+    log = runs[OURS][0]["log"]
     return log[-1]["num_tokens"] / log[-1]["step"]
 
 
@@ -292,8 +310,8 @@ def useful_fraction(setting, runs, peaks):
     4 P T for both on KL pairs (2 P T if precomputed), P the weights without embedding and head, T the tokens of the rows."""
     models = 1 if setting.method == "precomputed" else 2
     passes = 6 + 2 * (models - 1) + (2 * models if setting.loss == "kto" else 0)
-    flops = passes * runs["train_kto"][0]["layer_weights"] * tokens_a_step(runs)
-    return flops / best(runs, "train_kto", "seconds") / peaks["bf16" if setting.bf16 else "float32"]
+    flops = passes * runs[OURS][0]["layer_weights"] * tokens_a_step(runs)
+    return flops / best(runs, OURS, "seconds") / peaks["bf16" if setting.bf16 else "float32"]
 
 
 def report(args, results, peaks, plot):
@@ -312,13 +330,15 @@ def report(args, results, peaks, plot):
     ]
     rows = []
     for setting, runs in results:
+        peer = fastest_way(runs)
         (s_trl, s_kto), (m_trl, m_kto), (a_trl, a_kto) = (
-            [best(runs, side, key) for side in ("TRL", "train_kto")] for key in ("seconds", "gigabytes", "first_step_ends"))
-        rows.append([setting.name(), f"{s_trl:.2f}", f"{s_kto:.2f}", f"**{s_trl / s_kto:.2f}**", f"{m_trl:.2f}", f"{m_kto:.2f}",
+            [best(runs, side, key) for side in (peer, OURS)] for key in ("seconds", "gigabytes", "first_step_ends"))
+        rows.append([setting.name(), shown(peer), f"{s_trl:.2f}", f"{s_kto:.2f}", f"**{s_trl / s_kto:.2f}**", f"{m_trl:.2f}", f"{m_kto:.2f}",
                      f"**{m_kto / m_trl:.2f}**", f"{tokens_a_step(runs) / s_kto:.0f}", f"{a_trl:.1f}", f"{a_kto:.1f}",
                      f"{100 * useful_fraction(setting, runs, peaks):.0f} %"])
-    lines += table(["setting", "TRL, s per step", "train_kto", "TRL / train_kto", "TRL, peak GB", "train_kto", "train_kto / TRL",
-                    "train_kto, tokens/s", "TRL, s to the first step", "train_kto", "of products"], rows)
+    lines += table(["setting", "fastest way of TRL", "its s per step", "train_kto", "TRL / train_kto", "TRL, peak GB", "train_kto",
+                    "train_kto / TRL", "train_kto, tokens/s", "TRL, s to the first step", "train_kto", "of products"], rows)
+    lines += ways_table(results) + precision_table(results)
     if plot:
         lines += ["", f"![time and memory]({os.path.basename(plot)})"]
     lines += ["", "Largest differences between the two over the steps (LoRA: the new weights are random; only the first step is "
@@ -331,8 +351,30 @@ def report(args, results, peaks, plot):
     number = lambda value: "-" if value is None else f"{value:.5g}"
     lines += ["", f"Step by step (TRL, train_kto): {setting.name()}", ""]
     lines += table(["step", *SHOWN], [[str(a["step"]), *(f"{number(a.get(k))}, {number(b.get(k))}" for k in SHOWN)]
-                                      for a, b in zip(runs["TRL"][0]["log"], runs["train_kto"][0]["log"])])
+                                      for a, b in zip(*first_logs(runs))])
     return "\n".join(lines) + "\n"
+
+
+def ways_table(results):
+    """Each way of TRL, for the settings with several."""
+    rows = [[setting.name(), *("-" if way not in runs else f"{best(runs, way, 'seconds'):.2f}" for way in ALL_WAYS)]
+            for setting, runs in results if len(runs) > 2]
+    return ["", "Each way of TRL, s per step:", "", *table(["setting", *map(shown, ALL_WAYS)], rows)] if rows else []
+
+
+def precision_table(results):
+    """Both programs in their faster precision, for the settings with both."""
+    by_parts = {}
+    for setting, runs in results:
+        by_parts.setdefault(", ".join(setting.parts()), {})["bf16" if setting.bf16 else "float32"] = runs
+    rows = []
+    for parts, of in by_parts.items():
+        if len(of) == 2:
+            trl = min((best(runs, fastest_way(runs), "seconds"), precision) for precision, runs in of.items())
+            ours = min((best(runs, OURS, "seconds"), precision) for precision, runs in of.items())
+            rows.append([parts, f"{trl[0]:.2f} ({trl[1]})", f"{ours[0]:.2f} ({ours[1]})", f"**{trl[0] / ours[0]:.2f}**"])
+    return ["", "Each program in its faster precision, s per step:", "",
+            *table(["setting", "TRL", "train_kto", "TRL / train_kto"], rows)] if rows else []
 
 
 def rounding_table(results):
@@ -341,7 +383,7 @@ def rounding_table(results):
     rows = []
     for setting, runs in results:
         exact = float32.get(dataclasses.replace(setting, bf16=False))
-        if setting.bf16 and exact and not setting.tcmalloc and setting.method != "lora":
+        if setting.bf16 and exact and setting.method != "lora":
             rows.append([setting.name(), *(", ".join(f"{largest_difference((log, exact), key):.2g}" for log in first_logs(runs))
                                            for key in SHOWN)])
     if not rows:
@@ -357,8 +399,9 @@ def draw(path, results):
         return None
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.42 * len(results) + 1.3), sharey=True)
     for axis, (key, title) in zip(axes, (("seconds", "seconds per step"), ("gigabytes", "peak memory, GB"))):
-        for place, (side, color) in enumerate((("TRL", "#b8b8b8"), ("train_kto", "#2a6fb0"))):
-            drawn = axis.barh([y + 0.38 * place for y in range(len(results))], [best(runs, side, key) for _, runs in results],
+        for place, (side, color) in enumerate((("TRL", "#b8b8b8"), (OURS, "#2a6fb0"))):
+            drawn = axis.barh([y + 0.38 * place for y in range(len(results))],
+                              [best(runs, OURS if side == OURS else fastest_way(runs), key) for _, runs in results],
                               0.36, color=color, label=side)
             axis.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
         axis.set(title=title)
@@ -385,16 +428,26 @@ def main():
     for family in families:
         if family not in FAMILIES:
             sys.exit(f"error: --families: \"{family}\" is none of {', '.join(FAMILIES)}")
-    suite = [setting for setting in SUITE if setting.bf16 or not args.bf16]
-    settings = suite if args.suite else [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows,
-                                                 args.tcmalloc)]
+    ways = tuple(filter(None, args.ways.split(",")))
+    for way in ways:
+        if way not in ALL_WAYS:
+            sys.exit(f"error: --ways: \"{way}\" is none of {', '.join(ALL_WAYS)}")
     if families:
         settings = [Setting(bf16, family=family) for family in families for bf16 in (False, True) if bf16 or not args.bf16]
-    if any(setting.tcmalloc for setting in settings) and not can_preload(TCMALLOC):
-        if not args.suite:
+    elif args.suite:
+        settings = [setting for setting in SUITE if setting.bf16 or not args.bf16]
+    else:
+        settings = [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows)]
+    if ways:
+        settings = [dataclasses.replace(setting, ways=ways) for setting in settings]
+    if any("torch_compile" in setting.ways for setting in settings) and args.steps < 3:
+        sys.exit("error: --steps: with torch_compile at least 3, for the first two compile")
+    if any("tcmalloc" in setting.ways for setting in settings) and not can_preload(TCMALLOC):
+        if ways:
             sys.exit(f"error: {TCMALLOC} is not installed (Debian: libtcmalloc-minimal4)")
-        print(f"{TCMALLOC} is not installed (Debian: libtcmalloc-minimal4): skipped")
-        settings = [setting for setting in settings if not setting.tcmalloc]
+        print(f"{TCMALLOC} is not installed (Debian: libtcmalloc-minimal4): without it")
+        settings = [dataclasses.replace(setting, ways=tuple(way for way in setting.ways if way != "tcmalloc") or ("plain",))
+                    for setting in settings]
     products = subprocess.run([args.trl_python, os.path.abspath(__file__), "--measure_products"], capture_output=True, text=True,
                               check=True)
     stem = report_path(args, "families" if families else f"trl{'-suite' * args.suite}").removesuffix(".md")

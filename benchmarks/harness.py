@@ -63,23 +63,24 @@ def measure(command, output, preload=None):
     """Runs the command; returns its seconds per step, seconds to the end of the first step, peak GB and log. Shows its
     output if it fails. `preload` is a library to load before all others."""
     environment = dict(os.environ, PYTHONUNBUFFERED="1", **({"LD_PRELOAD": preload} if preload else {}))
-    start, first_step_ends, text = time.perf_counter(), None, []
+    start, step_ends, text = time.perf_counter(), [], []
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
                                text=True, errors="replace")
     for line in process.stdout:
-        if first_step_ends is None and "'loss'" in line:  # both programs print a log entry for each step
-            first_step_ends = time.perf_counter() - start
+        if "'loss'" in line:  # both programs print a log entry for each step
+            step_ends.append(time.perf_counter() - start)
         text.append(line)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or first_step_ends is None:
+    if process.returncode or not step_ends:
         sys.exit(f"{''.join(text)[-3000:]}\nerror: exit status {process.returncode} of {shlex.join(command)}")
     with open(os.path.join(output, "trainer_state.json"), encoding="utf-8") as file:
         state = json.load(file)
     with open(os.path.join(output, "train_results.json"), encoding="utf-8") as file:
         seconds = json.load(file)["train_runtime"]
     log = [entry for entry in state["log_history"] if "loss" in entry]
-    return {"seconds": seconds / state["global_step"], "first_step_ends": first_step_ends, "log": log,
+    return {"seconds": seconds / state["global_step"], "first_step_ends": step_ends[0], "log": log,
+            "step_seconds": [after - before for before, after in zip([0, *step_ends], step_ends)],
             "gigabytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9}
 
 
@@ -91,12 +92,24 @@ def first_line(command, cwd=ROOT):
         return "unknown"
 
 
+# The best instructions for products, and what holds LibTorch's libraries, and train_kto, to AVX2.
+INSTRUCTIONS = (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16"), ("avx512f", "AVX-512"), ("avx2", "AVX2"))
+HELD = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+
+
 def machine():
     processor = platform.processor() or platform.machine()
     memory = ""
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
+            lines = file.read().splitlines()
+        value = lambda name: next((line.split(":")[1].strip() for line in lines if line.startswith(name)), "")
+        processor = value("model name") or processor
+        flags = value("flags").split()
+        best = next((name for flag, name in INSTRUCTIONS if flag in flags), "")
+        processor += f" with {best}" * bool(best)
+        if best not in ("", "AVX2") and all(os.environ.get(name, "").upper() == "AVX2" for name in HELD):
+            processor += f" held to AVX2 ({', '.join(HELD)})"
         memory = f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB"
     return f"{processor}, {len(os.sched_getaffinity(0))} cores{memory}, {platform.system()} {platform.machine()}"
 
