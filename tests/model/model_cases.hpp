@@ -55,7 +55,7 @@ inline std::vector<std::int32_t> case_ids(std::size_t sequence, std::int64_t len
   return out;
 }
 
-/// Every token after the first of each sequence is scored; packed, or padded to the longest.
+/// Every token after the first of each sequence is scored; packed, or padded to the longest. All states are needed.
 inline Sequences case_sequences(const std::vector<std::vector<std::int32_t>>& ids, bool padded) {
   std::vector<TokenPair> pairs;
   std::size_t longest = 0;
@@ -63,7 +63,9 @@ inline Sequences case_sequences(const std::vector<std::vector<std::int32_t>>& id
     pairs.push_back({.prompt = std::span(sequence).first(1), .completion = std::span(sequence).subspan(1)});
     longest = std::max(longest, sequence.size());
   }
-  return make_sequences(pairs, padded ? static_cast<std::int64_t>(longest) : 0);
+  Sequences out = make_sequences(pairs, padded ? static_cast<std::int64_t>(longest) : 0);
+  out.needed_S = Tensor();
+  return out;
 }
 
 /// Log-probs [C] of the scored tokens from the whole softmax.

@@ -115,6 +115,30 @@ void check_same_gradients(const Decoder& decoder, const Result& a, const Result&
                   : at::equal(a.grads[i], b.grads[i])));
 }
 
+/// Scores half of a case's tokens: the states of the others may be left out.
+void check_needed(Decoder decoder, const Case& each, bool padded) {
+  Sequences sequences = case_sequences(each.ids, padded);
+  const std::int64_t half = sequences.predict_C.size(0) / 2;
+  sequences.predict_C = sequences.predict_C.slice(0, half);
+  sequences.target_C = sequences.target_C.slice(0, half);
+  const auto numbers = [&] {
+    const Tensor hidden_ND = decoder.hidden(sequences), logp_C = case_logp(decoder, hidden_ND, sequences);
+    return std::tuple(hidden_ND.detach(), logp_C.detach(), gradients(decoder, case_loss(logp_C)));
+  };
+  const auto [all_ND, all_logp_C, all_grads] = numbers();
+  sequences.needed_S = sequences.predict_C;
+  for (const bool recompute : {false, true}) {
+    decoder.recompute = recompute;
+    const auto [hidden_ND, logp_C, grads] = numbers();
+    CHECK(largest(logp_C - all_logp_C) < 1e-12);
+    for (std::size_t i = 0; i < grads.size(); ++i)
+      CHECK(largest(grads[i] - all_grads[i]) <= 1e-11 * (1 + largest(all_grads[i])));
+    Tensor needed_ND = at::zeros_like(all_ND);
+    needed_ND.index_copy_(0, sequences.needed_S, all_ND.index_select(0, sequences.needed_S));
+    CHECK(largest(hidden_ND - (decoder.auxiliary_coef() ? all_ND : needed_ND)) < 1e-12);
+  }
+}
+
 TEST_CASE("decoders agree with transformers, padded and packed, with and without recomputation") {
   Errors worst32, worst64;
   for (const Case& each : all_cases()) {
@@ -133,6 +157,7 @@ TEST_CASE("decoders agree with transformers, padded and packed, with and without
         const Result again = run(decoder, each, padded);
         CHECK(at::equal(plain.logp_C, again.logp_C));
         check_same_gradients(decoder, plain, again);
+        if (dtype == at::kDouble) check_needed(decoder, each, padded);
       }
     }
   }

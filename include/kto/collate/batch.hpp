@@ -16,7 +16,7 @@
 
 namespace kto {
 
-// Shapes: N tokens of all sequences in one row, C scored (completion) tokens, B examples.
+// Shapes: N tokens of all sequences in one row, C scored (completion) tokens, S states that matter, B examples.
 
 /// Tokens [begin, begin + length) of the row attend causally to each other and to the earlier tokens
 /// [prefix_begin, prefix_begin + prefix_length), a prompt that several completions share (none when 0), to nothing
@@ -46,6 +46,7 @@ struct Sequences {
   Tensor predict_C;                   ///< int64, index into N of the position that predicts the scored token
   Tensor target_C;                    ///< int64, id of the scored token
   Tensor row_C;                       ///< int64, the sequence (0..B-1) that the scored token belongs to
+  Tensor needed_S = {};               ///< int64, ascending: the positions whose states matter; undefined: all
   std::int64_t num_rows = 0;          ///< B
   std::int64_t num_tokens = 0;        ///< real tokens, without padding
   std::int64_t max_id = -1;           ///< the largest id, known without asking the device
@@ -86,9 +87,9 @@ struct Batch {
 /// The same on `device`; no copy where it is there already. Nothing waits for the device.
 inline Sequences to_device(Sequences sequences, at::Device device) {
   for (Sequences& prompts : sequences.encoder) prompts = to_device(std::move(prompts), device);
-  for (Tensor* tensor :
-       {&sequences.ids_N, &sequences.position_N, &sequences.predict_C, &sequences.target_C, &sequences.row_C})
-    *tensor = to_device(*tensor, device);
+  for (Tensor* tensor : {&sequences.ids_N, &sequences.position_N, &sequences.predict_C, &sequences.target_C,
+                         &sequences.row_C, &sequences.needed_S})
+    if (tensor->defined()) *tensor = to_device(*tensor, device);
   return sequences;
 }
 /// A batch with all of its tensors on `device`, likewise.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -89,13 +90,35 @@ class SequenceWriter {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Notes in `rows` which states matter: those from which scored tokens are predicted, also those of `tails`, which count
+/// on from the tokens of `rows`.
+inline void note_needed(Sequences& rows, const Sequences* tails = nullptr) {
+  std::vector<std::int64_t> needed;
+  const std::int64_t num_positions = rows.ids_N.size(0);
+  const auto add = [&](const Tensor& predict_C) {
+    const std::span all(predict_C.const_data_ptr<std::int64_t>(), static_cast<std::size_t>(predict_C.numel()));
+    std::ranges::copy_if(all, std::back_inserter(needed), [&](std::int64_t place) { return place < num_positions; });
+  };
+  add(rows.predict_C);
+  if (tails != nullptr) add(tails->predict_C);
+  std::ranges::sort(needed);
+  needed.erase(std::ranges::unique(needed).begin(), needed.end());
+  if (!needed.empty()) rows.needed_S = at::tensor(at::ArrayRef<std::int64_t>(needed), at::kLong);
+}
+
+}  // namespace detail
+
 /// One row of tokens from `pairs`, in order. Every segment is filled up with `pad_id` to `padded_length` tokens; 0
 /// leaves it as it is (packed).
 inline Sequences make_sequences(std::span<const TokenPair> pairs, std::int64_t padded_length = 0,
                                 std::int64_t pad_id = 0) {
   detail::SequenceWriter writer;
   for (std::size_t b = 0; b < pairs.size(); ++b) writer.put_pair(b, pairs[b], padded_length, pad_id);
-  return std::move(writer).finish(pairs.size());
+  Sequences out = std::move(writer).finish(pairs.size());
+  detail::note_needed(out);
+  return out;
 }
 
 /// What `truncation` keeps of the matched pairs of `picks`, and of the mismatched ones: each prompt with its partner's

@@ -62,6 +62,7 @@ inline SharedPrompts make_shared_prompts(std::span<const Pick> picks, std::optio
   SharedPrompts out;
   if (with_kl) out.kl_tails = detail::make_tails(mismatched_pairs(picks, truncation), shared);
   out.rows = std::move(shared.rows);
+  detail::note_needed(out.rows, out.kl_tails ? &*out.kl_tails : nullptr);
   return out;
 }
 

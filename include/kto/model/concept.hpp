@@ -36,7 +36,8 @@ at::Device device_of(const Model& model) {
   return parameters.front().second.device();
 }
 
-/// `model.hidden(sequences)` returns the [N, D] states before the head, `model.head()` the head.
+/// `model.hidden(sequences)` returns the [N, D] states before the head, `model.head()` the head. Where
+/// sequences.needed_S is given, nobody looks at the other rows.
 template <class Model>
 concept GivesHidden = requires(const Model& model, const Sequences& sequences) {
   { model.hidden(sequences) } -> std::same_as<Tensor>;

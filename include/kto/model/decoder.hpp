@@ -61,10 +61,10 @@ struct Decoder {
   /// The cache of a row, for tokens that follow it: each layer's keys and values, or states.
   using Prefix = std::vector<LayerMemory>;
 
-  /// States [N, D] after the final norm, of type `compute`. Prefixes of segments refer to the row that `before` was
-  /// kept from, or to this row if `before` is empty. If given, `kept` receives this row's own, and `trace` what else the
-  /// pass gives.
-  /// In an encoder-decoder model, the prompts' states also come from `before` where `sequences` has no prompts.
+  /// States [N, D] after the final norm, of type `compute`. The last layer leaves out, as zeros, what sequences.needed_S
+  /// does not name: of a prompt's tokens, but for the last, it takes keys and values alone. Prefixes of segments refer to
+  /// the row that `before` was kept from, or to this row if `before` is empty. If given, `kept` receives this row's own,
+  /// and `trace` what else the pass gives. Where `sequences` has no prompts, an encoder's states come from `before`.
   Tensor hidden(const Sequences& sequences, const Prefix& before = {}, Prefix* kept = nullptr,
                 Trace* trace = nullptr) const;
   /// The states [N, D] of tokens whose embeddings are embedded_ND, seen from the embedding on. `encoded_MD` are an
@@ -229,6 +229,12 @@ inline Tensor layer_embeddings(const Decoder& decoder, const Tensor& ids_N, cons
   return (of_context + of_token * scale) * std::sqrt(0.5);
 }
 
+/// The positions whose states the last layer gives; undefined: all, as where a load-balancing loss counts all tokens.
+/// Policy and reference must give the same, or they differ by rounding.
+inline Tensor needed_of(const Decoder& decoder, const Sequences& sequences) {
+  return decoder.layers.empty() || decoder.auxiliary_coef() ? Tensor() : sequences.needed_S;
+}
+
 /// What layer `i` gets beside the residual stream. `inputs_ND` are the earlier layers' inputs.
 inline LayerInputs layer_inputs(const Decoder& decoder, std::size_t i, const Tensor& embeddings_NLP,
                                 const std::vector<Tensor>& inputs_ND) {
@@ -282,14 +288,9 @@ inline Tensor Decoder::hidden(const Sequences& sequences, const Prefix& before, 
 
 inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, const Prefix& before, Prefix* kept,
                               bool is_causal, const Tensor& encoded_MD, Trace* trace) const {
-  const auto context = std::make_shared<LayerContext>(LayerContext{.compute = compute,
-                                                                   .ropes = {},
-                                                                   .segments = sequences.segments,
-                                                                   .position_N = sequences.position_N,
-                                                                   .is_causal = is_causal,
-                                                                   .lengths = sequences.lengths,
-                                                                   .encoded_MD = encoded_MD,
-                                                                   .prompts = sequences.prompts});
+  const auto context =
+      std::make_shared<LayerContext>(compute, std::vector<RopeTables>{}, sequences.segments, sequences.position_N,
+                                     Tensor(), is_causal, sequences.lengths, encoded_MD, sequences.prompts);
   for (const RopeConfig& rope : spec.ropes) context->ropes.push_back(rope_tables(rope, sequences.position_N));
   if (trace != nullptr) context->token_weight_N = token_weights(sequences);
   if (kept != nullptr) kept->assign(layers.size(), {});
@@ -297,12 +298,14 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
   if (spec.positions) hidden_ND = hidden_ND + detail::position_rows(*this, sequences).to(hidden_ND.scalar_type());
   if (spec.embedding_norm)
     hidden_ND = normalized(*spec.embedding_norm, embedding_norm, hidden_ND, hidden_ND.scalar_type());
+  const Tensor needed_S = detail::needed_of(*this, sequences);  // by the last layer
   LoadBalance balance;
   std::vector<Tensor> inputs_ND(layers.size());
   const std::vector<detail::Units> units = detail::units_of_layers(spec, layers);  // empty: all weights are here
   for (std::size_t i = 0; i < layers.size(); ++i) {
     if (!units.empty()) detail::fetch(units[i], i + 1 < units.size() ? &units[i + 1] : nullptr);
-    const LayerInputs inputs = detail::layer_inputs(*this, i, embeddings_NLP, inputs_ND);
+    LayerInputs inputs = detail::layer_inputs(*this, i, embeddings_NLP, inputs_ND);
+    if (i + 1 == layers.size()) inputs.needed_S = needed_S;
     // A node of its own: embeddings_NLP depends on hidden_ND, and recomputation must not go back from one to the other.
     if (detail::is_source(spec, i)) inputs_ND[i] = hidden_ND.view_as(hidden_ND);
     LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
@@ -337,7 +340,9 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
     if (sums_up) balance.add({out[1], out[2].detach()});
   }
   if (trace != nullptr) trace->auxiliary = balance.loss(context->token_weight_N);
-  return spec.last_norm ? normalized(*spec.last_norm, norm, hidden_ND, compute) : hidden_ND.to(compute);
+  hidden_ND = spec.last_norm ? normalized(*spec.last_norm, norm, hidden_ND, compute) : hidden_ND.to(compute);
+  if (!needed_S.defined()) return hidden_ND;
+  return at::zeros({sequences.ids_N.size(0), spec.hidden_size}, hidden_ND.options()).index_copy(0, needed_S, hidden_ND);
 }
 
 }  // namespace kto

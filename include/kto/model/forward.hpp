@@ -11,7 +11,8 @@
 
 namespace kto {
 
-// Shapes: N tokens of a batch in one row, D width, M intermediate width.
+// Shapes: N tokens of a batch in one row, D width, M intermediate width. Behind the mixer N is the number of positions
+// whose output is asked for.
 
 namespace detail {
 
@@ -27,6 +28,17 @@ inline Tensor mlp_output(const MlpSpec& spec, const DecoderLayer& layer, const s
   if (spec.is_xielu) return layer.down_proj(layer.xielu(projected[first]));
   const Tensor up_NM = spec.is_gated && !spec.is_fused ? projected[first + 1] : Tensor();
   return gated_down(spec.activation, {projected[first], up_NM, spec.is_fused}, layer.down_proj);
+}
+
+/// The rows of x whose output is asked for.
+inline Tensor needed(const LayerPass& pass, const Tensor& x_N) {
+  const Tensor& needed_S = pass.inputs.needed_S;
+  return needed_S.defined() ? x_N.index_select(0, needed_S) : x_N;
+}
+
+/// The output of the mixer's last projection.
+inline Tensor mixer_output(const LayerPass& pass, const std::vector<Tensor>& projected) {
+  return pass.layer.o_proj(needed(pass, mixed(pass, projected)));
 }
 
 /// What the experts make of their normed input.
@@ -46,8 +58,8 @@ inline Tensor with_embedding(const LayerPass& pass, Tensor hidden_ND) {
   const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
   if (spec.embedding) {
     const Tensor gate_NP = layer.embedding_gate(hidden_ND.to(context.compute));
-    const Tensor out_ND =
-        gated_down(spec.embedding->activation, {gate_NP, inputs.embedding_NP}, layer.embedding_projection);
+    const Tensor out_ND = gated_down(spec.embedding->activation, {gate_NP, needed(pass, inputs.embedding_NP)},
+                                     layer.embedding_projection);
     hidden_ND = hidden_ND + normalized(spec.embedding->norm, layer.after_embedding, out_ND, hidden_ND.scalar_type());
   }
   return spec.has_scalar ? hidden_ND * layer.scalar_1.to(hidden_ND.options()) : hidden_ND;
@@ -58,10 +70,13 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
   const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
   const at::ScalarType compute = context.compute;
   const auto qkv = mixer_projections(spec, layer), mlp = mlp_projections(spec.mlp, layer);
+  const Tensor stream_ND = needed(pass, hidden_ND);
   std::vector<Tensor> projected;
-  if (spec.before_mlp) {
+  if (spec.before_mlp || inputs.needed_S.defined()) {
     projected = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute, qkv);
-    for (Tensor& each : normalized_linears(spec.before_mlp, layer.before_mlp, hidden_ND, compute, mlp))
+    const auto& [norm, weights] = spec.before_mlp ? std::tie(spec.before_mlp, layer.before_mlp)
+                                                  : std::tie(spec.before_attention, layer.before_attention);
+    for (Tensor& each : normalized_linears(norm, weights, stream_ND, compute, mlp))
       projected.push_back(std::move(each));
   } else {
     std::vector<const Linear*> all = qkv;
@@ -69,10 +84,10 @@ inline Tensor parallel_layer(const LayerPass& pass, const Tensor& hidden_ND) {
     projected = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute, all);
   }
   const Tensor attention_ND =
-      residual_of(pass, layer.o_proj(mixed(pass, projected)), spec.after_attention, layer.after_attention);
+      residual_of(pass, mixer_output(pass, projected), spec.after_attention, layer.after_attention);
   const Tensor mlp_ND =
       residual_of(pass, mlp_output(spec.mlp, layer, projected, qkv.size()), spec.after_mlp, layer.after_mlp);
-  return hidden_ND + attention_ND + mlp_ND;
+  return stream_ND + attention_ND + mlp_ND;
 }
 
 /// A layer whose norms follow its sums.
@@ -80,7 +95,7 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
   const auto& [context, spec, layer, prefix, kept, inputs, sums] = pass;
   const auto qkv = normalized_linears({}, {}, hidden_ND, context.compute, mixer_projections(spec, layer));
   Tensor middle_ND = normalized(*spec.after_attention, layer.after_attention,
-                                hidden_ND + layer.o_proj(mixed(pass, qkv)), hidden_ND.scalar_type());
+                                needed(pass, hidden_ND) + mixer_output(pass, qkv), hidden_ND.scalar_type());
   if (spec.cross) {
     const Tensor across_ND = attended_across(pass, layer.cross.q_proj(middle_ND.to(context.compute)));
     middle_ND = normalized(*spec.cross->after, layer.cross.after, middle_ND + layer.cross.o_proj(across_ND),
@@ -93,7 +108,7 @@ inline Tensor normalizing_layer(const LayerPass& pass, const Tensor& hidden_ND) 
 
 }  // namespace detail
 
-/// One layer: states [N, D] in, states out, in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
+/// One layer: states [N, D] in, states out (of inputs.needed_S, if given), in float32 or wider. Segments' prefixes refer to `prefix`, or to the row
 /// itself if that is empty. `kept`, if given, receives what tokens that follow need, without gradient, and `sums` those
 /// of the router, where the layer has experts.
 inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, const DecoderLayer& layer,
@@ -106,8 +121,8 @@ inline Tensor layer_forward(const LayerContext& context, const LayerSpec& spec, 
   const auto qkv = normalized_linears(spec.before_attention, layer.before_attention, hidden_ND, compute,
                                       detail::mixer_projections(spec, layer));
   Tensor added_ND =
-      detail::residual_of(pass, layer.o_proj(detail::mixed(pass, qkv)), spec.after_attention, layer.after_attention);
-  Tensor stream_ND = hidden_ND;
+      detail::residual_of(pass, detail::mixer_output(pass, qkv), spec.after_attention, layer.after_attention);
+  Tensor stream_ND = detail::needed(pass, hidden_ND);
   if (spec.cross) {
     const auto crossing = add_normalized_linears(spec.cross->before, layer.cross.before, stream_ND, added_ND, compute,
                                                  {&layer.cross.q_proj});

@@ -40,6 +40,7 @@ struct LayerInputs {
   };
   Tensor embedding_NP = {};  ///< see LayerEmbeddingSpec
   std::optional<Source> source = std::nullopt;
+  Tensor needed_S = {};  ///< the positions whose output is asked for, in the last layer; undefined: all
 };
 
 namespace detail {
