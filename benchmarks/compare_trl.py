@@ -83,9 +83,9 @@ SUITE = [
     Setting(ways=ALL_WAYS), Setting(bf16=True, ways=ALL_WAYS),
     *(Setting(bf16=bf16, ways=("tcmalloc",), **setting)
       for setting in ({"method": "precomputed"}, {"method": "lora"}, {"loss": "apo_zero_unpaired"}) for bf16 in (False, True)),
+    *(Setting(ways=("tcmalloc",), family="qwen2", **setting) for setting in ({}, {"method": "in_backward"}, {"bf16": True})),
     *(Setting(bf16=True, ways=("tcmalloc",), **setting)
       for setting in ({"rows": "long_prompt"}, {"batch": 16}, {"max_length": 2048, "rows": "longest"})),
-    *(Setting(ways=("tcmalloc",), family="qwen2", **setting) for setting in ({}, {"method": "in_backward"}, {"bf16": True})),
 ]
 
 
@@ -173,7 +173,7 @@ def make_model(family, tokenizer, folder):
     if family in ENCODER_DECODERS:
         special["decoder_start_token_id"] = special["pad_token_id"]
     torch.manual_seed(1)
-    config = AutoConfig.for_model(family, vocab_size=len(words), **special, **FAMILIES[family])
+    config = AutoConfig.for_model(family, **{"vocab_size": len(words), **special, **FAMILIES[family]})
     (AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM).from_config(config).save_pretrained(folder)
     words.save_pretrained(folder)
 
