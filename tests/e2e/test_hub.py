@@ -164,12 +164,37 @@ with tempfile.TemporaryDirectory() as tmp:
         found = list(theirs("theirs", "0", *both))
         works("we accept theirs, offline", run(cache="theirs", HF_HUB_OFFLINE="1"), found)
         mine, other = files_of(at("cache")), files_of(at("theirs"))
-        differing = [name for name, content in mine.items() if other.get(name) != content and "adapter" not in name and "b" * 40 not in name and "refs/v1" not in name]
+        differing = [name for name, content in mine.items() if other.get(name) != content and "adapter" not in name and "b" * 40 not in name and "refs/v1" not in name
+                     and "/kto/" not in name]
         case("each of our files is theirs, byte for byte and link for link", not differing and len(mine) > 30, differing)
         os.remove(at("theirs", "datasets--org--rows", "snapshots", COMMIT["main"], "data", "train-00001-of-00002.jsonl"))
         fails("a snapshot that lacks a shard is not taken for whole", run(cache="theirs", HF_HUB_OFFLINE="1"), "org/rows", "not complete", "HF_HUB_OFFLINE")
         works("and is completed", run(cache="theirs"))
         case("with that alone", hub.asked("resolve") == [], hub.requests)
+
+    # Parts in the cache, as programs leave them that ask for single files
+    hub.repositories["datasets/org/loose"] = {"a.jsonl": rows[0], "b.jsonl": rows[1]}
+
+    def take(cache, repository, *names, kind="datasets"):
+        folder = at(cache, f"{kind}--{repository.replace('/', '--')}")
+        for name in names:
+            os.makedirs(at(folder, "snapshots", COMMIT["main"]), exist_ok=True)
+            open(at(folder, "snapshots", COMMIT["main"], name), "wb").write(hub.repositories[f"{kind}/{repository}"][name])
+        os.makedirs(at(folder, "refs"), exist_ok=True)
+        open(at(folder, "refs", "main"), "w").write(COMMIT["main"])
+
+    take("part", "org/loose", "a.jsonl")
+    result = run(model, "org/loose", cache="part", HF_ENDPOINT="http://127.0.0.1:9")
+    case("a part of a data set, and no hub to ask: it is taken, with a note", result.returncode == 0 and "cannot be asked" in result.stderr and
+         len(result.stdout.splitlines()) == 6, result.stderr[-300:])
+    case("offline, too", len(run(model, "org/loose", cache="part", HF_HUB_OFFLINE="1").stdout.splitlines()) == 6)
+    case("the hub is asked, and the rest comes", len(run(model, "org/loose", cache="part").stdout.splitlines()) == 13, hub.requests)
+    case("once", len(run(model, "org/loose", cache="part").stdout.splitlines()) == 13 and not hub.requests, hub.requests)
+    take("part", "org/tiny", *(name for name in weights if "token" not in name and "template" not in name), kind="models")
+    result = subprocess.run([train_kto, "--model_name_or_path", "org/tiny", "--dataset_name", at("rows", "0.jsonl"), "--output_dir", at("out4"), *flags],
+                            capture_output=True, text=True, timeout=120, cwd=tmp, env=environment("part"))
+    case("weights in the cache, and no tokenizer: it comes", result.returncode == 0 and "tokenizer.json" in hub.asked("resolve") and
+         not [name for name in hub.asked("cdn") if "safetensors" in name], (result.stderr[-300:], hub.requests))
 
     # Faults
     big = "data/train-00001-of-00002.jsonl"

@@ -11,6 +11,9 @@
 
 namespace kto::hub {
 inline constexpr bool can_download = false;
+struct NotListed : Error {
+  using Error::Error;
+};
 inline fs::path download(const Settings&, const Repository&, const Wanted&, const Note&) {
   fail("this program is built without libcurl");
 }
@@ -35,7 +38,13 @@ inline fs::path download(const Settings&, const Repository&, const Wanted&, cons
 #include "kto/io/atomic_file.hpp"
 
 namespace kto::hub {
+/// Whether the program links kto::hub.
 inline constexpr bool can_download = true;
+
+/// The hub did not list a repository's files.
+struct NotListed : Error {
+  using Error::Error;
+};
 
 namespace detail {
 
@@ -81,8 +90,10 @@ inline std::pair<std::string, std::map<std::string, RemoteFile> > list(const Htt
     const std::string commit = remote_commit(http, repository);
     return {commit, remote_files(http, repository, commit)};
   } catch (const Unreachable& error) {
-    fail(describe(repository), ": is not a folder here, and not complete in the cache ", settings.cache.string(), "; ",
-         error.what());
+    throw NotListed(concat(describe(repository), ": is not a folder here, and not complete in the cache ",
+                           settings.cache.string(), "; ", error.what()));
+  } catch (const Error& error) {
+    throw NotListed(error.what());
   }
 }
 
@@ -103,7 +114,7 @@ inline void put_link(const fs::path& blob, const fs::path& link) {
 
 /// Downloads the `wanted` files of a repository into the cache, and returns its snapshot. What is there already is not
 /// downloaded again; an existing snapshot of the revision is completed. Until all files are there, the snapshot has none
-/// of them. Throws Error that says what is wrong, where, and what to do.
+/// of them. Throws Error that says what is wrong, where, and what to do: NotListed before anything is downloaded.
 inline fs::path download(const Settings& settings, const Repository& repository, const Wanted& wanted,
                          const Note& note) {
   check_revision(repository);
@@ -159,6 +170,10 @@ inline fs::path download(const Settings& settings, const Repository& repository,
   }
   fetch(chosen);
   const Uninterrupted whole;
+  Json listing = Json::object();
+  for (const std::string& path : all) listing[path] = Json::object();
+  make_folder(folder / "kto");
+  write_file(detail::listing_file(folder, commit), Json{{"files", listing}}.dump() + "\n");
   make_folder(snapshot);
   for (const std::string& path : chosen) detail::put_link(folder / "blobs" / remote.at(path).hash, snapshot / path);
   if (repository.revision != commit) {

@@ -38,15 +38,29 @@ inline fs::path locate(const Repository& named, const Wanted& wanted, const Note
   const Settings settings = settings_of_environment();
   const auto found = find_snapshot(settings, named, wanted);
   if (!found && !is_full_id(name)) return name;
-  if (!found && settings.offline)
-    detail::refuse_name(settings, named, "HF_HUB_OFFLINE forbids to download it: unset it");
-  if (!found && !can_download)
-    detail::refuse_name(settings, named,
-                        "this program is built without libcurl and downloads nothing: build it with "
-                        "libcurl and OpenSSL (Debian's libcurl4-openssl-dev and libssl-dev)");
-  const fs::path snapshot = found ? *found : download(settings, named, wanted, note);
-  if (note)
-    note(concat(name, ": commit ", snapshot.filename().string().substr(0, 12), found ? ", from the cache" : ""));
+  std::string forbids;
+  if (!can_download)
+    forbids =
+        "this program is built without libcurl and downloads nothing: build it with libcurl and OpenSSL (Debian's "
+        "libcurl4-openssl-dev and libssl-dev)";
+  if (settings.offline_data && named.kind == Kind::dataset)
+    forbids = "HF_DATASETS_OFFLINE forbids to download it: unset it";
+  if (settings.offline) forbids = "HF_HUB_OFFLINE forbids to download it: unset it";
+  if (!found && !forbids.empty()) detail::refuse_name(settings, named, forbids);
+  const auto say = [&](const auto&... text) {
+    if (note) note(concat(name, ": ", text...));
+  };
+  bool is_cached = found && (!found->may_lack_data || !forbids.empty() || !is_full_id(name));
+  fs::path snapshot;
+  if (!is_cached) try {
+      snapshot = download(settings, named, wanted, note);
+    } catch (const NotListed& error) {
+      if (!found) throw;
+      say("the hub cannot be asked whether the cache has all of it; what it has is taken (", error.what(), ")");
+      is_cached = true;
+    }
+  if (is_cached) snapshot = found->folder;
+  say("commit ", snapshot.filename().string().substr(0, 12), is_cached ? ", from the cache" : "");
   return snapshot;
 }
 
