@@ -270,6 +270,10 @@ with tempfile.TemporaryDirectory() as tmp:
     case("download each file once", sum(path.endswith(big) for path in hub.asked("cdn")) == 1, hub.asked("cdn"))
 
     # What cannot be had
+    if b"libparquet" not in subprocess.run(["ldd", inspect_rows], capture_output=True).stdout:
+        hub.repositories["datasets/org/table"] = {"data/train-00000-of-00001.parquet": b"PAR1"}
+        fails("Parquet, which this program does not read", run(model, "org/table"), "org/table", "Apache Arrow")
+        case("is not downloaded", not hub.asked("resolve"), hub.requests)
     fails("a name that the hub has not", run("org/none"), "org/none", "no such model", "HF_TOKEN")
     fails("a data set that it has not", run("org/tiny", "org/none"), "org/none", "no such data set")
     fails("a revision that it has not", run("org/tiny", "org/rows", "--model_revision", "v9"), "v9", "no such revision")

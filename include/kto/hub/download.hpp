@@ -165,6 +165,7 @@ inline fs::path download(const Settings& settings, const Repository& repository,
     const detail::Shadow files(deciding,
                                [&](const std::string& path) { return folder / "blobs" / remote.at(path).hash; });
     chosen = wanted.choose(all, files.path());
+    std::ranges::for_each(chosen, wanted.check_readable);
   } catch (const Error& error) {
     fail(describe(repository), " at ", settings.endpoint, ": ", error.what());
   }

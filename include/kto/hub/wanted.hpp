@@ -28,6 +28,8 @@ struct Wanted {
   /// Those of `all` that are needed, given a folder with the files that decide. Throws Error if `all` cannot be used.
   std::function<Paths(const Paths& all, const fs::path& folder)> choose;
   bool is_data = false;  ///< which files there are decides what is read
+  /// Throws Error if this program could not read a file of that name. Asked before it is downloaded.
+  std::function<void(const std::string& path)> check_readable = [](const std::string&) {};
 };
 
 namespace detail {
@@ -188,7 +190,11 @@ inline Wanted dataset_files(const DataSource& source) {
                 }
                 return out;
               },
-          .is_data = source.data_files.empty()};
+          .is_data = source.data_files.empty(),
+          .check_readable =
+              [](const std::string& path) {
+                if (const auto format = kto::detail::format_of(path)) kto::detail::check_reads(path, *format);
+              }};
 }
 
 }  // namespace kto::hub
