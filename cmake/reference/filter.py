@@ -123,4 +123,6 @@ for i, line in enumerate(lines):
         comment(comments[i])
     print(line)
 if path.endswith("/kto.hpp") and not path.endswith("/loss/kto.hpp"):
-    print("/// @namespace kto\n/// All of the library.")
+    for space, holds in {"kto": "All of the library.", "kto::hub": "The model hub: names, cache, downloads and pushes.", "kto::cli":
+                         "Command lines of training programs.", "kto::http": "Requests to servers, which the hub and MLflow are."}.items():
+        print(f"/// @namespace {space}\n/// {holds}")
