@@ -374,13 +374,15 @@ with tempfile.TemporaryDirectory() as tmp:
     case("training does not wait for a push; saves meanwhile are skipped", result.returncode == 0 and not done and result.stderr.count("is not pushed") == 2 and
          messages() == ["Training in progress, step 1", "Training in progress, step 1, checkpoint", "End of training"], (messages(), result.stderr[-500:]))
     for name, content in hub.repositories["models/org/held"].items():
-        os.makedirs(os.path.dirname(at("fetched", name)), exist_ok=True)
-        open(at("fetched", name), "wb").write(content)
+        if name.startswith("last-checkpoint/"):  # fetched into the folder of the run
+            os.makedirs(at("held", "last-checkpoint"), exist_ok=True)
+            open(at("held", name), "wb").write(content)
     result = finish(begin("held", 3, "--hub_model_id", "org/held2", "--hub_strategy", "all_checkpoints", "--hub_always_push", "--nproc", "2", "--overwrite_output_dir",
-                          "--resume_from_checkpoint", at("fetched", "last-checkpoint")))
+                          "--resume_from_checkpoint", at("held", "last-checkpoint")))
     case("last-checkpoint is one to resume from, here on two processes; all checkpoints are pushed, once", result.returncode == 0 and messages() == [
          text for i in (2, 3) for text in (f"Training in progress, step {i}", f"Training in progress, step {i}, checkpoint")] + ["End of training"] and
          {f"checkpoint-{i}/kto_checkpoint.json" for i in (2, 3)} <= set(hub.repositories["models/org/held2"]), (messages(), result.stderr[-600:]))
+    case("which is not pushed back", not [name for name in hub.repositories["models/org/held2"] if name.startswith("last-checkpoint")])
 
     hub.faults = {"preupload": ["cut"], "commit": ["503", ""] + ["500"] * 5 + ["expire"]}  # the first passes on its second try
     result = finish(begin("unlucky", 3, "--hub_always_push"))
