@@ -190,6 +190,9 @@ with tempfile.TemporaryDirectory() as tmp:
     case("offline, too", len(run(model, "org/loose", cache="part", HF_HUB_OFFLINE="1").stdout.splitlines()) == 6)
     case("the hub is asked, and the rest comes", len(run(model, "org/loose", cache="part").stdout.splitlines()) == 13, hub.requests)
     case("once", len(run(model, "org/loose", cache="part").stdout.splitlines()) == 13 and not hub.requests, hub.requests)
+    take("read", "org/loose", "a.jsonl", "b.jsonl")
+    open(at("read", "datasets--org--loose", "kto"), "w").close()  # nothing can be written there
+    case("all is there, in a cache that is only read", len(run(model, "org/loose", cache="read").stdout.splitlines()) == 13 and not hub.asked("resolve"))
     take("part", "org/tiny", *(name for name in weights if "token" not in name and "template" not in name), kind="models")
     result = subprocess.run([train_kto, "--model_name_or_path", "org/tiny", "--dataset_name", at("rows", "0.jsonl"), "--output_dir", at("out4"), *flags],
                             capture_output=True, text=True, timeout=120, cwd=tmp, env=environment("part"))

@@ -109,6 +109,18 @@ inline Shards shards_among(const Paths& paths) {
   return out;
 }
 
+/// Those of a repository's files, `all`, that are wanted, if a snapshot has them.
+inline std::optional<Paths> chosen_in(const fs::path& snapshot, const Paths& all, const Wanted& wanted) {
+  std::error_code none;
+  const auto is_there = [&](const std::string& path) { return fs::is_regular_file(snapshot / path, none); };
+  try {
+    Paths chosen = wanted.choose(all, snapshot);
+    if (std::ranges::all_of(chosen, is_there)) return chosen;
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): a part; what a repository lacks is an error later
+  }
+  return std::nullopt;
+}
+
 }  // namespace detail
 
 /// A snapshot that has all `wanted` files, as far as the cache shows.
@@ -127,20 +139,15 @@ inline std::optional<CachedSnapshot> find_snapshot(const Settings& settings, con
   if (!fs::is_directory(snapshot, none)) return std::nullopt;
   const auto listed = detail::listed_files(folder, *commit);
   const Paths all = listed ? *listed : detail::files_of_snapshot(snapshot);
-  const auto is_there = [&](const std::string& path) { return fs::is_regular_file(snapshot / path, none); };
-  try {
-    Paths chosen = wanted.choose(all, snapshot);
-    if (!std::ranges::all_of(chosen, is_there)) return std::nullopt;
-    CachedSnapshot out{.folder = snapshot};
-    if (listed || !wanted.is_data) return out;
-    const bool has_card = chosen.contains("README.md");
-    std::erase_if(chosen, wanted.decides);
-    const detail::Shards shards = detail::shards_among(chosen);
-    out.may_lack_data = !has_card || !shards.are_files;
-    return shards.are_all ? std::optional(out) : std::nullopt;
-  } catch (const std::exception&) {  // a part of the files; what the repository lacks is an error when it is listed
-    return std::nullopt;
-  }
+  auto chosen = detail::chosen_in(snapshot, all, wanted);
+  if (!chosen) return std::nullopt;
+  CachedSnapshot out{.folder = snapshot};
+  if (listed || !wanted.is_data) return out;
+  const bool has_card = chosen->contains("README.md");
+  std::erase_if(*chosen, wanted.decides);
+  const detail::Shards shards = detail::shards_among(*chosen);
+  out.may_lack_data = !has_card || !shards.are_files;
+  return shards.are_all ? std::optional(out) : std::nullopt;
 }
 
 /// The repository that `folder`, a snapshot in a cache, is of.

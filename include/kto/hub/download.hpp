@@ -127,6 +127,24 @@ inline fs::path download(const Settings& settings, const Repository& repository,
   Paths all;
   for (const auto& [path, file] : remote) all.insert(path);
 
+  const auto keep_list = [&] {
+    Json list = Json::object();
+    for (const std::string& path : all) list[path] = Json::object();
+    make_folder(folder / "kto");
+    write_file(detail::listing_file(folder, commit), Json{{"files", list}}.dump() + "\n");
+    const fs::path ref = folder / "refs" / repository.revision;
+    if (repository.revision == commit || (fs::exists(ref, none) && read_file(ref) == commit)) return;
+    make_folder(ref.parent_path());
+    write_file(ref, commit);
+  };
+  if (detail::chosen_in(snapshot, all, wanted)) {
+    try {
+      keep_list();
+    } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): the cache is only read; the hub is asked again
+    }
+    return snapshot;
+  }
+
   check_folder(folder, "the hub's cache (HF_HUB_CACHE)");
   make_folder(folder / "blobs");
   if (const fs::path tag = settings.cache / "CACHEDIR.TAG"; !fs::exists(tag, none)) write_file(tag, cache_tag);
@@ -171,17 +189,9 @@ inline fs::path download(const Settings& settings, const Repository& repository,
   }
   fetch(chosen);
   const Uninterrupted whole;
-  Json listing = Json::object();
-  for (const std::string& path : all) listing[path] = Json::object();
-  make_folder(folder / "kto");
-  write_file(detail::listing_file(folder, commit), Json{{"files", listing}}.dump() + "\n");
   make_folder(snapshot);
   for (const std::string& path : chosen) detail::put_link(folder / "blobs" / remote.at(path).hash, snapshot / path);
-  if (repository.revision != commit) {
-    const fs::path ref = folder / "refs" / repository.revision;
-    make_folder(ref.parent_path());
-    if (!fs::exists(ref, none) || read_file(ref) != commit) write_file(ref, commit);
-  }
+  keep_list();
   return snapshot;
 }
 
