@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The reference: pages, and every public name of kto.hpp, as HTML in BUILD/reference/html. The target `kto_reference` is there
+# The reference: pages, and every public name of kto.hpp, the hub and the headers named below, as HTML in BUILD/reference/html. The target `kto_reference` is there
 # where Doxygen and Python are; KTO_REFERENCE=ON makes it part of the default build.
 option(KTO_REFERENCE "Build the reference (needs Doxygen)" OFF)
 find_program(KTO_DOXYGEN doxygen)
@@ -17,6 +17,14 @@ set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_
 file(STRINGS ${PROJECT_SOURCE_DIR}/include/kto/kto.hpp kto_public REGEX "^#include \"kto/")
 list(TRANSFORM kto_public REPLACE "^#include \"(.*)\".*" "${PROJECT_SOURCE_DIR}/include/\\1")
 list(APPEND kto_public ${PROJECT_SOURCE_DIR}/include/kto/kto.hpp)
+file(GLOB kto_hub CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/kto/hub/*.hpp)
+set(kto_apart # what programs include by its own name
+    cli/train_main core/enum_names data/files data/parquet dist/join dist/launch dist/place dist/shared_out dist/weight_units io/http
+    model/spec nn/activation nn/alibi_spec nn/expert_gate nn/norm_spec nn/relative_bias_spec nn/rope_spec
+    train/callbacks/report_html train/callbacks/trackers/mlflow train/callbacks/trackers/tracker
+    train/callbacks/trackers/trackio train/callbacks/trackers/wandb)
+list(TRANSFORM kto_apart REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/include/kto/\\1.hpp")
+list(APPEND kto_public ${kto_hub} ${kto_apart})
 file(GLOB kto_markdown CONFIGURE_DEPENDS ${kto_pages}/pages/*.md)
 set(kto_linked ${PROJECT_SOURCE_DIR}/examples/train_kto_options.md)
 foreach(page IN LISTS kto_markdown) # the reports that pages link are pages, too

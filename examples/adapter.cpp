@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// LoRA, checkpoints and resuming, from code.
+// LoRA, checkpoints, resuming and reports, from code.
 //   adapter MODEL_FOLDER ROWS.jsonl OUTPUT_FOLDER
 // Trains an adapter for one epoch with a checkpoint after every second update, and saves it as PEFT does. After Ctrl-C or
 // a crash, start it again with the same arguments: it resumes from the newest checkpoint, prints which, and ends with the
-// same adapter, to the last bit.
+// same adapter, to the last bit. OUTPUT_FOLDER/report.html shows how it goes.
 #include "kto/model/adapter.hpp"
 
 #include <cstdio>
@@ -17,7 +17,9 @@
 #include "kto/loss/kto.hpp"
 #include "kto/model/pretrained.hpp"
 #include "kto/reference/live.hpp"
+#include "kto/train/callbacks/report_html.hpp"
 #include "kto/train/callbacks/stop_signals.hpp"
+#include "kto/train/callbacks/trackers/wandb.hpp"
 #include "kto/train/trainer.hpp"
 
 int main(int argc, char** argv) try {
@@ -48,11 +50,16 @@ int main(int argc, char** argv) try {
     std::printf("resuming from %s\n", config.resume_from_checkpoint->c_str());
   }
   // [resume]
+  // [trackers]
+  const kto::Callbacks reports{kto::report_html({.path = out / "report.html", .title = "adapter"}),
+                               kto::report_wandb({.folder = out, .name = "adapter"})};
+  // [trackers]
   kto::Trainer trainer{.model = adapted.policy,
                        .collator = kto::PackedCollator{.max_length = 512},
                        .loss = kto::Kto{},
                        .reference = kto::live_reference(base),  // shares the frozen weights
                        .config = config,
+                       .callbacks = reports,
                        .checkpointing = {.save_model = save}};
   const kto::TrainerState state = trainer.train(rows.examples);
   if (state.interrupted) return kto::StopSignals::exit_status();

@@ -40,7 +40,11 @@ def plain(text):
 
 
 path, options = sys.argv[1:3]
-lines = open(path, encoding="utf-8").read().split("\n")
+text = open(path, encoding="utf-8").read()
+if path.endswith(".hpp"):  # each of several members declared in one line has the line's comment, as none of them has in Doxygen 1.9
+    text = re.sub(r"(?m)((?:^ +///(?!<).*\n)*)^( +)([\w:]+(?:<[\w:]+>)?) (\w+(?: = [^,;(){}]+)?(?:,\s+\w+(?: = [^,;(){}]+)?)+);( +///<.*)?$",
+                  lambda m: "\n".join(f"{m[1]}{m[2]}{m[3]} {name};{m[5] or ''}" for name in re.split(r",\s+", m[4])) if m[1] or m[5] else m[0], text)
+lines = text.split("\n")
 if path.endswith(".md"):
     print(*(line if line.startswith("    ") else plain(line) for line in lines), sep="\n")
     sys.exit()
@@ -119,4 +123,6 @@ for i, line in enumerate(lines):
         comment(comments[i])
     print(line)
 if path.endswith("/kto.hpp") and not path.endswith("/loss/kto.hpp"):
-    print("/// @namespace kto\n/// All of the library.")
+    for space, holds in {"kto": "All of the library.", "kto::hub": "The model hub: names, cache, downloads and pushes.", "kto::cli":
+                         "Command lines of training programs.", "kto::http": "Requests to servers, which the hub and MLflow are."}.items():
+        print(f"/// @namespace {space}\n/// {holds}")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything, in the order in which a training step flows through it. The headers named here are the public ones: their
-// names are in the reference (cmake/reference/).
+// Everything, in the order in which a training step flows through it. The headers named here are public, as are kto/hub/ and
+// those that cmake/KtoReference.cmake lists: their names are in the reference.
 #pragma once
 
 // clang-format off: the order is the flow

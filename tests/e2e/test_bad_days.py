@@ -125,7 +125,7 @@ with tempfile.TemporaryDirectory() as tmp:
                                 ("dataset_cache", ["--dataset_cache", at("loop")], r"--dataset_cache .*loop is a link"),
                                 ("resume_from_checkpoint", ["--resume_from_checkpoint", at("loop")], r"loop: is not a folder"),
                                 ("ref_model_name_or_path", ["--ref_model_name_or_path", at("loop")], r"loop.*: Too many levels"),
-                                ("adapter_name_or_path", ["--adapter_name_or_path", at("nowhere"), "--model_adapter_name", "x"], r"nowhere: is no folder"),
+                                ("adapter_name_or_path", ["--adapter_name_or_path", at("nowhere"), "--model_adapter_name", "x"], r"nowhere: is not a folder here"),
                                 ("model_name_or_path", [], r"loop.*: Too many levels")):
         result = runs.run("new_odd", *flags, *more, model=at("loop") if not more else None)
         fails(f"{name}: an odd path", result, pattern)

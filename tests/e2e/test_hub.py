@@ -164,12 +164,40 @@ with tempfile.TemporaryDirectory() as tmp:
         found = list(theirs("theirs", "0", *both))
         works("we accept theirs, offline", run(cache="theirs", HF_HUB_OFFLINE="1"), found)
         mine, other = files_of(at("cache")), files_of(at("theirs"))
-        differing = [name for name, content in mine.items() if other.get(name) != content and "adapter" not in name and "b" * 40 not in name and "refs/v1" not in name]
+        differing = [name for name, content in mine.items() if other.get(name) != content and "adapter" not in name and "b" * 40 not in name and "refs/v1" not in name
+                     and "/kto/" not in name]
         case("each of our files is theirs, byte for byte and link for link", not differing and len(mine) > 30, differing)
         os.remove(at("theirs", "datasets--org--rows", "snapshots", COMMIT["main"], "data", "train-00001-of-00002.jsonl"))
         fails("a snapshot that lacks a shard is not taken for whole", run(cache="theirs", HF_HUB_OFFLINE="1"), "org/rows", "not complete", "HF_HUB_OFFLINE")
         works("and is completed", run(cache="theirs"))
         case("with that alone", hub.asked("resolve") == [], hub.requests)
+
+    # Parts in the cache, as programs leave them that ask for single files
+    hub.repositories["datasets/org/loose"] = {"a.jsonl": rows[0], "b.jsonl": rows[1]}
+
+    def take(cache, repository, *names, kind="datasets"):
+        folder = at(cache, f"{kind}--{repository.replace('/', '--')}")
+        for name in names:
+            os.makedirs(at(folder, "snapshots", COMMIT["main"]), exist_ok=True)
+            open(at(folder, "snapshots", COMMIT["main"], name), "wb").write(hub.repositories[f"{kind}/{repository}"][name])
+        os.makedirs(at(folder, "refs"), exist_ok=True)
+        open(at(folder, "refs", "main"), "w").write(COMMIT["main"])
+
+    take("part", "org/loose", "a.jsonl")
+    result = run(model, "org/loose", cache="part", HF_ENDPOINT="http://127.0.0.1:9")
+    case("a part of a data set, and no hub to ask: it is taken, with a note", result.returncode == 0 and "cannot be asked" in result.stderr and
+         len(result.stdout.splitlines()) == 6, result.stderr[-300:])
+    case("offline, too", len(run(model, "org/loose", cache="part", HF_HUB_OFFLINE="1").stdout.splitlines()) == 6)
+    case("the hub is asked, and the rest comes", len(run(model, "org/loose", cache="part").stdout.splitlines()) == 13, hub.requests)
+    case("once", len(run(model, "org/loose", cache="part").stdout.splitlines()) == 13 and not hub.requests, hub.requests)
+    take("read", "org/loose", "a.jsonl", "b.jsonl")
+    open(at("read", "datasets--org--loose", "kto"), "w").close()  # nothing can be written there
+    case("all is there, in a cache that is only read", len(run(model, "org/loose", cache="read").stdout.splitlines()) == 13 and not hub.asked("resolve"))
+    take("part", "org/tiny", *(name for name in weights if "token" not in name and "template" not in name), kind="models")
+    result = subprocess.run([train_kto, "--model_name_or_path", "org/tiny", "--dataset_name", at("rows", "0.jsonl"), "--output_dir", at("out4"), *flags],
+                            capture_output=True, text=True, timeout=120, cwd=tmp, env=environment("part"))
+    case("weights in the cache, and no tokenizer: it comes", result.returncode == 0 and "tokenizer.json" in hub.asked("resolve") and
+         not [name for name in hub.asked("cdn") if "safetensors" in name], (result.stderr[-300:], hub.requests))
 
     # Faults
     big = "data/train-00001-of-00002.jsonl"
@@ -245,6 +273,10 @@ with tempfile.TemporaryDirectory() as tmp:
     case("download each file once", sum(path.endswith(big) for path in hub.asked("cdn")) == 1, hub.asked("cdn"))
 
     # What cannot be had
+    if b"libparquet" not in subprocess.run(["ldd", inspect_rows], capture_output=True).stdout:
+        hub.repositories["datasets/org/table"] = {"data/train-00000-of-00001.parquet": b"PAR1"}
+        fails("Parquet, which this program does not read", run(model, "org/table"), "org/table", "Apache Arrow")
+        case("is not downloaded", not hub.asked("resolve"), hub.requests)
     fails("a name that the hub has not", run("org/none"), "org/none", "no such model", "HF_TOKEN")
     fails("a data set that it has not", run("org/tiny", "org/none"), "org/none", "no such data set")
     fails("a revision that it has not", run("org/tiny", "org/rows", "--model_revision", "v9"), "v9", "no such revision")
@@ -345,13 +377,15 @@ with tempfile.TemporaryDirectory() as tmp:
     case("training does not wait for a push; saves meanwhile are skipped", result.returncode == 0 and not done and result.stderr.count("is not pushed") == 2 and
          messages() == ["Training in progress, step 1", "Training in progress, step 1, checkpoint", "End of training"], (messages(), result.stderr[-500:]))
     for name, content in hub.repositories["models/org/held"].items():
-        os.makedirs(os.path.dirname(at("fetched", name)), exist_ok=True)
-        open(at("fetched", name), "wb").write(content)
+        if name.startswith("last-checkpoint/"):  # fetched into the folder of the run
+            os.makedirs(at("held", "last-checkpoint"), exist_ok=True)
+            open(at("held", name), "wb").write(content)
     result = finish(begin("held", 3, "--hub_model_id", "org/held2", "--hub_strategy", "all_checkpoints", "--hub_always_push", "--nproc", "2", "--overwrite_output_dir",
-                          "--resume_from_checkpoint", at("fetched", "last-checkpoint")))
+                          "--resume_from_checkpoint", at("held", "last-checkpoint")))
     case("last-checkpoint is one to resume from, here on two processes; all checkpoints are pushed, once", result.returncode == 0 and messages() == [
          text for i in (2, 3) for text in (f"Training in progress, step {i}", f"Training in progress, step {i}, checkpoint")] + ["End of training"] and
          {f"checkpoint-{i}/kto_checkpoint.json" for i in (2, 3)} <= set(hub.repositories["models/org/held2"]), (messages(), result.stderr[-600:]))
+    case("which is not pushed back", not [name for name in hub.repositories["models/org/held2"] if name.startswith("last-checkpoint")])
 
     hub.faults = {"preupload": ["cut"], "commit": ["503", ""] + ["500"] * 5 + ["expire"]}  # the first passes on its second try
     result = finish(begin("unlucky", 3, "--hub_always_push"))

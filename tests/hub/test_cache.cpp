@@ -86,6 +86,11 @@ TEST_CASE("hub: the environment says where the cache and the token are") {
   const Variable with_home("HF_HOME", "~/hf");
   CHECK(now().cache == "/home/u/hf/hub");
   CHECK(now().token_file == "/home/u/hf/token");
+  for (const auto& [text, cache] : {std::pair("~/$KTO_TEST_A/${KTO_TEST_A}b", "/home/u/x/xb/hub"),
+                                    std::pair("/$KTO_NONE/${KTO_NONE}/$/${", "/$KTO_NONE/${KTO_NONE}/$/${/hub")}) {
+    const Variable value("KTO_TEST_A", "x"), with_variables("HF_HOME", text);
+    CHECK(now().cache == cache);
+  }
   const Variable with_older("HUGGINGFACE_HUB_CACHE", "/older");
   CHECK(now().cache == "/older");
   const Variable with_cache("HF_HUB_CACHE", "/c"), with_endpoint("HF_ENDPOINT", "http://h:1/"),
@@ -124,7 +129,8 @@ TEST_CASE("hub: a name is looked up in the cache") {
   CHECK(where("org/base") == base);
   CHECK(where("org/base", hub::model_files(), commit) == base);
   CHECK(where(cache.folder.path().string()) == cache.folder.path());  // what exists is itself
-  CHECK(where("./nowhere") == "./nowhere");
+  for (const char* name : {"./nowhere", "org/base/", "gpt3"})
+    CHECK_THAT(error_of([&] { where(name); }), KTO_CONTAINS("is not a folder here") && KTO_CONTAINS("with its owner"));
   CHECK(hub::repository_of(base)->id == "org/base");
   CHECK(hub::repository_of(base / "")->revision == commit);
   CHECK_FALSE(hub::repository_of(cache.folder.path()));
@@ -142,10 +148,15 @@ TEST_CASE("hub: a name is looked up in the cache") {
   CHECK(where("org/shards").ends_with(commit));
   fs::remove(cache.folder.path() / "models--org--shards/blobs/model-2.safetensors");  // a link to nothing
   CHECK_THAT(error_of([&] { where("org/shards"); }), KTO_CONTAINS("not complete in the cache"));
+  fs::remove(cache.folder.path() / "models--org--base/blobs/tokenizer.json");  // the repository has a tokenizer
+  CHECK_THAT(error_of([&] { where("org/base"); }), KTO_CONTAINS("not complete in the cache"));
+  cache.add("models--org--weights", {{"config.json", "{}"}, {"model.safetensors", "w"}, {"chat_template.jinja", "t"}});
+  CHECK(where("org/weights").ends_with(commit));
+  CHECK_THAT(error_of([&] { where("org/weights", hub::model_files(/*needs_tokenizer=*/true)); }),
+             KTO_CONTAINS("not complete in the cache"));
 
   const fs::path old = cache.add("models--gpt2", {{"config.json", "{}"}, {"model.safetensors", "w"}});
   CHECK(where("gpt2") == old);
-  CHECK(where("gpt3") == "gpt3");
 
   cache.add("models--org--adapters", {{"b/adapter_config.json", "{}"}, {"b/adapter_model.safetensors", "w"}});
   CHECK_FALSE(where("org/adapters", hub::adapter_files({"b"})).empty());
@@ -167,6 +178,9 @@ TEST_CASE("hub: of a data set the cache must have all files of the split") {
   CHECK(files_of("org/two", "train", "a") == Names{"a.jsonl"});
   CHECK_THAT(error_of([&] { files_of("org/two", "train", "b"); }),
              KTO_CONTAINS("org/two: is not a folder here") && KTO_CONTAINS("hf download --repo-type dataset org/two"));
+  const Variable online("HF_HUB_OFFLINE", nullptr), no_data("HF_DATASETS_OFFLINE", "1");
+  CHECK_THAT(error_of([&] { files_of("org/two", "train", "b"); }),
+             KTO_CONTAINS("HF_DATASETS_OFFLINE forbids to download it"));
 
   cache.add("datasets--org--shards",
             {{"data/train-00000-of-00002.jsonl", "{}"}, {"data/test-00000-of-00001.jsonl", "{}"}});

@@ -73,7 +73,6 @@ inline RowEncoder<Tokenizer, ChatTemplate> row_encoder(const ScriptConfig& scrip
 /// and replaced.
 inline Encoded encode_or_recall(const ScriptConfig& script, const std::vector<RowFiles>& parts,
                                 const fs::path& model_folder, const Processor& processor, const Note& note) {
-  enable_parquet();
   constexpr std::size_t worth_keeping = 20000;  // rows: fewer are tokenized in the time that looking them up takes
   constexpr double worth_looking = 4e6;         // bytes of their files
   double num_bytes = 0;
@@ -222,6 +221,7 @@ inline std::vector<Example> load_split(const ScriptConfig& script, const std::st
 /// `processor` must outlive a stream.
 inline LoadedRows load_rows(const Arguments& args, const LossEntry& loss, bool evaluates, const fs::path& model_folder,
                             const Processor& processor, const Note& note) {
+  enable_parquet();
   const ScriptConfig& script = args.script;
   const bool paired = loss.needs.chosen_rejected;
   const std::string pairs_for = paired ? concat("the loss ", loss.name) : "";

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <map>
 #include <optional>
@@ -216,6 +217,14 @@ template <class... Losses>
 const LossTable& loss_table() {
   static const LossTable table({loss_entry<Losses>()...});
   return table;
+}
+
+/// Whether --loss_type can tell them apart.
+template <class... Losses>
+constexpr bool names_differ() {
+  std::array names{std::string_view(Losses::name)...};
+  std::ranges::sort(names);
+  return std::ranges::adjacent_find(names) == names.end();
 }
 
 }  // namespace kto::cli

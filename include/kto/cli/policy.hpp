@@ -131,7 +131,7 @@ inline fs::path base_of_adapter(const fs::path& adapter) {
   for (const fs::path& candidate : {named, adapter / named})
     if (fs::is_directory(candidate)) return candidate;
   if (hub::is_id(named.string())) try {
-      return model_on_disk(named.string(), config.revision);
+      return model_on_disk(named.string(), config.revision, !fs::exists(adapter / "tokenizer.json"));
     } catch (const Error& error) {
       fail(file.string(), ": base_model_name_or_path: ", error.what(), advice);
     }

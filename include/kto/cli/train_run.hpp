@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <string_view>
+#include <type_traits>
 
 #include "kto/cli/any_loss.hpp"
 #include "kto/cli/optimizer.hpp"
@@ -123,6 +125,20 @@ void train(const Run& run, const Loss& loss) {
   reference.share = script.sync_ref_model ? script.ref_model_mixup_alpha : 1 - *script.ref_model_ema_decay;
   if (script.sync_ref_model) reference.every = script.ref_model_sync_steps;
   train(run, loss, reused(std::move(reference)));
+}
+
+/// Whether a command line takes it: see CommandLineLoss.
+template <class Loss>
+inline constexpr bool is_sound = NamesItself<Loss> && ListsOptions<Loss> && LossPolicy<Loss, Tensor>;
+
+/// Trains `run` with the one of `Losses` that its arguments name.
+template <class... Losses>
+void train_chosen(const Run& run, const LossTable& losses) {
+  const std::string_view name = losses.chosen(run.args.loss).name;
+  const auto train_if_named = [&]<class Loss>(std::type_identity<Loss>) {
+    if (name == Loss::name) train(run, AnyLossLike<Loss, Losses...>{make_loss<Loss>(run.args.loss.values)});
+  };
+  (train_if_named(std::type_identity<Losses>{}), ...);
 }
 
 }  // namespace kto::cli

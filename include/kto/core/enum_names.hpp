@@ -44,6 +44,7 @@ template <class Enum>
 inline constexpr auto enum_names =
     detail::enumerator_names<Enum>(std::make_index_sequence<detail::count_enumerators<Enum>()>{});
 
+/// The name of one value.
 template <class Enum>
   requires std::is_enum_v<Enum>
 constexpr std::string_view enum_name(Enum value) {

@@ -19,6 +19,7 @@
 
 namespace kto {
 
+/// The label of tokens that are no part of the completion, in tokenized rows.
 inline constexpr std::int64_t default_label_pad_token_id = -100;
 
 /// A data set on disk and which of its rows to read: the arguments of load_dataset.
@@ -32,7 +33,7 @@ struct DataSource {
 
 /// Files to read rows from, and which part of them.
 struct RowFiles {
-  std::vector<fs::path> files;
+  std::vector<fs::path> files;            ///< read one after another
   std::vector<std::string> columns = {};  ///< only these; all if empty
   std::size_t first_row = 0;              ///< rows before it are skipped
   std::size_t max_rows = SIZE_MAX;        ///< starting there

@@ -26,6 +26,7 @@ namespace kto {
 /// Whether this build carries tensors between CUDA devices through NCCL.
 inline constexpr bool has_nccl = detail::has_nccl;
 
+/// How ranks are joined.
 struct JoinOptions {
   std::chrono::seconds timeout = std::chrono::minutes(30);  ///< how long a rank waits for the others
   bool nccl = false;                                        ///< for tensors on CUDA: not through the host and Gloo
@@ -65,8 +66,10 @@ inline void place_on_machine(World& world, const RankPlace& place) {
 /// The ranks of a job, which join one group, or after failures one after another.
 class Job {
  public:
+  /// Opens a connection to a store.
   using Connect = std::function<detail::C10dStore(bool first)>;
 
+  /// In the store that `place` names.
   Job(const RankPlace& place, const JoinOptions& options)
       : Job(place, options, [place, timeout = options.timeout](bool first) {
           int port = place.port;

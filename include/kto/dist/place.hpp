@@ -17,13 +17,13 @@ namespace kto {
 
 /// This process among those of its job.
 struct RankPlace {
-  int rank = 0;
-  int size = 1;
+  int rank = 0;                                  ///< from 0 on
+  int size = 1;                                  ///< processes
   std::optional<int> local_rank = std::nullopt;  ///< among those on this machine
   std::string address = "";                      ///< where rank 0 is, or the launcher that holds the store
-  int port = 0;
-  bool store_is_held = false;  ///< by the launcher, as torchrun does; else rank 0 holds it
-  int restarts = 0;            ///< how often the launcher has started the job over
+  int port = 0;                                  ///< there
+  bool store_is_held = false;                    ///< by the launcher, as torchrun does; else rank 0 holds it
+  int restarts = 0;                              ///< how often the launcher has started the job over
 };
 
 namespace detail {

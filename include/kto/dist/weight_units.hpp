@@ -26,6 +26,7 @@ class WeightUnits : public std::enable_shared_from_this<WeightUnits> {
   /// Parts begin at multiples of it within a parameter.
   static constexpr std::int64_t run = 4096;
 
+  /// Of the ranks of `world`; none yet.
   explicit WeightUnits(World world) : world_(std::move(world)) {}
   WeightUnits(const WeightUnits&) = delete;
   WeightUnits& operator=(const WeightUnits&) = delete;
@@ -103,6 +104,7 @@ class WeightUnits : public std::enable_shared_from_this<WeightUnits> {
     std::int64_t offset;  ///< of the part in the parameter
     bool has_gradient;    ///< on this rank, of the whole parameter
   };
+  /// Of `parameter`, which must be one of a unit.
   static Part part_of(const Tensor& parameter) {
     const detail::UnitStorage& held = *detail::UnitStorage::of(parameter);
     const WeightUnit::Block& block = *held.block;

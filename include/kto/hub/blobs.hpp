@@ -25,6 +25,7 @@ struct RemoteFile {
   std::string url;         ///< where it is downloaded from
   std::uint64_t size = 0;  ///< bytes
   std::string hash;        ///< the blob's name: SHA-256 of a large file, git's SHA-1 of others
+  /// Whether it is in the hub's storage for large files.
   bool is_large() const { return hash.size() == 64; }
 };
 

@@ -4,6 +4,8 @@
 //   models--owner--name/snapshots/COMMIT/config.json -> ../../blobs/HASH
 //   models--owner--name/blobs/HASH                      a file's content by its hash
 //   models--owner--name/trees/COMMIT.json               all files of a commit, if huggingface_hub has listed them
+//   models--owner--name/kto/COMMIT.json                 the same, listed by download(); of a list in trees/ that
+//                                                       huggingface_hub finds, it wants all files to be there
 #pragma once
 
 #include <cstdlib>
@@ -49,35 +51,44 @@ inline std::optional<std::string> cached_commit(const Settings& settings, const 
 
 namespace detail {
 
-/// The files in a snapshot, broken links not counted.
+/// The files in a snapshot. A broken link counts: the repository has that file.
 inline Paths files_of_snapshot(const fs::path& snapshot) {
   Paths out;
   std::error_code problem, none;
   for (fs::recursive_directory_iterator at(snapshot, problem); !problem && at != fs::recursive_directory_iterator();
        at.increment(problem))
-    if (at->is_regular_file(none)) out.insert(at->path().lexically_relative(snapshot).string());
+    if (at->is_regular_file(none) || (at->is_symlink(none) && !at->exists(none)))
+      out.insert(at->path().lexically_relative(snapshot).string());
   return out;
 }
 
-/// All files of a commit, where huggingface_hub has listed them.
+/// Where download() keeps the list of a commit's files.
+inline fs::path listing_file(const fs::path& folder, const std::string& commit) {
+  return folder / "kto" / (commit + ".json");
+}
+
+/// All files of a commit, where they have been listed.
 inline std::optional<Paths> listed_files(const fs::path& folder, const std::string& commit) {
-  const fs::path tree = folder / "trees" / (commit + ".json");
-  std::error_code none;
-  if (fs::is_regular_file(tree, none)) {
-    const Json json = Json::parse(read_file(tree), nullptr, false);
-    if (json.is_object() && json.contains("files") && json["files"].is_object()) {
-      Paths out;
-      for (const auto& [path, about] : json["files"].items())
-        if (is_plain_path(path)) out.insert(path);
-      return out;
-    }
+  for (const fs::path& list : {folder / "trees" / (commit + ".json"), listing_file(folder, commit)}) {
+    std::error_code none;
+    if (!fs::is_regular_file(list, none)) continue;
+    const Json json = Json::parse(read_file(list), nullptr, false);
+    if (!json.is_object() || !json.contains("files") || !json["files"].is_object()) continue;
+    Paths out;
+    for (const auto& [path, about] : json["files"].items())
+      if (is_plain_path(path)) out.insert(path);
+    return out;
   }
   return std::nullopt;
 }
 
-/// Whether of each NAME-00000-of-N.parquet among `paths` there are N: huggingface_hub may have been stopped between
-/// them.
-inline bool has_all_shards(const Paths& paths) {
+/// What shards are there: huggingface_hub may have been stopped between them.
+struct Shards {
+  bool are_all = true;    ///< of each NAME-00000-of-N.parquet there are N
+  bool are_files = true;  ///< there are no files of other names
+};
+inline Shards shards_among(const Paths& paths) {
+  Shards out;
   std::map<std::string, std::size_t> count;  // by what shards of one set share
   constexpr std::size_t digits = 5;
   const auto is_number = [](std::string_view text) {
@@ -85,22 +96,42 @@ inline bool has_all_shards(const Paths& paths) {
   };
   for (const std::string& path : paths) {
     const std::size_t of = path.rfind("-of-");
-    if (of == std::string::npos || of < digits || of + 4 + digits > path.size()) continue;
-    const std::string_view number = std::string_view(path).substr(of - digits, digits);
-    if (is_number(number) && is_number(std::string_view(path).substr(of + 4, digits)))
-      ++count[path.substr(0, of - digits) + path.substr(of)];
+    const bool is_shard = of != std::string::npos && of >= digits && of + 4 + digits <= path.size() &&
+                          is_number(std::string_view(path).substr(of - digits, digits)) &&
+                          is_number(std::string_view(path).substr(of + 4, digits));
+    if (is_shard) ++count[path.substr(0, of - digits) + path.substr(of)];
+    out.are_files = out.are_files && is_shard;
   }
-  return std::ranges::all_of(count, [](const auto& set) {
+  out.are_all = std::ranges::all_of(count, [](const auto& set) {
     const std::size_t of = set.first.rfind("-of-");
     return set.second == static_cast<std::size_t>(std::atol(set.first.substr(of + 4, digits).c_str()));
   });
+  return out;
+}
+
+/// Those of a repository's files, `all`, that are wanted, if a snapshot has them.
+inline std::optional<Paths> chosen_in(const fs::path& snapshot, const Paths& all, const Wanted& wanted) {
+  std::error_code none;
+  const auto is_there = [&](const std::string& path) { return fs::is_regular_file(snapshot / path, none); };
+  try {
+    Paths chosen = wanted.choose(all, snapshot);
+    if (std::ranges::all_of(chosen, is_there)) return chosen;
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): a part; what a repository lacks is an error later
+  }
+  return std::nullopt;
 }
 
 }  // namespace detail
 
+/// A snapshot that has all `wanted` files, as far as the cache shows.
+struct CachedSnapshot {
+  fs::path folder;             ///< with the files
+  bool may_lack_data = false;  ///< of a data set: the repository may have more files of the split
+};
+
 /// The snapshot in the cache that has all `wanted` files of the repository's revision; none if a file is missing.
-inline std::optional<fs::path> find_snapshot(const Settings& settings, const Repository& repository,
-                                             const Wanted& wanted) {
+inline std::optional<CachedSnapshot> find_snapshot(const Settings& settings, const Repository& repository,
+                                                   const Wanted& wanted) {
   const auto commit = cached_commit(settings, repository);
   if (!commit) return std::nullopt;
   const fs::path folder = cache_folder(settings, repository), snapshot = folder / "snapshots" / *commit;
@@ -108,14 +139,15 @@ inline std::optional<fs::path> find_snapshot(const Settings& settings, const Rep
   if (!fs::is_directory(snapshot, none)) return std::nullopt;
   const auto listed = detail::listed_files(folder, *commit);
   const Paths all = listed ? *listed : detail::files_of_snapshot(snapshot);
-  const auto is_there = [&](const std::string& path) { return fs::is_regular_file(snapshot / path, none); };
-  try {
-    const Paths chosen = wanted.choose(all, snapshot);
-    const bool is_whole = listed || !wanted.counts_shards || detail::has_all_shards(chosen);
-    return is_whole && std::ranges::all_of(chosen, is_there) ? std::optional(snapshot) : std::nullopt;
-  } catch (const std::exception&) {  // a part of the files; what the repository lacks is an error when it is listed
-    return std::nullopt;
-  }
+  auto chosen = detail::chosen_in(snapshot, all, wanted);
+  if (!chosen) return std::nullopt;
+  CachedSnapshot out{.folder = snapshot};
+  if (listed || !wanted.is_data) return out;
+  const bool has_card = chosen->contains("README.md");
+  std::erase_if(*chosen, wanted.decides);
+  const detail::Shards shards = detail::shards_among(*chosen);
+  out.may_lack_data = !has_card || !shards.are_files;
+  return shards.are_all ? std::optional(out) : std::nullopt;
 }
 
 /// The repository that `folder`, a snapshot in a cache, is of.

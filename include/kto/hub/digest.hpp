@@ -17,6 +17,7 @@ namespace kto::hub {
 
 class Digest {
  public:
+  /// Of the bytes alone.
   static Digest sha256() { return Digest(EVP_sha256()); }
   /// Of a git blob of `size` bytes, whose header it begins with.
   static Digest git_blob(std::uint64_t size) {
@@ -26,6 +27,7 @@ class Digest {
     return out;
   }
 
+  /// Adds the next bytes.
   void add(std::string_view bytes) {
     check(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1, "OpenSSL could not compute a hash");
   }

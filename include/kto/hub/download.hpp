@@ -11,6 +11,9 @@
 
 namespace kto::hub {
 inline constexpr bool can_download = false;
+struct NotListed : Error {
+  using Error::Error;
+};
 inline fs::path download(const Settings&, const Repository&, const Wanted&, const Note&) {
   fail("this program is built without libcurl");
 }
@@ -35,7 +38,13 @@ inline fs::path download(const Settings&, const Repository&, const Wanted&, cons
 #include "kto/io/atomic_file.hpp"
 
 namespace kto::hub {
+/// Whether the program links kto::hub.
 inline constexpr bool can_download = true;
+
+/// The hub did not list a repository's files.
+struct NotListed : Error {
+  using Error::Error;
+};
 
 namespace detail {
 
@@ -81,8 +90,10 @@ inline std::pair<std::string, std::map<std::string, RemoteFile> > list(const Htt
     const std::string commit = remote_commit(http, repository);
     return {commit, remote_files(http, repository, commit)};
   } catch (const Unreachable& error) {
-    fail(describe(repository), ": is not a folder here, and not complete in the cache ", settings.cache.string(), "; ",
-         error.what());
+    throw NotListed(concat(describe(repository), ": is not a folder here, and not complete in the cache ",
+                           settings.cache.string(), "; ", error.what()));
+  } catch (const Error& error) {
+    throw NotListed(error.what());
   }
 }
 
@@ -103,7 +114,7 @@ inline void put_link(const fs::path& blob, const fs::path& link) {
 
 /// Downloads the `wanted` files of a repository into the cache, and returns its snapshot. What is there already is not
 /// downloaded again; an existing snapshot of the revision is completed. Until all files are there, the snapshot has none
-/// of them. Throws Error that says what is wrong, where, and what to do.
+/// of them. Throws Error that says what is wrong, where, and what to do: NotListed before anything is downloaded.
 inline fs::path download(const Settings& settings, const Repository& repository, const Wanted& wanted,
                          const Note& note) {
   check_revision(repository);
@@ -115,6 +126,24 @@ inline fs::path download(const Settings& settings, const Repository& repository,
   const fs::path snapshot = folder / "snapshots" / commit;
   Paths all;
   for (const auto& [path, file] : remote) all.insert(path);
+
+  const auto keep_list = [&] {
+    Json list = Json::object();
+    for (const std::string& path : all) list[path] = Json::object();
+    make_folder(folder / "kto");
+    write_file(detail::listing_file(folder, commit), Json{{"files", list}}.dump() + "\n");
+    const fs::path ref = folder / "refs" / repository.revision;
+    if (repository.revision == commit || (fs::exists(ref, none) && read_file(ref) == commit)) return;
+    make_folder(ref.parent_path());
+    write_file(ref, commit);
+  };
+  if (detail::chosen_in(snapshot, all, wanted)) {
+    try {
+      keep_list();
+    } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): the cache is only read; the hub is asked again
+    }
+    return snapshot;
+  }
 
   check_folder(folder, "the hub's cache (HF_HUB_CACHE)");
   make_folder(folder / "blobs");
@@ -154,6 +183,7 @@ inline fs::path download(const Settings& settings, const Repository& repository,
     const detail::Shadow files(deciding,
                                [&](const std::string& path) { return folder / "blobs" / remote.at(path).hash; });
     chosen = wanted.choose(all, files.path());
+    std::ranges::for_each(chosen, wanted.check_readable);
   } catch (const Error& error) {
     fail(describe(repository), " at ", settings.endpoint, ": ", error.what());
   }
@@ -161,11 +191,7 @@ inline fs::path download(const Settings& settings, const Repository& repository,
   const Uninterrupted whole;
   make_folder(snapshot);
   for (const std::string& path : chosen) detail::put_link(folder / "blobs" / remote.at(path).hash, snapshot / path);
-  if (repository.revision != commit) {
-    const fs::path ref = folder / "refs" / repository.revision;
-    make_folder(ref.parent_path());
-    if (!fs::exists(ref, none) || read_file(ref) != commit) write_file(ref, commit);
-  }
+  keep_list();
   return snapshot;
 }
 

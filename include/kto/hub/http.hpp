@@ -23,6 +23,7 @@ using http::url_part;
 /// A connection to the hub, for one thread at a time.
 class Http : public http::Client {
  public:
+  /// `settings` must outlive it. An empty token is none. Transfers end with Stopped when `stop` is requested.
   Http(const Settings& settings, const std::string& token, std::stop_token stop = {})
       : Client({.origin = settings.endpoint,
                 .authorization = token.empty() ? "" : "Bearer " + token,
@@ -31,7 +32,9 @@ class Http : public http::Client {
                std::move(stop)),
         settings_(settings) {}
 
+  /// Those it was made with.
   const Settings& settings() const { return settings_; }
+  /// Whether it sends one.
   bool has_token() const { return has_authorization(); }
 
  private:

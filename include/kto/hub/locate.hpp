@@ -13,6 +13,9 @@ namespace kto::hub {
 
 namespace detail {
 
+inline constexpr std::string_view no_model =
+    ": is not a folder here; expected one, or the name of a model on the hub with its owner, as in Qwen/Qwen2-0.5B";
+
 /// Why a name leads to nothing, and what to do.
 [[noreturn]] inline void refuse_name(const Settings& settings, const Repository& repository, std::string_view why) {
   fail(describe(repository), ": is not a folder here, and not complete in the cache ", settings.cache.string(), "; ",
@@ -24,8 +27,8 @@ namespace detail {
 }  // namespace detail
 
 /// The folder that `name` means: itself where it exists; else, if it is a repository's id, its snapshot with the
-/// `wanted` files, from the cache, or downloaded to it. `note` hears which commit that is. A name of another form is
-/// given back. Throws Error that says what is missing and what to do.
+/// `wanted` files, from the cache, or downloaded to it. `note` hears which commit that is. A data set's name of another form
+/// is given back: it may be a pattern of files. Throws Error that says what is missing and what to do.
 inline fs::path locate(const Repository& named, const Wanted& wanted, const Note& note = {}) {
   const std::string& name = named.id;
   std::error_code none;
@@ -33,20 +36,38 @@ inline fs::path locate(const Repository& named, const Wanted& wanted, const Note
   if (exists || !is_id(name)) {
     check(named.revision == "main", name, ": is ", exists ? "on this machine" : "no name on the hub",
           ", where there is no revision ", named.revision, "; leave the revision out");
+    check(exists || named.kind == Kind::dataset, name, detail::no_model);
     return name;
   }
   const Settings settings = settings_of_environment();
   const auto found = find_snapshot(settings, named, wanted);
-  if (!found && !is_full_id(name)) return name;
-  if (!found && settings.offline)
-    detail::refuse_name(settings, named, "HF_HUB_OFFLINE forbids to download it: unset it");
-  if (!found && !can_download)
-    detail::refuse_name(settings, named,
-                        "this program is built without libcurl and downloads nothing: build it with "
-                        "libcurl and OpenSSL (Debian's libcurl4-openssl-dev and libssl-dev)");
-  const fs::path snapshot = found ? *found : download(settings, named, wanted, note);
-  if (note)
-    note(concat(name, ": commit ", snapshot.filename().string().substr(0, 12), found ? ", from the cache" : ""));
+  if (!found && !is_full_id(name)) {
+    check(named.kind == Kind::dataset, name, detail::no_model);
+    return name;
+  }
+  std::string forbids;
+  if (!can_download)
+    forbids =
+        "this program is built without libcurl and downloads nothing: build it with libcurl and OpenSSL (Debian's "
+        "libcurl4-openssl-dev and libssl-dev)";
+  if (settings.offline_data && named.kind == Kind::dataset)
+    forbids = "HF_DATASETS_OFFLINE forbids to download it: unset it";
+  if (settings.offline) forbids = "HF_HUB_OFFLINE forbids to download it: unset it";
+  if (!found && !forbids.empty()) detail::refuse_name(settings, named, forbids);
+  const auto say = [&](const auto&... text) {
+    if (note) note(concat(name, ": ", text...));
+  };
+  bool is_cached = found && (!found->may_lack_data || !forbids.empty() || !is_full_id(name));
+  fs::path snapshot;
+  if (!is_cached) try {
+      snapshot = download(settings, named, wanted, note);
+    } catch (const NotListed& error) {
+      if (!found) throw;
+      say("the hub cannot be asked whether the cache has all of it; what it has is taken (", error.what(), ")");
+      is_cached = true;
+    }
+  if (is_cached) snapshot = found->folder;
+  say("commit ", snapshot.filename().string().substr(0, 12), is_cached ? ", from the cache" : "");
   return snapshot;
 }
 

@@ -31,6 +31,7 @@ inline std::string bytes_text(double bytes) {
 /// Shared by the threads of a download.
 class Progress {
  public:
+  /// Of `what`, which takes `total` bytes; with a bar if stderr is a terminal.
   Progress(std::string what, std::uint64_t total, bool shows_bar)
       : what_(std::move(what)), total_(total), is_bar_(shows_bar && ::isatty(STDERR_FILENO) != 0) {}
   Progress(const Progress&) = delete;
@@ -51,7 +52,9 @@ class Progress {
     show(now);
   }
 
+  /// Since it was made.
   double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  /// Bytes that were received.
   std::int64_t received() const { return received_; }
 
  private:

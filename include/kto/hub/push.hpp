@@ -32,15 +32,16 @@ struct Push {
   std::string token = "";                         ///< where empty, the environment's
   std::string path_in_repository = "";            ///< the folder there; the root where empty
   std::vector<std::string> deleted = {};          ///< paths in the repository that the commit removes
-  bool shows_progress = true;
-  std::stop_token stop = {};  ///< ends the push with Stopped
+  bool shows_progress = true;                     ///< on stderr
+  std::stop_token stop = {};                      ///< ends the push with Stopped
   /// Whether to leave a file out, by its path in the folder.
   std::function<bool(const std::string& path)> ignores = [](const std::string&) { return false; };
 };
 
-/// Whether a file of a run's output folder is no part of the model, as transformers' push_to_hub has it.
+/// Whether a file of a run's output folder is no part of the model, as transformers' push_to_hub has it, or that of an
+/// earlier PushStrategy::checkpoint, which was fetched to go on from.
 inline bool is_beside_model(const std::string& path) {
-  return path.starts_with("_") || path.starts_with("checkpoint-");
+  return path.starts_with("_") || path.starts_with("checkpoint-") || path.starts_with("last-checkpoint/");
 }
 
 namespace detail {

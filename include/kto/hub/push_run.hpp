@@ -25,13 +25,14 @@
 
 namespace kto::hub {
 
+/// What a run pushes, where to, and when.
 struct RunPush {
-  Push push;        ///< to where; its message and ignored files are the run's own
-  fs::path folder;  ///< the run's output folder
-  PushStrategy strategy = PushStrategy::every_save;
+  Push push;                                         ///< to where; its message and ignored files are the run's own
+  fs::path folder;                                   ///< the run's output folder
+  PushStrategy strategy = PushStrategy::every_save;  ///< what is pushed, and when
   bool always = false;          ///< also while an earlier push is under way, which this one then follows
   bool saves_by_epoch = false;  ///< commit messages count epochs, not steps
-  Note note = {};
+  Note note = {};               ///< hears of pushes that are skipped, have failed, or are waited for
 };
 
 namespace detail {
@@ -111,7 +112,7 @@ class RunPusher {
   RunPusher(const RunPusher&) = delete;
   RunPusher& operator=(const RunPusher&) = delete;
 
-  /// owner/name
+  /// The repository: owner/name.
   const std::string& id() const { return run_.push.id; }
 
   /// Begins to push a checkpoint that is complete, as the strategy says.

@@ -10,10 +10,11 @@
 
 namespace kto::hub {
 
+/// What a repository holds.
 enum class Kind { model, dataset };
 
 struct Repository {
-  Kind kind = Kind::model;
+  Kind kind = Kind::model;        ///< what it holds
   std::string id;                 ///< "owner/name", or "name" alone in old caches
   std::string revision = "main";  ///< a branch, a tag or a commit
 };

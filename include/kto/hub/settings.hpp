@@ -29,18 +29,19 @@ bool environment_flag(const Names*... names) {
 }
 
 struct Settings {
-  fs::path cache;           ///< HF_HUB_CACHE, else hub/ in HF_HOME, else huggingface/hub/ in XDG_CACHE_HOME or ~/.cache
-  std::string endpoint;     ///< HF_ENDPOINT, without a slash at the end
-  fs::path token_file;      ///< HF_TOKEN_PATH, else token in HF_HOME
-  bool offline = false;     ///< HF_HUB_OFFLINE: nothing is downloaded
-  long timeout = 10;        ///< HF_HUB_DOWNLOAD_TIMEOUT: seconds in which a byte must come
-  bool shows_bar = true;    ///< not with HF_HUB_DISABLE_PROGRESS_BARS
-  bool sends_token = true;  ///< not with HF_HUB_DISABLE_IMPLICIT_TOKEN
+  fs::path cache;        ///< HF_HUB_CACHE, else hub/ in HF_HOME, else huggingface/hub/ in XDG_CACHE_HOME or ~/.cache
+  std::string endpoint;  ///< HF_ENDPOINT, without a slash at the end
+  fs::path token_file;   ///< HF_TOKEN_PATH, else token in HF_HOME
+  bool offline = false;  ///< HF_HUB_OFFLINE: nothing is downloaded
+  bool offline_data = false;  ///< HF_DATASETS_OFFLINE: no data sets are
+  long timeout = 10;          ///< HF_HUB_DOWNLOAD_TIMEOUT: seconds in which a byte must come
+  bool shows_bar = true;      ///< not with HF_HUB_DISABLE_PROGRESS_BARS
+  bool sends_token = true;    ///< not with HF_HUB_DISABLE_IMPLICIT_TOKEN
 };
 
 /// The settings that the environment names. Throws Error for a number that is none.
 inline Settings settings_of_environment() {
-  const auto path = [](const std::string& text) { return fs::path(expand_home(text)); };
+  const auto path = [](const std::string& text) { return fs::path(expand_path(text)); };
   const fs::path home = hugging_face_home();
   const auto cache = environment("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE");
   const auto token_file = environment("HF_TOKEN_PATH");
@@ -48,6 +49,7 @@ inline Settings settings_of_environment() {
                .endpoint = environment("HF_ENDPOINT").value_or(std::string(public_endpoint)),
                .token_file = token_file ? path(*token_file) : home / "token",
                .offline = environment_flag("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
+               .offline_data = environment_flag("HF_DATASETS_OFFLINE"),
                .shows_bar = !environment_flag("HF_HUB_DISABLE_PROGRESS_BARS"),
                .sends_token = !environment_flag("HF_HUB_DISABLE_IMPLICIT_TOKEN")};
   while (out.endpoint.ends_with('/')) out.endpoint.pop_back();

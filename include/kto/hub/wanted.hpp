@@ -24,10 +24,12 @@ using Paths = std::set<std::string>;  ///< of files, relative to the repository
 
 /// What is read of a repository, in two steps: some small files decide which others are needed.
 struct Wanted {
-  std::function<bool(const std::string& path)> decides;
+  std::function<bool(const std::string& path)> decides;  ///< whether a file is one of those
   /// Those of `all` that are needed, given a folder with the files that decide. Throws Error if `all` cannot be used.
   std::function<Paths(const Paths& all, const fs::path& folder)> choose;
-  bool counts_shards = false;  ///< files NAME-00000-of-N are needed all or not at all
+  bool is_data = false;  ///< which files there are decides what is read
+  /// Throws Error if this program could not read a file of that name. Asked before it is downloaded.
+  std::function<void(const std::string& path)> check_readable = [](const std::string&) {};
 };
 
 namespace detail {
@@ -39,6 +41,15 @@ inline void add_small_files(const Paths& all, Paths& out) {
   for (const std::string& path : all)
     if (path.starts_with("additional_chat_templates/") && path.ends_with(".jinja")) out.insert(path);
   std::erase_if(out, [&](const std::string& path) { return !all.contains(path); });
+}
+
+/// Throws Error unless some of the `files` are a tokenizer's.
+inline void check_tokenizer(const Paths& files) {
+  const auto is_its = [](const std::string& path) {
+    return std::ranges::find(tokenizer_file_names, path) != tokenizer_file_names.end() &&
+           !path.starts_with("chat_template") && !path.ends_with("processor_config.json");
+  };
+  check(std::ranges::any_of(files, is_its), "it has no tokenizer");
 }
 
 /// Whether the file is the index of weights in shards.
@@ -67,13 +78,15 @@ inline void add_weights(const Paths& all, const fs::path& folder, const std::str
 
 }  // namespace detail
 
-/// The files of a model, or of an adapter where that is all there is.
-inline Wanted model_files() {
-  return {.decides = detail::is_index, .choose = [](const Paths& all, const fs::path& folder) {
+/// The files of a model, or of an adapter where that is all there is. `needs_tokenizer`: a model without one is an error,
+/// and in the cache one that has only been downloaded in part.
+inline Wanted model_files(bool needs_tokenizer = false) {
+  return {.decides = detail::is_index, .choose = [needs_tokenizer](const Paths& all, const fs::path& folder) {
             const bool is_model = all.contains("config.json"), is_adapter = all.contains("adapter_config.json");
             check(is_model || is_adapter, "it has no config.json, which a model in transformers' format has");
             Paths out;
             detail::add_small_files(all, out);
+            if (is_model && needs_tokenizer) detail::check_tokenizer(out);
             detail::add_weights(all, folder, is_model ? "model" : "adapter_model", out);
             return out;
           }};
@@ -86,8 +99,7 @@ inline Wanted tokenizer_only() {
               [](const Paths& all, const fs::path&) {
                 Paths out;
                 detail::add_small_files(all, out);
-                check(out.contains("tokenizer_config.json") || out.contains("tokenizer.json") || out.size() > 2,
-                      "it has no tokenizer");
+                detail::check_tokenizer(out);
                 return out;
               }};
 }
@@ -178,7 +190,11 @@ inline Wanted dataset_files(const DataSource& source) {
                 }
                 return out;
               },
-          .counts_shards = source.data_files.empty()};
+          .is_data = source.data_files.empty(),
+          .check_readable =
+              [](const std::string& path) {
+                if (const auto format = kto::detail::format_of(path)) kto::detail::check_reads(path, *format);
+              }};
 }
 
 }  // namespace kto::hub

@@ -31,26 +31,29 @@ namespace kto::http {
 
 /// Bytes of a file that are uploaded.
 struct FilePart {
-  fs::path path;
-  std::uint64_t offset = 0, size = 0;
+  fs::path path;                       ///< of the file
+  std::uint64_t offset = 0, size = 0;  ///< bytes
 };
 
+/// What is asked of a server.
 struct Request {
-  std::string url;
-  std::string method = "GET";
-  std::vector<std::string> headers = {};
-  std::string body = {};
+  std::string url;                                ///< http:// or https://
+  std::string method = "GET";                     ///< PUT where there is an upload
+  std::vector<std::string> headers = {};          ///< "Name: value"
+  std::string body = {};                          ///< not of GET
   std::optional<FilePart> upload = std::nullopt;  ///< in place of a body
   bool authorized = true;                         ///< at Access::origin
   long timeout = 0;                               ///< seconds in which a byte must come; Access::timeout where 0
 };
 
+/// What a server answers.
 struct Response {
-  long status = 0;
+  long status = 0;                                  ///< of HTTP
   std::map<std::string, std::string> headers = {};  ///< names in lower case
-  std::string body = {};
-  std::string url = {};  ///< the last one, after redirects
+  std::string body = {};                            ///< empty where a Client::Sink took it
+  std::string url = {};                             ///< the last one, after redirects
 
+  /// The value of a header, by its name in lower case; empty where there is none.
   std::string header(const std::string& name) const {
     const auto found = headers.find(name);
     return found == headers.end() ? "" : found->second;
@@ -59,6 +62,7 @@ struct Response {
 
 /// A failure that may pass: the request is worth repeating.
 struct Transient : Error {
+  /// `what` happened, and after `wait` seconds it may have passed.
   explicit Transient(const std::string& what, std::optional<double> wait = {}) : Error(what), seconds(wait) {}
   std::optional<double> seconds;  ///< to wait first, if the server said
 };
@@ -112,6 +116,7 @@ class Client {
   /// Called with the head of a response and the next bytes of its body.
   using Sink = std::function<void(const Response& head, std::string_view bytes)>;
 
+  /// Transfers end with Stopped when `stop` is requested.
   explicit Client(Access access, std::stop_token stop = {})
       : access_(std::move(access)), stop_(std::move(stop)), curl_(nullptr, &curl_easy_cleanup) {
     static const CURLcode started = curl_global_init(CURL_GLOBAL_DEFAULT);
@@ -119,8 +124,8 @@ class Client {
     check(curl_ != nullptr, "libcurl could not be started");
   }
 
-  bool has_authorization() const { return !access_.authorization.empty(); }
-  const std::stop_token& stop() const { return stop_; }
+  bool has_authorization() const { return !access_.authorization.empty(); }  ///< something authorizes the user
+  const std::stop_token& stop() const { return stop_; }                      ///< that it was made with
 
   /// One attempt, through redirects. The body of a success goes to `sink` if there is one. Throws Transient for what
   /// may pass: no connection, a connection that broke off, 429, 5xx; else Error. Other statuses are the caller's.

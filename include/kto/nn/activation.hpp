@@ -7,6 +7,7 @@
 
 namespace kto {
 
+/// relu2 is the square of relu, bloom_gelu is gelu_tanh with BLOOM's constant.
 enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu, relu2, bloom_gelu };
 
 namespace detail {

@@ -32,14 +32,19 @@ inline std::atomic<TableReader> table_reader = nullptr;  ///< set by enable_parq
 
 inline bool is_table(DataFormat format) { return format == DataFormat::parquet || format == DataFormat::arrow; }
 
-inline void read_table(const fs::path& path, DataFormat format, const std::function<bool(const std::string&)>& is_used,
-                       const std::function<bool(Json, double)>& visit) {
-  const TableReader reader = table_reader;
-  check(reader != nullptr, path.string(), ": this program was built without Apache Arrow, which reads ",
+/// Throws Error if this program does not read files of the format.
+inline void check_reads(const fs::path& path, DataFormat format) {
+  check(!is_table(format) || table_reader != nullptr, path.string(),
+        ": this program was built without Apache Arrow, which reads ",
         format == DataFormat::parquet ? "Parquet" : "Arrow files, as datasets' save_to_disk writes them",
         "; pip install pyarrow, configure kto with -DKTO_WITH_ARROW=ON -DKTO_PYTHON=(that Python) and build again, or "
         "write the rows as JSON Lines. A program of your own also calls kto::enable_parquet()");
-  reader(path, format, is_used, visit);
+}
+
+inline void read_table(const fs::path& path, DataFormat format, const std::function<bool(const std::string&)>& is_used,
+                       const std::function<bool(Json, double)>& visit) {
+  check_reads(path, format);
+  table_reader.load()(path, format, is_used, visit);
 }
 
 /// Reads the rows of all files in turn. The first row with a known format determines the format of the data set.

@@ -16,9 +16,10 @@
 
 namespace kto {
 
+/// What report_html writes, and where.
 struct HtmlReport {
-  fs::path path;  ///< of the page
-  std::string title = "kto run";
+  fs::path path;                                      ///< of the page
+  std::string title = "kto run";                      ///< at its head
   Json settings = Json::object();                     ///< shown as a table
   at::Device device = at::kCPU;                       ///< its memory is shown in addition to the process's
   std::function<void(const std::string&)> warn = {};  ///< hears once if the page cannot be written

@@ -21,11 +21,12 @@
 
 namespace kto {
 
+/// A run as trackers know it.
 struct TrackedRun {
-  fs::path folder;  ///< output folder; a resumed run finds its identity there
-  std::string project = "huggingface";
-  std::string name;
-  Json config = Json::object();
+  fs::path folder;                                    ///< output folder; a resumed run finds its identity there
+  std::string project = "huggingface";                ///< the run is one of its runs
+  std::string name;                                   ///< of the run
+  Json config = Json::object();                       ///< the run's settings
   std::function<void(const std::string&)> note = {};  ///< hears what the user should know
 };
 
