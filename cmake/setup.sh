@@ -102,10 +102,10 @@ pip_install_small() { pip_install "$@" || { [[ -n ${KTO_PIP_ARGS:-} ]] && KTO_PI
 # Succeeds if the GPU's driver serves PyPI's CUDA build, which is for CUDA 13; else says what to do.
 driver_serves() {
   local driver
-  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
-  ((${driver%%.*} >= 580)) && return
-  say "the GPU's driver $driver is older than 580, which PyPI's torch needs: not using the GPU. To use it, update the driver, or set" \
-    "KTO_PIP_ARGS='--index-url https://download.pytorch.org/whl/cu126' and remove .venv"
+  driver=$({ nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null || true; } | sed -n '1s/^\([0-9][0-9.]*\).*/\1/p')
+  [[ -z $driver ]] || ((${driver%%.*} < 580)) || return 0
+  say "PyPI's torch needs driver 580 or later, and the GPU's is ${driver:-of a version that nvidia-smi does not say}: not using the GPU." \
+    "To use it, update the driver, or set KTO_PIP_ARGS='--index-url https://download.pytorch.org/whl/cu126' and remove .venv"
   return 1
 }
 

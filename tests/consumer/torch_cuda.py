@@ -103,4 +103,16 @@ with tempfile.TemporaryDirectory() as tmp:
     cases.case("KTO_CUDA=ON and a CPU build", out is None and "is a CPU build of LibTorch" in text, (text, out))
     text, out = configured("-DTorch_DIR=", "-DKTO_CUDA=AUTO")
     cases.case("a CPU build", out == "program 1 0", (text, out))
+
+    # Which torch the scripts install, by what nvidia-smi says of the GPU and its driver; the scripts end for none of it.
+    for name, gpus, driver, serves in (("a GPU", "GPU 0: NVIDIA H200 (UUID: GPU-1)", "echo 580.159.03", True),
+                                       ("an old driver", "GPU 0: NVIDIA H200 (UUID: GPU-1)", "echo 535.10", False),
+                                       ("a driver that is not known", "GPU 0: Tesla T4 (UUID: GPU-1)", "echo 'Failed to initialize NVML'; exit 18", False),
+                                       ("no driver", "NVIDIA-SMI has failed", "exit 9", False)):
+        write("nvidia-smi", f"#!/bin/sh\ncase $1 in -L) echo '{gpus}' ;; *) {driver} ;; esac\n")
+        os.chmod(at("nvidia-smi"), 0o755)
+        result = subprocess.run(["bash", "-c", "set -euo pipefail; . cmake/setup.sh; pip_install() { echo \"pip $*\"; }; install_torch"], cwd=root,
+                                env={"PATH": tmp + ":" + os.environ["PATH"], "HOME": tmp}, capture_output=True, text=True)
+        wanted = "pip torch===2.13.0" if serves else "pip torch==2.13.0+cpu"
+        cases.case(name, result.returncode == 0 and result.stdout.splitlines()[-1] == wanted and not result.stderr, (result.stdout, result.stderr))
     sys.exit(cases.report())

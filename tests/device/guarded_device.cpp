@@ -27,6 +27,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -494,6 +495,26 @@ c10::Scalar local_scalar(const Tensor& tensor) {
   return host.of(tensor).item();
 }
 
+/// As GPUs have it: for bfloat16, with the ends of groups read on the device; what no row is of has any values.
+Tensor grouped_mm(const Tensor& a, const Tensor& b, const std::optional<Tensor>& ends,
+                  const std::optional<Tensor>& bias, std::optional<at::ScalarType> type) {
+  const std::lock_guard lock(mutex);
+  TORCH_CHECK(a.scalar_type() == at::kBFloat16 && b.scalar_type() == at::kBFloat16 && ends,
+              "guarded device: grouped products are of bfloat16");
+  make_queued_copies();
+  ++counts.kernels;
+  if (is_backward_thread()) ++counts.backward_kernels;
+  OnHost host("_grouped_mm");
+  const Tensor ends_E = host.of(*ends), out = at::_grouped_mm(host.of(a), host.of(b), ends_E, bias, type);
+  std::int32_t begin = 0;
+  for (std::int64_t e = 0; e < ends_E.size(0); ++e) {
+    const std::int32_t end = ends_E[e].item<std::int32_t>();
+    if (out.dim() == 3 && begin == end) out[e].fill_(std::numeric_limits<double>::quiet_NaN());
+    begin = end;
+  }
+  return host.back(out);
+}
+
 /// The CPU's kernel draws from the CPU's generator.
 std::tuple<Tensor, Tensor> native_dropout(const Tensor& input, double p, std::optional<bool> train) {
   if (!train.value_or(true)) return {input.clone(), at::ones(input.sizes(), input.options().dtype(at::kBool))};
@@ -541,6 +562,7 @@ void install() {
   own.impl("_copy_from", &copy_from);
   own.impl("_copy_from_and_resize", &copy_from_and_resize);
   own.impl("_local_scalar_dense", &local_scalar);
+  own.impl("_grouped_mm", &grouped_mm);
   own.impl("native_dropout", &native_dropout);
   own.impl("as_strided", &at::native::as_strided_tensorimpl);
   own.impl("view", &at::native::view);

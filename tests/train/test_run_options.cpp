@@ -140,7 +140,7 @@ TEST_CASE("memory metrics are in the closing entry when asked for; caches are gi
   CHECK_FALSE(run({.max_steps = 2}).log_history.back().contains("train_mem_cpu_alloc_delta"));
 }
 
-TEST_CASE("full_determinism and tf32 hold while the run lasts") {
+TEST_CASE("full_determinism and tf32 hold while the run lasts; a device without TF32 refuses it") {
   const auto now = [] {
     const at::Context& context = at::globalContext();
     return std::array{context.deterministicAlgorithms(), context.deterministicCuDNN(), context.allowTF32CuBLAS(),
@@ -155,10 +155,15 @@ TEST_CASE("full_determinism and tf32 hold while the run lasts") {
   CHECK(std::getenv("CUBLAS_WORKSPACE_CONFIG") != nullptr);
   CHECK(now() == before);
   for (const bool tf32 : {true, false}) {
-    run({.max_steps = 1, .tf32 = tf32}, {callback});
-    CHECK(during == std::array{before[0], before[1], tf32, tf32});
-    CHECK(now() == before);
+    const kto::detail::CudaSettings settings(tf32, false);
+    CHECK(now() == std::array{before[0], before[1], tf32, tf32});
+    run({.max_steps = 1, .tf32 = false}, {callback});
+    CHECK(during == std::array{before[0], before[1], false, false});
+    CHECK(now() == std::array{before[0], before[1], tf32, tf32});
   }
+  CHECK(now() == before);
+  CHECK_THROWS_WITH(run({.max_steps = 1, .tf32 = true}), KTO_CONTAINS("cpu has no TF32"));
+  CHECK_THROWS_WITH(kto::detail::check_tf32(true, at::Device("cuda:1")), KTO_CONTAINS("cuda:1 has no TF32"));
 }
 
 TEST_CASE("prediction_loss_only leaves compute_metrics out") {

@@ -7,6 +7,7 @@
 
 #include "kto/cli/run.hpp"
 #include "kto/reference/cache.hpp"
+#include "kto/train/run_setup.hpp"
 
 namespace kto::cli {
 
@@ -61,6 +62,7 @@ inline void keep(const Run& run, const fs::path& folder, const std::string& key,
 inline std::vector<RowLogps> compute_together(const Run& run, const PrecomputedReference<Decoder>& reference,
                                               std::span<const Picks> batches, bool with_kl) {
   const World& world = run.world;
+  const Numerics numerics(run.args.train, device_of(run.policy.model));
   const auto own = Share{world}.own(std::vector<Picks>(batches.begin(), batches.end()));
   kto::detail::ProgressBar bar(stdout, world.is_first() && !run.args.script.disable_tqdm.value_or(false));
   const auto show = [&](std::int64_t done, std::int64_t total) { bar.draw("reference", done, total); };

@@ -94,10 +94,7 @@ inline int run_at(const RankPlace& place, int argc, char** argv, const LossTable
     std::signal(SIGXFSZ, SIG_IGN);                             // a file over the limit is then an error like any other
     if (const char* threads = std::getenv("OMP_NUM_THREADS"))  // --config may have set it after OpenMP looked
       if (const int count = std::atoi(threads); count > 0) at::set_num_threads(count);
-    const kto::detail::CudaSettings cuda(args->train.tf32,
-                                         args->train.full_determinism);  // also of what precedes training
-    if (args->train.tf32.value_or(false) && choose_device(args->script.device).is_cpu())
-      note("tf32 is taken without effect: float32 products on the CPU are exact; use bf16 for speed");
+    kto::detail::check_tf32(args->train.tf32, choose_device(args->script.device));  // now, not when all is read
     if (args->script.matmul != MatmulChoice::automatic)
       set_matmul_backend(args->script.matmul == MatmulChoice::onednn ? MatmulBackend::onednn : MatmulBackend::aten,
                          "matmul");

@@ -27,6 +27,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_rms_norm.h>
 #include <ATen/ops/_fused_sdp_choice.h>
+#include <ATen/ops/_grouped_mm.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/arange.h>
@@ -68,6 +69,7 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/searchsorted.h>
 #include <ATen/ops/set.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>

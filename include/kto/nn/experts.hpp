@@ -10,11 +10,12 @@
 
 #include "kto/nn/affine.hpp"
 #include "kto/nn/expert_gate.hpp"
+#include "kto/nn/expert_rows.hpp"
 #include "kto/nn/gated.hpp"
 
 namespace kto {
 
-// Shapes: N tokens, K experts of a token, S = N K rows sorted by expert, n rows of one expert, E experts, D width,
+// Shapes: N tokens, K experts of a token, S = N K rows sorted by expert, n rows of a block, E experts, D width,
 // M intermediate width of an expert.
 
 /// The weights of all experts, each linear layer as one tensor.
@@ -27,63 +28,6 @@ struct Experts {
 };
 
 namespace detail {
-
-/// Which rows are an expert's.
-struct ExpertRows : torch::CustomClassHolder {
-  Tensor token_S;                  ///< int64, the token of each row
-  Tensor order_S;                  ///< int64, its place in [N, K]
-  std::vector<std::int64_t> ends;  ///< of each expert's rows
-};
-
-/// to_ND[token_n] += scale_n rows_nD; without scale where that is undefined. No token occurs twice.
-template <class = void>
-void add_rows(const Tensor& to_ND, const Tensor& token_n, const Tensor& rows_nD, const Tensor& scale_n = {}) {
-  if (!takes_vectorized(rows_nD) || to_ND.scalar_type() != at::kFloat) {
-    const Tensor wide = rows_nD.to(to_ND.scalar_type());
-    to_ND.index_add_(0, token_n, scale_n.defined() ? wide * scale_n.unsqueeze(1) : wide);
-    return;
-  }
-  const std::int64_t width = to_ND.size(1);
-  const Tensor held_nD = rows_nD.contiguous(), held_n = scale_n.defined() ? scale_n.to(at::kFloat) : scale_n;
-  visit_type(rows_nD.scalar_type(), [&]<class T>(T*) {
-    const T* all_rows = held_nD.const_data_ptr<T>();
-    float* all_to = to_ND.mutable_data_ptr<float>();
-    const auto* tokens = token_n.const_data_ptr<std::int64_t>();
-    const float* scales = held_n.defined() ? held_n.const_data_ptr<float>() : nullptr;
-    vectorized(token_n.size(0), std::max<std::int64_t>(1, 8192 / width), [=](std::int64_t i, std::int64_t end) {
-      for (; i < end; ++i) {
-        float* to = all_to + tokens[i] * width;
-        const T* row = all_rows + i * width;
-        const float scale = scales == nullptr ? 1 : scales[i];
-        for (std::int64_t c = 0; c < width; ++c) to[c] += scale * load(row[c]);
-      }
-    });
-  });
-}
-KTO_COMPILED_ONCE(void add_rows<>(const Tensor&, const Tensor&, const Tensor&, const Tensor&));
-
-inline c10::intrusive_ptr<ExpertRows> sorted_by_expert(const Tensor& expert_NK, std::int64_t num_experts) {
-  const at::NoGradGuard no_grad;
-  const Tensor expert_S = expert_NK.flatten();
-  auto out = c10::make_intrusive<ExpertRows>();
-  out->order_S = expert_S.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
-  out->token_S = out->order_S.div(expert_NK.size(1), "floor");
-  const Tensor count_E = at::zeros({num_experts}, expert_S.options()).index_add_(0, expert_S, at::ones_like(expert_S)),
-               end_E = count_E.cumsum(0).cpu();  // the one number of a layer that the host waits for
-  const std::int64_t* ends = end_E.const_data_ptr<std::int64_t>();
-  out->ends.assign(ends, ends + num_experts);
-  return out;
-}
-
-/// Calls visit(expert, first row, number of rows) for the experts that have rows.
-template <class Visit>
-void visit_experts(const ExpertRows& rows, const Visit& visit) {
-  std::int64_t begin = 0;
-  for (std::size_t e = 0; e < rows.ends.size(); ++e) {
-    if (rows.ends[e] > begin) visit(static_cast<std::int64_t>(e), begin, rows.ends[e] - begin);
-    begin = rows.ends[e];
-  }
-}
 
 /// An expert's first product [n, 2M] as an MLP's.
 inline Gates expert_gates(const ExpertGate& gate, const Tensor& both_nO) {
@@ -142,63 +86,117 @@ struct ExpertTensors {
   Tensor down_bias() const { return all.size() > 2 ? all[3] : Tensor(); }
 };
 
-/// The weight of one expert as [outputs, inputs], in `type`.
-inline Tensor expert_weight(const WeightUse& use, const Tensor& weight, bool is_transposed, std::int64_t expert,
-                            at::ScalarType type) {
-  const Tensor held = use.casts ? use.cast(weight, type) : weight.detach();
-  const Tensor one = held.select(0, expert).to(type);
-  return is_transposed ? one.t() : one;
-}
-inline std::optional<Tensor> expert_bias(const Tensor& bias_EO, std::int64_t expert, at::ScalarType type) {
-  return bias_EO.defined() ? std::optional(bias_EO.detach().select(0, expert).to(type)) : std::nullopt;
-}
+/// Products of a block's rows, each with its expert's weight.
+struct ExpertProduct {
+  const WeightUse& use;
+  const ExpertRows& rows;
+  bool is_transposed;  ///< the weights are [inputs, outputs]
 
-/// The gradient of a tensor of all experts, made expert by expert, each once; what has no rows gets zeros.
+  /// x_nI w^T + b; the bias may be undefined.
+  Tensor operator()(const ExpertBlock& block, const Tensor& x_nI, const Tensor& weight, const Tensor& bias_EO) const {
+    return product(block, x_nI, weight, is_transposed, bias_EO);
+  }
+  /// The gradient of x.
+  Tensor backward(const ExpertBlock& block, const Tensor& grad_nO, const Tensor& weight) const {
+    return product(block, grad_nO, weight, !is_transposed, {});
+  }
+  /// What the bias adds to the gradient of each row's weight in its token's sum.
+  Tensor with_bias(const ExpertBlock& block, const Tensor& grad_nO, const Tensor& bias_EO) const {
+    const Tensor bias = of_block(block, bias_EO, grad_nO.scalar_type());
+    return block.expert ? at::mv(grad_nO, bias) : (grad_nO * bias).sum(1);
+  }
+
+ private:
+  /// A bias as it is added to the block's rows.
+  Tensor of_block(const ExpertBlock& block, const Tensor& bias_EO, at::ScalarType type) const {
+    const Tensor held = bias_EO.detach();
+    return block.expert ? held.select(0, *block.expert).to(type) : held.to(type).index_select(0, rows.expert_S());
+  }
+  Tensor product(const ExpertBlock& block, const Tensor& x, const Tensor& weight, bool transposed,
+                 const Tensor& bias_EO) const {
+    const auto type = x.scalar_type();
+    const auto bias = bias_EO.defined() ? std::optional(of_block(block, bias_EO, type)) : std::nullopt;
+    if (!block.expert) {
+      const Tensor all = use.cast(weight, type);
+      const Tensor out = rows_product(rows, x.contiguous(), transposed ? all : all.transpose(1, 2));
+      return bias ? out + *bias : out;
+    }
+    const Tensor held = use.casts ? use.cast(weight, type) : weight.detach();
+    const Tensor one = held.select(0, *block.expert).to(type);
+    return matmul_transposed(x, transposed ? one.t() : one, bias);
+  }
+};
+
+/// The gradient of a tensor of all experts, made block by block, each once; what has no rows gets zeros.
 class ExpertGradient {
  public:
   ExpertGradient(const WeightUse& use, const Tensor& weight, bool wanted, const ExpertRows& rows)
-      : weight_(weight), wanted_(wanted), in_place_(wanted && use.adds_gradient_of(weight)) {
-    if (!wanted) return;
-    adds_ = in_place_ && weight.grad().defined();
-    grad_ = adds_ ? weight.grad() : at::empty_like(weight.detach());
-    for (std::size_t e = 0; e < rows.ends.size() && !adds_; ++e)
-      if (rows.ends[e] == (e == 0 ? 0 : rows.ends[e - 1])) grad_.select(0, static_cast<std::int64_t>(e)).zero_();
-  }
+      : rows_(rows),
+        weight_(weight),
+        wanted_(wanted),
+        in_place_(wanted && use.adds_gradient_of(weight)),
+        adds_(in_place_ && weight.grad().defined()) {}
   explicit operator bool() const { return wanted_; }
-  /// The expert's part is, or grows by, a_OM b_MI.
-  void take_product(std::int64_t expert, const Tensor& a_OM, const Tensor& b_MI) {
-    const Tensor part = grad_.select(0, expert);
-    if (adds_) {
-      const auto lock = lock_gradient(weight_);
-      add_product(part, a_OM, b_MI);
-    } else {
-      part.copy_(matmul_transposed(a_OM, b_MI.t()));
-    }
+
+  /// Each expert's part is, or grows by, a^T b of its rows.
+  void take_product(const ExpertBlock& block, const Tensor& a_nO, const Tensor& b_nI) {
+    if (block.expert) return put_product(*block.expert, a_nO.t(), b_nI);
+    if (takes_grouped_product(a_nO.t(), b_nI, weight_.size(0)))
+      return put_all(grouped_product(a_nO.t(), b_nI, rows_.end_E));
+    visit_experts(rows_, [&](std::int64_t expert, std::int64_t begin, std::int64_t n) {
+      if (n > 0) put_product(expert, a_nO.narrow(0, begin, n).t(), b_nI.narrow(0, begin, n));
+    });
   }
-  void take_sum(std::int64_t expert, const Tensor& sum_O) {
-    const Tensor part = grad_.select(0, expert);
-    if (adds_) {
-      const auto lock = lock_gradient(weight_);
-      part.add_(sum_O);
-    } else {
-      part.copy_(sum_O);
+  /// Likewise the sum of its rows, times weight_n where that is defined; in `wide`.
+  void take_sum(const ExpertBlock& block, const Tensor& rows_nO, at::ScalarType wide, const Tensor& weight_n = {}) {
+    if (!block.expert) {
+      const Tensor scaled_nO = weight_n.defined() ? rows_nO * weight_n.unsqueeze(1) : rows_nO;
+      const Tensor sums = at::zeros(weight_.sizes(), rows_nO.options().dtype(wide));
+      return put_all(sums.index_add_(0, rows_.expert_S(), scaled_nO.to(wide)));
     }
+    const Tensor part = grad().select(0, *block.expert),
+                 sum_O = weight_n.defined() ? at::mv(rows_nO.t(), weight_n.to(wide)) : rows_nO.sum(0, false, wide);
+    if (!adds_) return void(part.copy_(sum_O));
+    const auto lock = lock_gradient(weight_);
+    part.add_(sum_O);
   }
   /// The gradient; undefined where it was added to the weight's own.
   Tensor take() {
-    if (!in_place_) return grad_;
+    if (!wanted_ || !in_place_) return wanted_ ? grad() : Tensor();
     if (adds_) return {};
     const auto lock = lock_gradient(weight_);
     if (weight_.grad().defined())
-      weight_.grad().add_(grad_);
+      weight_.grad().add_(grad());
     else
-      weight_.mutable_grad() = grad_;
+      weight_.mutable_grad() = grad();
     return {};
   }
 
  private:
+  Tensor& grad() {
+    if (grad_.defined()) return grad_;
+    if (adds_) return grad_ = weight_.grad();
+    grad_ = at::empty_like(weight_.detach());
+    visit_experts(rows_, [&](std::int64_t expert, std::int64_t, std::int64_t n) {
+      if (n == 0) grad_.select(0, expert).zero_();
+    });
+    return grad_;
+  }
+  void put_product(std::int64_t expert, const Tensor& a_On, const Tensor& b_nI) {
+    const Tensor part = grad().select(0, expert);
+    if (!adds_) return void(part.copy_(matmul_transposed(a_On, b_nI.t())));
+    const auto lock = lock_gradient(weight_);
+    add_product(part, a_On, b_nI);
+  }
+  void put_all(const Tensor& all) {
+    if (!adds_) return void(grad_ = all.to(weight_.scalar_type()));
+    const auto lock = lock_gradient(weight_);
+    grad().add_(all);
+  }
+
+  const ExpertRows& rows_;
   Tensor weight_;
-  bool wanted_, in_place_, adds_ = false;
+  bool wanted_, in_place_, adds_;
   Tensor grad_;
 };
 
@@ -212,21 +210,17 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x_ND, const Tensor& weight_S,
                         at::TensorList parameters, const c10::intrusive_ptr<Options>& options) {
     const WeightUse use = WeightUse::in_forward(ctx);
-    const auto type = x_ND.scalar_type();
-    const bool is_transposed = options->is_transposed;
-    const Tensor out_ND = at::zeros(x_ND.sizes(), x_ND.options().dtype(wide_type(type)));
+    const ExpertRows& rows = *options->rows;
+    const ExpertProduct product{use, rows, options->is_transposed};
+    const Tensor out_ND = at::zeros(x_ND.sizes(), x_ND.options().dtype(wide_type(x_ND.scalar_type())));
     torch::autograd::variable_list saved{x_ND, weight_S};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     const ExpertTensors experts{parameters};
-    visit_experts(*options->rows, [&](std::int64_t e, std::int64_t begin, std::int64_t n) {
-      const Tensor token_n = options->rows->token_S.narrow(0, begin, n);
-      const Tensor both_nO = matmul_transposed(x_ND.index_select(0, token_n),
-                                               expert_weight(use, experts.gate_up(), is_transposed, e, type),
-                                               expert_bias(experts.gate_up_bias(), e, type));
-      const Tensor out_nD = matmul_transposed(expert_gated(options->gate, both_nO),
-                                              expert_weight(use, experts.down(), is_transposed, e, type),
-                                              expert_bias(experts.down_bias(), e, type));
-      add_rows(out_ND, token_n, out_nD, weight_S.narrow(0, begin, n));
+    visit_blocks(rows, [&](const ExpertBlock& block) {
+      const Tensor x_nD = x_ND.index_select(0, rows.token_S.narrow(0, block.begin, block.size)),
+                   both_nO = product(block, x_nD, experts.gate_up(), experts.gate_up_bias()),
+                   out_nD = product(block, expert_gated(options->gate, both_nO), experts.down(), experts.down_bias());
+      add_to_tokens(rows, block, out_ND, out_nD, weight_S.narrow(0, block.begin, block.size));
       saved.push_back(both_nO);
     });
     ctx->save_for_backward(std::move(saved));
@@ -242,7 +236,6 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     const auto saved = ctx->get_saved_variables();
     const auto capsule = ctx->saved_data["options"].toCapsule();
     const auto& options = static_cast<Options&>(*capsule);
-    const bool is_transposed = options.is_transposed;
     const auto num_parameters = static_cast<std::size_t>(ctx->saved_data["num_parameters"].toInt());
     const Tensor &x_ND = saved[0], &weight_S = saved[1];
     const ExpertTensors experts{at::TensorList(saved).slice(2, num_parameters)};
@@ -251,37 +244,38 @@ struct ExpertsFunction : torch::autograd::Function<ExpertsFunction> {
     const Tensor grad_ND = grads[0].contiguous(), narrow_ND = grad_ND.to(type);
     const auto wants = [&](std::size_t i) { return i < 2 + num_parameters && ctx->needs_input_grad(i); };
     const ExpertRows& rows = *options.rows;
+    const ExpertProduct product{use, rows, options.is_transposed};
     ExpertGradient grad_gate_up(use, gate_up, wants(2), rows), grad_down(use, down, wants(3), rows),
         grad_gate_up_bias(use, experts.gate_up_bias(), wants(4), rows), grad_down_bias(use, down_bias, wants(5), rows);
     const Tensor grad_x_ND = wants(0) ? at::zeros(x_ND.sizes(), grad_ND.options()) : Tensor();
     const Tensor grad_weight_S = at::empty_like(weight_S);
-    const auto add_to = [&](ExpertGradient& gradient, std::int64_t e, const Tensor& grad_nO, const Tensor& x_nI) {
-      if (is_transposed)
-        gradient.take_product(e, x_nI.t(), grad_nO);
+    const auto add_to = [&](ExpertGradient& gradient, const ExpertBlock& block, const Tensor& grad_nO,
+                            const Tensor& x_nI) {
+      if (options.is_transposed)
+        gradient.take_product(block, x_nI, grad_nO);
       else
-        gradient.take_product(e, grad_nO.t(), x_nI);
+        gradient.take_product(block, grad_nO, x_nI);
     };
     std::size_t next = 2 + num_parameters;
-    visit_experts(rows, [&](std::int64_t e, std::int64_t begin, std::int64_t n) {
-      const Tensor token_n = rows.token_S.narrow(0, begin, n), weight_n = weight_S.narrow(0, begin, n),
-                   weight_n1 = weight_n.unsqueeze(1), grad_nD = narrow_ND.index_select(0, token_n),
+    visit_blocks(rows, [&](const ExpertBlock& block) {
+      const auto of_block = [&](const Tensor& all) { return all.narrow(0, block.begin, block.size); };
+      const Tensor token_n = of_block(rows.token_S), weight_n1 = of_block(weight_S).unsqueeze(1),
+                   grad_nD = narrow_ND.index_select(0, token_n),
                    wide_nD = down_bias.defined() ? grad_ND.index_select(0, token_n) : Tensor();
-      const Tensor unscaled_nM = matmul_transposed(grad_nD, expert_weight(use, down, is_transposed, e, type).t());
+      const Tensor unscaled_nM = product.backward(block, grad_nD, down);
       const auto [grad_both_nO, gated_nM] =
           expert_gated_backward(options.gate, (unscaled_nM * weight_n1).to(type), saved[next++]);
       if (ctx->needs_input_grad(1)) {
         Tensor grad_n = (unscaled_nM * gated_nM).sum(1, false, weight_S.scalar_type());
-        if (const auto bias_D = expert_bias(down_bias, e, wide)) grad_n += at::mv(wide_nD, *bias_D);
-        grad_weight_S.narrow(0, begin, n).copy_(grad_n);
+        if (down_bias.defined()) grad_n += product.with_bias(block, wide_nD, down_bias);
+        of_block(grad_weight_S).copy_(grad_n);
       }
       // The narrower side of the product takes the weights.
-      if (grad_down) add_to(grad_down, e, grad_nD, (gated_nM * weight_n1).to(type));
-      if (grad_down_bias) grad_down_bias.take_sum(e, at::mv(wide_nD.t(), weight_n.to(wide)));
-      if (grad_gate_up_bias) grad_gate_up_bias.take_sum(e, grad_both_nO.sum(0, false, wide));
-      if (grad_gate_up) add_to(grad_gate_up, e, grad_both_nO, x_ND.index_select(0, token_n));
-      if (grad_x_ND.defined())
-        add_rows(grad_x_ND, token_n,
-                 matmul_transposed(grad_both_nO, expert_weight(use, gate_up, is_transposed, e, type).t()));
+      if (grad_down) add_to(grad_down, block, grad_nD, (gated_nM * weight_n1).to(type));
+      if (grad_down_bias) grad_down_bias.take_sum(block, wide_nD, wide, of_block(weight_S));
+      if (grad_gate_up_bias) grad_gate_up_bias.take_sum(block, grad_both_nO, wide);
+      if (grad_gate_up) add_to(grad_gate_up, block, grad_both_nO, x_ND.index_select(0, token_n));
+      if (grad_x_ND.defined()) add_to_tokens(rows, block, grad_x_ND, product.backward(block, grad_both_nO, gate_up));
     });
     torch::autograd::variable_list out{grad_x_ND.defined() ? grad_x_ND.to(type) : Tensor(),
                                        ctx->needs_input_grad(1) ? grad_weight_S : Tensor(), grad_gate_up.take(),

@@ -5,14 +5,13 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <memory>
-#include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "kto/core/device.hpp"
 #include "kto/nn/composed_attention.hpp"
+#include "kto/nn/row_layout.hpp"
 
 namespace kto::detail {
 
@@ -21,9 +20,7 @@ namespace kto::detail {
 
 /// Where the tokens of a row are in the batch, and which keys its queries see.
 struct PaddedLayout {
-  std::vector<Segment> segments;
-  bool own_prefix = true;  ///< whether prefixes are tokens of the row itself; else their ids follow the row's
-  at::Device device = at::kCPU;
+  RowSegments what;
   std::int64_t longest_query = 0, longest_key = 0;
   // int64. Padding repeats a segment's last token, and sees as many keys as there are.
   Tensor query;    ///< [S * L], the token of each query
@@ -31,9 +28,8 @@ struct PaddedLayout {
   Tensor last_SL;  ///< the last key that the query sees
   Tensor token_N;  ///< the query that each token is
 
-  bool is_of(const std::vector<Segment>& others, bool own, at::Device where) const {
-    return own == own_prefix && where == device && others == segments;
-  }
+  explicit PaddedLayout(RowSegments of);
+
   /// [S, 1, L, M] of bool, true where a query sees a key.
   Tensor mask(std::optional<std::int64_t> window) const {
     const Tensor key_M = at::arange(longest_key, last_SL.options()), last_S1L1 = last_SL.unsqueeze(1).unsqueeze(-1);
@@ -42,52 +38,26 @@ struct PaddedLayout {
   }
 };
 
-inline PaddedLayout make_padded_layout(const std::vector<Segment>& segments, bool own_prefix, at::Device device) {
-  PaddedLayout out;
-  out.segments = segments;
-  out.own_prefix = own_prefix;
-  out.device = device;
-  std::int64_t num_tokens = 0;
-  for (const Segment& segment : segments) {
-    num_tokens += segment.length;
-    out.longest_query = std::max(out.longest_query, segment.length);
-    out.longest_key = std::max(out.longest_key, segment.prefix_length + segment.length);
+inline PaddedLayout::PaddedLayout(RowSegments of) : what(std::move(of)) {
+  for (const Segment& segment : what.segments) {
+    longest_query = std::max(longest_query, segment.length);
+    longest_key = std::max(longest_key, segment.prefix_length + segment.length);
   }
-  std::vector<std::int64_t> query, key, last, token;
-  for (const auto& [begin, length, prefix_begin, prefix_length] : segments) {
-    for (std::int64_t i = 0; i < length; ++i) token.push_back(static_cast<std::int64_t>(query.size()) + i);
-    for (std::int64_t i = 0; i < out.longest_query; ++i) {
-      query.push_back(begin + std::min(i, length - 1));
-      last.push_back(i < length ? prefix_length + i : out.longest_key - 1);
+  std::vector<std::int64_t> queries, keys, last, token;
+  for (const auto& [begin, length, prefix_begin, prefix_length] : what.segments) {
+    for (std::int64_t i = 0; i < length; ++i) token.push_back(static_cast<std::int64_t>(queries.size()) + i);
+    for (std::int64_t i = 0; i < longest_query; ++i) {
+      queries.push_back(begin + std::min(i, length - 1));
+      last.push_back(i < length ? prefix_length + i : longest_key - 1);
     }
-    for (std::int64_t i = 0; i < out.longest_key; ++i)
-      key.push_back(i < prefix_length ? (own_prefix ? 0 : num_tokens) + prefix_begin + i
-                                      : begin + std::min(i - prefix_length, length - 1));
+    for (std::int64_t i = 0; i < longest_key; ++i)
+      keys.push_back(i < prefix_length ? (what.own_prefix ? 0 : what.num_rows) + prefix_begin + i
+                                       : begin + std::min(i - prefix_length, length - 1));
   }
-  const auto sent = [&](const auto& values) { return to_device(values, device); };
-  out.query = sent(query);
-  out.key = sent(key);
-  out.last_SL = sent(last).view({-1, out.longest_query});
-  out.token_N = sent(token);
-  return out;
-}
-
-/// The layout of `segments`. The layers of a pass share one, and so do the policy and its reference: the last few are
-/// kept, for as long as the process lives (a destructor would meet a device that is gone).
-inline std::shared_ptr<const PaddedLayout> padded_layout(const std::vector<Segment>& segments, bool own_prefix,
-                                                         at::Device device) {
-  struct Memo {
-    std::mutex mutex;
-    std::array<std::shared_ptr<const PaddedLayout>, 4> layouts;  // the newest first
-  };
-  static Memo& memo = *new Memo;
-  const std::lock_guard lock(memo.mutex);
-  const auto is_it = [&](const auto& layout) { return layout && layout->is_of(segments, own_prefix, device); };
-  const auto found = std::ranges::find_if(memo.layouts, is_it);
-  if (found != memo.layouts.end()) return *found;
-  std::ranges::rotate(memo.layouts, memo.layouts.end() - 1);
-  memo.layouts[0] = std::make_shared<const PaddedLayout>(make_padded_layout(segments, own_prefix, device));
-  return memo.layouts[0];
+  query = to_device(queries, what.device);
+  key = to_device(keys, what.device);
+  last_SL = to_device(last, what.device).view({-1, longest_query});
+  token_N = to_device(token, what.device);
 }
 
 /// Whether a batch of the segments is the better way: there are several, of lengths that do not differ too much.
@@ -109,7 +79,8 @@ inline Tensor padded_attention(const Tensor& q_NHd, const Tensor& k_NKd, const T
                                const std::vector<Segment>& segments, const AttentionForm& form,
                                const KeysValues& prefix) {
   const bool own = !prefix.k_NKd.defined();
-  const auto layout = padded_layout(segments, own, q_NHd.device());
+  const auto layout = row_layout<PaddedLayout>(
+      {.segments = segments, .num_rows = k_NKd.size(0), .own_prefix = own, .device = q_NHd.device()});
   const auto batch = [&](const Tensor& x, const Tensor& index, std::int64_t length) {
     return heads_first(x.index_select(0, index).unflatten(0, {-1, length}));
   };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 
 #include "kto/core/memory.hpp"
 #include "kto/dist/world.hpp"
@@ -23,16 +24,30 @@ Optimizer make_optimizer(const TrainConfig& config) {
     return {};
 }
 
+/// While it lives, this process computes as `config` says: by kernels whose results are the same in each run, with
+/// TF32. Throws Error where `device` has no TF32.
+class Numerics {
+ public:
+  Numerics(const TrainConfig& config, at::Device device) {
+    detail::check_tf32(config.tf32, device);
+    cuda_.emplace(config.tf32, config.full_determinism);
+    if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  }
+  Numerics(const Numerics&) = delete;
+  Numerics& operator=(const Numerics&) = delete;
+  ~Numerics() { at::globalContext().setDeterministicAlgorithms(was_deterministic_, /*warn_only=*/false); }
+
+ private:
+  bool was_deterministic_ = at::globalContext().deterministicAlgorithms();
+  std::optional<detail::CudaSettings> cuda_;
+};
+
 class RunSetup {
  public:
   RunSetup(const TrainConfig& config, at::Device device, const World& world = {})
-      : measures_memory_(!config.skip_memory_metrics),
-        device_(device),
-        cuda_(config.tf32, config.full_determinism),
-        was_deterministic_(at::globalContext().deterministicAlgorithms()) {
+      : measures_memory_(!config.skip_memory_metrics), device_(device), numerics_(config, device) {
     // Dropout and noise, on each rank others; LibTorch's own seed differs from run to run.
     at::manual_seed(seed_of_rank(static_cast<std::uint64_t>(config.seed), world.rank));
-    if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     if (!measures_memory_) return;
     reset_memory_peak();
     start_ = memory_use();
@@ -40,10 +55,6 @@ class RunSetup {
     reset_device_memory_peak(device_);
     device_start_ = device_memory_use(device_);
   }
-  RunSetup(const RunSetup&) = delete;
-  RunSetup& operator=(const RunSetup&) = delete;
-  ~RunSetup() { at::globalContext().setDeterministicAlgorithms(was_deterministic_, /*warn_only=*/false); }
-
   /// Bytes under transformers' names: the increase since the start, and how far the peak in between exceeded both.
   /// Empty if not requested.
   Json memory_metrics() const {
@@ -64,8 +75,7 @@ class RunSetup {
  private:
   bool measures_memory_;
   at::Device device_;
-  detail::CudaSettings cuda_;
-  bool was_deterministic_;
+  Numerics numerics_;
   MemoryUse start_ = {}, device_start_ = {};
 };
 

@@ -92,8 +92,10 @@ struct Trainer {
   /// `prefix`, the set's name and _ if it has one, and loss, kl, ...
   Json evaluate(const EvaluationSets& sets, const std::string& prefix = "eval_", std::int64_t num_tokens = 0) {
     Json out = Json::object();
-    if constexpr (is_sound)
+    if constexpr (is_sound) {
+      const Numerics numerics(config, device_of(model));
       for_each_evaluation(sets, prefix, num_tokens, [&](const Json& metrics) { out.update(metrics); });
+    }
     return out;
   }
 

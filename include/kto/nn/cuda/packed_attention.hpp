@@ -162,7 +162,7 @@ std::optional<Tensor> packed_attention(const Tensor& q_NHd, const Tensor& k_RKd,
   call->kernel = choose(q);
   if (call->kernel == PackedKernel::none) return std::nullopt;
   const bool own = !keys.empty() || !prefix.k_NKd.defined();
-  call->layout = packed_layout({segments, keys, k_RKd.size(0), own, q.device()});
+  call->layout = row_layout<PackedLayout>({segments, keys, k_RKd.size(0), own, q.device()});
   if (form.window && *form.window < call->layout->longest_key) call->window = form.window;
   // Of memory-efficient attention, gradients are wrong with a window, and sums are laid out by segment.
   if (call->kernel == PackedKernel::efficient && (call->window || form.sinks_H.defined())) return std::nullopt;

@@ -4,35 +4,23 @@
 // range of keys follows that of the segment before.
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <memory>
-#include <mutex>
-#include <vector>
+#include <utility>
 
-#include "kto/collate/batch.hpp"
 #include "kto/core/device.hpp"
+#include "kto/nn/row_layout.hpp"
 
 namespace kto::detail {
 
 // Shapes: N tokens of the row, R rows of keys (the row's, or an encoder's), P of a prefix, S segments, M keys of all
 // segments, those that segments share counted for each.
 
-/// What a layout is made of.
-struct PackedWhat {
-  std::vector<Segment> segments;
-  std::vector<KeyRange> ranges = {};  ///< the keys of each segment; empty: causal
-  std::int64_t num_rows = 0;          ///< R
-  bool own_prefix = true;             ///< whether prefixes are tokens of the row itself
-  at::Device device = at::kCPU;
-  friend bool operator==(const PackedWhat&, const PackedWhat&) = default;
-};
-
 struct PackedLayout {
-  PackedWhat what;
+  RowSegments what;
   Tensor query_starts, key_starts;  ///< int32 [S + 1]
   Tensor key_M;                     ///< int64, see gathered; undefined if the keys are the R rows, in their order
   std::int64_t longest_query = 0, longest_key = 0;
+
+  explicit PackedLayout(RowSegments of);
 
   /// Keys or values by segment, from the rows [R, ..] and those that prefixes are of [P, ..] (undefined: the row's).
   Tensor gathered(const Tensor& rows_R, const Tensor& prefix_P) const {
@@ -50,10 +38,8 @@ struct PackedLayout {
   }
 };
 
-inline PackedLayout make_packed_layout(const PackedWhat& what) {
-  PackedLayout out;
-  out.what = what;
-  std::vector<std::int32_t> query_starts{0}, key_starts{0};
+inline PackedLayout::PackedLayout(RowSegments of) : what(std::move(of)) {
+  std::vector<std::int32_t> queries{0}, starts{0};
   std::vector<std::int64_t> keys;
   const auto add = [&](std::int64_t begin, std::int64_t length) {
     for (std::int64_t i = 0; i < length; ++i) keys.push_back(begin + i);
@@ -68,33 +54,16 @@ inline PackedLayout make_packed_layout(const PackedWhat& what) {
       add(what.ranges[s].begin, what.ranges[s].length);
     }
     const auto num_keys = static_cast<std::int64_t>(keys.size() - before);
-    query_starts.push_back(query_starts.back() + static_cast<std::int32_t>(length));
-    key_starts.push_back(key_starts.back() + static_cast<std::int32_t>(num_keys));
-    out.longest_query = std::max(out.longest_query, length);
-    out.longest_key = std::max(out.longest_key, num_keys);
+    queries.push_back(queries.back() + static_cast<std::int32_t>(length));
+    starts.push_back(starts.back() + static_cast<std::int32_t>(num_keys));
+    longest_query = std::max(longest_query, length);
+    longest_key = std::max(longest_key, num_keys);
   }
-  out.query_starts = to_device(query_starts, what.device);
-  out.key_starts = to_device(key_starts, what.device);
+  query_starts = to_device(queries, what.device);
+  key_starts = to_device(starts, what.device);
   bool in_order = static_cast<std::int64_t>(keys.size()) == what.num_rows;
   for (std::size_t i = 0; in_order && i < keys.size(); ++i) in_order = keys[i] == static_cast<std::int64_t>(i);
-  if (!in_order) out.key_M = to_device(keys, what.device);
-  return out;
-}
-
-/// The layout of `what`. The layers of a pass share one, and so do the policy and its reference: the last few are kept,
-/// for as long as the process lives (a destructor would meet a device that is gone).
-inline std::shared_ptr<const PackedLayout> packed_layout(const PackedWhat& what) {
-  struct Memo {
-    std::mutex mutex;
-    std::array<std::shared_ptr<const PackedLayout>, 4> layouts;  // the newest first
-  };
-  static Memo& memo = *new Memo;
-  const std::lock_guard lock(memo.mutex);
-  const auto found = std::ranges::find_if(memo.layouts, [&](const auto& one) { return one && one->what == what; });
-  if (found != memo.layouts.end()) return *found;
-  std::ranges::rotate(memo.layouts, memo.layouts.end() - 1);
-  memo.layouts[0] = std::make_shared<const PackedLayout>(make_packed_layout(what));
-  return memo.layouts[0];
+  if (!in_order) key_M = to_device(keys, what.device);
 }
 
 }  // namespace kto::detail

@@ -5,9 +5,21 @@
 #include <cstdlib>
 #include <optional>
 
-#include "kto/core/torch.hpp"
+#include "kto/core/error.hpp"
+#include "kto/nn/cuda/capability.hpp"
 
 namespace kto::detail {
+
+/// Throws Error, as transformers does, when float32 products on `device` are to be TF32's and it has no TF32.
+inline void check_tf32(std::optional<bool> tf32, at::Device device) {
+  if (!tf32.value_or(false)) return;
+  const auto capability = compute_capability(device);
+  if (capability.value_or(0) >= first_with_tf32) return;
+  const std::string generation =
+      capability ? concat(" of compute capability ", *capability / 10, '.', *capability % 10) : "";
+  fail("tf32 needs an NVIDIA GPU of the Ampere generation or a newer one (compute capability 8.0); ", device,
+       generation, " has no TF32: leave tf32 out, or use bf16 for speed");
+}
 
 /// While it lives, float32 products and convolutions take factors of TF32 (10 bits) as `tf32` says, or as before where it
 /// says nothing; with `deterministic`, kernels are chosen whose results are the same in each run.

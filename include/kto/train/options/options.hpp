@@ -195,8 +195,8 @@ inline const Options<TrainConfig>& train_options() {
                "matrix products in float16, parameters in float32, dynamic loss scaling like torch's GradScaler; for "
                "devices without bfloat16 (on the CPU from float32 products)"),
         option(&C::tf32, "tf32", group::machine,
-               "float32 products on a GPU (Ampere or newer) from factors of TF32: faster, with 10 of 23 bits; None: "
-               "LibTorch's default, exact but for convolutions. On the CPU all are exact"),
+               "float32 products on a GPU (NVIDIA's, Ampere or newer; refused elsewhere) from factors of TF32: faster, "
+               "with 10 of 23 bits; None: LibTorch's default, exact but for convolutions"),
         detail::with_trl_default(option(&C::gradient_checkpointing, "gradient_checkpointing", group::machine,
                                         "recompute activations in the backward pass: less memory, more time"),
                                  "True"),
