@@ -26,6 +26,7 @@ set(kto_apart # what programs include by its own name
 list(TRANSFORM kto_apart REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/include/kto/\\1.hpp")
 list(APPEND kto_public ${kto_hub} ${kto_apart})
 file(GLOB kto_markdown CONFIGURE_DEPENDS ${kto_pages}/pages/*.md)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kto_markdown}) # for the reports that they link
 set(kto_linked ${PROJECT_SOURCE_DIR}/examples/train_kto_options.md)
 foreach(page IN LISTS kto_markdown) # the reports that pages link are pages, too
   file(STRINGS ${page} lines REGEX "benchmarks/results/")
