@@ -59,13 +59,15 @@ inline fs::path locate(const Repository& named, const Wanted& wanted, const Note
   };
   bool is_cached = found && (!found->may_lack_data || !forbids.empty() || !is_full_id(name));
   fs::path snapshot;
-  if (!is_cached) try {
+  if (!is_cached) {
+    try {
       snapshot = download(settings, named, wanted, note);
     } catch (const NotListed& error) {
       if (!found) throw;
       say("the hub cannot be asked whether the cache has all of it; what it has is taken (", error.what(), ")");
       is_cached = true;
     }
+  }
   if (is_cached) snapshot = found->folder;
   say("commit ", snapshot.filename().string().substr(0, 12), is_cached ? ", from the cache" : "");
   return snapshot;
