@@ -6,7 +6,7 @@ Without --suite, runs the one setting given by the flags. With it, runs many for
 precomputed reference and LoRA, batch, length, long prompts, the shape of Qwen2-0.5B. With --families, runs random models of other
 families, with real widths, few layers and the tokenizer of --model; an encoder-decoder's peer is a plain loop with transformers'
 forward, for TRL trains none. The two programs alternate, each in its own process.
-TRL runs in each of the --ways that a user could have it in on a CPU; the fastest counts. Time is `train_runtime` over the number of
+TRL runs in each of the --ways open to a user on a CPU; the fastest counts. Time is `train_runtime` over the number of
 steps: it excludes start-up, loading, a precomputed reference and saving. With torch_compile, which compiles in the first two steps,
 it is the fastest step after those. The time until the end of the first step, as the user sees it, is reported separately. Memory is
 the process's peak resident size, from start to end. Exits with 1 if losses that must agree do not.
@@ -440,6 +440,8 @@ def main():
         settings = [Setting(args.bf16, args.loss, args.method, args.batch, args.max_length, args.rows)]
     if ways:
         settings = [dataclasses.replace(setting, ways=ways) for setting in settings]
+    if "torch_compile" in ways and any(setting.family in ENCODER_DECODERS for setting in settings):
+        sys.exit(f"error: --ways: the loop for {', '.join(ENCODER_DECODERS)} does not run with torch_compile")
     if any("torch_compile" in setting.ways for setting in settings) and args.steps < 3:
         sys.exit("error: --steps: with torch_compile at least 3, for the first two compile")
     if any("tcmalloc" in setting.ways for setting in settings) and not can_preload(TCMALLOC):

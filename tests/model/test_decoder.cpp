@@ -174,7 +174,7 @@ TEST_CASE("decoders agree with transformers on a device without kernels of its o
     INFO(each.name);
     Decoder decoder = case_decoder(each.config, at::kFloat, at::Device("guarded:1"));
     const Sequences rows = to_device(case_sequences(each.ids, false), device_of(decoder));
-    // The numbers of rows of a layer's experts are read, but in bfloat16, if widths are of 16 bytes.
+    // The host reads how many rows each expert has, except in bfloat16 with rows of a multiple of 16 bytes.
     const auto num_read = [&](at::ScalarType type) {
       return std::ranges::count_if(decoder.layers, [&](const DecoderLayer& layer) {
         const Tensor& down = layer.experts.down;

@@ -88,10 +88,6 @@ class SequenceWriter {
   std::vector<std::int64_t> ids_, positions_, predict_, target_, row_;
 };
 
-}  // namespace detail
-
-namespace detail {
-
 /// Notes in `rows` which states matter: those from which scored tokens are predicted, also those of `tails`, which count
 /// on from the tokens of `rows`.
 inline void note_needed(Sequences& rows, const Sequences* tails = nullptr) {

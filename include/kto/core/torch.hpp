@@ -69,7 +69,6 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/searchsorted.h>
 #include <ATen/ops/set.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>

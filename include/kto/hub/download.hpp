@@ -7,13 +7,19 @@
 #include "kto/hub/cache.hpp"
 #include "kto/options/option_table.hpp"
 
+namespace kto::hub {
+
+/// The hub did not list a repository's files.
+struct NotListed : Error {
+  using Error::Error;
+};
+
+}  // namespace kto::hub
+
 #if !defined(KTO_HAS_HUB)
 
 namespace kto::hub {
 inline constexpr bool can_download = false;
-struct NotListed : Error {
-  using Error::Error;
-};
 inline fs::path download(const Settings&, const Repository&, const Wanted&, const Note&) {
   fail("this program is built without libcurl");
 }
@@ -40,11 +46,6 @@ inline fs::path download(const Settings&, const Repository&, const Wanted&, cons
 namespace kto::hub {
 /// Whether the program links kto::hub.
 inline constexpr bool can_download = true;
-
-/// The hub did not list a repository's files.
-struct NotListed : Error {
-  using Error::Error;
-};
 
 namespace detail {
 

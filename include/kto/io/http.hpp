@@ -53,7 +53,7 @@ struct Response {
   std::string body = {};                            ///< empty where a Client::Sink took it
   std::string url = {};                             ///< the last one, after redirects
 
-  /// The value of a header, by its name in lower case; empty where there is none.
+  /// The value of the header with this lower-case name, or an empty string.
   std::string header(const std::string& name) const {
     const auto found = headers.find(name);
     return found == headers.end() ? "" : found->second;

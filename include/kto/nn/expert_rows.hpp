@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "kto/nn/cuda/grouped_product.hpp"
@@ -22,13 +23,9 @@ struct ExpertRows : torch::CustomClassHolder {
   std::int64_t per_token = 1;  ///< K
   Tensor order_S;              ///< int64, the place of each row in [N, K]
   Tensor token_S;              ///< int64, its token
+  Tensor expert_S;             ///< int64, its expert
   Tensor end_E;                ///< int32, where each expert's rows end
 
-  /// The expert of each row, int64.
-  Tensor expert_S() const {
-    const Tensor row_S = at::arange(order_S.size(0), end_E.options());
-    return at::searchsorted(end_E, row_S, /*out_int32=*/false, /*right=*/true);
-  }
   /// end_E for the host, which waits for it the first time.
   const std::vector<std::int32_t>& ends() const {
     if (ends_.empty()) {
@@ -44,11 +41,11 @@ struct ExpertRows : torch::CustomClassHolder {
 
 inline c10::intrusive_ptr<ExpertRows> sorted_by_expert(const Tensor& expert_NK, std::int64_t num_experts) {
   const at::NoGradGuard no_grad;
-  const Tensor expert_S = expert_NK.flatten();
   auto out = c10::make_intrusive<ExpertRows>();
   out->per_token = expert_NK.size(1);
-  out->order_S = expert_S.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
+  std::tie(out->expert_S, out->order_S) = expert_NK.flatten().sort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
   out->token_S = out->order_S.div(out->per_token, "floor");
+  const Tensor& expert_S = out->expert_S;
   const Tensor count_E = at::zeros({num_experts}, expert_S.options()).index_add_(0, expert_S, at::ones_like(expert_S));
   out->end_E = count_E.cumsum(0).to(at::kInt);
   return out;

@@ -110,7 +110,7 @@ struct ExpertProduct {
   /// A bias as it is added to the block's rows.
   Tensor of_block(const ExpertBlock& block, const Tensor& bias_EO, at::ScalarType type) const {
     const Tensor held = bias_EO.detach();
-    return block.expert ? held.select(0, *block.expert).to(type) : held.to(type).index_select(0, rows.expert_S());
+    return block.expert ? held.select(0, *block.expert).to(type) : held.to(type).index_select(0, rows.expert_S);
   }
   Tensor product(const ExpertBlock& block, const Tensor& x, const Tensor& weight, bool transposed,
                  const Tensor& bias_EO) const {
@@ -152,7 +152,7 @@ class ExpertGradient {
     if (!block.expert) {
       const Tensor scaled_nO = weight_n.defined() ? rows_nO * weight_n.unsqueeze(1) : rows_nO;
       const Tensor sums = at::zeros(weight_.sizes(), rows_nO.options().dtype(wide));
-      return put_all(sums.index_add_(0, rows_.expert_S(), scaled_nO.to(wide)));
+      return put_all(sums.index_add_(0, rows_.expert_S, scaled_nO.to(wide)));
     }
     const Tensor part = grad().select(0, *block.expert),
                  sum_O = weight_n.defined() ? at::mv(rows_nO.t(), weight_n.to(wide)) : rows_nO.sum(0, false, wide);

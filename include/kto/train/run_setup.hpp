@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <optional>
 
 #include "kto/core/memory.hpp"
 #include "kto/dist/world.hpp"
@@ -28,9 +27,8 @@ Optimizer make_optimizer(const TrainConfig& config) {
 /// TF32. Throws Error where `device` has no TF32.
 class Numerics {
  public:
-  Numerics(const TrainConfig& config, at::Device device) {
+  Numerics(const TrainConfig& config, at::Device device) : cuda_(config.tf32, config.full_determinism) {
     detail::check_tf32(config.tf32, device);
-    cuda_.emplace(config.tf32, config.full_determinism);
     if (config.full_determinism) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   }
   Numerics(const Numerics&) = delete;
@@ -39,7 +37,7 @@ class Numerics {
 
  private:
   bool was_deterministic_ = at::globalContext().deterministicAlgorithms();
-  std::optional<detail::CudaSettings> cuda_;
+  detail::CudaSettings cuda_;
 };
 
 class RunSetup {

@@ -16,7 +16,7 @@ namespace kto::detail {
 using Capability = int;
 constexpr Capability first_with_tf32 = 80;  // Ampere
 
-/// What the driver says of a GPU; nothing where there is none of NVIDIA's.
+/// Asks the NVIDIA driver for a GPU's capability. Empty without that driver.
 inline std::optional<Capability> ask_capability(int index) {
   void* driver = ::dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
   if (driver == nullptr) return std::nullopt;  // the GPU is AMD's, which LibTorch calls CUDA, too
