@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <functional>
+#include <random>
+
 #include "catch.hpp"
 #include "kto/collate/packed.hpp"
 #include "kto/collate/padded.hpp"
@@ -116,4 +119,75 @@ TEST_CASE("orders are permutations that depend on seed and epoch alone") {
   };
   CHECK(spread(grouped) * 3 < spread(kto::sequential_order(103)));
   CHECK(lengths[grouped[0]] == 100);
+}
+
+TEST_CASE("what prompts begin with is laid out once, and KL completions follow whole prompts") {
+  std::vector<kto::Example> examples(3);
+  for (std::int32_t i = 0; i < 3; ++i) {
+    for (std::int32_t t = 0; t < 16; ++t) examples[i].prompt_ids.push_back(i == 1 ? 40 + t : 10 + t);
+    examples[i].prompt_ids.push_back(50 + i);
+    examples[i].completion_ids = {60 + i, 70 + i};
+  }
+  const std::vector<kto::Pick> rotated{
+      {&examples[0], &examples[1]}, {&examples[1], &examples[2]}, {&examples[2], &examples[0]}};
+  const kto::SharedPrompts shared = *kto::PackedCollator{}(rotated, true).shared;
+  CHECK((shared.rows.segments == std::vector<kto::Segment>{{0, 16}, {16, 3, 0, 16}, {19, 3, 0, 16}, {22, 19, 22, 0}}));
+  CHECK(values(shared.rows.ids_N.narrow(0, 16, 6)) == Ids{50, 60, 70, 52, 62, 72});
+  CHECK(values(shared.rows.position_N.narrow(0, 16, 6)) == Ids{16, 17, 18, 16, 17, 18});
+  CHECK(values(shared.rows.predict_C) == Ids{16, 17, 19, 20, 38, 39});
+  CHECK(values(shared.rows.row_C) == Ids{0, 0, 2, 2, 1, 1});
+  CHECK(shared.rows.num_tokens == 57);
+  const kto::Sequences& tails = *shared.kl_tails;
+  CHECK(values(tails.ids_N) == Ids{61, 71, 62, 72, 60, 70});
+  CHECK((tails.segments == std::vector<kto::Segment>{{0, 2, 0, 17}, {2, 2, 17, 17}, {4, 2, 34, 17}}));
+  CHECK(values(tails.predict_C) == Ids{16, 41, 38, 43, 19, 45});
+  CHECK(values(shared.rows.ids_N.index_select(0, tails.prefix_P).narrow(0, 34, 17)).back() == 52);
+  CHECK_FALSE(kto::PackedCollator{.max_length = 15}(rotated, true).shared->kl_tails->prefix_P.defined());
+}
+
+TEST_CASE("prompts are grouped so that as few tokens as possible are laid out") {
+  std::mt19937 random(1);
+  const auto draw = [&](std::uint32_t below) { return random() % below; };
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::vector<std::int32_t>> prompts(5);
+    for (auto& prompt : prompts) {
+      if (draw(8) == 0) continue;  // an empty one
+      prompt.assign(draw(2) == 0 ? 15 : 17, 7);
+      for (std::uint32_t n = draw(6); n > 0; --n) prompt.push_back(static_cast<std::int32_t>(draw(2)));
+    }
+    std::vector<kto::TokenPair> pairs;
+    for (const auto& prompt : prompts) pairs.push_back({.prompt = prompt, .completion = {}});
+    const auto saved_by = [&](const std::vector<std::size_t>& members) -> std::size_t {
+      std::size_t length = prompts[members[0]].size(), longest = length;
+      for (const std::size_t b : members) {
+        const auto end = std::ranges::mismatch(prompts[members[0]], prompts[b]).in1 - prompts[members[0]].begin();
+        length = std::min(length, static_cast<std::size_t>(end));
+        longest = std::max(longest, prompts[b].size());
+      }
+      return length >= 16 || length == longest ? (members.size() - 1) * length : 0;
+    };
+    std::size_t most = 0;  // of all divisions: the group of each pair is at most one more than those before it
+    std::vector<std::size_t> group_of(5);
+    const std::function<void(std::size_t, std::size_t)> divide = [&](std::size_t b, std::size_t num_groups) {
+      if (b < 5) {
+        for (group_of[b] = 0; group_of[b] <= num_groups; ++group_of[b])
+          divide(b + 1, std::max(num_groups, group_of[b] + 1));
+        return;
+      }
+      std::vector<std::vector<std::size_t>> groups(num_groups);
+      for (std::size_t i = 0; i < 5; ++i) groups[group_of[i]].push_back(i);
+      std::size_t saved = 0;
+      for (const auto& group : groups) saved += saved_by(group);
+      most = std::max(most, saved);
+    };
+    divide(0, 0);
+    std::size_t saved = 0, members = 0;
+    for (const auto& [length, group] : kto::detail::shared_beginnings(pairs)) {
+      members += group.size();
+      saved += (group.size() - 1) * length;
+      CHECK((group.size() == 1 || saved_by(group) == (group.size() - 1) * length));
+    }
+    CHECK(members == 5);
+    CHECK(saved == most);
+  }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Batches that hold each prompt once against the same with every (prompt, completion) whole: scores of rows and KL
+// Batches that hold what prompts share once against the same with every (prompt, completion) whole: scores of rows and KL
 // pairs, statistics and gradients.
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/randn.h>
@@ -44,15 +44,27 @@ void check_batch(const Decoder& decoder, const std::vector<Example>& examples, c
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(at::allclose(got[i], expected[i], 0, 1e-9));
 }
 
-TEST_CASE("a batch with each prompt once scores as one with every row whole", "[shared_prompt]") {
+/// Token ids `parts`, one after another.
+std::vector<std::int32_t> joined_ids(const std::vector<std::vector<std::int32_t>>& parts) {
+  std::vector<std::int32_t> out;
+  for (const auto& part : parts) out.insert(out.end(), part.begin(), part.end());
+  return out;
+}
+
+/// A decoder with two layers, the first with `mixer`.
+Decoder two_layers(const char* family, const char* mixer) {
   Json json = Json::parse(R"({"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
       "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": true, "head_dim": 8,
       "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 12, "linear_value_head_dim": 8})");
-  const auto [family, mixer] = GENERATE(table<const char*, const char*>(
-      {{"qwen2", "full_attention"}, {"lfm2", "conv"}, {"qwen3_5_text", "linear_attention"}}));
   json["model_type"] = family;
   json["layer_types"] = {mixer, "full_attention"};
-  Decoder decoder = case_decoder(parse_model_config(json, "test"), at::kDouble);
+  return case_decoder(parse_model_config(json, "test"), at::kDouble);
+}
+
+TEST_CASE("a batch with each prompt once scores as one with every row whole", "[shared_prompt]") {
+  const auto [family, mixer] = GENERATE(table<const char*, const char*>(
+      {{"qwen2", "full_attention"}, {"lfm2", "conv"}, {"qwen3_5_text", "linear_attention"}}));
+  Decoder decoder = two_layers(family, mixer);
   // Rows 0, 2 and 3 have one prompt; row 4 has none, row 5 one of a single token.
   const std::vector<Example> examples{example(0, 9, 10, 5), example(1, 4, 11, 7), example(0, 9, 12, 1),
                                       example(0, 9, 13, 8), example(2, 0, 14, 6), example(3, 1, 15, 30)};
@@ -64,6 +76,33 @@ TEST_CASE("a batch with each prompt once scores as one with every row whole", "[
       check_batch(decoder, {examples[1]}, {0}, max_length);
     }
   }
+}
+
+TEST_CASE("a batch with what prompts begin with once scores as one with every row whole", "[shared_prompt]") {
+  const auto [family, mixer] = GENERATE(table<const char*, const char*>(
+      {{"qwen2", "full_attention"}, {"lfm2", "conv"}, {"qwen3_5_text", "linear_attention"}}));
+  Decoder decoder = two_layers(family, mixer);
+  const auto system = case_ids(0, 70, 60), question = case_ids(1, 5, 60), other = case_ids(2, 3, 60);
+  const auto row = [](const std::vector<std::vector<std::int32_t>>& prompt, std::size_t completion,
+                      std::int64_t length) {
+    return Example{.prompt_ids = joined_ids(prompt), .completion_ids = case_ids(completion, length, 60)};
+  };
+  // Row 1 goes on after the whole prompt of row 0, and row 3 has another beginning; rows 4 and 5 have one prompt.
+  const std::vector<Example> examples{row({system}, 10, 5),         row({system, question}, 11, 7),
+                                      row({system, other}, 12, 1),  row({other, question}, 13, 8),
+                                      row({system, other}, 14, 66), row({system, other}, 15, 4)};
+  for (const bool recompute : {false, true}) {
+    decoder.recompute = recompute;
+    for (const std::int64_t max_length : {1000, 74, 60}) {
+      CAPTURE(family, recompute, max_length);
+      check_batch(decoder, examples, {1, 2, 3, 4, 5, 0}, max_length);
+      check_batch(decoder, {examples[1], examples[2]}, {1, 0}, max_length);
+    }
+  }
+  std::vector<Pick> picks;
+  for (const Example& example : examples) picks.push_back({&example, &example});
+  const Batch batch = PackedCollator{}(picks, false);
+  CHECK(batch.rows.ids_N.size(0) - batch.shared->rows.ids_N.size(0) == 4 * 70);
 }
 
 TEST_CASE("log_probs of rows in one call are the sums over the completions, for decoders and for functions") {

@@ -16,16 +16,17 @@
 
 namespace kto {
 
-// Shapes: N tokens of all sequences in one row, C scored (completion) tokens, S states that matter, B examples.
+// Shapes: N tokens of all sequences in one row, C scored (completion) tokens, S states that matter, P tokens of prefixes, B
+// examples.
 
 /// Tokens [begin, begin + length) of the row attend causally to each other and to the earlier tokens
-/// [prefix_begin, prefix_begin + prefix_length), a prompt that several completions share (none when 0), to nothing
-/// else.
+/// [prefix_begin, prefix_begin + prefix_length), a prompt or its beginning that several sequences share (none when 0), to
+/// nothing else.
 struct Segment {
   std::int64_t begin = 0;          ///< first token in the row
   std::int64_t length = 0;         ///< tokens, padding included
-  std::int64_t prefix_begin = 0;   ///< first token of the shared prompt
-  std::int64_t prefix_length = 0;  ///< tokens of it; 0: none
+  std::int64_t prefix_begin = 0;   ///< first token that is shared
+  std::int64_t prefix_length = 0;  ///< shared tokens; 0: none
   friend bool operator==(const Segment&, const Segment&) = default;
 };
 
@@ -47,11 +48,12 @@ struct Sequences {
   Tensor target_C;                    ///< int64, id of the scored token
   Tensor row_C;                       ///< int64, the sequence (0..B-1) that the scored token belongs to
   Tensor needed_S = {};               ///< int64, ascending: the positions whose states matter; undefined: all
-  std::int64_t num_rows = 0;          ///< B
-  std::int64_t num_tokens = 0;        ///< real tokens, without padding
-  std::int64_t max_id = -1;           ///< the largest id, known without asking the device
-  std::vector<Sequences> encoder;     ///< none, or one: the prompts, each once; its tokens are not scored
-  std::vector<KeyRange> prompts;      ///< of each segment, where its prompt is in that
+  Tensor prefix_P = {};            ///< int64, the tokens of the pass before that prefixes are ranges of; undefined: all
+  std::int64_t num_rows = 0;       ///< B
+  std::int64_t num_tokens = 0;     ///< real tokens, without padding
+  std::int64_t max_id = -1;        ///< the largest id, known without asking the device
+  std::vector<Sequences> encoder;  ///< none, or one: the prompts, each once; its tokens are not scored
+  std::vector<KeyRange> prompts;   ///< of each segment, where its prompt is in that
 
   /// Tokens of the longest sequence, its prefix and its padding counted: the largest position plus one.
   std::int64_t longest() const {
@@ -61,7 +63,7 @@ struct Sequences {
   }
 };
 
-/// A batch's sequences in which a prompt is there once for all completions that follow it; see make_shared_prompts.
+/// A batch's sequences in which tokens that prompts share are there once; see make_shared_prompts.
 struct SharedPrompts {
   Sequences rows;                     ///< (prompt, completion) of each example
   std::optional<Sequences> kl_tails;  ///< the completions of the KL pairs alone, their prefixes tokens of `rows`;
@@ -78,7 +80,7 @@ struct Pick {
 struct Batch {
   Sequences rows;                       ///< (prompt, completion) of each example
   std::optional<Sequences> kl_rows;     ///< (prompt, another row's completion), the same prompts in the same order
-  std::optional<SharedPrompts> shared;  ///< the same with each prompt once, for models that can (KeepsPrefix)
+  std::optional<SharedPrompts> shared;  ///< the same with shared tokens once, for models that can (KeepsPrefix)
   Tensor sign_B;                        ///< float64, +1 desirable, -1 undesirable
   std::int64_t num_chosen = 0;          ///< rows with sign +1, known without asking the device
   std::vector<Pick> picks;  ///< the rows it was made of, for references that look values up, and for messages
@@ -88,7 +90,7 @@ struct Batch {
 inline Sequences to_device(Sequences sequences, at::Device device) {
   for (Sequences& prompts : sequences.encoder) prompts = to_device(std::move(prompts), device);
   for (Tensor* tensor : {&sequences.ids_N, &sequences.position_N, &sequences.predict_C, &sequences.target_C,
-                         &sequences.row_C, &sequences.needed_S})
+                         &sequences.row_C, &sequences.needed_S, &sequences.prefix_P})
     if (tensor->defined()) *tensor = to_device(*tensor, device);
   return sequences;
 }

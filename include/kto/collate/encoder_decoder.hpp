@@ -69,7 +69,7 @@ inline EncoderRow make_encoder_row(std::span<const TokenPair> pairs) {
       continue;
     }
     out.prompts.push_back({writer.size(), static_cast<std::int64_t>(pairs[b].prompt_size())});
-    writer.put_prompt(pairs[b]);
+    writer.put_beginning(pairs[b], out.prompts.back().length);
   }
   out.row = std::move(writer).finish(pairs.size());
   return out;

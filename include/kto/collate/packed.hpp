@@ -11,8 +11,8 @@ struct PackedCollator {
   static constexpr BatchParts provides{.kl_pairs = true};
   std::optional<std::int64_t> max_length = 1024;       ///< tokens of prompt and completion
   std::optional<PartTruncation> parts = std::nullopt;  ///< how longer ones are cut; from the right when absent
-  /// A prompt of several completions is encoded once, where model and trainer can; not with `parts`, which cut it again
-  /// for each completion.
+  /// Tokens that prompts share (whole prompts, or what they begin with) are encoded once, where model and trainer can;
+  /// not with `parts`, which cut a prompt again for each completion.
   bool share_prompt = true;
 
   std::int64_t num_tokens(const Example& row) const {

@@ -15,39 +15,55 @@ namespace kto {
 
 namespace detail {
 
+/// Tokens [begin, begin + length) of a row.
+struct TokenRange {
+  std::int64_t begin = 0, length = 0;
+};
+/// What a segment is filled up to.
+struct SegmentPadding {
+  std::int64_t length = 0, pad_id = 0;
+};
+
 /// Writes Sequences segment by segment. Completion tokens are scored, but never a sequence's first token: nothing
 /// predicts it.
 class SequenceWriter {
  public:
   std::int64_t size() const { return static_cast<std::int64_t>(ids_.size()); }
 
-  /// Pair `row` as a segment, filled up with `pad_id` to `padded_length` tokens.
-  void put_pair(std::size_t row, const TokenPair& pair, std::int64_t padded_length = 0, std::int64_t pad_id = 0) {
-    const std::int64_t begin = size();
+  /// Pair `row` as a segment after those tokens of its prompt that are at `shared` already.
+  void put_pair(std::size_t row, const TokenPair& pair, const TokenRange& shared = {},
+                const SegmentPadding& padding = {}) {
+    const std::int64_t begin = size(), prompt_rest = static_cast<std::int64_t>(pair.prompt_size()) - shared.length;
     pair.append_prompt(ids_);
+    ids_.erase(ids_.begin() + begin, ids_.begin() + begin + shared.length);
     pair.append_completion(ids_);
     const std::int64_t length = size() - begin;
-    ids_.resize(static_cast<std::size_t>(begin + std::max(length, padded_length)), pad_id);
-    put_segment({.begin = begin, .length = size() - begin}, length);
-    score(row, pair, begin, begin + static_cast<std::int64_t>(pair.prompt_size()));
+    ids_.resize(static_cast<std::size_t>(begin + std::max(length, padding.length)), padding.pad_id);
+    put_segment(
+        {.begin = begin, .length = size() - begin, .prefix_begin = shared.begin, .prefix_length = shared.length},
+        length);
+    const std::int64_t completion = begin + prompt_rest;
+    score(row, pair, prompt_rest > 0 ? completion - 1 : shared.begin + shared.length - 1, completion);
   }
-  /// The prompt of `pair` as a segment, for completions to follow.
-  void put_prompt(const TokenPair& pair) {
+  /// The first `length` tokens of the prompt of `pair` as a segment, for others to follow.
+  void put_beginning(const TokenPair& pair, std::int64_t length) {
     const std::int64_t begin = size();
     pair.append_prompt(ids_);
-    put_segment({.begin = begin, .length = size() - begin}, size() - begin);
+    ids_.resize(static_cast<std::size_t>(begin + length));
+    put_segment({.begin = begin, .length = length}, length);
   }
-  /// The completion of pair `row` as a segment after its prompt, which begins at `prompt_begin`. What is written here
-  /// stands behind `offset` tokens.
-  void put_completion(std::size_t row, const TokenPair& pair, std::int64_t prompt_begin, std::int64_t offset = 0) {
+  /// The completion of pair `row` as a segment after its prompt, which begins at `prefix_begin` among the tokens that
+  /// prefixes are of. Its last token is `last`, and what is written here stands behind `offset` tokens.
+  void put_completion(std::size_t row, const TokenPair& pair, std::int64_t prefix_begin, std::int64_t last,
+                      std::int64_t offset) {
     const std::int64_t begin = size();
     pair.append_completion(ids_);
     put_segment({.begin = begin,
                  .length = size() - begin,
-                 .prefix_begin = prompt_begin,
+                 .prefix_begin = prefix_begin,
                  .prefix_length = static_cast<std::int64_t>(pair.prompt_size())},
                 size() - begin);
-    score(row, pair, prompt_begin, offset + begin);
+    score(row, pair, last, offset + begin);
   }
 
   Sequences finish(std::size_t num_rows) && {
@@ -72,12 +88,12 @@ class SequenceWriter {
     out_.segments.push_back(segment);
     out_.lengths.push_back(length);
   }
-  void score(std::size_t row, const TokenPair& pair, std::int64_t prompt_begin, std::int64_t begin) {
-    const auto prompt_size = static_cast<std::int64_t>(pair.prompt_size());
+  /// Scores the completion of pair `row`, which begins at `begin` and is predicted from token `before` on.
+  void score(std::size_t row, const TokenPair& pair, std::int64_t before, std::int64_t begin) {
     std::vector<std::int64_t> completion;
     pair.append_completion(completion);
-    for (std::int64_t t = prompt_size == 0 ? 1 : 0; t < static_cast<std::int64_t>(completion.size()); ++t) {
-      predict_.push_back(t == 0 ? prompt_begin + prompt_size - 1 : begin + t - 1);
+    for (std::int64_t t = pair.prompt_size() == 0 ? 1 : 0; t < static_cast<std::int64_t>(completion.size()); ++t) {
+      predict_.push_back(t == 0 ? before : begin + t - 1);
       target_.push_back(completion[static_cast<std::size_t>(t)]);
       row_.push_back(static_cast<std::int64_t>(row));
     }
@@ -111,7 +127,7 @@ inline void note_needed(Sequences& rows, const Sequences* tails = nullptr) {
 inline Sequences make_sequences(std::span<const TokenPair> pairs, std::int64_t padded_length = 0,
                                 std::int64_t pad_id = 0) {
   detail::SequenceWriter writer;
-  for (std::size_t b = 0; b < pairs.size(); ++b) writer.put_pair(b, pairs[b], padded_length, pad_id);
+  for (std::size_t b = 0; b < pairs.size(); ++b) writer.put_pair(b, pairs[b], {}, {padded_length, pad_id});
   Sequences out = std::move(writer).finish(pairs.size());
   detail::note_needed(out);
   return out;

@@ -45,8 +45,8 @@ concept GivesHidden = requires(const Model& model, const Sequences& sequences) {
 };
 
 /// Optional: `model.hidden(sequences, {}, &prefix)` also keeps the keys and values with which `model.hidden(tails,
-/// prefix)` runs tokens that follow those of `sequences`. has_steady_prefix(batch) says whether that gives the same
-/// numbers as running each sequence of the batch whole.
+/// prefix)` runs tokens that follow those of `sequences`, or of its tokens tails.prefix_P. has_steady_prefix(batch) says
+/// whether that gives the same numbers as running each sequence of the batch whole.
 template <class Model>
 concept KeepsPrefix = GivesHidden<Model> && requires(const Model& model, const Sequences& sequences,
                                                      const SharedPrompts& batch, typename Model::Prefix& prefix) {

@@ -309,7 +309,8 @@ inline Tensor Decoder::states(Tensor hidden_ND, const Sequences& sequences, cons
     // A node of its own: embeddings_NLP depends on hidden_ND, and recomputation must not go back from one to the other.
     if (detail::is_source(spec, i)) inputs_ND[i] = hidden_ND.view_as(hidden_ND);
     LayerMemory* keeps = kept == nullptr ? nullptr : &(*kept)[i];
-    const LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
+    LayerMemory prefix = before.empty() ? LayerMemory{} : before[i];
+    if (sequences.prefix_P.defined()) prefix = detail::memory_of(prefix, sequences.prefix_P);
     const LayerSpec& of = spec.layers[i];
     DecoderLayer layer = layers[i];
     if (of.relative_bias && of.relative_bias->is_first_layers) layer.relative_bias = layers[0].relative_bias;

@@ -27,6 +27,21 @@ struct LayerMemory {
 
 namespace detail {
 
+/// What is kept of tokens `token_P` of a row of several sequences, in that order; of an encoder, all.
+inline LayerMemory memory_of(const LayerMemory& row, const Tensor& token_P) {
+  const auto rows = [&](const Tensor& kept) { return kept.defined() ? kept.index_select(0, token_P) : kept; };
+  const DeltaTokens& delta = row.delta.tokens;
+  return {.attention = {rows(row.attention.k_NKd), rows(row.attention.v_NKd)},
+          .cross = row.cross,
+          .conv = {rows(row.conv.x_NC)},
+          .delta = {.tokens = {.q_NKd = {},
+                               .k_NKd = rows(delta.k_NKd),
+                               .v_NHe = rows(delta.v_NHe),
+                               .decay_NH = rows(delta.decay_NH),
+                               .beta_NH = rows(delta.beta_NH)},
+                    .state_Hde = {}}};
+}
+
 /// What a mixer has of a pass.
 struct MixerPass {
   const MixerModules& modules;

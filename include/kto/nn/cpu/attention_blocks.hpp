@@ -17,6 +17,7 @@ namespace kto::detail {
 /// A segment, and where the keys of its own are: its tokens, or others.
 struct KeyedSegment : Segment {
   KeyRange own = {};
+  std::int64_t to_prefix_grad = 0;  ///< from a row of its prefix to that of the gradient it gives it
 };
 
 /// What the kernels are given. Pointers are to rows of all heads.

@@ -200,8 +200,9 @@ inline void bf16_backward_block(const AttentionInput<at::BFloat16>& in, const Pa
     pair_rows(ds_rows, B, ds_pairs);
     bf16_product(d, B, B, packed(keys.turned_k), B, ds_pairs, B, dq_di, B, true);
     if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
+    const std::int64_t to_row = block.token + (block.in_prefix ? segment.to_prefix_grad : 0);
     const auto add_to = [&](float* grad, const at::BFloat16* rows, const std::uint32_t* pairs) {
-      float* place = grad + (block.token * in.kv_heads + kv_head) * d;
+      float* place = grad + (to_row * in.kv_heads + kv_head) * d;
       if (block.count == B) return bf16_product(B, d, B, rows, B, pairs, d, place, in.kv_heads * d, true);
       bf16_product(B, d, B, rows, B, pairs, d, ds_ji, d, false);
       for (std::int64_t j = 0; j < block.count; ++j)

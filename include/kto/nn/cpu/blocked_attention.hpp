@@ -37,10 +37,8 @@ inline std::vector<KeyedSegment> with_keys(const std::vector<Segment>& segments,
   return out;
 }
 
-/// The numbers of segments that share keys with gradients are one group: segments and their prefix in the same row, and
-/// those that see the same keys. Groups with the most to do come first.
-inline std::vector<std::vector<std::size_t>> groups_by_keys(const std::vector<KeyedSegment>& segments,
-                                                            bool prefix_in_row) {
+/// The numbers of segments that see the same keys of their own are one group. Groups with the most to do come first.
+inline std::vector<std::vector<std::size_t>> groups_by_keys(const std::vector<KeyedSegment>& segments) {
   struct Group {
     std::vector<std::size_t> members;
     std::vector<KeyRange> keys;
@@ -52,11 +50,10 @@ inline std::vector<std::vector<std::size_t>> groups_by_keys(const std::vector<Ke
   std::vector<Group> groups;
   for (std::size_t s = 0; s < segments.size(); ++s) {
     const KeyedSegment& segment = segments[s];
-    const KeyRange prefix{segment.prefix_begin, prefix_in_row ? segment.prefix_length : 0};
     Group joined{{}, {segment.own}, segment.length * (segment.prefix_length + segment.own.length / 2)};
     std::erase_if(groups, [&](const Group& group) {
-      const auto is_shared = [&](const KeyRange& keys) { return overlap(keys, segment.own) || overlap(keys, prefix); };
-      if (std::ranges::none_of(group.keys, is_shared)) return false;
+      if (std::ranges::none_of(group.keys, [&](const KeyRange& keys) { return overlap(keys, segment.own); }))
+        return false;
       joined.members.insert(joined.members.end(), group.members.begin(), group.members.end());
       joined.keys.insert(joined.keys.end(), group.keys.begin(), group.keys.end());
       joined.cost += group.cost;
@@ -70,6 +67,26 @@ inline std::vector<std::vector<std::size_t>> groups_by_keys(const std::vector<Ke
   out.reserve(groups.size());
   for (Group& group : groups) out.push_back(std::move(group.members));
   return out;
+}
+
+/// Gives each segment rows of its own, behind the `num_rows` of the keys, for the gradients of its prefix's keys, which
+/// other segments have, too: so no two tasks add to the same numbers. Returns how many rows there are then.
+inline std::int64_t give_room_for_prefixes(std::vector<KeyedSegment>& segments, std::int64_t num_rows) {
+  for (KeyedSegment& segment : segments) {
+    segment.to_prefix_grad = num_rows - segment.prefix_begin;
+    num_rows += segment.prefix_length;
+  }
+  return num_rows;
+}
+
+/// The gradients of keys [N, K, d] or values, from those with room for prefixes.
+inline Tensor with_those_of_prefixes(const Tensor& grad_MKd, const std::vector<KeyedSegment>& segments,
+                                     std::int64_t num_rows) {
+  for (const KeyedSegment& segment : segments)
+    if (grad_MKd.size(0) > num_rows && segment.prefix_length > 0)
+      grad_MKd.narrow(0, segment.prefix_begin, segment.prefix_length)
+          .add_(grad_MKd.narrow(0, segment.prefix_begin + segment.to_prefix_grad, segment.prefix_length));
+  return grad_MKd.narrow(0, 0, num_rows);
 }
 
 struct AttentionTask {
@@ -230,18 +247,21 @@ torch::autograd::variable_list BlockedAttention<Unused>::backward(torch::autogra
   const Tensor q = plain(saved[0], type), k = plain(saved[1], type), v = plain(saved[2], type);
   const KeysValues before =
       saved[3].defined() ? KeysValues{plain(saved[3], type), plain(saved[4], type)} : KeysValues{k, v};
-  const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q),
-               grad_k = at::zeros(k.sizes(), k.options().dtype(at::kFloat)),
-               grad_v = at::zeros(v.sizes(), grad_k.options());
+  const Tensor out_NHd = plain(saved[5], type), grad_NHd = plain(grads[0], type), grad_q = at::empty_like(q);
   const auto& plan = *kept<AttentionPlan>(ctx, "plan");
   AttentionForm form = plan.form;
   form.bias_BH = saved[8];
   const ScoreNumbers scores(form, plan.is_causal, q.size(1), plan.segments);
+  std::vector<KeyedSegment> segments = plan.segments;
+  const std::int64_t num_keys = k.size(0),
+                     num_rows = saved[3].defined() ? num_keys : give_room_for_prefixes(segments, num_keys);
+  const auto wide = q.options().dtype(at::kFloat);
+  const Tensor grad_k = at::zeros({num_rows, k.size(1), k.size(2)}, wide),
+               grad_v = at::zeros({num_rows, v.size(1), v.size(2)}, wide);
   // A group of segments and a key head add to gradients that no other task touches.
-  const auto groups = groups_by_keys(plan.segments, /*prefix_in_row=*/!saved[3].defined());
+  const auto groups = groups_by_keys(segments);
   const std::int64_t num_buckets = form.bias_BH.defined() ? form.bias_BH.size(0) : 0;
-  const Tensor grad_bias_GHB =
-      at::zeros({static_cast<std::int64_t>(groups.size()), q.size(1), num_buckets}, grad_k.options());
+  const Tensor grad_bias_GHB = at::zeros({static_cast<std::int64_t>(groups.size()), q.size(1), num_buckets}, wide);
   const std::int64_t kv_heads = k.size(1), per_key_head = q.size(1) / kv_heads;
   const auto* log_sum = saved[6].const_data_ptr<float>();
   auto *to_k = grad_k.mutable_data_ptr<float>(), *to_v = grad_v.mutable_data_ptr<float>(),
@@ -252,19 +272,19 @@ torch::autograd::variable_list BlockedAttention<Unused>::backward(torch::autogra
       const std::int64_t first_head = n % kv_heads * per_key_head;
       for (const std::size_t s : groups[static_cast<std::size_t>(n / kv_heads)])
         for (std::int64_t head = first_head; head < first_head + per_key_head; ++head)
-          for (std::int64_t first = 0; first < plan.segments[s].length; first += attention_block)
-            visit(s, head, first, std::min(attention_block, plan.segments[s].length - first),
+          for (std::int64_t first = 0; first < segments[s].length; first += attention_block)
+            visit(s, head, first, std::min(attention_block, segments[s].length - first),
                   to_bias + (n / kv_heads * q.size(1) + head) * num_buckets);
     });
   };
   if (takes_bf16_attention(q, v)) {
     const auto in = attention_input<at::BFloat16>(q, k, v, before, scores);
-    const PackedKeys keys = pack_keys(in, plan.segments, k.options(), /*backward=*/true);
+    const PackedKeys keys = pack_keys(in, segments, k.options(), /*backward=*/true);
     const auto *out = out_NHd.const_data_ptr<at::BFloat16>(), *grad = grad_NHd.const_data_ptr<at::BFloat16>();
     auto* to_q = grad_q.mutable_data_ptr<at::BFloat16>();
     for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
       run_bf16([&] {
-        bf16_backward_block(in, keys, s, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
+        bf16_backward_block(in, keys, s, segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
                             to_buckets);
       });
     });
@@ -276,8 +296,8 @@ torch::autograd::variable_list BlockedAttention<Unused>::backward(torch::autogra
       for_blocks([&](std::size_t s, std::int64_t head, std::int64_t first, std::int64_t count, float* to_buckets) {
         float* scratch = thread_scratch(backward_scratch(in.width, in.value_width));
         run_with_products([&]<class Products>() {
-          attention_backward_block<Products>(in, plan.segments[s], head, first, count, out, grad, log_sum, to_q, to_k,
-                                             to_v, to_buckets, scratch);
+          attention_backward_block<Products>(in, segments[s], head, first, count, out, grad, log_sum, to_q, to_k, to_v,
+                                             to_buckets, scratch);
         });
       });
     });
@@ -286,7 +306,8 @@ torch::autograd::variable_list BlockedAttention<Unused>::backward(torch::autogra
   // Scores are scaled before they get biases.
   const Tensor grad_bias =
       num_buckets > 0 ? (grad_bias_GHB.sum(0).t() / form.scale).to(form.bias_BH.scalar_type()) : Tensor();
-  return {grad_q, grad_k.to(type), grad_v.to(type), grad_sinks, grad_bias, {}, {}};
+  const auto of_row = [&](const Tensor& grad) { return with_those_of_prefixes(grad, segments, num_keys).to(type); };
+  return {grad_q, of_row(grad_k), of_row(grad_v), grad_sinks, grad_bias, {}, {}};
 }
 KTO_COMPILED_ONCE(struct BlockedAttention<>);
 

@@ -106,7 +106,8 @@ void attention_backward_block(const AttentionInput<Number>& in, const KeyedSegme
       for (std::int64_t n = 0; n < block.count * B; ++n) ds_ji[n] *= slope_ji[n];
     Products::product({count, d, block.count, ds_ji, 1, B, keys, {dq_id, d}, true});
     if (block.in_prefix && in.prefix_k != in.k) return;  // of another row, without gradient
-    const std::int64_t place = block.token * in.kv_heads + head / (in.heads / in.kv_heads);
+    const std::int64_t to_row = block.token + (block.in_prefix ? segment.to_prefix_grad : 0),
+                       place = to_row * in.kv_heads + head / (in.heads / in.kv_heads);
     Products::product({block.count, d, count, ds_ji, B, 1, q_rows, {grad_k + place * d, in.kv_heads * d}, true});
     Products::product({block.count, v, count, p_ji, B, 1, grad_rows, {grad_v + place * v, in.kv_heads * v}, true});
   });
