@@ -127,10 +127,10 @@ inline const Options<ScriptConfig>& script_options() {
         option(&C::truncation_mode, "truncation_mode", group::data,
                "which end of a prompt that is cut is kept; None: keep_end where another of these three is given"),
         option(&C::collator, "collator", group::data, "batches without padding, or padded to their longest row"),
-        option(
-            &C::share_prompt, "share_prompt", group::data,
-            "in packed batches, encode once what prompts share: a prompt that several completions follow (chosen, "
-            "rejected, KL pairs), or a beginning of 16 tokens or more, such as a system prompt; the same numbers to rounding"),
+        option(&C::share_prompt, "share_prompt", group::data,
+               "in packed batches, encode once what prompts share: a prompt that several completions follow (chosen, "
+               "rejected, KL pairs), or a beginning of 16 tokens or more, such as a system prompt; the same numbers to "
+               "rounding"),
         option(&C::padding_value, "padding_value", group::data,
                "token id that rows are padded with; None: the tokenizer's pad token", detail::count(0)),
         none_also(option(&C::pad_to_multiple_of, "pad_to_multiple_of", group::data,
