@@ -121,6 +121,19 @@ TEST_CASE("narrow products in tiles are those of float64, rounded once, whatever
   }
 }
 
+TEST_CASE("a matrix that lies column by column is laid out by rows, whatever is left of blocks") {
+  for (const std::int64_t rows : {2, 16, 17, 50})
+    for (const std::int64_t columns : {2, 15, 32, 33}) {
+      CAPTURE(rows, columns);
+      const Tensor by_columns = at::randn({columns, rows + 3}).narrow(1, 1, rows).t();
+      REQUIRE(detail::is_transposed(by_columns));
+      const Tensor by_rows = detail::by_rows(by_columns);
+      CHECK(by_rows.is_contiguous());
+      CHECK(at::equal(by_rows, by_columns));
+      CHECK_FALSE(detail::is_transposed(by_rows));
+    }
+}
+
 TEST_CASE("kernels read and round float16 as LibTorch does, every number of it and those between") {
   const Tensor bits = at::arange(0, 1 << 16, at::kInt).to(at::kShort), halves = bits.view(at::kHalf);
   const auto* half = halves.const_data_ptr<at::Half>();

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "kto/core/bf16_product.hpp"
+#include "kto/nn/cpu/transposed.hpp"
 #include "kto/nn/widened_product.hpp"
 
 namespace kto {
@@ -104,7 +105,8 @@ inline Tensor backend_product(const Tensor& x_NI, const Tensor& weight_OI,
   const bool onednn = matmul_backend() == MatmulBackend::onednn && x_NI.scalar_type() == at::kFloat &&
                       weight_OI.scalar_type() == at::kFloat && x_NI.is_cpu() && x_NI.numel() > 0;
   if (!onednn || !onednn_linear()) return at::linear(x_NI, weight_OI, bias_O);
-  return onednn_linear()->call(x_NI, weight_OI, bias_O, "none", c10::List<std::optional<at::Scalar>>(), "");
+  return onednn_linear()->call(is_transposed(x_NI) ? by_rows(x_NI) : x_NI, weight_OI, bias_O, "none",
+                               c10::List<std::optional<at::Scalar>>(), "");
 }
 constexpr auto float_product = [](const Tensor& x_NI, const Tensor& weight_OI) {
   return backend_product(x_NI, weight_OI);
