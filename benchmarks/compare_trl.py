@@ -3,7 +3,7 @@
 """Runs the same steps in TRL and in train_kto on this machine, and compares time, memory and losses.
 
 Without --suite, runs the one setting given by the flags. With it, runs many for one report: precision, loss, full weights,
-precomputed reference and LoRA, batch, length, long prompts, the shape of Qwen2-0.5B. With --families, runs random models of other
+precomputed reference and LoRA, batch, length, long prompts and system prompts, the shape of Qwen2-0.5B. With --families, runs random models of other
 families, with real widths, few layers and the tokenizer of --model; an encoder-decoder's peer is a plain loop with transformers'
 forward, for TRL trains none. The two programs alternate, each in its own process.
 TRL runs in each of the --ways open to a user on a CPU; the fastest counts. Time is `train_runtime` over the number of
@@ -30,7 +30,7 @@ TCMALLOC = "libtcmalloc_minimal.so.4"
 SHOWN = ("loss", "kl", "grad_norm", "rewards/margins")
 LORA = {"lora_r": 16, "lora_alpha": 32}
 METHODS = ("full", "precomputed", "in_backward", "lora")
-ROWS = ("first", "long_prompt", "longest")
+ROWS = ("first", "system_prompt", "long_prompt", "longest")
 # float32: only rounding. bf16: two ways of rounding, about equally far from float32. LoRA: different random weights.
 TOLERANCE = {"float32": 5e-4, "bf16": 0.03}
 
@@ -52,7 +52,7 @@ class Setting:
     def parts(self):
         """What is said of it beside the precision."""
         parts = [self.family] * bool(self.family) + [self.loss, self.method, f"batch {self.batch}", f"length {self.max_length}"]
-        return parts + {"first": [], "long_prompt": ["long prompts"], "longest": ["longest rows"]}[self.rows]
+        return parts + {"first": [], "system_prompt": ["system prompt of 400 tokens"], "long_prompt": ["long prompts"], "longest": ["longest rows"]}[self.rows]
 
 
 # Real widths; as few layers as give about 100 million weights, or one.
@@ -85,7 +85,8 @@ SUITE = [
       for setting in ({"method": "precomputed"}, {"method": "lora"}, {"loss": "apo_zero_unpaired"}) for bf16 in (False, True)),
     *(Setting(ways=("tcmalloc",), family="qwen2", **setting) for setting in ({}, {"method": "in_backward"}, {"bf16": True})),
     *(Setting(bf16=True, ways=("tcmalloc",), **setting)
-      for setting in ({"rows": "long_prompt"}, {"batch": 16}, {"max_length": 2048, "rows": "longest"})),
+      for setting in ({"rows": "long_prompt"}, {"batch": 16}, {"max_length": 1024, "rows": "system_prompt"},
+                      {"max_length": 2048, "rows": "longest"})),
 ]
 
 
@@ -106,7 +107,7 @@ def parse_arguments():
     add("--batch", type=int, default=4, help="rows a step")
     add("--max_length", type=int, default=512)
     add("--rows", default="first", choices=ROWS,
-        help="which rows: the first, the first whose prompt has 4 times the characters of the completion, or the longest")
+        help="which rows: the first, those with a system prompt of 400 tokens, the first whose prompt has 4 times the characters of the completion, or the longest")
     add("--ways", default="", help=f"comma-separated ways of running TRL, of {', '.join(ALL_WAYS)} (default: plain; with --suite, all for "
         f"full weights, tcmalloc for others). tcmalloc preloads {TCMALLOC} (Debian: libtcmalloc-minimal4), torch_compile too if it is there")
     add("--output", help="the report (default: benchmarks/results/DATE-trl[-suite].md)")
@@ -326,7 +327,7 @@ def report(args, results, peaks, plot):
         "To the first step: seconds from the start of the command to the end of that step (imports, loading, tokenizing, a precomputed reference, "
         "and the step). Tokens count the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
         "products, counting 12 P T operations per step with KL pairs, 8 without, 4 fewer and 2 fewer with a precomputed "
-        "reference (P weights without embedding and head, T tokens), including work that shared prompts save.", "",
+        "reference (P weights without embedding and head, T tokens), including work that is saved where prompts are shared.", "",
     ]
     rows = []
     for setting, runs in results:

@@ -43,12 +43,28 @@ def train_kto(args, model, data, output, flags):
             *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))]
 
 
+# About 400 tokens, as an assistant's instructions are.
+SYSTEM_PROMPT = " ".join(f"Rule {n}: answer questions about item {n} politely and name its price, its size and the shelf where it lies."
+                         for n in range(1, 17))
+
+
+def with_system_prompt(line):
+    """The row with SYSTEM_PROMPT before its conversation."""
+    row = json.loads(line)
+    prompt = row["prompt"] if isinstance(row["prompt"], list) else [{"role": "user", "content": row["prompt"]}]
+    completion = row["completion"] if isinstance(row["completion"], list) else [{"role": "assistant", "content": row["completion"]}]
+    prompt = [{"role": "system", "content": SYSTEM_PROMPT}, *(message for message in prompt if message["role"] != "system")]
+    return json.dumps({**row, "prompt": prompt, "completion": completion}) + "\n"
+
+
 def chosen_rows(path, kind, count, needed):
-    """At most `count` lines of the kind ("first", "long_prompt", "longest"), and at least `needed`."""
+    """At most `count` lines of the kind ("first", "system_prompt", "long_prompt", "longest"), and at least `needed`."""
     with open(path, encoding="utf-8") as file:
         lines = [line for line in file if line.strip()]
     length = lambda part: len(part) if isinstance(part, str) else sum(len(message["content"]) for message in part)
-    if kind != "first":
+    if kind == "system_prompt":
+        lines = list(map(with_system_prompt, lines))
+    elif kind != "first":
         sizes = {line: (length(row["prompt"]), length(row["completion"])) for line in lines for row in [json.loads(line)]}
         if kind == "long_prompt":
             lines = [line for line in lines if sizes[line][0] >= 4 * sizes[line][1]]

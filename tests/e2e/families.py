@@ -149,6 +149,9 @@ def check(family, folder, rows, *flags):
         assert abs(want - got) < 2e-5 * abs(want), f"transformers gives {want:.6f}, train_kto {got:.6f}"
 
 
+# Of each four rows three begin with the same tokens, which packed batches hold once.
+SYSTEM = [*["alpha beta gamma delta rivers mountains answer question yes no because"] * 3, ""]
+
 # Options of runs that must agree to rounding, in pairs.
 WINDOW = ["--kl_scope", "window", "--per_device_train_batch_size", "2"]
 DORA = ["--use_peft", "--use_dora", "--lora_target_modules", "all-linear"]
@@ -190,8 +193,8 @@ passed = failed = 0
 with tempfile.TemporaryDirectory() as tmp:
     rows = os.path.join(tmp, "rows")
     os.makedirs(rows)
-    make_rows(os.path.join(rows, "train.jsonl"))
-    make_rows(os.path.join(rows, "test.jsonl"), 4)
+    make_rows(os.path.join(rows, "train.jsonl"), system=SYSTEM)
+    make_rows(os.path.join(rows, "test.jsonl"), 4, SYSTEM)
     for family in chosen or families():
         folder = os.path.join(tmp, family)
         try:

@@ -109,14 +109,15 @@ def make_adapter(folder, model, r=3, alpha=6, seed=4):
     return folder
 
 
-def make_rows(path, count=12):
-    """Conversational unpaired rows."""
+def make_rows(path, count=12, system=()):
+    """Conversational unpaired rows; the prompt of row i begins with system[i % len(system)], unless that is empty."""
     rng = random.Random(2)
     words = "alpha beta gamma delta rivers mountains answer question yes no because".split()
     with open(path, "w", encoding="utf-8") as file:
         for i in range(count):
             text = lambda n: " ".join(rng.choice(words) for _ in range(n))
-            row = {"prompt": [{"role": "user", "content": text(rng.randint(2, 8))}],
+            before = [{"role": "system", "content": system[i % len(system)]}] if system and system[i % len(system)] else []
+            row = {"prompt": [*before, {"role": "user", "content": text(rng.randint(2, 8))}],
                    "completion": [{"role": "assistant", "content": text(rng.randint(2, 12))}], "label": i % 2 == 0}
             file.write(json.dumps(row) + "\n")
     return path
