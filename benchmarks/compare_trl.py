@@ -45,6 +45,7 @@ class Setting:
     rows: str = "first"
     family: str = ""  # of a random model; else --model
     ways: tuple = ("plain",)  # of running TRL
+    steps: int = 0  # 0: --steps
 
     def name(self):
         return ", ".join(["bf16" if self.bf16 else "float32", *self.parts()])
@@ -83,10 +84,10 @@ SUITE = [
     Setting(ways=ALL_WAYS), Setting(bf16=True, ways=ALL_WAYS),
     *(Setting(bf16=bf16, ways=("tcmalloc",), **setting)
       for setting in ({"method": "precomputed"}, {"method": "lora"}, {"loss": "apo_zero_unpaired"}) for bf16 in (False, True)),
-    *(Setting(ways=("tcmalloc",), family="qwen2", **setting) for setting in ({}, {"method": "in_backward"}, {"bf16": True})),
+    *(Setting(ways=("tcmalloc",), family="qwen2", steps=2, **setting) for setting in ({}, {"method": "in_backward"}, {"bf16": True})),
     *(Setting(bf16=True, ways=("tcmalloc",), **setting)
       for setting in ({"rows": "long_prompt"}, {"batch": 16}, {"max_length": 1024, "rows": "system_prompt"},
-                      {"max_length": 2048, "rows": "longest"})),
+                      {"max_length": 2048, "rows": "longest", "steps": 2})),
 ]
 
 
@@ -216,18 +217,26 @@ def measure_products():
     print(json.dumps(rates))
 
 
-def run_both(args, setting, scratch):
-    """Returns {side: runs}: TRL in each of its ways, and train_kto."""
+def run_both(args, setting, scratch, earlier=()):
+    """Returns {side: runs}: TRL in each of its ways, and train_kto. A setting of `earlier`, [(setting, runs)], that differs in
+    train_kto's own method alone gives TRL's runs."""
+    trl_alike = lambda one: dataclasses.replace(one, method="full") if one.method == "in_backward" else one
+    for other, known in earlier:
+        if trl_alike(other) == trl_alike(setting):
+            runs_of_trl = {side: known[side] for side in setting.ways}
+            break
+    else:
+        runs_of_trl = {}
     model = args.model
     if setting.family:
         model = os.path.join(scratch, setting.family)
         subprocess.run([args.trl_python, os.path.abspath(__file__), "--make_model",
                         json.dumps([setting.family, args.model, model])], check=True, stderr=subprocess.DEVNULL)
-    data = os.path.join(scratch, "train.jsonl")
+    data, steps = os.path.join(scratch, "train.jsonl"), setting.steps or args.steps
     with open(data, "w", encoding="utf-8") as file:
-        file.writelines(chosen_rows(args.data, setting.rows, args.num_rows, min(args.num_rows, args.steps * setting.batch)))
+        file.writelines(chosen_rows(args.data, setting.rows, args.num_rows, min(args.num_rows, steps * setting.batch)))
     flags = {
-        "per_device_train_batch_size": setting.batch, "max_steps": args.steps, "max_length": setting.max_length,
+        "per_device_train_batch_size": setting.batch, "max_steps": steps, "max_length": setting.max_length,
         "learning_rate": args.learning_rate, "bf16": setting.bf16, "gradient_checkpointing": False, "logging_steps": 1,
         "save_strategy": "no", "report_to": "none", "seed": 42, "loss_type": setting.loss,
         "precompute_ref_log_probs": setting.method == "precomputed",
@@ -239,7 +248,7 @@ def run_both(args, setting, scratch):
     lora = setting.method == "lora"
     runs = {side: [] for side in (*setting.ways, OURS)}
     for turn in range(args.rounds):
-        for side in list(runs)[:: -1 if turn % 2 else 1]:
+        for side in [side for side in runs if side not in runs_of_trl][:: -1 if turn % 2 else 1]:
             output = os.path.join(scratch, f"{side}-{turn}")
             compiled = side == "torch_compile"
             if side != OURS:
@@ -257,7 +266,7 @@ def run_both(args, setting, scratch):
             run["layer_weights"] = layer_weights(model)
             print(f"{setting.name()}: {shown(side)}: {run['seconds']:.2f} s a step, {run['gigabytes']:.2f} GB peak", flush=True)
             runs[side].append(run)
-    return runs
+    return runs | runs_of_trl
 
 
 def shown(side):
@@ -318,12 +327,13 @@ def useful_fraction(setting, runs, peaks):
 def report(args, results, peaks, plot):
     lines = [
         *head("TRL and train_kto",
-              f"{'Random models, tokenizer of' if args.families else 'Model:'} {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)}; {args.steps} steps, learning rate "
+              f"{'Random models, tokenizer of' if args.families else 'Model:'} {model_name(args)}; {args.num_rows} rows of {os.path.basename(args.data)}; {args.steps} steps{' (2 of the slowest settings)' * args.suite}, learning rate "
               f"{args.learning_rate:g}; LoRA of rank {LORA['lora_r']} on q_proj and v_proj",
               f"Peer: {trl_versions(args.trl_python)}",
               about_machine=f"; a product of large matrices runs at {peaks['float32'] / 1e9:.0f} GFLOP/s in float32, "
               f"{peaks['bf16'] / 1e9:.0f} in bf16"),
         f"The better of {args.rounds} runs each." if args.rounds > 1 else "One run each, alternating.",
+        *["Settings that differ in train_kto's own method (in_backward) have TRL's runs in common."] * args.suite,
         "To the first step: seconds from the start of the command to the end of that step (imports, loading, tokenizing, a precomputed reference, "
         "and the step). Tokens count the rows. The last column is the speed of train_kto as a fraction of the machine's matrix "
         "products, counting 12 P T operations per step with KL pairs, 8 without, 4 fewer and 2 fewer with a precomputed "
@@ -457,7 +467,7 @@ def main():
     results = []
     for setting in settings:
         with tempfile.TemporaryDirectory() as scratch:
-            results.append((setting, run_both(args, setting, scratch)))
+            results.append((setting, run_both(args, setting, scratch, results)))
         text = report(args, results, json.loads(products.stdout), draw(stem + ".png", results))
         write_report(stem + ".md", text)  # after each, so that an interrupted suite leaves its results
     print(f"\n{text}\nwritten to {stem}.md")
