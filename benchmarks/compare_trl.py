@@ -221,12 +221,7 @@ def run_both(args, setting, scratch, earlier=()):
     """Returns {side: runs}: TRL in each of its ways, and train_kto. A setting of `earlier`, [(setting, runs)], that differs in
     train_kto's own method alone gives TRL's runs."""
     trl_alike = lambda one: dataclasses.replace(one, method="full") if one.method == "in_backward" else one
-    for other, known in earlier:
-        if trl_alike(other) == trl_alike(setting):
-            runs_of_trl = {side: known[side] for side in setting.ways}
-            break
-    else:
-        runs_of_trl = {}
+    runs_of_trl = next(({side: known[side] for side in setting.ways} for other, known in earlier if trl_alike(other) == trl_alike(setting)), {})
     model = args.model
     if setting.family:
         model = os.path.join(scratch, setting.family)

@@ -30,9 +30,9 @@ struct Segment {
   friend bool operator==(const Segment&, const Segment&) = default;
 };
 
-/// Tokens [begin, begin + length) of an encoder's row.
+/// Tokens [begin, begin + length) of a row.
 struct KeyRange {
-  std::int64_t begin = 0;   ///< first token in the encoder's row
+  std::int64_t begin = 0;   ///< first token in the row
   std::int64_t length = 0;  ///< tokens
   friend bool operator==(const KeyRange&, const KeyRange&) = default;
 };

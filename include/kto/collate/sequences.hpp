@@ -15,10 +15,6 @@ namespace kto {
 
 namespace detail {
 
-/// Tokens [begin, begin + length) of a row.
-struct TokenRange {
-  std::int64_t begin = 0, length = 0;
-};
 /// What a segment is filled up to.
 struct SegmentPadding {
   std::int64_t length = 0, pad_id = 0;
@@ -31,7 +27,7 @@ class SequenceWriter {
   std::int64_t size() const { return static_cast<std::int64_t>(ids_.size()); }
 
   /// Pair `row` as a segment after those tokens of its prompt that are at `shared` already.
-  void put_pair(std::size_t row, const TokenPair& pair, const TokenRange& shared = {},
+  void put_pair(std::size_t row, const TokenPair& pair, const KeyRange& shared = {},
                 const SegmentPadding& padding = {}) {
     const std::int64_t begin = size(), prompt_rest = static_cast<std::int64_t>(pair.prompt_size()) - shared.length;
     pair.append_prompt(ids_);

@@ -60,10 +60,11 @@ inline std::vector<std::vector<std::size_t>> groups_by_keys(const std::vector<Ke
   return out;
 }
 
-/// Gives each segment rows of its own, behind the `num_rows` of the keys, for the gradients of its prefix's keys, which
-/// other segments have, too: so no two tasks add to the same numbers. Returns how many rows there are then.
+/// Gives each segment with a prefix rows of its own, behind the `num_rows` of the keys, for the gradients of its prefix's
+/// keys, which other segments have, too: so no two tasks add to the same numbers. Returns how many rows there are then.
 inline std::int64_t give_room_for_prefixes(std::vector<KeyedSegment>& segments, std::int64_t num_rows) {
   for (KeyedSegment& segment : segments) {
+    if (segment.prefix_length == 0) continue;
     segment.to_prefix_grad = num_rows - segment.prefix_begin;
     num_rows += segment.prefix_length;
   }
@@ -74,7 +75,7 @@ inline std::int64_t give_room_for_prefixes(std::vector<KeyedSegment>& segments, 
 inline Tensor with_those_of_prefixes(const Tensor& grad_MKd, const std::vector<KeyedSegment>& segments,
                                      std::int64_t num_rows) {
   for (const KeyedSegment& segment : segments)
-    if (grad_MKd.size(0) > num_rows && segment.prefix_length > 0)
+    if (segment.to_prefix_grad > 0)
       grad_MKd.narrow(0, segment.prefix_begin, segment.prefix_length)
           .add_(grad_MKd.narrow(0, segment.prefix_begin + segment.to_prefix_grad, segment.prefix_length));
   return grad_MKd.narrow(0, 0, num_rows);
