@@ -8,6 +8,8 @@
 #include "kto/collate/pairing.hpp"
 #include "kto/collate/sampler.hpp"
 
+namespace test_collate {
+
 using Ids = std::vector<std::int64_t>;
 
 namespace {
@@ -147,7 +149,7 @@ TEST_CASE("what prompts begin with is laid out once, and KL completions follow w
 
 TEST_CASE("prompts are grouped so that as few tokens as possible are laid out") {
   std::mt19937 random(1);
-  const auto draw = [&](std::uint32_t below) { return random() % below; };
+  const auto draw = [&](std::uint32_t below) { return static_cast<std::uint32_t>(random() % below); };
   for (int round = 0; round < 200; ++round) {
     std::vector<std::vector<std::int32_t>> prompts(5);
     for (auto& prompt : prompts) {
@@ -191,3 +193,5 @@ TEST_CASE("prompts are grouped so that as few tokens as possible are laid out") 
     CHECK(saved == most);
   }
 }
+
+}  // namespace test_collate

@@ -7,6 +7,8 @@
 #include "kto/reference/cache.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_example_cache {
+
 using kto_test::error_of;
 using kto_test::TemporaryFolder;
 namespace fs = std::filesystem;
@@ -132,3 +134,5 @@ TEST_CASE("the key of cached rows covers files, tokenizer, template and the sele
     CHECK(is_new({{.files = {rows}}}));
   }
 }
+
+}  // namespace test_example_cache

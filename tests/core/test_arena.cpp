@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-namespace kto::test {
+namespace kto::test::test_arena {
 namespace {
 
 constexpr std::size_t page = detail::BlockRange::page;
@@ -74,5 +74,5 @@ TEST_CASE("the arena serves large tensors in any thread, LibTorch's own allocato
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_arena
 #endif

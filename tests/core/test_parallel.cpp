@@ -11,6 +11,7 @@
 #include "catch.hpp"
 #include "kto/core/parallel.hpp"
 
+namespace test_parallel {
 namespace {
 
 /// Sets LibTorch's number of threads for the duration of a test.
@@ -71,3 +72,5 @@ TEST_CASE("an error in a thread reaches the caller", "[parallel]") {
   };
   CHECK_THROWS_AS(kto::in_threads(2, fail), std::runtime_error);
 }
+
+}  // namespace test_parallel

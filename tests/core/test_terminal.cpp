@@ -2,6 +2,8 @@
 #include "catch.hpp"
 #include "kto/core/terminal.hpp"
 
+namespace test_terminal {
+
 TEST_CASE("Text from outside cannot steer a terminal", "[core]") {
   using kto::printable;
   struct {
@@ -43,3 +45,5 @@ TEST_CASE("Programs show an error without LibTorch's backtrace", "[core]") {
   CHECK(two == 2);
   CHECK(out.str() == "name: error: a\\x1B[31m\nname: error: b\n");
 }
+
+}  // namespace test_terminal

@@ -4,6 +4,8 @@
 #include "kto/data/balance.hpp"
 #include "kto/io/json.hpp"
 
+namespace test_balance {
+
 using kto::Json;
 
 TEST_CASE("balance: ranges and verdict are TRL's", "[data]") {
@@ -33,3 +35,5 @@ TEST_CASE("balance: the advice names counts and both ranges", "[data]") {
         "desirable_weight in [0.33, 0.44] or undesirable_weight in [2.26, 3], not both");
   CHECK_FALSE(kto::weight_balance(rows, 0.4, 1).advice());
 }
+
+}  // namespace test_balance

@@ -5,6 +5,8 @@
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_blocks {
+
 using kto::Json;
 using kto::RowBlocks;
 using kto::RowFiles;
@@ -296,3 +298,5 @@ TEST_CASE("a compressed file is unpacked in pieces, never whole", "[data]") {
   }
 }
 #endif
+
+}  // namespace test_blocks

@@ -5,6 +5,8 @@
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_encode {
+
 using kto::encode_rows;
 using kto::Example;
 using kto::Json;
@@ -236,3 +238,5 @@ TEST_CASE("tokenized rows: label_pad_token_id parts prompt and completion; no te
       refusal(R"({"prompt": "a", "completion": "b", "label": true})", -1),
       KTO_CONTAINS("label_pad_token_id only applies to completion_labels of tokenized rows, and these are plain"));
 }
+
+}  // namespace test_encode

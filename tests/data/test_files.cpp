@@ -6,6 +6,8 @@
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_files {
+
 using kto_test::error_of;
 using kto_test::TemporaryFolder;
 
@@ -244,3 +246,5 @@ TEST_CASE("files: what save_to_disk wrote", "[data]") {
   CHECK_THAT(error_of([&] { kto::read_rows(folder.path()); }),  // this program has no Arrow
              KTO_CONTAINS("which reads Arrow files, as datasets' save_to_disk writes them; pip install pyarrow"));
 }
+
+}  // namespace test_files

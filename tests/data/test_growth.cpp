@@ -24,6 +24,7 @@
 #include "kto/model/lora_config_json.hpp"
 #include "temporary_folder.hpp"
 
+namespace test_growth {
 namespace {
 
 using growth::listed;
@@ -269,3 +270,5 @@ const Parser parsers[] = {
 TEST_CASE("time and memory of what reads files grow with them, and no faster", "[growth]") {
   for (const Parser& parser : parsers) growth::check_growth(parser);
 }
+
+}  // namespace test_growth

@@ -10,6 +10,8 @@
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_layouts {
+
 using kto::Json;
 using kto_test::error_of;
 using kto_test::TemporaryFolder;
@@ -119,3 +121,5 @@ TEST_CASE("layouts: the rows that load_dataset reads of the same folders", "[dat
     }
   }
 }
+
+}  // namespace test_layouts

@@ -5,6 +5,8 @@
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_processor {
+
 using kto::Json;
 using kto_test::error_of;
 using kto_test::TemporaryFolder;
@@ -101,3 +103,5 @@ TEST_CASE("processor: rows with tools use the template for tools", "[data]") {
   CHECK(processor.encoder().text(set.rows[0]).whole == "a;b;");
   CHECK(processor.encoder().text(set.rows[1]).whole == "T<|end|>a;b;");  // no pad token: the end of sequence instead
 }
+
+}  // namespace test_processor

@@ -5,6 +5,8 @@
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_rows {
+
 using kto::Json;
 using kto::read_rows;
 using kto::RowFormat;
@@ -464,3 +466,5 @@ TEST_CASE("rows: compressed files, several members in one, and damaged ones", "[
   }();
   CHECK(files.size() == 2);
 }
+
+}  // namespace test_rows

@@ -7,6 +7,8 @@
 #include "kto/data/truncation.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_truncation {
+
 using namespace kto;
 
 namespace {
@@ -177,3 +179,5 @@ TEST_CASE("prompt and completion are tokenized apart for encoder-decoders, each 
   CHECK(chat.prompt_ids.front() == begin);
   CHECK(chat.completion_ids.back() == end);
 }
+
+}  // namespace test_truncation

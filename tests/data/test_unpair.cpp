@@ -5,6 +5,8 @@
 #include "kto/data/rows.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_unpair {
+
 using kto::Json;
 using kto::Pair;
 using kto_test::error_of;
@@ -147,3 +149,5 @@ TEST_CASE("visit_unpaired: a chunk of 1 keeps pairs together", "[data]") {
   kto::visit_unpaired(units, [&](int unit, bool chosen) { seen.emplace_back(unit, chosen); }, 1);
   CHECK(seen == std::vector<std::pair<int, bool>>{{1, true}, {1, false}, {2, true}, {2, false}, {3, true}, {3, false}});
 }
+
+}  // namespace test_unpair

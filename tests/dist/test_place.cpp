@@ -8,6 +8,7 @@
 #include "catch.hpp"
 #include "kto/dist/place.hpp"
 
+namespace test_place {
 namespace {
 
 using kto::RankPlace;
@@ -140,3 +141,5 @@ TEST_CASE("variables that are missing or contradict are named", "[dist]") {
   CHECK_THROWS_WITH(place_in({{"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}}), KTO_CONTAINS("set MASTER_ADDR"));
   CHECK_THROWS_AS(place_in({{"OMPI_COMM_WORLD_SIZE", "2"}}), UsageError);
 }
+
+}  // namespace test_place

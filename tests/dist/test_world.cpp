@@ -8,6 +8,7 @@
 #include "catch.hpp"
 #include "kto/dist/join.hpp"
 
+namespace test_world {
 namespace {
 
 using kto::World;
@@ -259,3 +260,4 @@ TEST_CASE("alone, calls leave what they are given", "[dist]") {
 }
 
 }  // namespace
+}  // namespace test_world

@@ -8,6 +8,8 @@
 #include "kto/io/atomic_file.hpp"
 #include "tests/loss/all_losses.hpp"
 
+namespace test_cli {
+
 using namespace kto;
 using namespace kto::cli;
 
@@ -707,3 +709,5 @@ TEST_CASE("the losses of a program make --loss_type and its flags") {
   };
   CHECK_THROWS_WITH(argument_options(loss_table<Clash>()), KTO_CONTAINS("kto has a flag --seed"));
 }
+
+}  // namespace test_cli

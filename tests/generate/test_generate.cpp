@@ -7,6 +7,8 @@
 #include "kto/model/adapter.hpp"
 #include "model/model_cases.hpp"
 
+namespace test_generate {
+
 using kto::Tensor;
 
 namespace {
@@ -135,3 +137,5 @@ TEST_CASE("samples for the log: texts of prompts, of the policy's replies and of
     CHECK_FALSE(kto::sample_replies(policy, nullptr, tokenizer, prompts, how)[0].contains("reference"));
   }
 }
+
+}  // namespace test_generate

@@ -4,6 +4,8 @@
 #include "kto/hub/locate.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_cache {
+
 using namespace kto;
 using kto_test::error_of;
 using kto_test::TemporaryFolder;
@@ -86,10 +88,10 @@ TEST_CASE("hub: the environment says where the cache and the token are") {
   const Variable with_home("HF_HOME", "~/hf");
   CHECK(now().cache == "/home/u/hf/hub");
   CHECK(now().token_file == "/home/u/hf/token");
-  for (const auto& [text, cache] : {std::pair("~/$KTO_TEST_A/${KTO_TEST_A}b", "/home/u/x/xb/hub"),
-                                    std::pair("/$KTO_NONE/${KTO_NONE}/$/${", "/$KTO_NONE/${KTO_NONE}/$/${/hub")}) {
+  for (const auto& [text, expected] : {std::pair("~/$KTO_TEST_A/${KTO_TEST_A}b", "/home/u/x/xb/hub"),
+                                       std::pair("/$KTO_NONE/${KTO_NONE}/$/${", "/$KTO_NONE/${KTO_NONE}/$/${/hub")}) {
     const Variable value("KTO_TEST_A", "x"), with_variables("HF_HOME", text);
-    CHECK(now().cache == cache);
+    CHECK(now().cache == expected);
   }
   const Variable with_older("HUGGINGFACE_HUB_CACHE", "/older");
   CHECK(now().cache == "/older");
@@ -198,3 +200,5 @@ TEST_CASE("hub: of a data set the cache must have all files of the split") {
                      R"({"format_version": 1, "files": {"train-a.jsonl": {"size": 2}, "train-b.jsonl": {"size": 2}}})");
   CHECK_THAT(error_of([&] { files_of("org/listed", "train"); }), KTO_CONTAINS("not complete in the cache"));
 }
+
+}  // namespace test_cache

@@ -4,6 +4,8 @@
 #include "kto/io/event_file.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_event_file {
+
 using kto::detail::ProtoMessage;
 
 TEST_CASE("the masked CRC-32C of TFRecords") {
@@ -44,3 +46,5 @@ TEST_CASE("an event file is a chain of records whose lengths and checksums hold"
   CHECK_THAT(bytes, KTO_CONTAINS("brain.Event:2") && KTO_CONTAINS("train/loss") && KTO_CONTAINS("args/text_summary"));
   CHECK(kto::EventFile(folder.path() / "new").path() != events.path());
 }
+
+}  // namespace test_event_file

@@ -7,6 +7,7 @@
 #include "kto/io/folder_lock.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_folders {
 namespace {
 
 std::vector<std::string> names_in(const kto::fs::path& folder) {
@@ -115,3 +116,5 @@ TEST_CASE("an error of the file system names its path, without the library's wor
                                                 ": No such file or directory"));
   }
 }
+
+}  // namespace test_folders

@@ -6,6 +6,7 @@
 #include "kto/io/safetensors.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_growth {
 namespace {
 
 using growth::listed;
@@ -49,3 +50,5 @@ TEST_CASE("the time that headers of safetensors files take grows with them, and 
     CHECK(ratio <= growth::limit);
   }
 }
+
+}  // namespace test_growth

@@ -5,6 +5,8 @@
 #include "catch.hpp"
 #include "kto/io/json.hpp"
 
+namespace test_json {
+
 TEST_CASE("an integer is taken only where one is written and fits", "[json]") {
   const auto as_int = [](const char* text) { return kto::json_as<std::int64_t>(kto::parse_json(text, "file")); };
   CHECK(as_int("7") == 7);
@@ -69,3 +71,5 @@ TEST_CASE("objects keep their order, whatever is done to them, and any number of
     CHECK(moved.size() == num_keys);
   }
 }
+
+}  // namespace test_json

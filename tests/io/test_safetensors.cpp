@@ -9,7 +9,7 @@
 #include "kto/io/checkpoint.hpp"
 #include "kto/io/safetensors.hpp"
 
-namespace kto::test {
+namespace kto::test::test_safetensors {
 namespace {
 
 using Tensors = std::vector<std::pair<std::string, Tensor>>;
@@ -255,4 +255,4 @@ TEST_CASE("a write that fails leaves what was there") {
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_safetensors

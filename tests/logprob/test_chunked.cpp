@@ -8,6 +8,8 @@
 #include "catch.hpp"
 #include "kto/logprob/chunked.hpp"
 
+namespace test_chunked {
+
 using at::Tensor;
 
 namespace {
@@ -176,3 +178,5 @@ TEST_CASE("no scored token gives empty scores and zero gradients") {
   CHECK(scores.logp_C.numel() == 0);
   CHECK(gradients(in, scores.logp_C)[1].abs().sum().item<double>() == 0);
 }
+
+}  // namespace test_chunked

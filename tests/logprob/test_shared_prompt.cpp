@@ -11,7 +11,7 @@
 #include "kto/model/module.hpp"
 #include "model/model_cases.hpp"
 
-namespace kto::test {
+namespace kto::test::test_shared_prompt {
 namespace {
 
 Example example(std::size_t prompt, std::int64_t prompt_length, std::size_t completion, std::int64_t length) {
@@ -189,4 +189,4 @@ TEST_CASE("KL pairs whose prompts leave their completions no room score zero", "
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_shared_prompt

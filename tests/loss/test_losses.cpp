@@ -4,6 +4,8 @@
 #include "catch.hpp"
 #include "kto/loss/check.hpp"
 
+namespace test_losses {
+
 using Eigen::ArrayXd;
 
 namespace {
@@ -218,3 +220,5 @@ TEST_CASE("log_sigmoid is exact at both ends") {
   CHECK(y[3] == Approx(-std::exp(-40.0)));
   CHECK(y[4] == 0);
 }
+
+}  // namespace test_losses

@@ -11,6 +11,8 @@
 #include "kto/logprob/completion.hpp"
 #include "kto/model/adapter.hpp"
 
+namespace test_adapter {
+
 using kto::Json;
 using kto::Tensor;
 
@@ -442,3 +444,5 @@ TEST_CASE("adapters are saved and loaded whole; other shapes and names are error
   kto::fs::remove_all(folder);
   CHECK_THROWS_WITH(kto::load_adapter(base_decoder(), folder), KTO_CONTAINS("adapter_config.json is missing"));
 }
+
+}  // namespace test_adapter

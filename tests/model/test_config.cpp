@@ -3,7 +3,7 @@
 #include "catch.hpp"
 #include "kto/model/config.hpp"
 
-namespace kto::test {
+namespace kto::test::test_config {
 namespace {
 
 ModelSpec parse(const char* text) { return parse_model_config(Json::parse(text), "config.json"); }
@@ -129,4 +129,4 @@ TEST_CASE("a folder without config.json says what it is") {
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_config

@@ -13,7 +13,7 @@
 #include "kto/model/folds.hpp"
 #include "tests/model/model_cases.hpp"
 
-namespace kto::test {
+namespace kto::test::test_decoder {
 namespace {
 
 static_assert(ModelPolicy<Decoder>);
@@ -465,4 +465,4 @@ TEST_CASE("a frozen copy is deep and has no gradient") {
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_decoder

@@ -10,7 +10,7 @@
 #include "kto/logprob/completion.hpp"
 #include "tests/model/model_cases.hpp"
 
-namespace kto::test {
+namespace kto::test::test_encoder_decoder {
 namespace {
 
 struct Case {
@@ -200,4 +200,4 @@ TEST_CASE("bfloat16 and float16 run through encoder-decoders and are near float3
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_encoder_decoder

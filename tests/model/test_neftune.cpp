@@ -7,7 +7,7 @@
 #include "kto/logprob/completion.hpp"
 #include "tests/model/model_cases.hpp"
 
-namespace kto::test {
+namespace kto::test::test_neftune {
 namespace {
 
 Decoder small_decoder() {
@@ -81,4 +81,4 @@ TEST_CASE("NEFTune: rows with a common prompt are not merged, and each has its o
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_neftune

@@ -12,7 +12,7 @@
 #include "kto/nn/cast_each_time.hpp"
 #include "tests/model/model_cases.hpp"
 
-namespace kto::test {
+namespace kto::test::test_pretrained {
 namespace {
 
 using Tensors = std::vector<std::pair<std::string, Tensor>>;
@@ -441,4 +441,4 @@ TEST_CASE("the models of the golden cases load, run and are saved for transforme
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_pretrained

@@ -5,6 +5,8 @@
 #include "kto/model/special_tokens.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_special_tokens {
+
 using namespace kto;
 
 TEST_CASE("special tokens: the configs name those of the tokenizer, as KTOTrainer leaves them") {
@@ -53,3 +55,5 @@ TEST_CASE("special tokens: changes are reported; for an adapter, only those of i
   folder.write("generation_config.json", "[]");
   CHECK_THROWS_WITH(aligned_configs(folder.path(), tokens), KTO_CONTAINS("generation_config.json: expected an object"));
 }
+
+}  // namespace test_special_tokens

@@ -9,7 +9,7 @@
 #include "catch.hpp"
 #include "kto/nn/attention.hpp"
 
-namespace kto::test {
+namespace kto::test::test_attention {
 namespace {
 
 struct Problem {
@@ -573,4 +573,4 @@ TEST_CASE("attention of no tokens, of other types and widths, and twice differen
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_attention

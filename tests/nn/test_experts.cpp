@@ -6,7 +6,7 @@
 #include "device/guarded_counts.hpp"
 #include "kto/nn/experts.hpp"
 
-namespace kto {
+namespace kto::test_experts {
 namespace {
 
 constexpr std::int64_t N = 23, K = 2, E = 7, D = 16, M = 24;
@@ -74,4 +74,4 @@ TEST_CASE("experts on a GPU are experts", "[gpu]") {
 }
 
 }  // namespace
-}  // namespace kto
+}  // namespace kto::test_experts

@@ -20,7 +20,7 @@
 #include "kto/nn/recompute.hpp"
 #include "kto/nn/rotate.hpp"
 
-namespace kto::test {
+namespace kto::test::test_kernels {
 namespace {
 
 using Tensors = std::vector<Tensor>;
@@ -93,8 +93,8 @@ TEST_CASE("a norm is its composition", "[kernels]") {
     const auto check_norm = [&](const Tensor& x, at::IntArrayRef weight) {
       const auto norm = [&](const auto& function) {
         return [&spec, function](const Tensors& in, at::ScalarType type) {
-          const Norm norm{spec.has_weight ? in[1] : Tensor(), spec.has_bias ? in.back() : Tensor()};
-          return Tensors{function(spec, norm, in[0], type == at::kDouble ? at::kDouble : at::kFloat)};
+          const Norm parameters{spec.has_weight ? in[1] : Tensor(), spec.has_bias ? in.back() : Tensor()};
+          return Tensors{function(spec, parameters, in[0], type == at::kDouble ? at::kDouble : at::kFloat)};
         };
       };
       Tensors inputs{x};
@@ -437,4 +437,4 @@ TEST_CASE("a tile of logits gives the scores and the gradient of its composition
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_kernels

@@ -13,7 +13,7 @@
 #include "catch.hpp"
 #include "kto/nn/affine.hpp"
 
-namespace kto::test {
+namespace kto::test::test_matmul {
 namespace {
 
 struct BackendGuard {
@@ -170,4 +170,4 @@ TEST_CASE("products have second derivatives") {
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_matmul

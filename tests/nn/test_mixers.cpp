@@ -6,7 +6,7 @@
 #include "kto/nn/causal_conv.hpp"
 #include "kto/nn/delta_rule.hpp"
 
-namespace kto::test {
+namespace kto::test::test_mixers {
 namespace {
 
 Tensor random(at::IntArrayRef shape, at::Generator& generator) {
@@ -135,4 +135,4 @@ TEST_CASE("a causal convolution's kernel is its composition, which is that of ea
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_mixers

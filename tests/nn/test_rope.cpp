@@ -5,7 +5,7 @@
 #include "kto/model/config.hpp"
 #include "kto/nn/rotate.hpp"
 
-namespace kto::test {
+namespace kto::test::test_rope {
 namespace {
 
 TEST_CASE("inverse frequencies are transformers' to the last bits") {
@@ -47,4 +47,4 @@ TEST_CASE("rotation keeps the pairs (i, i + d / 2) together") {
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_rope

@@ -11,6 +11,8 @@
 #include "kto/optim/adamw_8bit.hpp"
 #include "kto/optim/adamw_bf16.hpp"
 
+namespace test_compact_adamw {
+
 using namespace kto;
 
 namespace {
@@ -213,3 +215,5 @@ TEST_CASE("vector_sqrt is the root to two units in the last place") {
   for (float x = 1e-37F; x < 1e37F; x *= 1.37F) CHECK(detail::vector_sqrt(x) == Approx(std::sqrt(x)).epsilon(3e-7));
   CHECK(detail::vector_sqrt(0) == 0);
 }
+
+}  // namespace test_compact_adamw

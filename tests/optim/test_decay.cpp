@@ -7,7 +7,7 @@
 #include "kto/optim/flat_parameters.hpp"
 #include "tests/model/model_cases.hpp"
 
-namespace kto::test {
+namespace kto::test::test_decay {
 namespace {
 
 Json golden() { return read_json(fs::path(KTO_SOURCE_DIR) / "tests/golden/optim/decay.json"); }
@@ -37,4 +37,4 @@ TEST_CASE("weight decay goes by parts of names as transformers' patterns do") {
 }
 
 }  // namespace
-}  // namespace kto::test
+}  // namespace kto::test::test_decay

@@ -5,6 +5,8 @@
 #include "catch.hpp"
 #include "kto/train/options/options.hpp"
 
+namespace test_learning_rate {
+
 using namespace kto;
 
 namespace {
@@ -88,3 +90,5 @@ TEST_CASE("a polynomial without steps after its warm-up, and other edges, stay f
       CHECK(std::isfinite(rates(step)));
     }
 }
+
+}  // namespace test_learning_rate

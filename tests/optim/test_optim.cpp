@@ -5,6 +5,8 @@
 #include "catch.hpp"
 #include "kto/optim/adamw.hpp"
 
+namespace test_optim {
+
 using at::Tensor;
 
 namespace {
@@ -83,3 +85,5 @@ TEST_CASE("AdamW with clipping against the published update, in float64") {
     CHECK(at::allclose(model.norm, plain[1].value, 1e-6, 1e-8));
   }
 }
+
+}  // namespace test_optim

@@ -8,6 +8,8 @@
 #include "catch.hpp"
 #include "kto/cli/optimizer.hpp"
 
+namespace test_optimizers {
+
 using namespace kto;
 using namespace kto::cli;
 
@@ -106,3 +108,5 @@ TEST_CASE("adafactor keeps a row and a column of a matrix, in float32 where the 
   CHECK(at::isfinite(model.weight).all().item<bool>());
   CHECK_FALSE(at::equal(before, model.weight));
 }
+
+}  // namespace test_optimizers

@@ -12,6 +12,8 @@
 #include "kto/reference/synced.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_references {
+
 using kto::Tensor;
 namespace fs = std::filesystem;
 
@@ -101,6 +103,7 @@ TEST_CASE("rows that were not precomputed use a newly created reference: evaluat
 /// A live reference that counts the sequences it is asked about.
 struct Counted {
   Model model;
+  bool starts_as_policy = false;
   std::shared_ptr<std::int64_t> asked = std::make_shared<std::int64_t>(0);
 
   static constexpr bool is_frozen() { return true; }
@@ -120,10 +123,11 @@ struct Reusing {
 
 /// A run of 22 rows, evaluated on 10 others, with or without reuse of the reference's log-probs.
 template <class Loss>
-Reusing reusing(const Loss& loss, const kto::TrainConfig& config, bool reuses, bool streams = false) {
+Reusing reusing(const Loss& loss, const kto::TrainConfig& config, bool reuses, bool streams = false,
+                bool starts_as_policy = false) {
   const auto rows = toy::rows(22), held_out = toy::rows(10), unseen = toy::rows(9);
   const Model model = double_model();
-  const Counted counted{frozen_copy(model)};
+  const Counted counted{frozen_copy(model), starts_as_policy};
   auto reference = kto::reused<Counted>(counted, [counted] { return counted; });
   reference.reuses = reuses;
   kto::Trainer trainer{
@@ -170,6 +174,22 @@ TEST_CASE("a frozen reference is asked once about rows, pairs and evaluations, w
   const Reusing streamed = reusing(kto::Kto{}, config, true, /*streams=*/true);
   CHECK(streamed.log == reusing(kto::Kto{}, config, false, /*streams=*/true).log);
   CHECK(streamed.holds_model);
+}
+
+TEST_CASE("an evaluation before training computes once what policy and reference have in common") {
+  kto::TrainConfig config{.per_device_train_batch_size = 4,
+                          .per_device_eval_batch_size = 3,
+                          .learning_rate = 0.05,
+                          .eval_strategy = kto::IntervalStrategy::epoch,
+                          .eval_on_start = true};
+  for (const bool reuses : {false, true}) {
+    const Reusing apart = reusing(kto::Kto{}, config, reuses), once = reusing(kto::Kto{}, config, reuses, false, true);
+    CHECK(at::equal(apart.weights, once.weights));
+    CHECK(apart.log == once.log);
+    CHECK(once.asked == apart.asked - 20);
+    CHECK(once.holds_model == !reuses);
+    CHECK(apart.unseen_loss == once.unseen_loss);
+  }
 }
 
 TEST_CASE("a resumed run reuses the log-probs of its checkpoint, to the last bit") {
@@ -330,3 +350,5 @@ TEST_CASE("cache: what is read is what was kept; another row, pair, weight or op
   CHECK_THROWS_WITH(kto::read_reference_cache(folder, first, 3), KTO_CONTAINS("logp of 3 rows"));
   fs::remove_all(folder);
 }
+
+}  // namespace test_references

@@ -24,6 +24,7 @@
 #include "kto/reference/reused.hpp"
 #include "kto/reference/synced.hpp"
 
+namespace test_contracts {
 namespace {
 
 using kto::Tensor;
@@ -209,3 +210,4 @@ static_assert(kto::NamesVisitModels<WrongParts> && !kto::ListsModels<WrongParts>
 static_assert(kto::OptimizerPolicy<kto::AdamW> && !kto::OptimizerPolicy<kto::Schedule>);
 
 }  // namespace
+}  // namespace test_contracts

@@ -12,6 +12,8 @@
 #include "catch.hpp"
 #include "kto/text/chat_template.hpp"
 
+namespace test_chat_template {
+
 using kto::ChatTemplate;
 using kto::Json;
 
@@ -280,3 +282,5 @@ TEST_CASE("one template serves many threads", "[chat_template]") {
   for (std::thread& thread : threads) thread.join();
   CHECK(equal == std::vector<int>(4, 100));
 }
+
+}  // namespace test_chat_template

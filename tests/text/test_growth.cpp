@@ -26,6 +26,7 @@ void operator delete(void* room) noexcept {
 }
 void operator delete(void* room, std::size_t) noexcept { operator delete(room); }
 
+namespace test_text_growth {
 namespace {
 
 using growth::listed;
@@ -247,3 +248,5 @@ TEST_CASE("steps that make long texts of short ones are an error", "[growth]") {
   CHECK_THAT(refused(R"({"type": "Sequence", "normalizers": [)" + many + "]}", "a"),
              KTO_CONTAINS("more than 100 normalizers"));
 }
+
+}  // namespace test_text_growth

@@ -14,6 +14,7 @@
 #include "kto/text/tokenizer.hpp"
 #include "kto/text/tokenizer_config.hpp"
 
+namespace test_tokenizer {
 namespace {
 
 using kto::Json;
@@ -425,3 +426,5 @@ TEST_CASE("the shared models' tokenizers round-trip", "[tokenizer]") {
     CHECK(tokenizer.decode(tokenizer.encode(text, true)) == text);
   }
 }
+
+}  // namespace test_tokenizer

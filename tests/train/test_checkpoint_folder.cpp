@@ -4,6 +4,7 @@
 #include "kto/train/checkpoint/folder.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_checkpoint_folder {
 namespace {
 
 /// Opens a checkpoint with this manifest, whose checksum is made right, and reads the part "log".
@@ -80,3 +81,5 @@ TEST_CASE("a list that is longer than all there is in a saved state is damage") 
   holder.visit_state(archive);
   CHECK(holder.numbers == std::vector<double>{0.5, INFINITY});
 }
+
+}  // namespace test_checkpoint_folder

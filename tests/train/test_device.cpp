@@ -14,6 +14,8 @@
 #include "kto/nn/affine.hpp"
 #include "tests/model/model_cases.hpp"
 
+namespace test_device {
+
 using kto::Tensor;
 
 namespace {
@@ -182,3 +184,5 @@ TEST_CASE("the trainer on a device: the CPU's numbers, and what a step copies an
     }
   }
 }
+
+}  // namespace test_device

@@ -5,6 +5,8 @@
 #include "kto/loss/kto.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_feed {
+
 using kto::Tensor;
 namespace fs = std::filesystem;
 
@@ -210,3 +212,5 @@ TEST_CASE("what needs all rows is refused for a stream, and an empty one is an e
   CHECK_THAT(refusal({.dataloader_drop_last = true, .max_steps = 1}, 5), KTO_CONTAINS("too few rows for a batch"));
   CHECK(refusal({.max_steps = 3}) == "");
 }
+
+}  // namespace test_feed

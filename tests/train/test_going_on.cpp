@@ -10,6 +10,8 @@
 #include "kto/reference/synced.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_going_on {
+
 using kto::IntervalStrategy;
 using kto::SaveStrategy;
 using kto::Tensor;
@@ -289,3 +291,5 @@ TEST_CASE("a different loss, reference, collator or optimizer is refused; what c
   own_rate.learning_rate = [](std::int64_t) { return 0.05; };
   CHECK_THAT(run(own_rate).all_notes(), KTO_CONTAINS("whether the function learning_rate is the one"));
 }
+
+}  // namespace test_going_on

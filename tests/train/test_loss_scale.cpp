@@ -6,6 +6,8 @@
 #include "examples/toy.hpp"
 #include "kto/loss/kto.hpp"
 
+namespace test_loss_scale {
+
 using kto::LossScale;
 using kto::Tensor;
 
@@ -162,3 +164,5 @@ TEST_CASE("float16 and loss scaling go together, over parameters of float32") {
   model.parameters[0].second = model.parameters[0].second.detach().to(at::kBFloat16).requires_grad_(true);
   CHECK_THAT(refusal(model, true), KTO_CONTAINS("fp16 trains table, which is BFloat16; expected float32"));
 }
+
+}  // namespace test_loss_scale

@@ -9,6 +9,8 @@
 #include "tests/data/temporary_folder.hpp"
 #include "tests/model/model_cases.hpp"
 
+namespace test_optim_in_backward {
+
 using kto::Tensor;
 
 namespace {
@@ -250,3 +252,5 @@ TEST_CASE("optim_in_backward is refused where gradients must be held, saying wha
   config.gradient_accumulation_steps = 2;
   CHECK_THROWS_WITH(kto::validate(config), KTO_CONTAINS("set gradient_accumulation_steps to 1"));
 }
+
+}  // namespace test_optim_in_backward

@@ -4,6 +4,8 @@
 #include "catch.hpp"
 #include "kto/train/options/options.hpp"
 
+namespace test_options {
+
 using namespace kto;
 
 namespace {
@@ -345,3 +347,5 @@ TEST_CASE("validate checks fields set in code, and fields against each other") {
   CHECK_THAT(invalid([](auto& c) { c.lr_scheduler_kwargs = {{"num_cycles", 2}}; }),
              KTO_CONTAINS("linear has no argument"));
 }
+
+}  // namespace test_options

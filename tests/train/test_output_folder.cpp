@@ -9,6 +9,8 @@
 #include "kto/train/checkpoint/output_folder.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_output_folder {
+
 using kto::OutputFolder;
 
 namespace {
@@ -175,3 +177,5 @@ TEST_CASE("if something else is in the place of a checkpoint, a run reports it b
   CHECK(kto::read_file(out / "checkpoint-1") == "a file");
   CHECK_THROWS_WITH(kto::remove_checkpoint(out / "checkpoint-4"), KTO_CONTAINS("is not a checkpoint of this program"));
 }
+
+}  // namespace test_output_folder

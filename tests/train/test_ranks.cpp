@@ -11,6 +11,8 @@
 #include "tests/data/temporary_folder.hpp"
 #include "tests/dist/thread_group.hpp"
 
+namespace test_ranks {
+
 using kto::KlScope;
 using kto::Tensor;
 using kto::World;
@@ -581,3 +583,5 @@ TEST_CASE("what rank 0's callbacks ask for, a signal and a loss that is not fini
   CHECK(stopped.global_step == 2);
   CHECK(stopped.interrupted);
 }
+
+}  // namespace test_ranks

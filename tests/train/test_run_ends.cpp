@@ -6,6 +6,8 @@
 #include "kto/loss/kto.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_run_ends {
+
 using kto::IntervalStrategy;
 using kto::SaveStrategy;
 using kto::Tensor;
@@ -399,3 +401,5 @@ TEST_CASE("rates and counts cover the steps made and the requested tokens") {
   CHECK(resumed.num_tokens == whole.num_tokens);
   CHECK(resumed.num_input_tokens_seen == whole.num_input_tokens_seen);
 }
+
+}  // namespace test_run_ends

@@ -8,6 +8,8 @@
 #include "kto/train/callbacks/report.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_run_options {
+
 using kto::Tensor;
 
 namespace {
@@ -280,3 +282,5 @@ TEST_CASE("rows that are alone with their KL baseline are refused; a lone last r
   CHECK(with({.per_device_train_batch_size = 2, .gradient_accumulation_steps = 2, .max_steps = 2}, 9) == 0);
   CHECK(with({.per_device_train_batch_size = 2, .gradient_accumulation_steps = 2, .max_steps = 4}, 9) == 1);
 }
+
+}  // namespace test_run_options

@@ -14,6 +14,8 @@
 #include "tests/dist/thread_group.hpp"
 #include "tests/model/model_cases.hpp"
 
+namespace test_shared_weights {
+
 using kto::Json;
 using kto::Tensor;
 using kto::World;
@@ -270,3 +272,5 @@ TEST_CASE("zero_stage 3: a rank that fails between two layers ends all, and says
     CHECK_THROWS_WITH(std::rethrow_exception(thrown[rank]),
                       KTO_CONTAINS(rank == 1 ? "number 3 is bad" : "rank 1 failed"));
 }
+
+}  // namespace test_shared_weights

@@ -7,6 +7,7 @@
 #include "kto/optim/any.hpp"
 #include "tests/model/model_cases.hpp"
 
+namespace test_small_moments {
 namespace {
 
 /// Loss and margin on held-out rows after training a decoder most of whose weights have moments in 8 bits.
@@ -41,3 +42,5 @@ TEST_CASE("moments in 8 bits and in bfloat16 reach the loss and margin of full A
     CHECK(std::abs(margin - full.second) < 0.1 * full.second);
   }
 }
+
+}  // namespace test_small_moments

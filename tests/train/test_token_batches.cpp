@@ -11,6 +11,8 @@
 #include "tests/data/temporary_folder.hpp"
 #include "tests/model/model_cases.hpp"
 
+namespace test_token_batches {
+
 using kto::Tensor;
 
 namespace {
@@ -196,3 +198,5 @@ TEST_CASE("max_tokens_per_batch is refused where it cannot work") {
   const kto::RowStream stream([&] { return [&] { return examples; }; });
   CHECK_THAT(refusal(stream, {.max_steps = 1}), KTO_CONTAINS("max_tokens_per_batch: a stream"));
 }
+
+}  // namespace test_token_batches

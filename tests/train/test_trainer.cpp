@@ -8,6 +8,8 @@
 #include "kto/loss/dpo.hpp"
 #include "kto/loss/kto.hpp"
 
+namespace test_trainer {
+
 using kto::Tensor;
 
 namespace {
@@ -258,3 +260,5 @@ TEST_CASE("a loss with state observes training, not evaluation; your own schedul
   CHECK(trainer.loss.num_rows == 12);
   CHECK(state.log_history[1]["learning_rate"].get<double>() == 0.25);
 }
+
+}  // namespace test_trainer

@@ -4,6 +4,7 @@
 #include "catch.hpp"
 #include "kto/kto.hpp"
 
+namespace test_trl_paired {
 namespace {
 
 template <class Loss>
@@ -43,3 +44,5 @@ TEST_CASE("paired losses follow TRL's DPOTrainer") {
   SECTION("apo_zero") { follow(want["apo_zero"], kto::ApoZeroPaired{}); }
   SECTION("apo_down") { follow(want["apo_down"], kto::ApoDown{}); }
 }
+
+}  // namespace test_trl_paired

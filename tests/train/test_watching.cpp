@@ -7,6 +7,8 @@
 #include "kto/train/model_card.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_watching {
+
 using kto::Tensor;
 
 TEST_CASE("settings outside the usual ranges get a sentence each, others none") {
@@ -204,3 +206,5 @@ TEST_CASE("the model card has TRL's front matter; names are YAML text whatever i
   CHECK(local.find("base_model") == std::string::npos);
   CHECK(local.find("models/") == std::string::npos);
 }
+
+}  // namespace test_watching

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kto/core/fields.hpp"
@@ -60,19 +61,20 @@ concept SaysFrozen = requires(const Reference& reference) {
 };
 
 /// Optional: a reference that keeps the log-probs of rows. `begin_run(rows, sets)` names the rows of a run (none for a
-/// stream) and of its evaluation sets; they stay where they are. When `is_done_with(batches, with_kl)` holds for all
-/// micro-batches to come, the trainer calls `let_go()`.
+/// stream) and of its evaluation sets; they stay where they are. `keep(batch, logps)` gives it log-probs that it was not
+/// asked for. When `is_done_with(batches, with_kl)` holds for all micro-batches to come, the trainer calls `let_go()`.
 template <class Reference>
-concept KeepsLogps =
-    requires(Reference& reference, std::span<const Example> rows, const std::vector<std::span<const Example>>& sets,
-             std::span<const std::vector<Pick>> batches, bool with_kl) {
-      reference.begin_run(rows, sets);
-      { reference.is_done_with(batches, with_kl) } -> std::same_as<bool>;
-      reference.let_go();
-    };
+concept KeepsLogps = requires(Reference& reference, std::span<const Example> rows,
+                              const std::vector<std::span<const Example>>& sets, const Batch& batch,
+                              const ReferenceLogps& logps, std::span<const std::vector<Pick>> batches, bool with_kl) {
+  reference.begin_run(rows, sets);
+  std::as_const(reference).keep(batch, logps);
+  { reference.is_done_with(batches, with_kl) } -> std::same_as<bool>;
+  reference.let_go();
+};
 
 /// Optional: `bool starts_as_policy` says that the reference was made from the untrained policy. The trainer then
-/// checks that the first rows have the same log-probs under both.
+/// checks that the first rows have the same log-probs under both, and an evaluation before training computes them once.
 template <class Reference>
 concept SaysStartsAsPolicy = requires(const Reference& reference) {
   { (reference.starts_as_policy) } -> std::same_as<const bool&>;

@@ -58,6 +58,10 @@ struct ReusedReference {
     table->add(reuses_training_rows ? rows : std::span<const Example>());
     for (const auto& set : sets) table->add(set);
   }
+  /// Keeps `logps` of `batch` as if it had been asked for them.
+  void keep(const Batch& batch, const ReferenceLogps& logps) const {
+    if (reuses) table->keep(batch, logps);
+  }
   /// Whether it holds a model that it could let go, and knows everything about `batches`.
   bool is_done_with(std::span<const std::vector<Pick>> batches, bool with_kl) const {
     return reuses && make_again && *held && std::ranges::all_of(batches, [&](const std::vector<Pick>& picks) {

@@ -84,20 +84,14 @@ void check_settings(const TrainConfig& config, const Feed& feed, const Evaluatio
 }
 
 /// Throws Error if policy and reference differ on the first micro-batch although one was made from the other.
-template <class Reference>
-void check_first_logps(const LossInput<Tensor>& in, const Reference& reference) {
-  if constexpr (SaysStartsAsPolicy<Reference>) {
-    if (!reference.starts_as_policy) return;
-    const Tensor policy_B = in.policy_logp_B.detach();
-    const double gap =
-        ((policy_B - in.reference_logp_B).abs() / (in.reference_logp_B.abs() + 1)).max().template item<double>();
-    check(
-        !(gap >= 1e-3),  // NaN is reported elsewhere, with its rows
-        "policy and reference give different log-probs for the first rows (", policy_B[0].template item<double>(),
-        " and ", in.reference_logp_B[0].template item<double>(),
+inline void check_first_logps(const LossInput<Tensor>& in) {
+  const Tensor policy_B = in.policy_logp_B.detach();
+  const double gap = ((policy_B - in.reference_logp_B).abs() / (in.reference_logp_B.abs() + 1)).max().item<double>();
+  check(!(gap >= 1e-3),  // NaN is reported elsewhere, with its rows
+        "policy and reference give different log-probs for the first rows (", policy_B[0].item<double>(), " and ",
+        in.reference_logp_B[0].item<double>(),
         "), although the reference was made from the policy: one of them has changed since, they compute in different "
         "precisions, or the model has dropout (a module's eval() turns it off, as TRL does)");
-  }
 }
 
 /// Throws Error if a loss returns something useless for its first micro-batch.

@@ -14,6 +14,7 @@
 #include "kto/train/callbacks.hpp"
 #include "kto/train/feed/feed.hpp"
 #include "kto/train/feed/prefetch.hpp"
+#include "kto/train/kept_logps.hpp"
 #include "kto/train/step.hpp"
 
 namespace kto {
@@ -148,13 +149,13 @@ inline double mean_loss(const Tensor& mean_of_batch, std::span<const std::int64_
 
 /// Mean loss and metrics over `rows` under transformers' names: `prefix` + loss, runtime, ..., kl, rewards/chosen, ...
 /// `num_tokens` is the run's count so far. The ranks of `world` share the rows as they share those of training; all
-/// return the same, and hooks and callbacks are rank 0's. Throws Error when there are no rows, and Interrupted between
-/// batches.
+/// return the same, and hooks and callbacks are rank 0's. A reference that `is_policy` (until the first update) is not
+/// asked: it is given the policy's log-probs to keep. Throws Error when there are no rows, and Interrupted between batches.
 template <class Model, class Collator, class Loss, class Reference>
 Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Reference& reference,
               const TrainConfig& config, std::span<const Example> rows, const std::string& prefix = "eval_",
               std::int64_t num_tokens = 0, const EvaluationHooks& hooks = {}, const Callbacks& callbacks = {},
-              const World& world = {}) {
+              const World& world = {}, bool is_policy = false) {
   check(!rows.empty(), "no rows to evaluate on");
   const at::NoGradGuard no_grad;
   const auto start = std::chrono::steady_clock::now();
@@ -183,8 +184,9 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
       if (i >= own.size()) return;
       Window single{.batches = {}, .step_rows = {all.step_rows[i]}, .num_batches = share.step_size};
       single.batches.push_back(to_device(source.next(), device));
-      const auto window = prepare_window<Loss>(model, reference, single, KlScope::micro_batch, share, false);
+      const auto window = prepare_window<Loss>(model, reference, single, KlScope::micro_batch, share, false, is_policy);
       const auto observe = [&](const Observation& seen) {
+        if (is_policy) keep_logps(reference, seen.batch, {seen.input.reference_logp_B, seen.kl_logp_B});
         if (has_metrics) predictions.add(model, hooks, seen);
       };
       losses.push_back(micro_batch_loss(model, loss, window[0], config, turn, metrics, observe));

@@ -22,6 +22,12 @@ void name_rows(Reference& reference, std::span<const Example> rows, const Evalua
   }
 }
 
+/// Gives the reference log-probs of `batch` that it was not asked for.
+template <class Reference>
+void keep_logps(const Reference& reference, const Batch& batch, const ReferenceLogps& logps) {
+  if constexpr (KeepsLogps<Reference>) reference.keep(batch, logps);
+}
+
 /// Lets the reference's model go if it has said all that the epochs from `epoch` on and the evaluations ask for.
 template <class Loss, class Reference>
 void let_go_if_done(Reference& reference, const Feed& feed, std::int64_t epoch, const Plan& plan,

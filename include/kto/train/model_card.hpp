@@ -15,9 +15,9 @@ namespace kto {
 
 struct ModelCard {
   std::string model_name;                          ///< of the trained model
-  std::string base_model;                          ///< its name on the hub, its folder, or empty
+  std::string base_model = {};                     ///< its name on the hub, its folder, or empty
   bool base_is_folder = false;                     ///< then the front matter names it only for an adapter, as PEFT does
-  std::string dataset;                             ///< its name on the hub, its path, or empty
+  std::string dataset = {};                        ///< its name on the hub, its path, or empty
   std::string library_name = "transformers";       ///< "peft" for an adapter
   std::vector<std::string> tags = {"trl", "kto"};  ///< in addition to generated_from_trainer, as in TRL's cards
   std::string method{Kto::paper.method};           ///< how it was trained

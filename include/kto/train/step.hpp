@@ -25,9 +25,8 @@ namespace kto {
 /// A micro-batch, with what is known before its forward pass with gradient.
 struct PreparedBatch {
   Batch batch;
-  Tensor reference_logp_B;
-  Tensor reference_kl_logp_B;  ///< defined if the micro-batch computes its own baseline in its forward pass
-  Tensor baseline;             ///< z0, a scalar >= 0; undefined if reference_kl_logp_B is defined
+  ReferenceLogps reference;    ///< undefined: the policy's own; of KL pairs only where the forward pass makes z0
+  Tensor baseline;             ///< z0, a scalar >= 0; undefined if the forward pass makes it
   double row_share = 0;        ///< what one row's weighted loss contributes to the window's mean
   Tensor kl_log_ratio_B = {};  ///< of the KL pairs, policy and reference, where the baseline is computed before
 };
@@ -53,10 +52,10 @@ inline Tensor kl_baseline(const Tensor& log_ratio_B, const World& world, std::in
 /// Evaluates the reference on this rank's part of a window, whose batches it takes. If `with_baseline`, also evaluates
 /// the policy on the KL pairs of all micro-batches, before any loss, so prompts are encoded twice; share_baselines comes
 /// next. Otherwise (as in TRL) each micro-batch computes the KL pairs in its forward pass, where they reuse the keys and
-/// values.
+/// values. A reference that `is_policy` is not asked.
 template <class Loss, class Model, class Reference>
 std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& reference, Window& window, KlScope scope,
-                                          const Share& share, bool with_baseline) {
+                                          const Share& share, bool with_baseline, bool is_policy = false) {
   const at::NoGradGuard no_grad;
   const auto num_rows = static_cast<double>(window.num_rows()),
              num_steps = static_cast<double>(window.step_rows.size());
@@ -64,16 +63,15 @@ std::vector<PreparedBatch> prepare_window(const Model& model, const Reference& r
   for (Batch& batch : window.batches) {
     const auto step_rows = static_cast<double>(window.step_rows[share.step(out.size())]);
     if (with_baseline) batch.shared.reset();  // policy and reference must take the same path, or differ by rounding
-    ReferenceLogps reference_logps = reference.log_probs(model, batch);
+    ReferenceLogps logps = is_policy ? ReferenceLogps{} : reference.log_probs(model, batch);
     PreparedBatch prepared{.batch = std::move(batch),
-                           .reference_logp_B = std::move(reference_logps.logp_B),
-                           .reference_kl_logp_B = std::move(reference_logps.kl_logp_B),
+                           .reference = std::move(logps),
                            .baseline = {},
                            .row_share = scope == KlScope::window ? 1.0 / num_rows : 1.0 / step_rows / num_steps};
     if (with_baseline)
       prepared.kl_log_ratio_B =
-          score_completions(model, *prepared.batch.kl_rows).logp_B - std::exchange(prepared.reference_kl_logp_B, {});
-    if (!Loss::needs.kl_pairs) prepared.baseline = at::zeros({}, prepared.reference_logp_B.options());
+          score_completions(model, *prepared.batch.kl_rows).logp_B - std::exchange(prepared.reference.kl_logp_B, {});
+    if (!Loss::needs.kl_pairs) prepared.baseline = at::zeros({}, prepared.batch.sign_B.options());
     out.push_back(std::move(prepared));
   }
   window.batches.clear();
@@ -164,6 +162,7 @@ struct Observation {
   const Batch& batch;
   const LossInput<Tensor>& input;
   const LossTerms<Tensor>& terms;
+  const Tensor& kl_logp_B;  ///< the policy's, of the KL pairs; undefined if this pass did not compute them
 };
 
 namespace detail {
@@ -200,9 +199,14 @@ Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& pre
   Trace trace;
   const auto [scores, kl_logp_B] =
       score_batch(model, batch, makes_baseline, /*statistics=*/true, coef != 0 ? &trace : nullptr);
-  const Tensor baseline = makes_baseline ? turn.baseline(kl_logp_B - prepared.reference_kl_logp_B) : prepared.baseline;
+  const auto of_reference = [](const Tensor& its, const Tensor& policys) {
+    return its.defined() ? its : policys.detach();
+  };
+  const Tensor baseline = makes_baseline
+                              ? turn.baseline(kl_logp_B - of_reference(prepared.reference.kl_logp_B, kl_logp_B))
+                              : prepared.baseline;
   const LossInput<Tensor> input{.policy_logp_B = scores.logp_B,
-                                .reference_logp_B = prepared.reference_logp_B,
+                                .reference_logp_B = of_reference(prepared.reference.logp_B, scores.logp_B),
                                 .sign_B = batch.sign_B,
                                 .length_B = scores.num_scored_B,
                                 .baseline = baseline};
@@ -211,7 +215,7 @@ Tensor micro_batch_loss(const Model& model, Loss& loss, const PreparedBatch& pre
   const LossTerms<Tensor> terms = loss(input);
   detail::check_terms<std::remove_const_t<Loss>>(terms, batch);
   metrics.add(batch, scores, terms, baseline);
-  observe(Observation{batch, input, terms});
+  observe(Observation{batch, input, terms, kl_logp_B});
   if constexpr (ReportsMetrics<Loss, Tensor>) metrics.add(loss.metrics(input, terms));
   const auto with_auxiliary = [&](const Tensor& share) {
     if (!trace.auxiliary.defined()) return share;

@@ -141,7 +141,11 @@ struct Trainer {
     TrainerState& state = run.state;
     Journal journal(
         whole, callbacks, run,
-        [&](const auto& take) { for_each_evaluation(eval_sets, "eval_", state.num_tokens, take); }, world);
+        [&](const auto& take) {
+          const bool is_policy = state.global_step == 0 && is_still_policy();
+          for_each_evaluation(eval_sets, "eval_", state.num_tokens, take, is_policy);
+        },
+        world);
     Checkpointer checkpointer(
         config, checkpointing, plan, [&](const std::string& text) { journal.note(text); }, feed.share);
     if (checkpointer.is_on() || !world.alone()) checkpointer.identify(*this, rows, eval_sets);
@@ -209,7 +213,7 @@ struct Trainer {
         const auto observe = [&](const Observation& seen) {
           update.observe(seen);
           if (run.state.global_step > 0) return;
-          if (num_updates == 0 && !config.neftune_noise_alpha) check_first_logps(seen.input, reference);
+          if (is_still_policy()) check_first_logps(seen.input);
           check_first_loss(seen.terms);
         };
         update.backward(micro_batch_loss(model, loss, batches[i], config, turn, run.log.metrics, observe));
@@ -242,11 +246,18 @@ struct Trainer {
 
   template <class Take>
   void for_each_evaluation(const EvaluationSets& sets, const std::string& prefix, std::int64_t num_tokens,
-                           const Take& take) {
+                           const Take& take, bool is_policy = false) {
     check(!sets.empty(), "no rows to evaluate on");
     for (const EvaluationSet& set : sets)
       take(kto::evaluate(model, collator, loss, reference, config, set.rows, prefix + set.prefix(), num_tokens,
-                         evaluation, callbacks, world));
+                         evaluation, callbacks, world, is_policy));
+  }
+
+  /// Whether the reference says that it is the policy, which is not trained yet and computes without noise.
+  bool is_still_policy() const {
+    if constexpr (SaysStartsAsPolicy<Reference>)
+      return reference.starts_as_policy && num_updates == 0 && !config.neftune_noise_alpha;
+    return false;
   }
 };
 

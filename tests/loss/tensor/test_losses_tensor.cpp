@@ -8,6 +8,8 @@
 #include "catch.hpp"
 #include "kto/loss/check.hpp"
 
+namespace test_losses_tensor {
+
 using Eigen::ArrayXd;
 using Eigen::ArrayXf;
 using kto::Tensor;
@@ -158,3 +160,5 @@ TEST_CASE("extreme log-ratios: gradients of tensor losses are finite in float32"
     }
   });
 }
+
+}  // namespace test_losses_tensor

@@ -4,6 +4,8 @@
 #include "kto/train/callbacks/html_page.hpp"
 #include "kto/train/callbacks/run_page.hpp"
 
+namespace test_run_page {
+
 using kto::Json;
 
 TEST_CASE("a page holds the numbers and the latest samples of a log") {
@@ -60,3 +62,5 @@ TEST_CASE("text of a run stays text in its page") {
   CHECK_FALSE(kto::html_page_data("<html></html>"));
   CHECK_FALSE(kto::html_page_data(page.substr(0, page.find("\"title\"") + 3)));
 }
+
+}  // namespace test_run_page

@@ -9,6 +9,8 @@
 #include "kto/train/callbacks/trackers/wandb.hpp"
 #include "tests/data/temporary_folder.hpp"
 
+namespace test_trackers {
+
 using kto::Json;
 namespace fs = std::filesystem;
 
@@ -164,3 +166,5 @@ TEST_CASE("Trackio gets each entry under the same id, however often a run is res
   REQUIRE(notes.size() == 1);
   CHECK_THAT(notes[0], KTO_CONTAINS("report_to trackio: ") && KTO_CONTAINS("the run goes on without it"));
 }
+
+}  // namespace test_trackers
