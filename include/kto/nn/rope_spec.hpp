@@ -27,11 +27,12 @@ struct RopeConfig {
   double factor = 1;                ///< all but plain and longrope: how much longer than the original the context is
   double attention_scaling = 1;     ///< yarn, longrope: cos and sin are multiplied by it
   std::int64_t max_positions = 0;   ///< dynamic: frequencies change past this length
-  std::int64_t original_max_positions = 0;                  ///< yarn, longrope, llama3
-  YarnRamp yarn = {};                                       ///< yarn
-  std::int64_t num_frequencies = 0;                         ///< proportional: further ones are 0
-  double low_freq_factor = 1, high_freq_factor = 4;         ///< llama3
-  std::vector<double> short_factor = {}, long_factor = {};  ///< longrope, dim / 2 each
+  std::int64_t original_max_positions = 0;           ///< yarn, longrope, llama3
+  YarnRamp yarn = {};                                ///< yarn
+  std::int64_t num_frequencies = 0;                  ///< proportional: further ones are 0
+  double low_freq_factor = 1, high_freq_factor = 4;  ///< llama3
+  std::vector<double> short_factor = {};             ///< longrope, dim / 2, up to original_max_positions
+  std::vector<double> long_factor = {};              ///< longrope, dim / 2, beyond them
 };
 
 /// Whether passes over sequences of at most `a` and of at most `b` tokens turn a position by the same angles: those of
