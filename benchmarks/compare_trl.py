@@ -316,7 +316,8 @@ def useful_fraction(setting, runs, peaks):
     models = 1 if setting.method == "precomputed" else 2
     passes = 6 + 2 * (models - 1) + (2 * models if setting.loss == "kto" else 0)
     flops = passes * runs[OURS][0]["layer_weights"] * tokens_a_step(runs)
-    return flops / best(runs, OURS, "seconds") / peaks["bf16" if setting.bf16 else "float32"]
+    peak = max(peaks.values()) if setting.bf16 else peaks["float32"]  # without instructions for bf16, float32's
+    return flops / best(runs, OURS, "seconds") / peak
 
 
 def report(args, results, peaks, plot):
