@@ -183,7 +183,8 @@ TEST_CASE("an evaluation before training computes once what policy and reference
                           .eval_strategy = kto::IntervalStrategy::epoch,
                           .eval_on_start = true};
   for (const bool reuses : {false, true}) {
-    const Reusing apart = reusing(kto::Kto{}, config, reuses), once = reusing(kto::Kto{}, config, reuses, false, true);
+    const Reusing apart = reusing(kto::Kto{}, config, reuses),
+                  once = reusing(kto::Kto{}, config, reuses, /*streams=*/false, /*starts_as_policy=*/true);
     CHECK(at::equal(apart.weights, once.weights));
     CHECK(apart.log == once.log);
     CHECK(once.asked == apart.asked - 20);

@@ -11,7 +11,8 @@ namespace kto {
 template <ModelPolicy Model>
 struct LiveReference {
   Model model;  ///< may have another architecture than the policy, but the same vocabulary
-  /// The policy starts equal to this reference: the trainer checks that their first log-probs agree.
+  /// The policy starts equal to this reference: the trainer checks that their first log-probs agree, and an evaluation
+  /// before training does not ask it.
   bool starts_as_policy = false;
 
   template <class Policy>

@@ -184,7 +184,8 @@ Json evaluate(const Model& model, const Collator& collator, Loss& loss, const Re
       if (i >= own.size()) return;
       Window single{.batches = {}, .step_rows = {all.step_rows[i]}, .num_batches = share.step_size};
       single.batches.push_back(to_device(source.next(), device));
-      const auto window = prepare_window<Loss>(model, reference, single, KlScope::micro_batch, share, false, is_policy);
+      const auto window = prepare_window<Loss>(model, reference, single, KlScope::micro_batch, share,
+                                               /*with_baseline=*/false, is_policy);
       const auto observe = [&](const Observation& seen) {
         if (is_policy) keep_logps(reference, seen.batch, {seen.input.reference_logp_B, seen.kl_logp_B});
         if (has_metrics) predictions.add(model, hooks, seen);

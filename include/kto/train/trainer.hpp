@@ -142,8 +142,7 @@ struct Trainer {
     Journal journal(
         whole, callbacks, run,
         [&](const auto& take) {
-          const bool is_policy = state.global_step == 0 && is_still_policy();
-          for_each_evaluation(eval_sets, "eval_", state.num_tokens, take, is_policy);
+          for_each_evaluation(eval_sets, "eval_", state.num_tokens, take, is_still_policy(state));
         },
         world);
     Checkpointer checkpointer(
@@ -213,7 +212,7 @@ struct Trainer {
         const auto observe = [&](const Observation& seen) {
           update.observe(seen);
           if (run.state.global_step > 0) return;
-          if (is_still_policy()) check_first_logps(seen.input);
+          if (is_still_policy(run.state)) check_first_logps(seen.input);
           check_first_loss(seen.terms);
         };
         update.backward(micro_batch_loss(model, loss, batches[i], config, turn, run.log.metrics, observe));
@@ -253,10 +252,11 @@ struct Trainer {
                          evaluation, callbacks, world, is_policy));
   }
 
-  /// Whether the reference says that it is the policy, which is not trained yet and computes without noise.
-  bool is_still_policy() const {
+  /// Whether the reference says that it is the policy, which neither this trainer nor an earlier run has trained yet, and
+  /// which computes without noise.
+  bool is_still_policy(const TrainerState& state) const {
     if constexpr (SaysStartsAsPolicy<Reference>)
-      return reference.starts_as_policy && num_updates == 0 && !config.neftune_noise_alpha;
+      return reference.starts_as_policy && num_updates == 0 && state.global_step == 0 && !config.neftune_noise_alpha;
     return false;
   }
 };
